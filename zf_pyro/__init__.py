@@ -1,0 +1,10 @@
+"""Z-Forcing as a probabilistic program: stochastic recurrent networks in Pyro."""
+
+from . import emissions
+from .model import ZForcing
+from .networks import State
+from .objectives import ZForcingELBO
+from .schedules import Constant, Linear
+from .terms import Terms
+
+__all__ = ["Constant", "Linear", "State", "Terms", "ZForcing", "ZForcingELBO", "emissions"]

@@ -1,0 +1,197 @@
+"""The networks inside the model: MLPs with a split first layer, the two LSTM cells, the backward LSTM.
+
+Everything that a time loop evaluates comes in two parts: what depends on known sequences only (computed once
+for all steps) and what depends on the running state. ``bind`` hands out the second part as a plain function, with
+its weights applied by whatever ``affine`` the caller passes: :func:`plain`, or
+:class:`zf_pyro.recurrence.DeferredWeights` inside a long loop. There is one formula for both.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Affine = Callable[[Tensor, Tensor | None], Callable[[Tensor], Tensor]]
+"""From a weight (out, in) and a bias (out,) or None to the map x (..., in) -> (..., out)."""
+
+
+def plain(weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
+    """The affine map under ordinary autograd, x -> x W^T + b."""
+    return partial(F.linear, weight=weight, bias=bias)
+
+
+class State(NamedTuple):
+    """The forward recurrent state h_t = (h_t, c_t)."""
+
+    hidden: Tensor
+    """h_t, what prior, posterior and emission see; (..., hidden)."""
+    cell: Tensor
+    """c_t, the LSTM's memory; (..., hidden)."""
+
+
+def clipped_leaky_relu(x: Tensor) -> Tensor:
+    """Leaky ReLU with slope 1/3, clipped to [-3, 3], as in the paper's released code."""
+    return F.leaky_relu(x, 1.0 / 3.0).clamp(-3.0, 3.0)
+
+
+class MLP(nn.Module):
+    """One hidden layer, y = W_2 phi(sum_i W_1i x_i + b_1) + b_2, with one block of first-layer weights an input.
+
+    Args:
+        in_dims: size of each input x_i.
+        mlp_dim: size of the hidden layer.
+        out_dim: size of y.
+    """
+
+    def __init__(self, in_dims: Sequence[int], mlp_dim: int, out_dim: int) -> None:
+        super().__init__()
+        self.in_dims = tuple(in_dims)
+        self.first = nn.Linear(sum(in_dims), mlp_dim)
+        self.second = nn.Linear(mlp_dim, out_dim)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """y for inputs of shape (..., in_dims[i]) that broadcast with one another; (..., out_dim)."""
+        return self.bind()(inputs[0], self.rest(*inputs[1:]))
+
+    def rest(self, *others: Tensor) -> Tensor:
+        """What the inputs after the first add to the hidden layer, bias included; (..., mlp_dim)."""
+        blocks = self.first.weight.split(self.in_dims, dim=1)[1:]
+        total = self.first.bias
+        for x, weight in zip(others, blocks, strict=True):
+            total = F.linear(x, weight, total) if total is self.first.bias else total + F.linear(x, weight)
+        return total
+
+    def bind(self, affine: Affine = plain) -> Callable[[Tensor, Tensor], Tensor]:
+        """The function (first input, ``rest``) -> y."""
+        first = affine(self.first.weight.split(self.in_dims, dim=1)[0], None)
+        second = affine(self.second.weight, self.second.bias)
+        return lambda x, rest: second(clipped_leaky_relu(first(x) + rest))
+
+
+class Kernel(NamedTuple):
+    """One step of a cell as two plain functions."""
+
+    modulate: Callable[[Tensor], Tensor]
+    """z_t (..., latent) -> how it enters the gates (..., modulation)."""
+    advance: Callable[[State, Tensor, Tensor], State]
+    """(h_{t-1}, input gates (..., 4 hidden), modulation) -> h_t."""
+
+
+def lstm(gates: Tensor, cell: Tensor) -> State:
+    """The LSTM's pointwise part: gates i, f, o, g (..., 4 hidden) and c_{t-1} (..., hidden) to h_t, c_t.
+
+    c_t = sigmoid(f) c_{t-1} + sigmoid(i) tanh(g);  h_t = sigmoid(o) tanh(c_t).
+    """
+    hidden_dim = cell.shape[-1]
+    switches, candidate = gates.split([3 * hidden_dim, hidden_dim], dim=-1)
+    i, f, o = switches.sigmoid().chunk(3, dim=-1)
+    new_cell = torch.addcmul(f * cell, i, candidate.tanh())
+    return State(o * new_cell.tanh(), new_cell)
+
+
+class ConditionalLayerNormCell(nn.Module):
+    """LSTM cell in which z_t sets the gain and the bias of the layer norm of the hidden gates.
+
+    gates = LN(W_x e_t) + (1 + g_t) * norm(W_h h_{t-1}) + s_t,  where  (g_t, s_t) = clip(MLP(z_t), -3, 3),
+
+    after the released code of Goyal et al. 2017 (https://arxiv.org/abs/1711.05411), which takes the unbiased
+    variance in the norm where PyTorch's takes the biased one: a factor sqrt(1 - 1 / (4 hidden)).
+    """
+
+    def __init__(self, embed_dim: int, hidden_dim: int, latent_dim: int, mlp_dim: int) -> None:
+        super().__init__()
+        self.hidden_dim = hidden_dim
+        self.input_weights = nn.Linear(embed_dim, 4 * hidden_dim, bias=False)
+        self.input_norm = nn.LayerNorm(4 * hidden_dim)
+        self.hidden_weights = nn.Linear(hidden_dim, 4 * hidden_dim, bias=False)
+        self.modulation = MLP((latent_dim,), mlp_dim, 8 * hidden_dim)
+        _initialise_gates(self.input_weights, self.hidden_weights, hidden_dim)
+
+    def inputs(self, embedded: Tensor) -> Tensor:
+        """The part of the gates that e_t alone sets; (..., embed) -> (..., 4 hidden)."""
+        return self.input_norm(self.input_weights(embedded))
+
+    def bind(self, affine: Affine = plain) -> Kernel:
+        """This cell's step with its weights applied by ``affine``."""
+        modulation = self.modulation.bind(affine)
+        rest = self.modulation.rest()
+        hidden_gates = affine(self.hidden_weights.weight, None)
+        width = (4 * self.hidden_dim,)
+
+        def modulate(z: Tensor) -> Tensor:
+            return modulation(z, rest).clamp(-3.0, 3.0)
+
+        def advance(state: State, inputs: Tensor, modulated: Tensor) -> State:
+            gain, shift = modulated.chunk(2, dim=-1)
+            normed = F.layer_norm(hidden_gates(state.hidden), width)
+            return lstm(inputs + shift + torch.addcmul(normed, gain, normed), state.cell)
+
+        return Kernel(modulate, advance)
+
+
+class ConcatenateCell(nn.Module):
+    """LSTM cell that reads z_t beside the input, gates = W [A z_t + a, e_t] + W_h h_{t-1} + b."""
+
+    def __init__(self, embed_dim: int, hidden_dim: int, latent_dim: int, mlp_dim: int) -> None:
+        super().__init__()
+        self.hidden_dim = hidden_dim
+        self.latent_projection = nn.Linear(latent_dim, mlp_dim)
+        self.latent_weights = nn.Linear(mlp_dim, 4 * hidden_dim, bias=False)
+        self.input_weights = nn.Linear(embed_dim, 4 * hidden_dim)
+        self.hidden_weights = nn.Linear(hidden_dim, 4 * hidden_dim, bias=False)
+        _initialise_gates(self.latent_weights, self.hidden_weights, hidden_dim)
+        _initialise_gates(self.input_weights, self.hidden_weights, hidden_dim)
+
+    def inputs(self, embedded: Tensor) -> Tensor:
+        """The part of the gates that e_t alone sets; (..., embed) -> (..., 4 hidden)."""
+        return self.input_weights(embedded)
+
+    def bind(self, affine: Affine = plain) -> Kernel:
+        """This cell's step with its weights applied by ``affine``."""
+        projection = affine(self.latent_projection.weight, self.latent_projection.bias)
+        latent_gates = affine(self.latent_weights.weight, None)
+        hidden_gates = affine(self.hidden_weights.weight, None)
+
+        def advance(state: State, inputs: Tensor, modulated: Tensor) -> State:
+            return lstm(inputs + modulated + hidden_gates(state.hidden), state.cell)
+
+        return Kernel(lambda z: latent_gates(projection(z)), advance)
+
+
+CELLS = {"conditional_layer_norm": ConditionalLayerNormCell, "concatenate": ConcatenateCell}
+"""The transitions by name."""
+
+
+def _initialise_gates(inputs: nn.Linear, hidden: nn.Linear, hidden_dim: int) -> None:
+    """The released code's start: orthogonal recurrent weights, uniform input weights, zero biases."""
+    bound = hidden_dim**-0.5
+    nn.init.uniform_(inputs.weight, -bound, bound)
+    if inputs.bias is not None:
+        nn.init.zeros_(inputs.bias)
+    nn.init.orthogonal_(hidden.weight)
+
+
+class BackwardRNN(nn.Module):
+    """b_t = g(x_t, b_{t+1}): an LSTM run from the last real frame to the first."""
+
+    def __init__(self, embed_dim: int, hidden_dim: int) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(embed_dim, hidden_dim)
+        nn.init.orthogonal_(self.lstm.weight_hh_l0)
+
+    def forward(self, embedded: Tensor, lengths: Tensor | None) -> Tensor:
+        """b for embedded frames (time, batch, embed); (time, batch, hidden).
+
+        With ``lengths`` (batch,), each sequence is turned round within its own length, so that padding is read
+        after every real frame and cannot reach one.
+        """
+        if lengths is None:
+            return self.lstm(embedded.flip(0))[0].flip(0)
+        steps = torch.arange(embedded.shape[0], device=embedded.device).unsqueeze(1)
+        order = torch.where(steps < lengths, lengths - 1 - steps, steps).unsqueeze(-1)
+        turned = embedded.gather(0, order.expand_as(embedded))
+        states = self.lstm(turned)[0]
+        return states.gather(0, order.expand_as(states))

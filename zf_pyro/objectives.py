@@ -1,0 +1,316 @@
+"""ZForcingELBO: the paper's training objective as a Pyro ELBO."""
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pyro.poutine as poutine
+import torch
+from pyro.distributions.util import scale_and_mask
+from pyro.infer import ELBO
+from pyro.infer.elbo import ELBOModule
+from pyro.infer.util import is_validation_enabled, torch_item
+from pyro.poutine import Trace
+from pyro.poutine.util import prune_subsample_sites
+from pyro.util import check_model_guide_match, check_site_shape, warn_if_nan
+from torch import Tensor, nn
+from torch.distributions import kl_divergence
+
+from .paths import PosteriorPath, PriorPath
+from .schedules import Schedule, as_schedule
+from .steps import FrameStep, LatentStep, LazyStep
+from .terms import Terms, auxiliary_log_prob, backward_log_prob, step_terms
+
+Program = Callable[..., Any]
+
+
+class ZForcingELBO(ELBO):
+    """sum_t log p(x_t | h_t) - beta KL(q || p) + alpha log p_xi(b_t | z_t) + gamma log p_bwd(x_{t-1} | b_t).
+
+    The training objective of Goyal et al. 2017 (https://arxiv.org/abs/1711.05411); its negative, summed over the
+    batch and averaged over particles, is the loss. The KL is analytic, which is exact here because model and guide
+    have the same dependency structure. With the default weights it is the evidence lower bound.
+
+    Paths of :class:`~zf_pyro.ZForcing` are scored whole. Any other site (a latent of the user's own, a path of which
+    some sites were conditioned on or masked by hand) is scored by itself as in
+    :class:`pyro.infer.TraceMeanField_ELBO`; the weights hold for the sites of paths alone.
+
+    Args:
+        kl_weight: beta, a number or a schedule.
+        aux_weight: alpha, a number or a schedule. At 0 the auxiliary is not computed.
+        backward_weight: gamma, a number or a schedule. At 0 the backward likelihood is not computed.
+        num_particles: draws of the latents that the loss is averaged over.
+        vectorize_particles: draw all of them in one run, along a new dimension.
+        free_nats: KL of each step below which it is not pushed further down, in nats.
+        max_plate_nesting: as for any Pyro ELBO; found out by a trial run if needed and not given.
+        retain_graph: as for any Pyro ELBO.
+
+    Attributes:
+        step: training steps taken, which the schedules go by: gradients computed by :class:`~pyro.infer.SVI`, or
+            losses computed with gradients enabled by the module ``elbo(model, guide)`` in training mode.
+        terms: parts of the latest loss, a :class:`~zf_pyro.Terms` without gradients; None before the first.
+        other: what sites outside of whole paths added to the objective, in nats.
+
+    Raises:
+        ValueError: a negative weight, or no particles.
+    """
+
+    def __init__(
+        self,
+        kl_weight: float | Schedule = 1.0,
+        aux_weight: float | Schedule = 0.0,
+        backward_weight: float | Schedule = 0.0,
+        num_particles: int = 1,
+        vectorize_particles: bool = False,
+        *,
+        free_nats: float = 0.0,
+        max_plate_nesting: float = float("inf"),
+        retain_graph: bool | None = None,
+    ) -> None:
+        if not isinstance(num_particles, int) or num_particles < 1:
+            raise ValueError(f"num_particles must be a positive integer, got {num_particles!r}")
+        if not 0.0 <= free_nats < float("inf"):
+            raise ValueError(f"free_nats must be a finite number of at least 0, got {free_nats!r}")
+        super().__init__(
+            num_particles=num_particles,
+            vectorize_particles=vectorize_particles,
+            max_plate_nesting=max_plate_nesting,
+            retain_graph=retain_graph,
+        )
+        self.kl_schedule = as_schedule("kl_weight", kl_weight)
+        self.aux_schedule = as_schedule("aux_weight", aux_weight)
+        self.backward_schedule = as_schedule("backward_weight", backward_weight)
+        self.free_nats = free_nats
+        self.step = 0
+        self.terms: Terms | None = None
+        self.other: Tensor | float = 0.0
+
+    @property
+    def kl_weight(self) -> float:
+        """beta at the current step."""
+        return self.kl_schedule(self.step)
+
+    @property
+    def aux_weight(self) -> float:
+        """alpha at the current step."""
+        return self.aux_schedule(self.step)
+
+    @property
+    def backward_weight(self) -> float:
+        """gamma at the current step."""
+        return self.backward_schedule(self.step)
+
+    def state_dict(self) -> dict[str, int]:
+        """What the schedules go by."""
+        return {"step": self.step}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Continue the schedules from :meth:`state_dict`."""
+        self.step = state["step"]
+
+    def __call__(self, model: Program, guide: Program) -> "ObjectiveModule":
+        """The loss as a module, ``elbo(net.model, net.guide)(x, lengths)``, that holds each parameter once."""
+        return ObjectiveModule(model, guide, self)
+
+    def differentiable_loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
+        """The loss, to be differentiated; a scalar in nats."""
+        loss = sum(self._losses(model, guide, args, kwargs))
+        warn_if_nan(loss, "loss")
+        return loss
+
+    def loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
+        """The loss as a number, at the weights of the current step."""
+        return torch_item(self.differentiable_loss(model, guide, *args, **kwargs))
+
+    def loss_and_grads(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
+        """The loss as a number; adds its gradients to the parameters, one particle's graph at a time."""
+        total = 0.0
+        for loss in self._losses(model, guide, args, kwargs):
+            if loss.requires_grad:
+                loss.backward(retain_graph=self.retain_graph)
+            total += torch_item(loss)
+        self.step += 1
+        warn_if_nan(total, "loss")
+        return total
+
+    def _losses(self, model: Program, guide: Program, args: Any, kwargs: Any) -> Iterator[Tensor]:
+        """Each particle's share of the loss. Leaves the mean of the terms in :attr:`terms`."""
+        parts: list[Terms] = []
+        other: list[Tensor | float] = []
+        for model_trace, guide_trace in self._get_traces(model, guide, args, kwargs):
+            objective = self._score(model_trace, guide_trace, parts, other)
+            yield -objective / self.num_particles
+        runs = len(other)
+        self.terms = Terms(*(sum(field) / runs for field in zip(*parts, strict=True))) if parts else None
+        self.other = sum(other) / self.num_particles
+
+    def _get_trace(self, model: Program, guide: Program, args: Any, kwargs: Any) -> tuple[Trace, Trace]:
+        guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
+        model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
+        if is_validation_enabled():
+            check_model_guide_match(model_trace, guide_trace, self.max_plate_nesting)
+        return prune_subsample_sites(model_trace), prune_subsample_sites(guide_trace)
+
+    def _score(
+        self, model_trace: Trace, guide_trace: Trace, parts: list[Terms], other: list[Tensor | float]
+    ) -> Tensor:
+        """The objective of one pair of traces, a scalar; its parts are appended, without gradients."""
+        sites = {name: site for name, site in model_trace.nodes.items() if site["type"] == "sample"}
+        guide_sites = {name: site for name, site in guide_trace.nodes.items() if site["type"] == "sample"}
+        whole: Tensor | float = 0.0
+        for path, names in _paths(sites).items():
+            guide = _whole_run(path, names, sites, guide_sites)
+            if guide is not None:
+                whole = whole + self._score_path(path, guide, sites[names[0]]["scale"], parts)
+                for name in names:
+                    del sites[name]
+                    guide_sites.pop(name, None)
+        rest = self._score_sites(model_trace, sites, guide_trace, guide_sites)
+        other.append(rest.detach() if isinstance(rest, Tensor) else rest)
+        return torch.as_tensor(whole + rest)
+
+    def _score_path(self, model: PriorPath, guide: PosteriorPath, scale: Any, parts: list[Terms]) -> Tensor:
+        alpha, gamma = self.aux_weight, self.backward_weight
+        steps = step_terms(model, guide, auxiliary=alpha > 0, backward=gamma > 0)
+        mask = model.given.mask
+        if mask is not None:
+            mask = mask.view(mask.shape[0], *[1] * (len(model.batch_shape) - 1), mask.shape[1])
+        terms = Terms(*(scale_and_mask(term, scale, mask).sum(0) for term in steps))
+        kl = terms.kl
+        if self.free_nats > 0:
+            kl = scale_and_mask(steps.kl.clamp(min=self.free_nats), scale, mask).sum(0)
+        objective = (terms.log_likelihood - self.kl_weight * kl).sum()
+        if alpha > 0:
+            objective = objective + alpha * terms.auxiliary.sum()
+        if gamma > 0:
+            objective = objective + gamma * terms.backward.sum()
+        reported = Terms(*(term.detach() for term in terms))
+        if self.vectorize_particles and self.num_particles > 1:
+            reported = Terms(*(term.mean(-self.max_plate_nesting) for term in reported))
+        parts.append(reported)
+        return objective
+
+    def _score_sites(self, model_trace: Trace, sites: dict, guide_trace: Trace, guide_sites: dict) -> Tensor | float:
+        """Sites that are not part of a whole run, one by one."""
+        objective: Tensor | float = 0.0
+        model_trace.compute_log_prob(lambda name, site: name in sites)
+        guide_trace.compute_log_prob(lambda name, site: name in guide_sites)
+        for name, site in sites.items():
+            weight = self.kl_weight if isinstance(site["fn"], LatentStep) else 1.0
+            guide_site = guide_sites.pop(name, None)
+            if is_validation_enabled():
+                check_site_shape(site, self.max_plate_nesting)
+            if site["is_observed"] or guide_site is None:
+                objective = objective + site["log_prob_sum"]
+                continue
+            _require_reparameterised(guide_site)
+            try:
+                kl = kl_divergence(guide_site["fn"], site["fn"])
+                if isinstance(site["fn"], LatentStep):
+                    kl = kl.clamp(min=self.free_nats)
+                kl = scale_and_mask(kl, guide_site["scale"], guide_site["mask"]).sum()
+            except NotImplementedError:
+                kl = guide_site["log_prob_sum"] - site["log_prob_sum"]
+            objective = objective - weight * kl + self._guide_extras(guide_site)
+        for guide_site in guide_sites.values():
+            if not guide_site["is_observed"]:
+                _require_reparameterised(guide_site)
+            objective = objective - guide_site["log_prob_sum"]
+        return objective
+
+    def _guide_extras(self, site: dict) -> Tensor | float:
+        """The auxiliary and backward terms of one step of a path that is not scored whole."""
+        extra: Tensor | float = 0.0
+        step = site["fn"]
+        if isinstance(step, LatentStep) and isinstance(step.path, PosteriorPath):
+            if self.aux_weight > 0:
+                term = scale_and_mask(auxiliary_log_prob(step.path)[step.t], site["scale"], site["mask"])
+                extra = extra + self.aux_weight * term.sum()
+            if self.backward_weight > 0:
+                term = backward_log_prob(step.path)[step.t].expand(step.batch_shape)
+                extra = extra + self.backward_weight * scale_and_mask(term, site["scale"], site["mask"]).sum()
+        return extra
+
+
+class ObjectiveModule(ELBOModule):
+    """A loss over a fixed model and guide, as a module whose parameters are those of their nets."""
+
+    def __init__(self, model: Program, guide: Program, elbo: ZForcingELBO) -> None:
+        super().__init__(model, guide, elbo)
+        owners = {id(net): net for net in map(_owner, (model, guide)) if net is not None}
+        self.nets = nn.ModuleList(owners.values())
+
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        """The loss for the arguments of model and guide; a scalar in nats."""
+        loss = super().forward(*args, **kwargs)
+        if self.training and torch.is_grad_enabled():
+            self.elbo.step += 1
+        return loss
+
+    def get_extra_state(self) -> dict[str, int]:
+        """The objective's state travels with the module's."""
+        return self.elbo.state_dict()
+
+    def set_extra_state(self, state: dict[str, int]) -> None:
+        """Restore the objective's state."""
+        self.elbo.load_state_dict(state)
+
+
+def _owner(program: Program) -> nn.Module | None:
+    """The net that a bound method such as ``net.model`` belongs to."""
+    while isinstance(program, functools.partial):
+        program = program.func
+    owner = getattr(program, "__self__", program)
+    return owner if isinstance(owner, nn.Module) else None
+
+
+def _paths(sites: dict) -> dict[PriorPath, list[str]]:
+    """The sites of each path of the model, by name."""
+    paths: dict[PriorPath, list[str]] = {}
+    for name, site in sites.items():
+        if isinstance(site["fn"], LazyStep) and isinstance(site["fn"].path, PriorPath):
+            paths.setdefault(site["fn"].path, []).append(name)
+    return paths
+
+
+def _whole_run(path: PriorPath, names: list[str], sites: dict, guide_sites: dict) -> PosteriorPath | None:
+    """The guide's run that ``path`` was replayed with, if every site of both can be scored at once."""
+    if len(names) != 2 * path.given.num_steps:
+        return None
+    guide: PosteriorPath | None = None
+    scale = sites[names[0]]["scale"]
+    for name in names:
+        site = sites[name]
+        step = site["fn"]
+        mask = None if path.masks is None else path.masks[step.t]
+        if site["mask"] is not mask or site["scale"] is not scale and site["scale"] != scale:
+            return None
+        if isinstance(step, FrameStep):
+            if not site["is_observed"] or site["value"] is not path.x[step.t]:
+                return None
+            continue
+        guide_site = guide_sites.get(name)
+        if site["is_observed"] or guide_site is None or not isinstance(guide_site["fn"], LatentStep):
+            return None
+        owner = guide_site["fn"].path
+        if not isinstance(owner, PosteriorPath) or guide is not None and owner is not guide:
+            return None
+        guide = owner
+        value = site["value"]
+        if value is not guide_site["value"] or value is not path.z[step.t] or value is not guide.z[step.t]:
+            return None
+        if guide_site["scale"] is not scale and guide_site["scale"] != scale:
+            return None
+        guide_mask = guide_site["mask"]
+        own_mask = None if guide.masks is None else guide.masks[step.t]
+        if guide_mask is not own_mask or (guide_mask is None) != (mask is None):
+            return None
+    return guide
+
+
+def _require_reparameterised(site: dict) -> None:
+    if not site["fn"].has_rsample:
+        raise NotImplementedError(
+            f"ZForcingELBO needs reparameterised guide sites, and {site['name']!r} is not: train it with "
+            "pyro.infer.TraceGraph_ELBO, or enumerate it with TraceEnum_ELBO"
+        )

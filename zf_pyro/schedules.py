@@ -1,0 +1,64 @@
+"""Weights of the objective as functions of the training step."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+
+class Schedule(Protocol):
+    """A weight for each training step, numbered from 0; it keeps no state of its own."""
+
+    def __call__(self, step: int) -> float: ...
+
+
+@dataclass(frozen=True)
+class Constant:
+    """The same weight at every step."""
+
+    value: float
+
+    def __post_init__(self) -> None:
+        _require_weight("value", self.value)
+
+    def __call__(self, step: int) -> float:
+        return self.value
+
+
+@dataclass(frozen=True)
+class Linear:
+    """From ``start`` to ``end``, up or down, in ``num_steps`` equal steps; ``end`` from then on.
+
+    The paper's KL weight, from 0.2 up by 5e-5 a step, is ``Linear(0.2, 1.0, 16_000)``.
+    """
+
+    start: float
+    end: float
+    num_steps: int
+
+    def __post_init__(self) -> None:
+        _require_weight("start", self.start)
+        _require_weight("end", self.end)
+        if not isinstance(self.num_steps, int) or self.num_steps < 1:
+            raise ValueError(f"num_steps must be a positive integer, got {self.num_steps!r}")
+
+    def __call__(self, step: int) -> float:
+        return self.start + (self.end - self.start) * min(step / self.num_steps, 1.0)
+
+
+def as_schedule(name: str, weight: "float | Schedule") -> Schedule:
+    """``weight`` as a schedule.
+
+    Raises:
+        ValueError: it is a negative or non-finite number.
+        TypeError: it is neither a number nor a function of the step.
+    """
+    if callable(weight):
+        return weight
+    if isinstance(weight, bool) or not isinstance(weight, (int, float)):
+        raise TypeError(f"{name} must be a number or a schedule such as Linear(0.2, 1.0, 1000), got {weight!r}")
+    _require_weight(name, weight)
+    return Constant(float(weight))
+
+
+def _require_weight(name: str, value: float) -> None:
+    if not 0.0 <= value < float("inf"):
+        raise ValueError(f"{name} must be a finite number of at least 0, got {value!r}")
