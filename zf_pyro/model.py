@@ -27,10 +27,9 @@ from torch import Tensor, nn
 from . import given as checks
 from .emissions import Emission
 from .given import Given
-from .networks import CELLS, MLP, BackwardRNN, State
+from .networks import CELLS, MLP, BackwardRNN, State, loc_scale
 from .paths import PosteriorPath, PriorPath
 from .recurrence import (
-    DeferredWeights,
     PosteriorScan,
     posterior_scan,
     reference_posterior_scan,
@@ -147,16 +146,15 @@ class ZForcing(nn.Module):
 
     def prior(self, state: State) -> dist.TorchDistribution:
         """p(z_t | h_{t-1}), a diagonal normal; ``state`` is h_{t-1}."""
-        return dist.Normal(*_loc_scale(self.prior_network(state.hidden))).to_event(1)
+        return dist.Normal(*_bounded(self.prior_network(state.hidden))).to_event(1)
 
     def posterior(self, state: State, b_t: Tensor) -> dist.TorchDistribution:
         """q(z_t | h_{t-1}, b_t), a diagonal normal; ``state`` is h_{t-1}, b_t (..., hidden)."""
-        return dist.Normal(*_loc_scale(self.posterior_network(state.hidden, b_t))).to_event(1)
+        return dist.Normal(*_bounded(self.posterior_network(state.hidden, b_t))).to_event(1)
 
     def transition(self, state: State, u_t: Tensor, z_t: Tensor) -> State:
         """h_t = f(u_t, z_t, h_{t-1}); ``state`` is h_{t-1}, u_t a raw frame, z_t (..., latent)."""
-        kernel = self.cell.bind()
-        return kernel.advance(state, self.cell.inputs(self.embedding(u_t)), kernel.modulate(z_t))
+        return self.cell.advance(state, self.cell.inputs(self.embedding(u_t)), self.cell.modulation(z_t))
 
     def emission(self, state: State) -> dist.TorchDistribution:
         """p(x_t | h_t); ``state`` is h_t, the event is one frame."""
@@ -165,7 +163,7 @@ class ZForcing(nn.Module):
     def auxiliary(self, z_t: Tensor, state: State) -> dist.TorchDistribution:
         """p_xi(b_t | z_t, h_{t-1}), or p_xi(b_t | z_t) with ``z_force``; a diagonal normal whose mean is a tanh."""
         inputs = (z_t,) if self.z_force else (z_t, state.hidden)
-        loc, scale = _loc_scale(self.auxiliary_network(*inputs))
+        loc, scale = _bounded(self.auxiliary_network(*inputs))
         if self.auxiliary_l2:
             scale = torch.full_like(scale, 0.5**0.5)
         return dist.Normal(loc.tanh(), scale).to_event(1)
@@ -195,30 +193,21 @@ class ZForcing(nn.Module):
         """
         start = self.initial_state((x.shape[0],)) if initial_state is None else initial_state
         u = self.inputs(x, context).transpose(0, 1)
-        states = self.scan_states(start, u, z.movedim(-2, 0).unbind(0))
-        return State(*(torch.stack(field) for field in zip(*states, strict=True)))
+        states = self.scan_states(start, u, z.movedim(-2, 0))
+        return State(states.hidden[1:], states.cell[1:])
 
-    def scan_posterior(self, state: State, u: Tensor, b: Tensor, noise: Sequence[Tensor]) -> PosteriorScan:
-        """Draw z_1..z_T from the posterior, running the recurrence along; u (time, ...) raw, b (time, ..., hidden)."""
+    def scan_posterior(self, state: State, u: Tensor, b: Tensor, noise: Tensor) -> PosteriorScan:
+        """Draw z_1..z_T from the posterior, running the recurrence along; u raw, b, noise (time, ...)."""
         if self._plain_loop():
             return reference_posterior_scan(self.posterior, self.transition, state, u, b, noise)
-        affine = DeferredWeights()
-        posterior = self.posterior_network.bind(affine)
-        return posterior_scan(
-            lambda hidden, context: _loc_scale(posterior(hidden, context)),
-            self.cell.bind(affine),
-            state,
-            self.cell.inputs(self.embedding(u)),
-            self.posterior_network.rest(b),
-            noise,
-        )
+        inputs, contexts = self.cell.inputs(self.embedding(u)), self.posterior_network.rest(b)
+        return posterior_scan(self.posterior_network, self.cell, state, inputs, contexts, noise)
 
-    def scan_states(self, state: State, u: Tensor, z: Sequence[Tensor]) -> list[State]:
-        """h_1..h_T for known latents; u (time, ...) raw, z one (..., latent) a step."""
+    def scan_states(self, state: State, u: Tensor, z: Tensor) -> State:
+        """h_0..h_T, (time + 1, ..., hidden), for known latents; u raw, z (time, ...)."""
         if self._plain_loop():
             return reference_state_scan(self.transition, state, u, z)
-        modulation = self.cell.bind().modulate(torch.stack(torch.broadcast_tensors(*z)))
-        return state_scan(self.cell.bind(DeferredWeights()), state, self.cell.inputs(self.embedding(u)), modulation)
+        return state_scan(self.cell, state, self.cell.inputs(self.embedding(u)), self.cell.modulation(z))
 
     def _plain_loop(self) -> bool:
         cls = type(self)
@@ -354,7 +343,6 @@ class ZForcing(nn.Module):
         )
 
 
-def _loc_scale(parameters: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation from (..., 2 dim) means and log-variances clamped to [-8, 8]."""
-    loc, log_variance = parameters.clamp(-8.0, 8.0).chunk(2, dim=-1)
-    return loc, (0.5 * log_variance).exp()
+def _bounded(parameters: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation from means and log-variances clamped to [-8, 8]."""
+    return loc_scale(parameters.clamp(-8.0, 8.0))

@@ -1,26 +1,16 @@
 """The networks inside the model: MLPs with a split first layer, the two LSTM cells, the backward LSTM.
 
-Everything that a time loop evaluates comes in two parts: what depends on known sequences only (computed once
-for all steps) and what depends on the running state. ``bind`` hands out the second part as a plain function, with
-its weights applied by whatever ``affine`` the caller passes: :func:`plain`, or
-:class:`zf_pyro.recurrence.DeferredWeights` inside a long loop. There is one formula for both.
+What a time loop evaluates comes in two parts: what depends on known sequences only (``MLP.rest``, ``Cell.inputs``),
+computed once for all steps, and what depends on the running state. The loops themselves, and the fast form of a step,
+are in :mod:`zf_pyro.recurrence` and :mod:`zf_pyro.kernels`.
 """
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-Affine = Callable[[Tensor, Tensor | None], Callable[[Tensor], Tensor]]
-"""From a weight (out, in) and a bias (out,) or None to the map x (..., in) -> (..., out)."""
-
-
-def plain(weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
-    """The affine map under ordinary autograd, x -> x W^T + b."""
-    return partial(F.linear, weight=weight, bias=bias)
 
 
 class State(NamedTuple):
@@ -54,30 +44,28 @@ class MLP(nn.Module):
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """y for inputs of shape (..., in_dims[i]) that broadcast with one another; (..., out_dim)."""
-        return self.bind()(inputs[0], self.rest(*inputs[1:]))
+        hidden = F.linear(inputs[0], self._blocks()[0]) + self.rest(*inputs[1:])
+        return self.second(clipped_leaky_relu(hidden))
 
     def rest(self, *others: Tensor) -> Tensor:
         """What the inputs after the first add to the hidden layer, bias included; (..., mlp_dim)."""
-        blocks = self.first.weight.split(self.in_dims, dim=1)[1:]
         total = self.first.bias
-        for x, weight in zip(others, blocks, strict=True):
-            total = F.linear(x, weight, total) if total is self.first.bias else total + F.linear(x, weight)
+        for x, weight in zip(others, self._blocks()[1:], strict=True):
+            total = total + F.linear(x, weight)
         return total
 
-    def bind(self, affine: Affine = plain) -> Callable[[Tensor, Tensor], Tensor]:
-        """The function (first input, ``rest``) -> y."""
-        first = affine(self.first.weight.split(self.in_dims, dim=1)[0], None)
-        second = affine(self.second.weight, self.second.bias)
-        return lambda x, rest: second(clipped_leaky_relu(first(x) + rest))
+    def loop_weights(self) -> tuple[Tensor, Tensor, Tensor]:
+        """W_1 of the first input, W_2 and b_2: what a loop applies to its state."""
+        return self._blocks()[0], self.second.weight, self.second.bias
+
+    def _blocks(self) -> Sequence[Tensor]:
+        return self.first.weight.split(self.in_dims, dim=1)
 
 
-class Kernel(NamedTuple):
-    """One step of a cell as two plain functions."""
-
-    modulate: Callable[[Tensor], Tensor]
-    """z_t (..., latent) -> how it enters the gates (..., modulation)."""
-    advance: Callable[[State, Tensor, Tensor], State]
-    """(h_{t-1}, input gates (..., 4 hidden), modulation) -> h_t."""
+def loc_scale(parameters: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation from means and log-variances (..., 2 dim); each (..., dim)."""
+    loc, log_variance = parameters.chunk(2, dim=-1)
+    return loc, (0.5 * log_variance).exp()
 
 
 def lstm(gates: Tensor, cell: Tensor) -> State:
@@ -107,29 +95,27 @@ class ConditionalLayerNormCell(nn.Module):
         self.input_weights = nn.Linear(embed_dim, 4 * hidden_dim, bias=False)
         self.input_norm = nn.LayerNorm(4 * hidden_dim)
         self.hidden_weights = nn.Linear(hidden_dim, 4 * hidden_dim, bias=False)
-        self.modulation = MLP((latent_dim,), mlp_dim, 8 * hidden_dim)
+        self.modulation_network = MLP((latent_dim,), mlp_dim, 8 * hidden_dim)
         _initialise_gates(self.input_weights, self.hidden_weights, hidden_dim)
 
     def inputs(self, embedded: Tensor) -> Tensor:
         """The part of the gates that e_t alone sets; (..., embed) -> (..., 4 hidden)."""
         return self.input_norm(self.input_weights(embedded))
 
-    def bind(self, affine: Affine = plain) -> Kernel:
-        """This cell's step with its weights applied by ``affine``."""
-        modulation = self.modulation.bind(affine)
-        rest = self.modulation.rest()
-        hidden_gates = affine(self.hidden_weights.weight, None)
-        width = (4 * self.hidden_dim,)
+    def modulation(self, z: Tensor) -> Tensor:
+        """(g_t, s_t), what z_t does to the gates; (..., latent) -> (..., 8 hidden)."""
+        return self.modulation_network(z).clamp(-3.0, 3.0)
 
-        def modulate(z: Tensor) -> Tensor:
-            return modulation(z, rest).clamp(-3.0, 3.0)
+    def advance(self, state: State, inputs: Tensor, modulation: Tensor) -> State:
+        """h_t from h_{t-1}, ``inputs`` (..., 4 hidden) and ``modulation`` (..., 8 hidden)."""
+        gain, shift = modulation.chunk(2, dim=-1)
+        normed = F.layer_norm(self.hidden_weights(state.hidden), (4 * self.hidden_dim,))
+        return lstm(inputs + (1.0 + gain) * normed + shift, state.cell)
 
-        def advance(state: State, inputs: Tensor, modulated: Tensor) -> State:
-            gain, shift = modulated.chunk(2, dim=-1)
-            normed = F.layer_norm(hidden_gates(state.hidden), width)
-            return lstm(inputs + shift + torch.addcmul(normed, gain, normed), state.cell)
-
-        return Kernel(modulate, advance)
+    def loop_weights(self) -> tuple[Tensor, ...]:
+        """W_1, b_1, W_2, b_2 of the modulation and W_h."""
+        first, second = self.modulation_network.first, self.modulation_network.second
+        return first.weight, first.bias, second.weight, second.bias, self.hidden_weights.weight
 
 
 class ConcatenateCell(nn.Module):
@@ -149,16 +135,19 @@ class ConcatenateCell(nn.Module):
         """The part of the gates that e_t alone sets; (..., embed) -> (..., 4 hidden)."""
         return self.input_weights(embedded)
 
-    def bind(self, affine: Affine = plain) -> Kernel:
-        """This cell's step with its weights applied by ``affine``."""
-        projection = affine(self.latent_projection.weight, self.latent_projection.bias)
-        latent_gates = affine(self.latent_weights.weight, None)
-        hidden_gates = affine(self.hidden_weights.weight, None)
+    def modulation(self, z: Tensor) -> Tensor:
+        """What z_t adds to the gates; (..., latent) -> (..., 4 hidden)."""
+        return self.latent_weights(self.latent_projection(z))
 
-        def advance(state: State, inputs: Tensor, modulated: Tensor) -> State:
-            return lstm(inputs + modulated + hidden_gates(state.hidden), state.cell)
+    def advance(self, state: State, inputs: Tensor, modulation: Tensor) -> State:
+        """h_t from h_{t-1}, ``inputs`` and ``modulation``, both (..., 4 hidden)."""
+        return lstm(inputs + modulation + self.hidden_weights(state.hidden), state.cell)
 
-        return Kernel(lambda z: latent_gates(projection(z)), advance)
+    def loop_weights(self) -> tuple[Tensor, ...]:
+        """W and b of the modulation, its two linear maps made one, and W_h."""
+        weight = self.latent_weights.weight
+        bias = weight @ self.latent_projection.bias
+        return weight @ self.latent_projection.weight, bias, self.hidden_weights.weight
 
 
 CELLS = {"conditional_layer_norm": ConditionalLayerNormCell, "concatenate": ConcatenateCell}

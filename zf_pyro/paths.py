@@ -37,8 +37,8 @@ class StepFunctions(Protocol):
     def posterior(self, state: State, b_t: Tensor) -> TorchDistribution: ...
     def transition(self, state: State, u_t: Tensor, z_t: Tensor) -> State: ...
     def emission(self, state: State) -> TorchDistribution: ...
-    def scan_posterior(self, state: State, u: Tensor, b: Tensor, noise: Sequence[Tensor]) -> PosteriorScan: ...
-    def scan_states(self, state: State, u: Tensor, z: Sequence[Tensor]) -> list[State]: ...
+    def scan_posterior(self, state: State, u: Tensor, b: Tensor, noise: Tensor) -> PosteriorScan: ...
+    def scan_states(self, state: State, u: Tensor, z: Tensor) -> State: ...
     def parameters(self) -> Any: ...
 
 
@@ -126,22 +126,28 @@ class LatentPath:
         """h_t, from the values recorded so far."""
         done = len(self.states) - 1
         if t > done and self._stacked is not None:
-            self.states = [State(*fields) for fields in zip(*(f.unbind(0) for f in self._stacked), strict=True)]
+            self.states = _unstack(self._stacked)
         elif t > done:
             with torch.set_grad_enabled(self.stamp.gradients):
                 u = self.inputs(done, t)
                 if t == done + 1:
                     self.states.append(self.net.transition(self.states[-1], u[0], self.z[done]))
                 else:
-                    self.states += self.net.scan_states(self.states[-1], u, self.z[done:t])
+                    z = _stack(self.z[done:t], self.batch_shape)
+                    self.states += _unstack(self.net.scan_states(self.states[-1], u, z))[1:]
         return self.states[t]
 
     def stacked(self) -> State:
         """h_0..h_T of a finished run; (time + 1, ..., hidden)."""
         if self._stacked is None:
-            self.state(self.given.num_steps)
+            num_steps = self.given.num_steps
             with torch.set_grad_enabled(self.stamp.gradients):
-                self._stacked = State(*(_stack(field, self.batch_shape) for field in zip(*self.states, strict=True)))
+                if len(self.states) == 1:
+                    states = self.net.scan_states(self.states[0], self.inputs(0, num_steps), self.latents())
+                else:
+                    self.state(num_steps)
+                    states = State(*(_stack(field, self.batch_shape) for field in zip(*self.states, strict=True)))
+                self._stacked = states
         return self._stacked
 
     def before(self) -> State:
@@ -203,6 +209,7 @@ class PosteriorPath(LatentPath):
         super().__init__(net, given)
         self.b = b
         self._ahead: PosteriorScan | None = None
+        self._drawn: tuple[Tensor, ...] = ()
         self._handed = -1
         self._kl: dict[bool, tuple[weakref.ref[LatentPath], tuple[Tensor, ...]]] = {}
 
@@ -219,31 +226,32 @@ class PosteriorPath(LatentPath):
         if t == 0 and not self.z and self._handed < 0:
             self._scan_ahead(batch_shape)
         if self._ahead is not None and t == len(self.z) and t > self._handed:
-            z_t = self._ahead.z[t]
-            if z_t.shape[:-1] == batch_shape:
+            if self._drawn[t].shape[:-1] == batch_shape:
                 self._handed = t
-                return z_t
+                return self._drawn[t]
         return super().draw(t, batch_shape)
 
     def _scan_ahead(self, batch_shape: torch.Size) -> None:
-        latent_dim, like = self.net.latent_dim, self.b
-        # One call a step: the draws are then those of the sequential program under the same seed.
-        noise = [
-            torch.randn(*batch_shape, latent_dim, dtype=like.dtype, device=like.device)
-            for _ in range(self.given.num_steps)
-        ]
+        num_steps = self.given.num_steps
+        noise = self.b.new_empty(num_steps, *batch_shape, self.net.latent_dim)
+        for noise_t in noise.unbind(0):
+            noise_t.normal_()  # one call a step: the draws of the sequential program under the same seed
         start = State(*(field.expand(*batch_shape, -1) for field in self.states[0]))
-        self._ahead = self.net.scan_posterior(start, self.inputs(0, self.given.num_steps), self.b, noise)
-        self.states = self._ahead.states
+        self._ahead = self.net.scan_posterior(start, self.inputs(0, num_steps), self.b, noise)
+        self._drawn = self._ahead.z.unbind(0)
+        self._stacked = self._ahead.states
 
     def record(self, z_t: Tensor) -> Tensor:
         t = len(self.z)
-        if self._ahead is not None and z_t is not self._ahead.z[t]:
-            self._ahead = None  # a handler put in another value: from here on step by step
-            self.states = self.states[: t + 1]
+        if self._ahead is not None and z_t is not self._drawn[t]:
+            self.states = _unstack(self._ahead.states)[: t + 1]
+            self._ahead = self._stacked = None  # a handler put in another value: from here on step by step
         if t == 0:
             _PATHS[id(z_t)] = self
         return super().record(z_t)
+
+    def latents(self) -> Tensor:
+        return super().latents() if self._ahead is None else self._ahead.z
 
     def _all_steps(self) -> TorchDistribution:
         if self._ahead is not None:
@@ -379,6 +387,10 @@ _PATHS: "weakref.WeakValueDictionary[int, PosteriorPath]" = weakref.WeakValueDic
 def _stack(values: Sequence[Tensor], batch_shape: torch.Size) -> Tensor:
     shape = (*batch_shape, values[0].shape[-1])
     return torch.stack([v if v.shape == shape else v.expand(shape) for v in values])
+
+
+def _unstack(states: State) -> list[State]:
+    return [State(*fields) for fields in zip(*(field.unbind(0) for field in states), strict=True)]
 
 
 def align(sequence: Tensor, batch_dims: int, event_dims: int = 1) -> Tensor:
