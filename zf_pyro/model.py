@@ -25,6 +25,7 @@ from pyro.params import param_with_module_name
 from torch import Tensor, nn
 
 from . import given as checks
+from .arena import Arena
 from .emissions import Emission
 from .given import Given
 from .networks import CELLS, MLP, BackwardRNN, State, loc_scale
@@ -100,6 +101,7 @@ class ZForcing(nn.Module):
         self.emission_family = emission
         self.hidden_dim, self.latent_dim = hidden_dim, latent_dim
         self.z_force, self.auxiliary_l2, self.recurrence = z_force, auxiliary_l2, recurrence
+        self._arena = Arena()
         number = next(_NAMES)
         self.name = name or ("zforcing" if number == 0 else f"zforcing_{number}")
 
@@ -201,13 +203,13 @@ class ZForcing(nn.Module):
         if self._plain_loop():
             return reference_posterior_scan(self.posterior, self.transition, state, u, b, noise)
         inputs, contexts = self.cell.inputs(self.embedding(u)), self.posterior_network.rest(b)
-        return posterior_scan(self.posterior_network, self.cell, state, inputs, contexts, noise)
+        return posterior_scan(self.posterior_network, self.cell, state, inputs, contexts, noise, self._arena)
 
     def scan_states(self, state: State, u: Tensor, z: Tensor) -> State:
         """h_0..h_T, (time + 1, ..., hidden), for known latents; u raw, z (time, ...)."""
         if self._plain_loop():
             return reference_state_scan(self.transition, state, u, z)
-        return state_scan(self.cell, state, self.cell.inputs(self.embedding(u)), self.cell.modulation(z))
+        return state_scan(self.cell, state, self.cell.inputs(self.embedding(u)), self.cell.modulation(z), self._arena)
 
     def _plain_loop(self) -> bool:
         cls = type(self)

@@ -1,0 +1,58 @@
+"""Memory that the time loops of a net use in turn.
+
+A loop of many steps writes buffers of hundreds of megabytes. Freshly allocated on a CPU, each page of them costs a fault
+and a clearing, which takes longer than the arithmetic done on it; CUDA has PyTorch's caching allocator for that. An
+arena keeps the block of the latest loop for the next one.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class Arena:
+    """One block of memory, as large as the largest loop so far, kept between training steps."""
+
+    def __init__(self) -> None:
+        self._block: Tensor | None = None
+        self._wanted = 0
+
+    def borrow(self, like: Tensor) -> Tensor:
+        """The block if it is free and large enough, or a new one; (numbers,), of the dtype and device of ``like``."""
+        block, self._block = self._block, None
+        if block is None or block.dtype != like.dtype or block.device != like.device or len(block) < self._wanted:
+            block = like.new_empty(self._wanted if like.device.type == "cpu" else 0)
+        return block
+
+    def give_back(self, block: Tensor, wanted: int) -> None:
+        """Take a block back from a loop that wanted that many numbers."""
+        self._wanted = max(self._wanted, wanted)
+        if self._block is None and len(block) >= self._wanted:
+            self._block = block
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Arena":
+        return Arena()
+
+    def __reduce__(self) -> tuple[type["Arena"], tuple[()]]:
+        return Arena, ()
+
+
+class Tape:
+    """The buffers of one loop. They return to the arena when the loop's graph is gone."""
+
+    def __init__(self, arena: Arena, like: Tensor) -> None:
+        self.arena = arena
+        self.block = arena.borrow(like)
+        self.wanted = 0
+
+    def room(self, *shape: int) -> Tensor:
+        """A new buffer of this shape, not filled in."""
+        start, self.wanted = self.wanted, self.wanted + math.prod(shape)
+        if self.wanted <= len(self.block):
+            return self.block[start : self.wanted].view(shape)
+        return torch.empty(shape, dtype=self.block.dtype, device=self.block.device)
+
+    def __del__(self) -> None:
+        self.arena.give_back(self.block, self.wanted)
