@@ -3,13 +3,13 @@
 Layout: columns are sequences, (features, rows) a step and (time, features, rows) a loop. A product of a weight with a
 few columns, W X, runs up to twice as fast as the row-major X W^T on CPUs, and the gates of an LSTM are then contiguous
 blocks. On the way back a weight's gradient is not added up step by step: (input, output gradient) are noted, and
-folded into one product over many steps. Nothing of the size of a weight is touched in a loop.
+folded into one product over many steps. Nothing of the size of a weight is touched in a loop. Biases are a last column
+of the weight, against a last row of ones.
 
 The plain twins of these steps are the modules of :mod:`zf_pyro.networks` under ordinary autograd.
 """
 
 from collections.abc import Sequence
-from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -20,91 +20,100 @@ from .arena import Tape
 COLUMNS_PER_PRODUCT = 1024
 """Columns noted before they are folded into a weight gradient: enough for full speed, few enough to stay in cache."""
 
-aten = torch.ops.aten
+_clamp_back = torch.ops.aten.hardtanh_backward.grad_input
+_leaky_back = torch.ops.aten.leaky_relu_backward.grad_input
+_sigmoid_back = torch.ops.aten.sigmoid_backward.grad_input
+_tanh_back = torch.ops.aten.tanh_backward.grad_input
+
+
+def with_ones(tape: Tape, num_steps: int, features: int, rows: int) -> Tensor:
+    """A buffer (time, features + 1, rows) whose last feature is 1."""
+    buffer = tape.room(num_steps, features + 1, rows)
+    buffer[:, features] = 1.0
+    return buffer
 
 
 class Product:
-    """y = W x + b over the steps of a loop, and its way back.
+    """y = W x over the steps of a loop, and its way back.
 
     Args:
         weight: W, (out, in).
-        bias: b, (out,), or None.
+        bias: b, (out,), or None; x then ends in a row of ones.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
-        self.weight = weight
-        self.bias = None if bias is None else bias.unsqueeze(1)
-
-    def forward(self, x: Tensor, out: Tensor) -> Tensor:
-        """W x + b for x (in, rows), into ``out`` (out, rows)."""
-        if self.bias is None:
-            return torch.mm(self.weight, x, out=out)
-        return torch.addmm(self.bias, self.weight, x, out=out)
+        self.in_dim = weight.shape[1]
+        self.weight = weight if bias is None else torch.cat([weight, bias.unsqueeze(1)], dim=1)
 
     def start_back(self, num_steps: int, rows: int) -> None:
         """Before the first step back."""
-        self.transposed = self.weight.t().contiguous()
-        self.rows = rows
-        columns = rows * max(1, min(num_steps, COLUMNS_PER_PRODUCT // rows))
-        self.inputs = self.weight.new_empty(self.weight.shape[1], columns)
-        self.gradients = self.weight.new_empty(self.weight.shape[0], columns)
+        self.transposed = self.weight[:, : self.in_dim].t().contiguous()
+        steps = max(1, min(num_steps, COLUMNS_PER_PRODUCT // rows))
+        self.inputs = self.weight.new_empty(self.weight.shape[1], steps * rows)
+        self.gradients = self.weight.new_empty(self.weight.shape[0], steps * rows)
+        self.slots = list(zip(self.inputs.split(rows, 1), self.gradients.split(rows, 1), strict=True))
         self.noted = 0
-        self.weight_gradient = torch.zeros_like(self.weight)
-        self.bias_gradient = self.weight.new_zeros(self.weight.shape[0])
+        self.total = torch.zeros_like(self.weight)
 
     def slot(self) -> Tensor:
         """Where the output's gradient of this step is to be written, before :meth:`note`; (out, rows)."""
-        return self.gradients[:, self.noted : self.noted + self.rows]
+        return self.slots[self.noted][1]
 
     def note(self, x: Tensor) -> None:
-        """Note this step's input (in, rows)."""
-        self.inputs[:, self.noted : self.noted + self.rows] = x
-        self.noted += self.rows
-        if self.noted == self.inputs.shape[1]:
-            self.fold()
-
-    def fold(self) -> None:
-        """Fold what was noted into the gradients."""
-        if self.noted:
-            gradients = self.gradients[:, : self.noted]
-            self.weight_gradient.addmm_(gradients, self.inputs[:, : self.noted].t())
-            if self.bias is not None:
-                self.bias_gradient += gradients.sum(1)
+        """Note this step's input, (in, rows)."""
+        self.slots[self.noted][0].copy_(x)
+        self.noted += 1
+        if self.noted == len(self.slots):
+            self.total.addmm_(self.gradients, self.inputs.t())
             self.noted = 0
 
-    def gradient(self) -> Tensor:
-        """The weight's gradient, after the last step back; (out, in)."""
-        self.fold()
-        return self.weight_gradient
+    def gradient(self) -> tuple[Tensor, ...]:
+        """The gradients of the weight (out, in) and, if there is one, the bias (out,), after the last step back."""
+        if self.noted:
+            columns = self.noted * self.slots[0][0].shape[1]
+            self.total.addmm_(self.gradients[:, :columns], self.inputs[:, :columns].t())
+        weight = self.total[:, : self.in_dim]
+        return (weight,) if self.total.shape[1] == self.in_dim else (weight, self.total[:, self.in_dim])
 
 
 class Bounded:
     """clip(W_2 phi(W_1 x + rest) + b_2) over the steps of a loop: :class:`zf_pyro.networks.MLP`, then a clamp.
 
     Args:
-        first: W_1, (hidden, in).
+        first: W_1 x, or W_1 x + b_1.
         second: W_2, (out, hidden).
         bias: b_2, (out,).
         limit: bound of the clamp.
         tape: where its buffers come from.
-        out: where its outputs go, (time, out, rows).
+        num_steps: T.
+        rows: columns of a step.
     """
 
-    def __init__(self, first: Tensor, second: Tensor, bias: Tensor, limit: float, tape: Tape, out: Tensor) -> None:
-        self.first, self.second = Product(first), Product(second, bias)
+    def __init__(
+        self, first: Product, second: Tensor, bias: Tensor, limit: float, tape: Tape, num_steps: int, rows: int
+    ) -> None:
+        self.first, self.second = first, Product(second, bias)
         self.limit = limit
-        self.hidden = tape.room(out.shape[0], first.shape[0], out.shape[2])
-        self.out = out
+        mlp_dim = second.shape[1]
+        self.buffer = tape.room(num_steps, second.shape[0], rows)
+        self.out = self.buffer.unbind(0)
+        hidden = with_ones(tape, num_steps, mlp_dim, rows)
+        self.hidden, self.inner = hidden.unbind(0), hidden[:, :mlp_dim].unbind(0)
+        self.scratch = second.new_empty(mlp_dim, rows)
 
-    def forward(self, t: int, x: Tensor, rest: Tensor) -> Tensor:
-        """The output of step t for x (in, rows) and rest (hidden, rows or 1)."""
-        hidden = torch.addmm(rest, self.first.weight, x, out=self.hidden[t])
-        F.leaky_relu(hidden, 1.0 / 3.0, inplace=True).clamp_(-3.0, 3.0)
-        return self.second.forward(hidden, self.out[t]).clamp_(-self.limit, self.limit)
+    def forward(self, t: int, x: Tensor, rest: Tensor | None) -> Tensor:
+        """The output of step t for x (in, rows) and rest (hidden, rows), zero if None."""
+        inner = self.inner[t]
+        if rest is None:
+            torch.mm(self.first.weight, x, out=inner)
+        else:
+            torch.addmm(rest, self.first.weight, x, out=inner)
+        F.leaky_relu(inner, 1.0 / 3.0, inplace=True).clamp_(-3.0, 3.0)
+        return torch.mm(self.second.weight, self.hidden[t], out=self.out[t]).clamp_(-self.limit, self.limit)
 
     def start_back(self) -> None:
         """Before the first step back."""
-        num_steps, _, rows = self.out.shape
+        num_steps, _, rows = self.buffer.shape
         self.first.start_back(num_steps, rows)
         self.second.start_back(num_steps, rows)
 
@@ -113,72 +122,61 @@ class Bounded:
 
         What is returned is overwritten by a later step.
         """
-        hidden = self.hidden[t]
-        bounded = self.second.slot()
-        aten.hardtanh_backward.grad_input(gradient, self.out[t], -self.limit, self.limit, grad_input=bounded)
-        inner = aten.hardtanh_backward(torch.mm(self.second.transposed, bounded), hidden, -3.0, 3.0)
-        self.second.note(hidden)
-        rest_gradient = self.first.slot()
-        aten.leaky_relu_backward.grad_input(inner, hidden, 1.0 / 3.0, True, grad_input=rest_gradient)
+        inner = self.inner[t]
+        bounded = _clamp_back(gradient, self.out[t], -self.limit, self.limit, grad_input=self.second.slot())
+        scratch = torch.mm(self.second.transposed, bounded, out=self.scratch)
+        self.second.note(self.hidden[t])
+        _clamp_back(scratch, inner, -3.0, 3.0, grad_input=scratch)
+        rest_gradient = _leaky_back(scratch, inner, 1.0 / 3.0, True, grad_input=self.first.slot())
         into.addmm_(self.first.transposed, rest_gradient)
         self.first.note(x)
         return rest_gradient
 
 
-class Modulation(Protocol):
-    """How z_t enters the cell."""
-
-    def forward(self, t: int, z: Tensor) -> Tensor: ...
-    def start_back(self) -> None: ...
-    def back(self, t: int, z: Tensor, gradient: Tensor, into: Tensor) -> None: ...
-    def gradients(self) -> tuple[Tensor, ...]: ...
-
-
 class BoundedModulation:
-    """Gain and shift, clip(MLP(z_t), -3, 3), for :class:`NormedCell`; weights W_1, b_1, W_2, b_2."""
+    """Gain and shift, clip(MLP(z_t), -3, 3), for :class:`NormedCell`; weights W_1, b_1, W_2, b_2. z ends in ones."""
 
     def __init__(self, weights: Sequence[Tensor], tape: Tape, num_steps: int, rows: int) -> None:
-        first, rest, second, bias = weights
-        self.rest = rest.unsqueeze(1)
-        self.network = Bounded(first, second, bias, 3.0, tape, tape.room(num_steps, second.shape[0], rows))
-        self.rest_gradient = torch.zeros_like(rest)
+        first, first_bias, second, second_bias = weights
+        self.network = Bounded(Product(first, first_bias), second, second_bias, 3.0, tape, num_steps, rows)
+        self.out = self.network.out
 
     def forward(self, t: int, z: Tensor) -> Tensor:
-        return self.network.forward(t, z, self.rest)
+        return self.network.forward(t, z, None)
 
     def start_back(self) -> None:
         self.network.start_back()
-        self.rest_gradient = torch.zeros_like(self.rest_gradient)
 
     def back(self, t: int, z: Tensor, gradient: Tensor, into: Tensor) -> None:
-        self.rest_gradient += self.network.back(t, z, gradient, into).sum(1)
+        self.network.back(t, z, gradient, into)
 
     def gradients(self) -> tuple[Tensor, ...]:
-        first, second = self.network.first, self.network.second
-        return first.gradient(), self.rest_gradient, second.gradient(), second.bias_gradient
+        return *self.network.first.gradient(), *self.network.second.gradient()
 
 
 class LinearModulation:
-    """W z_t + b, added to the gates of :class:`PlainCell`; weights W, b."""
+    """W z_t, added to the gates of :class:`PlainCell`; weight W. z ends in ones, which it does not read."""
 
     def __init__(self, weights: Sequence[Tensor], num_steps: int, rows: int) -> None:
         self.product = Product(*weights)
-        self.num_steps = num_steps
-        self.out = weights[0].new_empty(weights[0].shape[0], rows)
+        self.latent_dim = self.product.in_dim
+        self.num_steps, self.rows = num_steps, rows
+        # The cell does not need the modulation on its way back, so that one buffer serves every step.
+        self.out = [weights[0].new_empty(weights[0].shape[0], rows)] * num_steps
 
     def forward(self, t: int, z: Tensor) -> Tensor:
-        return self.product.forward(z, self.out)
+        return torch.mm(self.product.weight, z[: self.latent_dim], out=self.out[t])
 
     def start_back(self) -> None:
-        self.product.start_back(self.num_steps, self.out.shape[1])
+        self.product.start_back(self.num_steps, self.rows)
 
     def back(self, t: int, z: Tensor, gradient: Tensor, into: Tensor) -> None:
         self.product.slot().copy_(gradient)
-        self.product.note(z)
+        self.product.note(z[: self.latent_dim])
         into.addmm_(self.product.transposed, gradient)
 
     def gradients(self) -> tuple[Tensor, ...]:
-        return self.product.gradient(), self.product.bias_gradient
+        return self.product.gradient()
 
 
 class Cell:
@@ -195,15 +193,19 @@ class Cell:
     """Size of the modulation in multiples of 4 hidden."""
 
     def __init__(self, weight: Tensor, h: Tensor, c: Tensor, tape: Tape) -> None:
-        num_steps, hidden, rows = h.shape[0] - 1, h.shape[1], h.shape[2]
+        self.num_steps, hidden, self.rows = h.shape[0] - 1, h.shape[1], h.shape[2]
         self.product = Product(weight)
-        self.h, self.c = h, c
+        self.h, self.c = h.unbind(0), c.unbind(0)
         self.width = 4 * hidden
-        self.gates = tape.room(num_steps, self.width, rows)
-        self.tanh_c = tape.room(num_steps, hidden, rows)
-        self.linear = h.new_empty(self.width, rows)
+        gates = tape.room(self.num_steps, self.width, self.rows)
+        self.gates = gates.unbind(0)
+        self.switches = gates[:, : 3 * hidden].unbind(0)
+        self.blocks = list(zip(*(block.unbind(0) for block in gates.chunk(4, dim=1)), strict=True))
+        self.tanh_c = tape.room(self.num_steps, hidden, self.rows).unbind(0)
+        self.linear = h.new_empty(self.width, self.rows)
+        self.scratch = h.new_empty(hidden, self.rows)
 
-    def modulated(self, t: int, inputs: Tensor, modulation: Tensor) -> Tensor:
+    def modulated(self, t: int, inputs: Tensor, modulation: Tensor) -> None:
         """The gates before their nonlinearities, from W_h h_{t-1} in ``linear``; into ``gates[t]``."""
         raise NotImplementedError
 
@@ -213,17 +215,17 @@ class Cell:
 
     def forward(self, t: int, inputs: Tensor, modulation: Tensor) -> None:
         """h_t and c_t (indices t + 1 from 0) from ``inputs`` (4 hidden, rows) and ``modulation``."""
-        self.product.forward(self.h[t], self.linear)
-        gates = self.modulated(t, inputs, modulation)
-        switches, candidate = gates.split([3 * self.width // 4, self.width // 4])
-        i, f, o = switches.sigmoid_().chunk(3)
+        torch.mm(self.product.weight, self.h[t], out=self.linear)
+        self.modulated(t, inputs, modulation)
+        self.switches[t].sigmoid_()
+        i, f, o, candidate = self.blocks[t]
         candidate.tanh_()
         cell = torch.mul(f, self.c[t], out=self.c[t + 1]).addcmul_(i, candidate)
         torch.mul(o, torch.tanh(cell, out=self.tanh_c[t]), out=self.h[t + 1])
 
     def start_back(self) -> None:
         """Before the first step back."""
-        self.product.start_back(self.gates.shape[0], self.gates.shape[2])
+        self.product.start_back(self.num_steps, self.rows)
 
     def back(
         self,
@@ -246,18 +248,18 @@ class Cell:
             into: where the gradient of the gates' inputs goes, (4 hidden, rows).
             h_before: gradient of h_{t-1}, which this step's share is added to.
         """
-        gates, tanh_c = self.gates[t], self.tanh_c[t]
-        i, f, o, candidate = gates.chunk(4)
+        tanh_c = self.tanh_c[t]
+        i, f, o, candidate = self.blocks[t]
         into_i, into_f, into_o, into_candidate = into.chunk(4)
         torch.mul(h_gradient, tanh_c, out=into_o)
-        c_gradient += aten.tanh_backward(h_gradient * o, tanh_c)
+        c_gradient += _tanh_back(torch.mul(h_gradient, o, out=self.scratch), tanh_c, grad_input=self.scratch)
         torch.mul(c_gradient, candidate, out=into_i)
         torch.mul(c_gradient, self.c[t], out=into_f)
         torch.mul(c_gradient, i, out=into_candidate)
         c_gradient *= f
-        switches = 3 * self.width // 4
-        aten.sigmoid_backward.grad_input(into[:switches], gates[:switches], grad_input=into[:switches])
-        aten.tanh_backward.grad_input(into_candidate, candidate, grad_input=into_candidate)
+        into_switches = into[: 3 * self.width // 4]
+        _sigmoid_back(into_switches, self.switches[t], grad_input=into_switches)
+        _tanh_back(into_candidate, candidate, grad_input=into_candidate)
         linear = self.product.slot()
         self.unmodulated(t, modulation, into, out, linear)
         h_before.addmm_(self.product.transposed, linear)
@@ -271,22 +273,22 @@ class NormedCell(Cell):
 
     def __init__(self, weight: Tensor, h: Tensor, c: Tensor, tape: Tape) -> None:
         super().__init__(weight, h, c, tape)
-        self.normed = tape.room(*self.gates.shape)
-        self.inverse_deviation = h.new_empty(self.gates.shape[0], h.shape[2])
+        self.normed = tape.room(self.num_steps, self.width, self.rows).unbind(0)
+        self.inverse_deviation = h.new_empty(self.num_steps, self.rows).unbind(0)
 
-    def modulated(self, t: int, inputs: Tensor, modulation: Tensor) -> Tensor:
+    def modulated(self, t: int, inputs: Tensor, modulation: Tensor) -> None:
         normed = torch.sub(self.linear, self.linear.mean(0), out=self.normed[t])
         variance = torch.linalg.vecdot(normed, normed, dim=0).div_(self.width)
         normed *= torch.rsqrt(variance.add_(1e-5), out=self.inverse_deviation[t])
         gain, shift = modulation.chunk(2)
-        return torch.addcmul(inputs, normed, gain, out=self.gates[t]).add_(normed).add_(shift)
+        torch.addcmul(inputs, normed, gain, out=self.gates[t]).add_(normed).add_(shift)
 
     def unmodulated(self, t: int, modulation: Tensor, gradient: Tensor, out: Tensor, linear: Tensor) -> None:
         normed = self.normed[t]
-        gain = modulation[: self.width]
-        torch.mul(gradient, normed, out=out[: self.width])
-        out[self.width :] = gradient
-        inner = torch.addcmul(gradient, gradient, gain, out=linear)
+        into_gain, into_shift = out.chunk(2)
+        torch.mul(gradient, normed, out=into_gain)
+        into_shift.copy_(gradient)
+        inner = torch.addcmul(gradient, gradient, modulation[: self.width], out=linear)
         along = torch.linalg.vecdot(inner, normed, dim=0).div_(self.width)
         inner -= inner.mean(0)
         inner.addcmul_(normed, along, value=-1.0).mul_(self.inverse_deviation[t])
@@ -297,8 +299,8 @@ class PlainCell(Cell):
 
     modulation_blocks = 1
 
-    def modulated(self, t: int, inputs: Tensor, modulation: Tensor) -> Tensor:
-        return torch.add(inputs, modulation, out=self.gates[t]).add_(self.linear)
+    def modulated(self, t: int, inputs: Tensor, modulation: Tensor) -> None:
+        torch.add(inputs, modulation, out=self.gates[t]).add_(self.linear)
 
     def unmodulated(self, t: int, modulation: Tensor, gradient: Tensor, out: Tensor, linear: Tensor) -> None:
         out.copy_(gradient)

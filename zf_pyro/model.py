@@ -30,6 +30,7 @@ from .emissions import Emission
 from .given import Given
 from .networks import CELLS, MLP, BackwardRNN, State, loc_scale
 from .paths import PosteriorPath, PriorPath
+from .pieces import in_pieces
 from .recurrence import (
     PosteriorScan,
     posterior_scan,
@@ -202,14 +203,19 @@ class ZForcing(nn.Module):
         """Draw z_1..z_T from the posterior, running the recurrence along; u raw, b, noise (time, ...)."""
         if self._plain_loop():
             return reference_posterior_scan(self.posterior, self.transition, state, u, b, noise)
-        inputs, contexts = self.cell.inputs(self.embedding(u)), self.posterior_network.rest(b)
+        inputs, contexts = in_pieces(self._input_columns, self.embedding(u)), self.posterior_network.rest(b)
         return posterior_scan(self.posterior_network, self.cell, state, inputs, contexts, noise, self._arena)
 
     def scan_states(self, state: State, u: Tensor, z: Tensor) -> State:
         """h_0..h_T, (time + 1, ..., hidden), for known latents; u raw, z (time, ...)."""
         if self._plain_loop():
             return reference_state_scan(self.transition, state, u, z)
-        return state_scan(self.cell, state, self.cell.inputs(self.embedding(u)), self.cell.modulation(z), self._arena)
+        inputs = in_pieces(self._input_columns, self.embedding(u))
+        modulation = in_pieces(lambda z: self.cell.modulation(z).transpose(-1, -2), z)
+        return state_scan(self.cell, state, inputs, modulation, self._arena)
+
+    def _input_columns(self, embedded: Tensor) -> Tensor:
+        return self.cell.inputs(embedded).transpose(-1, -2)
 
     def _plain_loop(self) -> bool:
         cls = type(self)

@@ -119,12 +119,15 @@ class ConditionalLayerNormCell(nn.Module):
 
 
 class ConcatenateCell(nn.Module):
-    """LSTM cell that reads z_t beside the input, gates = W [A z_t + a, e_t] + W_h h_{t-1} + b."""
+    """LSTM cell that reads z_t beside the input, gates = W [A z_t, e_t] + W_h h_{t-1} + b.
+
+    The released code's A z_t + a has one more bias, which b already stands for.
+    """
 
     def __init__(self, embed_dim: int, hidden_dim: int, latent_dim: int, mlp_dim: int) -> None:
         super().__init__()
         self.hidden_dim = hidden_dim
-        self.latent_projection = nn.Linear(latent_dim, mlp_dim)
+        self.latent_projection = nn.Linear(latent_dim, mlp_dim, bias=False)
         self.latent_weights = nn.Linear(mlp_dim, 4 * hidden_dim, bias=False)
         self.input_weights = nn.Linear(embed_dim, 4 * hidden_dim)
         self.hidden_weights = nn.Linear(hidden_dim, 4 * hidden_dim, bias=False)
@@ -144,10 +147,8 @@ class ConcatenateCell(nn.Module):
         return lstm(inputs + modulation + self.hidden_weights(state.hidden), state.cell)
 
     def loop_weights(self) -> tuple[Tensor, ...]:
-        """W and b of the modulation, its two linear maps made one, and W_h."""
-        weight = self.latent_weights.weight
-        bias = weight @ self.latent_projection.bias
-        return weight @ self.latent_projection.weight, bias, self.hidden_weights.weight
+        """The modulation's two linear maps made one, and W_h."""
+        return self.latent_weights.weight @ self.latent_projection.weight, self.hidden_weights.weight
 
 
 CELLS = {"conditional_layer_norm": ConditionalLayerNormCell, "concatenate": ConcatenateCell}

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .arena import Arena, Tape
-from .kernels import Bounded, BoundedModulation, Cell, LinearModulation, NormedCell, PlainCell
+from .kernels import Bounded, BoundedModulation, Cell, LinearModulation, NormedCell, PlainCell, Product, with_ones
 from .networks import MLP, ConcatenateCell, ConditionalLayerNormCell, State, loc_scale
 
 
@@ -76,14 +76,15 @@ def posterior_scan(
         posterior: the network of q, h_{t-1} its first input.
         cell: the transition.
         state: h_0; (..., hidden).
-        inputs: what u adds to the gates, ``cell.inputs``; (time, ..., 4 hidden), broadcast over the state's batch.
+        inputs: what u adds to the gates, ``cell.inputs`` by columns, (time, ..., 4 hidden, batch); broadcast over the
+            leading dimensions of the state.
         contexts: what b adds to the posterior's hidden layer, ``posterior.rest``; (time, ..., mlp), likewise.
         noise: standard normal draws; (time, ..., latent).
         arena: memory for the loop's buffers.
     """
     batch_shape = state.hidden.shape[:-1]
     start = [field.reshape(-1, field.shape[-1]) for field in state]
-    sequences = [_rows(sequence, batch_shape) for sequence in (inputs, contexts, noise)]
+    sequences = _columns(inputs, batch_shape), _rows(contexts, batch_shape), _rows(noise, batch_shape)
     weights = (*posterior.loop_weights(), *cell.loop_weights())
     outputs = _PosteriorLoop.apply(arena, *start, *sequences, *weights)
     h, c, z, parameters = (output.view(output.shape[0], *batch_shape, output.shape[2]) for output in outputs)
@@ -93,10 +94,19 @@ def posterior_scan(
 def state_scan(
     cell: ConditionalLayerNormCell | ConcatenateCell, state: State, inputs: Tensor, modulation: Tensor, arena: Arena
 ) -> State:
-    """h_0..h_T where z is known too: ``modulation`` (time, ..., modulation) is ``cell.modulation`` of it."""
-    batch_shape = torch.broadcast_shapes(state.hidden.shape[:-1], modulation.shape[1:-1])
+    """h_0..h_T where z is known too.
+
+    Args:
+        cell: the transition.
+        state: h_0; (..., hidden).
+        inputs: as for :func:`posterior_scan`.
+        modulation: ``cell.modulation`` of z by columns, (time, ..., modulation, batch).
+        arena: memory for the loop's buffers.
+    """
+    lead, batch = modulation.shape[1:-2], modulation.shape[-1:]
+    batch_shape = torch.broadcast_shapes(state.hidden.shape[:-1], lead + batch)
     start = [_rows(field.unsqueeze(0), batch_shape).squeeze(0) for field in state]
-    sequences = [_rows(sequence, batch_shape) for sequence in (inputs, modulation)]
+    sequences = [_columns(sequence, batch_shape) for sequence in (inputs, modulation)]
     outputs = _StateLoop.apply(arena, *start, *sequences, cell.hidden_weights.weight)
     return State(*(output.view(output.shape[0], *batch_shape, output.shape[2]) for output in outputs))
 
@@ -110,6 +120,13 @@ def _rows(sequence: Tensor, batch_shape: torch.Size) -> Tensor:
     missing = len(batch_shape) - (sequence.dim() - 2)
     sequence = sequence[(slice(None), *[None] * missing)].expand(-1, *batch_shape, -1)
     return sequence.reshape(sequence.shape[0], -1, sequence.shape[-1])
+
+
+def _columns(sequence: Tensor, batch_shape: torch.Size) -> Tensor:
+    """(time, ..., features, batch), broadcast to the batch, as (time, features, rows)."""
+    missing = len(batch_shape) - (sequence.dim() - 2)
+    sequence = sequence.movedim(-2, 1)[(slice(None), slice(None), *[None] * missing)]
+    return sequence.expand(-1, -1, *batch_shape).reshape(sequence.shape[0], sequence.shape[1], -1)
 
 
 def _refuse_second_derivatives() -> None:
@@ -143,7 +160,7 @@ def _accumulator(gradient: Tensor | None, like: Tensor) -> Tensor:
 class _PosteriorLoop(torch.autograd.Function):
     """(arena, h_0, c_0, inputs, contexts, noise, q's three weights, modulation's weights, W_h) -> h, c, z, (loc, log var).
 
-    Arguments and results by rows, buffers by columns. Two modulation weights mean a :class:`PlainCell`, four a
+    Inputs and buffers by columns, the rest by rows. One modulation weight means a :class:`PlainCell`, four a
     :class:`NormedCell`.
     """
 
@@ -155,8 +172,7 @@ class _PosteriorLoop(torch.autograd.Function):
         tape = Tape(arena, noise)
         h = _filled(tape.room(num_steps + 1, hidden_dim, rows), h_0)
         c = _filled(c_0.new_empty(num_steps + 1, hidden_dim, rows), c_0)
-        z = tape.room(num_steps, latent_dim, rows)
-        posterior = Bounded(first, second, bias, 8.0, tape, tape.room(num_steps, 2 * latent_dim, rows))
+        posterior = Bounded(Product(first), second, bias, 8.0, tape, num_steps, rows)
         modulation: BoundedModulation | LinearModulation
         cell: Cell
         if len(weights) == 4:
@@ -165,44 +181,46 @@ class _PosteriorLoop(torch.autograd.Function):
         else:
             modulation = LinearModulation(weights, num_steps, rows)
             cell = PlainCell(hidden_weight, h, c, tape)
-        for t in range(num_steps):
-            loc, log_variance = posterior.forward(t, h[t], contexts[t].t()).split(latent_dim)
-            z_t = torch.addcmul(loc, (0.5 * log_variance).exp_(), noise[t].t(), out=z[t])
-            cell.forward(t, inputs[t].t(), modulation.forward(t, z_t))
+        buffer = with_ones(tape, num_steps, latent_dim, rows)
+        z, draws = buffer.unbind(0), buffer[:, :latent_dim]
+        deviations = (contexts.transpose(1, 2).unbind(0), noise.transpose(1, 2).unbind(0), draws.unbind(0))
+        for t, (inputs_t, context_t, noise_t, z_t) in enumerate(zip(inputs.unbind(0), *deviations, strict=True)):
+            loc, log_variance = posterior.forward(t, cell.h[t], context_t).split(latent_dim)
+            torch.addcmul(loc, (0.5 * log_variance).exp_(), noise_t, out=z_t)
+            cell.forward(t, inputs_t, modulation.forward(t, z[t]))
         ctx.tape, ctx.posterior, ctx.modulation, ctx.cell, ctx.z = tape, posterior, modulation, cell, z
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(first, second, bias, *weights, hidden_weight)  # so that a change in place is noticed
-        return _row_major(h), c.transpose(1, 2).detach(), _row_major(z), _row_major(posterior.out)
+        return _row_major(h), c.transpose(1, 2).detach(), _row_major(draws), _row_major(posterior.buffer)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         _refuse_second_derivatives()
-        ctx.saved_tensors  # noqa: B018 - raises if a weight changed in place
+        first = ctx.saved_tensors[0]
         posterior, modulation, cell, z = ctx.posterior, ctx.modulation, ctx.cell, ctx.z
-        num_steps, latent_dim, rows = z.shape
+        num_steps, rows, latent_dim = cell.num_steps, cell.rows, z[0].shape[0] - 1
         into_h, into_c = (_steps(gradient, num_steps + 1) for gradient in gradients[:2])
         into_z, into_parameters = (_steps(gradient, num_steps) for gradient in gradients[2:])
         for network in (posterior, modulation, cell):
             network.start_back()
-        inputs_gradient = z.new_empty(num_steps, rows, cell.width)
-        contexts_gradient = z.new_empty(num_steps, rows, posterior.hidden.shape[1])
-        gates_gradient = z.new_empty(cell.width, rows)
-        modulation_gradient = z.new_empty(cell.modulation_blocks * cell.width, rows)
+        inputs_gradient = first.new_empty(num_steps, cell.width, rows)
+        contexts_gradient = first.new_empty(num_steps, rows, first.shape[0])
+        modulation_gradient = first.new_empty(cell.modulation_blocks * cell.width, rows)
         h_gradient = _accumulator(into_h[num_steps], cell.h[0])
         c_gradient = _accumulator(into_c[num_steps], cell.c[0])
-        for t in reversed(range(num_steps)):
+        targets = inputs_gradient.unbind(0), contexts_gradient.transpose(1, 2).unbind(0)
+        for t, inputs_t, context_t in zip(reversed(range(num_steps)), *map(reversed, targets), strict=True):
             h_before = _accumulator(into_h[t], cell.h[0])
-            modulated = modulation.network.out[t] if isinstance(modulation, BoundedModulation) else modulation.out
-            cell.back(t, h_gradient, c_gradient, modulated, modulation_gradient, gates_gradient, h_before)
-            inputs_gradient[t] = gates_gradient.t()
-            z_gradient = _accumulator(into_z[t], z[t])
+            cell.back(t, h_gradient, c_gradient, modulation.out[t], modulation_gradient, inputs_t, h_before)
+            draw = z[t][:latent_dim]
+            z_gradient = _accumulator(into_z[t], draw)
             modulation.back(t, z[t], modulation_gradient, z_gradient)
             parameters_gradient = _accumulator(into_parameters[t], posterior.out[t])
             loc_gradient, log_variance_gradient = parameters_gradient.split(latent_dim)
             loc_gradient += z_gradient
             # dz / dlog_variance = scale * noise / 2 = (z - loc) / 2
-            log_variance_gradient.addcmul_(z_gradient, z[t] - posterior.out[t, :latent_dim], value=0.5)
-            contexts_gradient[t] = posterior.back(t, cell.h[t], parameters_gradient, h_before).t()
+            log_variance_gradient.addcmul_(z_gradient, draw - posterior.out[t][:latent_dim], value=0.5)
+            context_t.copy_(posterior.back(t, cell.h[t], parameters_gradient, h_before))
             h_gradient = h_before
             if into_c[t] is not None:
                 c_gradient += into_c[t].t()
@@ -213,28 +231,27 @@ class _PosteriorLoop(torch.autograd.Function):
             inputs_gradient,
             contexts_gradient,
             None,
-            posterior.first.gradient(),
-            posterior.second.gradient(),
-            posterior.second.bias_gradient,
+            *posterior.first.gradient(),
+            *posterior.second.gradient(),
             *modulation.gradients(),
-            cell.product.gradient(),
+            *cell.product.gradient(),
         )
 
 
 class _StateLoop(torch.autograd.Function):
-    """(arena, h_0, c_0, inputs, modulation, W_h) -> h, c; arguments and results by rows, buffers by columns."""
+    """(arena, h_0, c_0, inputs, modulation, W_h) -> h, c; inputs, modulation and buffers by columns, the rest by rows."""
 
     @staticmethod
     def forward(ctx: Any, arena: Arena, *tensors: Tensor) -> tuple[Tensor, ...]:
         h_0, c_0, inputs, modulation, hidden_weight = tensors
-        num_steps, rows, width = inputs.shape
+        num_steps, width, rows = inputs.shape
         tape = Tape(arena, inputs)
         h = _filled(tape.room(num_steps + 1, width // 4, rows), h_0)
         c = _filled(c_0.new_empty(num_steps + 1, width // 4, rows), c_0)
-        kind = NormedCell if modulation.shape[2] == 2 * width else PlainCell
+        kind = NormedCell if modulation.shape[1] == 2 * width else PlainCell
         cell = kind(hidden_weight, h, c, tape)
-        for t in range(num_steps):
-            cell.forward(t, inputs[t].t(), modulation[t].t())
+        for t, (inputs_t, modulation_t) in enumerate(zip(inputs.unbind(0), modulation.unbind(0), strict=True)):
+            cell.forward(t, inputs_t, modulation_t)
         ctx.tape, ctx.cell = tape, cell
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(modulation, hidden_weight)
@@ -245,20 +262,18 @@ class _StateLoop(torch.autograd.Function):
         _refuse_second_derivatives()
         cell = ctx.cell
         modulation = ctx.saved_tensors[0]
-        num_steps, rows = modulation.shape[:2]
-        into_h, into_c = (_steps(gradient, num_steps + 1) for gradient in gradients)
+        into_h, into_c = (_steps(gradient, cell.num_steps + 1) for gradient in gradients)
         cell.start_back()
-        inputs_gradient = modulation.new_empty(num_steps, rows, cell.width)
+        inputs_gradient = modulation.new_empty(cell.num_steps, cell.width, cell.rows)
         modulation_gradient = torch.empty_like(modulation)
-        gates_gradient = modulation.new_empty(cell.width, rows)
-        modulated_gradient = modulation.new_empty(modulation.shape[2], rows)
-        h_gradient = _accumulator(into_h[num_steps], cell.h[0])
-        c_gradient = _accumulator(into_c[num_steps], cell.c[0])
-        for t in reversed(range(num_steps)):
+        h_gradient = _accumulator(into_h[cell.num_steps], cell.h[0])
+        c_gradient = _accumulator(into_c[cell.num_steps], cell.c[0])
+        for t in reversed(range(cell.num_steps)):
             h_before = _accumulator(into_h[t], cell.h[0])
-            cell.back(t, h_gradient, c_gradient, modulation[t].t(), modulated_gradient, gates_gradient, h_before)
-            inputs_gradient[t], modulation_gradient[t] = gates_gradient.t(), modulated_gradient.t()
+            cell.back(
+                t, h_gradient, c_gradient, modulation[t], modulation_gradient[t], inputs_gradient[t], h_before
+            )
             h_gradient = h_before
             if into_c[t] is not None:
                 c_gradient += into_c[t].t()
-        return None, h_gradient.t(), c_gradient.t(), inputs_gradient, modulation_gradient, cell.product.gradient()
+        return None, h_gradient.t(), c_gradient.t(), inputs_gradient, modulation_gradient, *cell.product.gradient()

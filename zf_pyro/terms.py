@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 from torch.distributions import kl_divergence
 
+from .networks import State
 from .paths import PosteriorPath, PriorPath, align
+from .pieces import in_pieces
 
 
 class Terms(NamedTuple):
@@ -49,8 +51,11 @@ def step_terms(model: PriorPath, guide: PosteriorPath, auxiliary: bool = False, 
 
 def auxiliary_log_prob(guide: PosteriorPath) -> Tensor:
     """log p_xi(b_t | z_t [, h_{t-1}]) at every step, b_t held fixed; (time, ..., batch)."""
-    target = align(guide.b.detach(), len(guide.batch_shape))
-    return guide.net.auxiliary(guide.latents(), guide.before()).log_prob(target)
+
+    def log_prob(z: Tensor, hidden: Tensor, cell: Tensor, target: Tensor) -> Tensor:
+        return guide.net.auxiliary(z, State(hidden, cell)).log_prob(target)
+
+    return in_pieces(log_prob, guide.latents(), *guide.before(), align(guide.b.detach(), len(guide.batch_shape)))
 
 
 def backward_log_prob(guide: PosteriorPath) -> Tensor:
