@@ -64,7 +64,9 @@ def released_form_loss(
         mean_b, log_variance_b = target.chunk(2, 1)
         auxiliaries.append(gaussian_log_prob(b[t].detach(), torch.tanh(mean_b), log_variance_b))
         gain, bias = torch.clamp(mlp(cell.modulation_network, z), -3.0, 3.0).chunk(2, 1)
-        input_gates = layer_norm(F.linear(e[t], cell.input_weights.weight), cell.input_norm.weight, cell.input_norm.bias)
+        input_gates = layer_norm(
+            F.linear(e[t], cell.input_weights.weight), cell.input_norm.weight, cell.input_norm.bias
+        )
         hidden_gates = layer_norm(F.linear(h, cell.hidden_weights.weight), 1.0 + gain, bias)
         h, c = lstm_cell(input_gates, hidden_gates, c)
         states.append(h)

@@ -1,8 +1,8 @@
 """Memory that the time loops of a net use in turn.
 
-A loop of many steps writes buffers of hundreds of megabytes. Freshly allocated on a CPU, each page of them costs a fault
-and a clearing, which takes longer than the arithmetic done on it; CUDA has PyTorch's caching allocator for that. An
-arena keeps the block of the latest loop for the next one.
+A loop of many steps writes buffers of hundreds of megabytes. Freshly allocated on a CPU, each page of them costs a
+fault and a clearing, which takes longer than the arithmetic done on it; CUDA has PyTorch's caching allocator for that.
+An arena keeps the block of the latest loop for the next one.
 """
 
 import math

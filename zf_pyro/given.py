@@ -1,11 +1,12 @@
 """What one run of the model or of the guide is given: checked, and laid out by time."""
 
 import operator
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from pyro.infer.util import is_validation_enabled
-from torch import Tensor
+from torch import Tensor, nn
 
 from .emissions import Emission
 from .networks import State
@@ -37,6 +38,78 @@ class Given(NamedTuple):
         """Whether two runs were given the same objects, unchanged in between."""
         same = len(self.source) == len(other.source) and all(map(operator.is_, self.source, other.source))
         return same and self.versions == other.versions and self.num_steps == other.num_steps
+
+
+class Sizes(Protocol):
+    """What laying out needs of a net."""
+
+    emission_family: Emission
+    emission_layer: nn.Linear
+    hidden_dim: int
+
+    def initial_state(self, batch_shape: Sequence[int]) -> State: ...
+    def inputs(self, x: Tensor, context: Tensor | None = None) -> Tensor: ...
+
+
+def lay_out(
+    net: Sizes,
+    x: Tensor | None,
+    lengths: Tensor | None,
+    context: Tensor | None,
+    initial_state: State | None,
+    num_steps: int | None = None,
+    batch_shape: Sequence[int] | int | None = None,
+) -> Given:
+    """Check the arguments of :meth:`zf_pyro.ZForcing.model` or of its guide, and lay them out by time.
+
+    Raises:
+        TypeError, ValueError: an argument of the wrong type, shape, dtype, device or (under Pyro's validation) value.
+    """
+    family, like = net.emission_family, net.emission_layer.weight
+    source = (x, lengths, context, *(initial_state or ()))
+    if x is None:
+        num_steps, shape = check_sizes(num_steps, batch_shape)
+    else:
+        if num_steps is not None or batch_shape is not None:
+            raise ValueError("num_steps and batch_shape are for generating: leave them out where x is given")
+        check_frames(x, family, like)
+        num_steps, shape = x.shape[1], x.shape[:1]
+    batch_size = shape[-1]
+    mask = None
+    if lengths is not None:
+        check_lengths(lengths, batch_size, num_steps, like.device)
+        mask = real_frames(lengths, num_steps)
+    if context is not None:
+        check_context(context, batch_size, family, like)
+    if initial_state is None:
+        initial_state = net.initial_state(shape)
+    else:
+        check_state(initial_state, batch_size, net.hidden_dim, like)
+    if x is None:
+        frames = u = None
+        dtype = torch.long if family.integer else like.dtype
+        empty = torch.zeros(batch_size, *family.event_shape, dtype=dtype, device=like.device)
+        first = family.start(empty) if context is None else context
+    else:
+        frames = x.transpose(0, 1).contiguous()
+        if mask is not None:
+            frames = zero_padding(frames, mask)
+        if is_validation_enabled():
+            check_values(frames, mask, family)
+        u = net.inputs(frames.transpose(0, 1), context).transpose(0, 1)
+        first = u[0]
+    return Given(
+        num_steps=num_steps,
+        batch_size=batch_size,
+        initial_state=initial_state,
+        x=frames,
+        u=u,
+        first=first,
+        has_context=context is not None,
+        mask=mask,
+        source=source,
+        versions=tuple(a._version for a in source if isinstance(a, Tensor)),
+    )
 
 
 def check_frames(x: Tensor, emission: Emission, like: Tensor) -> None:
@@ -98,7 +171,9 @@ def check_values(x: Tensor, mask: Tensor | None, emission: Emission) -> None:
         wrong = wrong & mask
     if wrong.any():
         t, i = wrong.nonzero()[0].tolist()
-        raise ValueError(f"x must hold {emission.values} for {emission}, got {x[t, i].tolist()} at sequence {i}, step {t}")
+        raise ValueError(
+            f"x must hold {emission.values} for {emission}, got {x[t, i].tolist()} at sequence {i}, step {t}"
+        )
 
 
 def check_state(state: State, batch_size: int, hidden_dim: int, like: Tensor) -> None:
@@ -144,8 +219,3 @@ def real_frames(lengths: Tensor, num_steps: int) -> Tensor:
 def zero_padding(x: Tensor, mask: Tensor) -> Tensor:
     """x (time, batch, *frame) with zeros where ``mask`` (time, batch) is False, whatever lay there."""
     return torch.where(mask.view(*mask.shape, *[1] * (x.dim() - 2)), x, torch.zeros((), dtype=x.dtype, device=x.device))
-
-
-def versions(arguments: tuple[Any, ...]) -> tuple[int, ...]:
-    """The in-place version of each tensor among ``arguments``."""
-    return tuple(a._version for a in arguments if isinstance(a, Tensor))

@@ -13,24 +13,24 @@ adds alpha log p_xi(b_t | z_t), which makes z_t carry what the future frames say
 
 import itertools
 from collections.abc import Sequence
-from contextlib import nullcontext
-from typing import Any
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, cast
 
 import pyro
 import pyro.distributions as dist
 import pyro.poutine as poutine
 import torch
-from pyro.infer.util import is_validation_enabled
 from pyro.params import param_with_module_name
 from torch import Tensor, nn
 
-from . import given as checks
 from .arena import Arena
 from .emissions import Emission
-from .given import Given
+from .given import lay_out
 from .networks import CELLS, MLP, BackwardRNN, State, loc_scale
-from .paths import PosteriorPath, PriorPath
+from .paths import LatentPath
 from .pieces import in_pieces
+from .posterior_path import PosteriorPath
+from .prior_path import PriorPath
 from .recurrence import (
     PosteriorScan,
     posterior_scan,
@@ -177,9 +177,7 @@ class ZForcing(nn.Module):
 
     # The recurrence over whole sequences ----------------------------------------------------------------------------
 
-    def states(
-        self, x: Tensor, z: Tensor, context: Tensor | None = None, initial_state: State | None = None
-    ) -> State:
+    def states(self, x: Tensor, z: Tensor, context: Tensor | None = None, initial_state: State | None = None) -> State:
         """h_1..h_T for given frames and latents.
 
         The last one, ``State(*(field[-1] for field in states))``, is the ``initial_state`` of the frames that follow;
@@ -252,11 +250,11 @@ class ZForcing(nn.Module):
                 value.
         """
         self._register()
-        given = self._given(x, lengths, context, initial_state, num_steps, batch_shape)
+        given = lay_out(self, x, lengths, context, initial_state, num_steps, batch_shape)
         path = PriorPath(self, given)
         with pyro.plate("sequences", given.batch_size, dim=-1):
             for t in range(given.num_steps):
-                with nullcontext() if path.masks is None else poutine.mask(mask=path.masks[t]):
+                with _real(path, t):
                     path.record(pyro.sample(f"z_{t}", path.latent(t)))
                     path.record_frame(pyro.sample(f"x_{t}", path.frame(t), obs=path.observed(t)))
         return path.result(x)
@@ -275,11 +273,11 @@ class ZForcing(nn.Module):
             The latents, (..., batch, time, latent).
         """
         self._register()
-        given = self._given(x, lengths, context, initial_state, None, None)
+        given = lay_out(self, x, lengths, context, initial_state)
         path = PosteriorPath(self, given, self.backward_rnn(self.embedding(given.x), lengths))
         with pyro.plate("sequences", given.batch_size, dim=-1):
             for t in range(given.num_steps):
-                with nullcontext() if path.masks is None else poutine.mask(mask=path.masks[t]):
+                with _real(path, t):
                     path.record(pyro.sample(f"z_{t}", path.latent(t)))
         return path.latents().movedim(0, -2)
 
@@ -294,61 +292,10 @@ class ZForcing(nn.Module):
                         "own name (name=), or call pyro.clear_param_store() before using this one"
                     )
 
-    def _given(
-        self,
-        x: Tensor | None,
-        lengths: Tensor | None,
-        context: Tensor | None,
-        initial_state: State | None,
-        num_steps: int | None,
-        batch_shape: Any,
-    ) -> Given:
-        """Check the arguments of a run and lay them out by time."""
-        family, like = self.emission_family, self.emission_layer.weight
-        source = (x, lengths, context, *(initial_state or ()))
-        if x is None:
-            num_steps, shape = checks.check_sizes(num_steps, batch_shape)
-        else:
-            if num_steps is not None or batch_shape is not None:
-                raise ValueError("num_steps and batch_shape are for generating: leave them out where x is given")
-            checks.check_frames(x, family, like)
-            num_steps, shape = x.shape[1], x.shape[:1]
-        batch_size = shape[-1]
-        mask = None
-        if lengths is not None:
-            checks.check_lengths(lengths, batch_size, num_steps, like.device)
-            mask = checks.real_frames(lengths, num_steps)
-        if context is not None:
-            checks.check_context(context, batch_size, family, like)
-        if initial_state is None:
-            initial_state = self.initial_state(shape)
-        else:
-            checks.check_state(initial_state, batch_size, self.hidden_dim, like)
-        if x is None:
-            frames = u = None
-            dtype = torch.long if family.integer else like.dtype
-            empty = torch.zeros(batch_size, *family.event_shape, dtype=dtype, device=like.device)
-            first = family.start(empty) if context is None else context
-        else:
-            frames = x.transpose(0, 1).contiguous()
-            if mask is not None:
-                frames = checks.zero_padding(frames, mask)
-            if is_validation_enabled():
-                checks.check_values(frames, mask, family)
-            u = self.inputs(frames.transpose(0, 1), context).transpose(0, 1)
-            first = u[0]
-        return Given(
-            num_steps=num_steps,
-            batch_size=batch_size,
-            initial_state=initial_state,
-            x=frames,
-            u=u,
-            first=first,
-            has_context=context is not None,
-            mask=mask,
-            source=source,
-            versions=checks.versions(source),
-        )
+
+def _real(path: LatentPath, t: int) -> AbstractContextManager[Any]:
+    """Masks what lies beyond a sequence's length."""
+    return nullcontext() if path.masks is None else poutine.mask(mask=cast(torch.BoolTensor, path.masks[t]))
 
 
 def _bounded(parameters: Tensor) -> tuple[Tensor, Tensor]:

@@ -49,7 +49,7 @@ class MLP(nn.Module):
 
     def rest(self, *others: Tensor) -> Tensor:
         """What the inputs after the first add to the hidden layer, bias included; (..., mlp_dim)."""
-        total = self.first.bias
+        total: Tensor = self.first.bias
         for x, weight in zip(others, self._blocks()[1:], strict=True):
             total = total + F.linear(x, weight)
         return total
@@ -151,7 +151,10 @@ class ConcatenateCell(nn.Module):
         return self.latent_weights.weight @ self.latent_projection.weight, self.hidden_weights.weight
 
 
-CELLS = {"conditional_layer_norm": ConditionalLayerNormCell, "concatenate": ConcatenateCell}
+CELLS: dict[str, type[ConditionalLayerNormCell] | type[ConcatenateCell]] = {
+    "conditional_layer_norm": ConditionalLayerNormCell,
+    "concatenate": ConcatenateCell,
+}
 """The transitions by name."""
 
 
@@ -170,7 +173,7 @@ class BackwardRNN(nn.Module):
     def __init__(self, embed_dim: int, hidden_dim: int) -> None:
         super().__init__()
         self.lstm = nn.LSTM(embed_dim, hidden_dim)
-        nn.init.orthogonal_(self.lstm.weight_hh_l0)
+        nn.init.orthogonal_(self.lstm.get_parameter("weight_hh_l0"))
 
     def forward(self, embedded: Tensor, lengths: Tensor | None) -> Tensor:
         """b for embedded frames (time, batch, embed); (time, batch, hidden).

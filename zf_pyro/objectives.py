@@ -1,6 +1,7 @@
 """ZForcingELBO: the paper's training objective as a Pyro ELBO."""
 
 import functools
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,10 +17,12 @@ from pyro.util import check_model_guide_match, check_site_shape, warn_if_nan
 from torch import Tensor, nn
 from torch.distributions import kl_divergence
 
-from .paths import PosteriorPath, PriorPath
+from .posterior_path import PosteriorPath
+from .prior_path import PriorPath
 from .schedules import Schedule, as_schedule
-from .steps import FrameStep, LatentStep, LazyStep
+from .steps import LatentStep
 from .terms import Terms, auxiliary_log_prob, backward_log_prob, step_terms
+from .traces import paths_of, require_reparameterised, whole_run
 
 Program = Callable[..., Any]
 
@@ -114,7 +117,7 @@ class ZForcingELBO(ELBO):
 
     def differentiable_loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
         """The loss, to be differentiated; a scalar in nats."""
-        loss = sum(self._losses(model, guide, args, kwargs))
+        loss = torch.stack(list(self._losses(model, guide, args, kwargs))).sum()
         warn_if_nan(loss, "loss")
         return loss
 
@@ -129,8 +132,9 @@ class ZForcingELBO(ELBO):
             if loss.requires_grad:
                 loss.backward(retain_graph=self.retain_graph)
             total += torch_item(loss)
+        if total != total:
+            warnings.warn(f"ZForcingELBO met a NaN loss at training step {self.step}", stacklevel=2)
         self.step += 1
-        warn_if_nan(total, "loss")
         return total
 
     def _losses(self, model: Program, guide: Program, args: Any, kwargs: Any) -> Iterator[Tensor]:
@@ -151,15 +155,13 @@ class ZForcingELBO(ELBO):
             check_model_guide_match(model_trace, guide_trace, self.max_plate_nesting)
         return prune_subsample_sites(model_trace), prune_subsample_sites(guide_trace)
 
-    def _score(
-        self, model_trace: Trace, guide_trace: Trace, parts: list[Terms], other: list[Tensor | float]
-    ) -> Tensor:
+    def _score(self, model_trace: Trace, guide_trace: Trace, parts: list[Terms], other: list[Tensor | float]) -> Tensor:
         """The objective of one pair of traces, a scalar; its parts are appended, without gradients."""
         sites = {name: site for name, site in model_trace.nodes.items() if site["type"] == "sample"}
         guide_sites = {name: site for name, site in guide_trace.nodes.items() if site["type"] == "sample"}
         whole: Tensor | float = 0.0
-        for path, names in _paths(sites).items():
-            guide = _whole_run(path, names, sites, guide_sites)
+        for path, names in paths_of(sites).items():
+            guide = whole_run(path, names, sites, guide_sites)
             if guide is not None:
                 whole = whole + self._score_path(path, guide, sites[names[0]]["scale"], parts)
                 for name in names:
@@ -203,7 +205,7 @@ class ZForcingELBO(ELBO):
             if site["is_observed"] or guide_site is None:
                 objective = objective + site["log_prob_sum"]
                 continue
-            _require_reparameterised(guide_site)
+            require_reparameterised(guide_site)
             try:
                 kl = kl_divergence(guide_site["fn"], site["fn"])
                 if isinstance(site["fn"], LatentStep):
@@ -214,7 +216,7 @@ class ZForcingELBO(ELBO):
             objective = objective - weight * kl + self._guide_extras(guide_site)
         for guide_site in guide_sites.values():
             if not guide_site["is_observed"]:
-                _require_reparameterised(guide_site)
+                require_reparameterised(guide_site)
             objective = objective - guide_site["log_prob_sum"]
         return objective
 
@@ -235,8 +237,10 @@ class ZForcingELBO(ELBO):
 class ObjectiveModule(ELBOModule):
     """A loss over a fixed model and guide, as a module whose parameters are those of their nets."""
 
+    elbo: ZForcingELBO
+
     def __init__(self, model: Program, guide: Program, elbo: ZForcingELBO) -> None:
-        super().__init__(model, guide, elbo)
+        super().__init__(model, guide, elbo)  # type: ignore[arg-type]  # Pyro takes any callables
         owners = {id(net): net for net in map(_owner, (model, guide)) if net is not None}
         self.nets = nn.ModuleList(owners.values())
 
@@ -262,55 +266,3 @@ def _owner(program: Program) -> nn.Module | None:
         program = program.func
     owner = getattr(program, "__self__", program)
     return owner if isinstance(owner, nn.Module) else None
-
-
-def _paths(sites: dict) -> dict[PriorPath, list[str]]:
-    """The sites of each path of the model, by name."""
-    paths: dict[PriorPath, list[str]] = {}
-    for name, site in sites.items():
-        if isinstance(site["fn"], LazyStep) and isinstance(site["fn"].path, PriorPath):
-            paths.setdefault(site["fn"].path, []).append(name)
-    return paths
-
-
-def _whole_run(path: PriorPath, names: list[str], sites: dict, guide_sites: dict) -> PosteriorPath | None:
-    """The guide's run that ``path`` was replayed with, if every site of both can be scored at once."""
-    if len(names) != 2 * path.given.num_steps:
-        return None
-    guide: PosteriorPath | None = None
-    scale = sites[names[0]]["scale"]
-    for name in names:
-        site = sites[name]
-        step = site["fn"]
-        mask = None if path.masks is None else path.masks[step.t]
-        if site["mask"] is not mask or site["scale"] is not scale and site["scale"] != scale:
-            return None
-        if isinstance(step, FrameStep):
-            if not site["is_observed"] or site["value"] is not path.x[step.t]:
-                return None
-            continue
-        guide_site = guide_sites.get(name)
-        if site["is_observed"] or guide_site is None or not isinstance(guide_site["fn"], LatentStep):
-            return None
-        owner = guide_site["fn"].path
-        if not isinstance(owner, PosteriorPath) or guide is not None and owner is not guide:
-            return None
-        guide = owner
-        value = site["value"]
-        if value is not guide_site["value"] or value is not path.z[step.t] or value is not guide.z[step.t]:
-            return None
-        if guide_site["scale"] is not scale and guide_site["scale"] != scale:
-            return None
-        guide_mask = guide_site["mask"]
-        own_mask = None if guide.masks is None else guide.masks[step.t]
-        if guide_mask is not own_mask or (guide_mask is None) != (mask is None):
-            return None
-    return guide
-
-
-def _require_reparameterised(site: dict) -> None:
-    if not site["fn"].has_rsample:
-        raise NotImplementedError(
-            f"ZForcingELBO needs reparameterised guide sites, and {site['name']!r} is not: train it with "
-            "pyro.infer.TraceGraph_ELBO, or enumerate it with TraceEnum_ELBO"
-        )

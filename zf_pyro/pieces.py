@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 ROWS_PER_PIECE = 2048
-"""Rows (time x batch) of a piece: enough for the matrix products, few enough for its intermediate results to stay in cache."""
+"""Rows (time x batch) of a piece: enough for the matrix products, few enough for what it computes to stay in cache."""
 
 
 def in_pieces(function: Callable[..., Tensor], *sequences: Tensor) -> Tensor:

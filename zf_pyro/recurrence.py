@@ -158,7 +158,7 @@ def _accumulator(gradient: Tensor | None, like: Tensor) -> Tensor:
 
 
 class _PosteriorLoop(torch.autograd.Function):
-    """(arena, h_0, c_0, inputs, contexts, noise, q's three weights, modulation's weights, W_h) -> h, c, z, (loc, log var).
+    """(arena, h_0, c_0, inputs, contexts, noise, q's three weights, modulation's weights, W_h) -> h, c, z, parameters.
 
     Inputs and buffers by columns, the rest by rows. One modulation weight means a :class:`PlainCell`, four a
     :class:`NormedCell`.
@@ -222,8 +222,9 @@ class _PosteriorLoop(torch.autograd.Function):
             log_variance_gradient.addcmul_(z_gradient, draw - posterior.out[t][:latent_dim], value=0.5)
             context_t.copy_(posterior.back(t, cell.h[t], parameters_gradient, h_before))
             h_gradient = h_before
-            if into_c[t] is not None:
-                c_gradient += into_c[t].t()
+            c_share = into_c[t]
+            if c_share is not None:
+                c_gradient += c_share.t()
         return (
             None,
             h_gradient.t(),
@@ -239,7 +240,10 @@ class _PosteriorLoop(torch.autograd.Function):
 
 
 class _StateLoop(torch.autograd.Function):
-    """(arena, h_0, c_0, inputs, modulation, W_h) -> h, c; inputs, modulation and buffers by columns, the rest by rows."""
+    """(arena, h_0, c_0, inputs, modulation, W_h) -> h, c.
+
+    Inputs, modulation and buffers by columns, the rest by rows.
+    """
 
     @staticmethod
     def forward(ctx: Any, arena: Arena, *tensors: Tensor) -> tuple[Tensor, ...]:
@@ -270,10 +274,9 @@ class _StateLoop(torch.autograd.Function):
         c_gradient = _accumulator(into_c[cell.num_steps], cell.c[0])
         for t in reversed(range(cell.num_steps)):
             h_before = _accumulator(into_h[t], cell.h[0])
-            cell.back(
-                t, h_gradient, c_gradient, modulation[t], modulation_gradient[t], inputs_gradient[t], h_before
-            )
+            cell.back(t, h_gradient, c_gradient, modulation[t], modulation_gradient[t], inputs_gradient[t], h_before)
             h_gradient = h_before
-            if into_c[t] is not None:
-                c_gradient += into_c[t].t()
+            c_share = into_c[t]
+            if c_share is not None:
+                c_gradient += c_share.t()
         return None, h_gradient.t(), c_gradient.t(), inputs_gradient, modulation_gradient, *cell.product.gradient()

@@ -1,6 +1,6 @@
 """The distribution objects that a path hands to ``pyro.sample``: a step of a path, nothing computed yet."""
 
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import torch
 from pyro.distributions import TorchDistribution, constraints
@@ -8,6 +8,8 @@ from torch import Tensor
 from torch.distributions import Independent, kl_divergence, register_kl
 
 Self = TypeVar("Self", bound="LazyStep")
+Shape = torch.Size | list[int] | tuple[int, ...]
+_NO_SHAPE = torch.Size()
 
 
 class Path(Protocol):
@@ -33,7 +35,7 @@ class LazyStep(TorchDistribution):
         t: the step, from 0.
     """
 
-    arg_constraints = {}
+    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
 
     def __init__(self, path: Any, t: int, batch_shape: torch.Size, event_shape: torch.Size) -> None:
         self.path = path
@@ -51,7 +53,7 @@ class LazyStep(TorchDistribution):
     def _log_prob(self, value: Tensor) -> Tensor:
         raise NotImplementedError
 
-    def expand(self: Self, batch_shape: torch.Size, _instance: Any = None) -> Self:
+    def expand(self: Self, batch_shape: Shape, _instance: Any = None) -> Self:
         """The same step with a larger batch shape; draws are then independent over the new dimensions."""
         batch_shape = torch.Size(batch_shape)
         if batch_shape == self.batch_shape:
@@ -65,11 +67,11 @@ class LazyStep(TorchDistribution):
             return log_prob
         return log_prob.expand(torch.broadcast_shapes(log_prob.shape, self.batch_shape))
 
-    def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:
+    def rsample(self, sample_shape: Shape = _NO_SHAPE) -> Tensor:
         """A draw with gradients; (*sample_shape, *batch_shape, *event)."""
         return self.distribution.rsample(sample_shape)
 
-    def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:
+    def sample(self, sample_shape: Shape = _NO_SHAPE) -> Tensor:
         """A draw without gradients; (*sample_shape, *batch_shape, *event)."""
         with torch.no_grad():
             return self.distribution.sample(sample_shape)
@@ -107,7 +109,7 @@ class LatentStep(LazyStep):
     def _log_prob(self, value: Tensor) -> Tensor:
         return self.path.step_log_prob(self.t, value)
 
-    def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:
+    def rsample(self, sample_shape: Shape = _NO_SHAPE) -> Tensor:
         """A draw with gradients: inside the run that this step belongs to, the path's own draw for the site."""
         if sample_shape:
             return super().rsample(sample_shape)

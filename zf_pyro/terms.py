@@ -7,8 +7,10 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from .networks import State
-from .paths import PosteriorPath, PriorPath, align
+from .paths import align
 from .pieces import in_pieces
+from .posterior_path import PosteriorPath
+from .prior_path import PriorPath
 
 
 class Terms(NamedTuple):
