@@ -210,7 +210,7 @@ class Cell:
         raise NotImplementedError
 
     def unmodulated(self, t: int, modulation: Tensor, gradient: Tensor, out: Tensor, linear: Tensor) -> None:
-        """From the gradient of those gates to those of the modulation, in ``out``, and of W_h h_{t-1}, in ``linear``."""
+        """From the gradient of those gates to those of the modulation, in ``out``, and W_h h_{t-1}, in ``linear``."""
         raise NotImplementedError
 
     def forward(self, t: int, inputs: Tensor, modulation: Tensor) -> None:

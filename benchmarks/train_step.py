@@ -1,0 +1,232 @@
+"""Time of one training step, forward and backward, against hand-written PyTorch and the textbook Pyro program.
+
+    python benchmarks/train_step.py                       # all three workloads, growth in T, peak memory
+    python benchmarks/train_step.py --work timit --rounds 9
+    python benchmarks/train_step.py --device cuda
+
+In one process, interleaved and paired round by round:
+
+    (a) a hand-written loop in the form of the paper's released code     full objective (with auxiliary and backward)
+    (b) the textbook Pyro program under TraceMeanField_ELBO              ELBO
+    (c) this package under TraceMeanField_ELBO                           ELBO
+    (d) this package under ZForcingELBO                                  full objective
+
+so that a / d and b / c compare equal work. Machines are noisy: what is printed are medians of ratios within a round,
+with their quartiles. The floor is the time that the floating-point operations of the full objective would take at the
+speed of a large matrix product measured in the same rounds.
+"""
+
+import math
+import multiprocessing
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import pyro
+import torch
+from jsonargparse import auto_cli
+from pyro.infer import TraceMeanField_ELBO
+from released_form import released_form_loss
+from textbook import Textbook
+
+from zf_pyro import ZForcing, ZForcingELBO, emissions
+from zf_pyro.posterior_path import PosteriorPath
+
+WEIGHTS = (1.0, 0.1, 0.1)
+"""beta, alpha, gamma of the full objective."""
+
+
+class Work(NamedTuple):
+    """The sizes of a training step."""
+
+    num_steps: int
+    batch_size: int
+    frame_dim: int
+    embed_dim: int
+    hidden_dim: int
+    latent_dim: int
+    mlp_dim: int
+
+
+WORKS = {
+    "timit": Work(40, 32, 200, 512, 1024, 256, 512),
+    "mnist_128": Work(784, 32, 1, 128, 128, 32, 128),
+    "mnist_512": Work(784, 32, 1, 128, 512, 64, 128),
+}
+GOALS = {"timit": (1.4, 1.9), "mnist_128": (3.0, 3.0), "mnist_512": (4.5, 4.0)}
+
+
+def operations(work: Work) -> float:
+    """Floating-point operations of forward and backward of the full objective: the matrix products alone.
+
+    Each product of (rows, in) with (in, out) counts 2 rows in out, three times: forward, and for both gradients. The
+    frames need no gradient, hence twice for the embeddings of x and of u.
+    """
+    f, e, h, z, m = work[2:]
+    thrice = (
+        (e + h) * 4 * h  # the backward LSTM
+        + e * 4 * h + h * 4 * h + z * m + m * 8 * h  # the cell and its modulation
+        + h * m + m * 2 * z  # prior
+        + 2 * h * m + m * 2 * z  # posterior
+        + (z + h) * m + m * 2 * h  # auxiliary
+        + 2 * h * 2 * f  # emission, and the backward RNN's
+    )  # fmt: skip
+    return 2.0 * work.num_steps * work.batch_size * (3 * thrice + 2 * 2 * f * e)
+
+
+def contenders(work: Work, device: str) -> dict[str, Callable[[], object]]:
+    """The four training steps over one net, each leaving gradients."""
+    torch.manual_seed(0)
+    sizes = {"embed_dim": work.embed_dim, "hidden_dim": work.hidden_dim, "latent_dim": work.latent_dim}
+    net = ZForcing(emissions.Gaussian(work.frame_dim), **sizes, mlp_dim=work.mlp_dim).to(device)
+    x = torch.randn(work.batch_size, work.num_steps, work.frame_dim, device=device)
+    noise = torch.randn(work.num_steps, work.batch_size, work.latent_dim, device=device)
+    textbook, stock, full = Textbook(net), TraceMeanField_ELBO(), ZForcingELBO(*WEIGHTS)
+    return {
+        "a": lambda: released_form_loss(net, x, noise, *WEIGHTS).backward(),
+        "b": lambda: stock.loss_and_grads(textbook.model, textbook.guide, x),
+        "c": lambda: stock.loss_and_grads(net.model, net.guide, x),
+        "d": lambda: full.loss_and_grads(net.model, net.guide, x),
+        "clear": lambda: (net.zero_grad(), pyro.clear_param_store()),
+    }
+
+
+def seconds(function: Callable[[], object], device: str) -> float:
+    """Wall time of one call."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    function()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def product_rate(device: str) -> float:
+    """Floating-point operations a second of a large matrix product."""
+    a, b = torch.randn(2048, 2048, device=device), torch.randn(2048, 2048, device=device)
+    return 5 * 2.0 * 2048**3 / seconds(lambda: [a @ b for _ in range(5)], device)
+
+
+def pyro_seconds(step: Callable[[], object]) -> float:
+    """Time that one call spends in Pyro's sample and param statements, less the scan that the guide runs inside one."""
+    spent = [0.0]
+
+    def timed(function: Callable, sign: float) -> Callable:
+        def call(*args: object, **kwargs: object) -> object:
+            start = time.perf_counter()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                spent[0] += sign * (time.perf_counter() - start)
+
+        return call
+
+    sample, param, draw = pyro.sample, pyro.param, PosteriorPath.draw
+    pyro.sample, pyro.param = timed(sample, 1.0), timed(param, 1.0)
+    PosteriorPath.draw = timed(draw, -1.0)  # type: ignore[method-assign]
+    try:
+        step()
+    finally:
+        pyro.sample, pyro.param = sample, param
+        PosteriorPath.draw = draw  # type: ignore[method-assign]
+    return spent[0]
+
+
+def compare(name: str, work: Work, rounds: int, device: str) -> None:
+    """Print the paired ratios of one workload."""
+    steps = contenders(work, device)
+    times: dict[str, list[float]] = {key: [] for key in "abcd"}
+    rates = []
+    for i in range(rounds + 1):  # the first round warms up
+        rates.append(product_rate(device))
+        for key, record in times.items():
+            steps["clear"]()
+            record.append(seconds(steps[key], device))
+        if i == 0:
+            rates.clear()
+            for record in times.values():
+                record.clear()
+    print(f"\n{name}: {work}")
+    print("  median seconds  " + "  ".join(f"({key}) {statistics.median(t):.3f}" for key, t in times.items()))
+    for (slow, fast), goal in zip(("ad", "bc"), GOALS[name], strict=True):
+        ratios = sorted(s / f for s, f in zip(times[slow], times[fast], strict=True))
+        low, middle, high = statistics.quantiles(ratios, n=4) if rounds > 1 else ratios * 3
+        print(f"  ({slow}) / ({fast})       {middle:.2f}  [{low:.2f}, {high:.2f}]  goal {goal}")
+    floors = [operations(work) / rate for rate in rates]
+    share = statistics.median(f / t for f, t in zip(floors, times["d"], strict=True))
+    rate = statistics.median(rates) / 1e9
+    print(f"  (d) at {100 * share:.0f} % of the floor: {operations(work) / 1e9:.0f} GFLOP at {rate:.0f} GFLOP/s")
+    pyros = statistics.median(pyro_seconds(steps["d"]) / seconds(steps["d"], device) for _ in range(3))
+    print(f"  (d) spends {100 * pyros:.0f} % of its time in Pyro's own Python")
+
+
+def peak_bytes(key: str, work: Work, device: str) -> int:
+    """Peak memory of training steps above what was there before them; to be run in a process of its own."""
+    pyro.enable_validation(False)
+    steps = contenders(work, device)
+    if device == "cuda":
+        steps[key]()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        steps[key]()
+        return torch.cuda.max_memory_allocated() - before
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for _ in range(3):
+        steps["clear"]()
+        steps[key]()
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+
+
+def exponent(lengths: list[int], values: list[float]) -> float:
+    """Slope of log value against log length by least squares."""
+    logs = [(math.log(t), math.log(v)) for t, v in zip(lengths, values, strict=True)]
+    mean_t, mean_v = (statistics.mean(column) for column in zip(*logs, strict=True))
+    return sum((t - mean_t) * (v - mean_v) for t, v in logs) / sum((t - mean_t) ** 2 for t, _ in logs)
+
+
+def growth(work: Work, rounds: int, device: str) -> None:
+    """Print how time and peak memory grow with T."""
+    lengths = [98, 196, 392, 784]
+    steps = [contenders(work._replace(num_steps=t), device) for t in lengths]
+    times = [[seconds(step["d"], device) for step in steps if step["clear"]() or True] for _ in range(rounds + 1)][1:]
+    medians = [statistics.median(column) for column in zip(*times, strict=True)]
+    print(f"\ngrowth from T = {lengths[0]} to {lengths[-1]}, hidden {work.hidden_dim}")
+    print(
+        f"  (d) seconds {[round(m, 3) for m in medians]}  exponent {exponent(lengths, medians):.2f}  goal at most 1.05"
+    )
+    memory: dict[str, list[float]] = {}
+    for key in "ad":
+        memory[key] = []
+        for t in lengths:
+            with multiprocessing.get_context("spawn").Pool(1) as pool:
+                memory[key].append(pool.apply(peak_bytes, (key, work._replace(num_steps=t), device)))
+    for key, peaks in memory.items():
+        print(f"  ({key}) MiB {[round(m / 2**20) for m in peaks]}  exponent {exponent(lengths, peaks):.2f}")
+    print(f"  memory (d) / (a) at T = {lengths[-1]}: {memory['d'][-1] / memory['a'][-1]:.2f}  goal at most 1.1")
+
+
+def main(work: str = "all", rounds: int = 7, device: str = "cpu") -> None:
+    """Compare training steps.
+
+    Args:
+        work: a workload (timit, mnist_128, mnist_512), "growth" for growth with T, or "all".
+        rounds: counted rounds, after one to warm up.
+        device: cpu or cuda.
+    """
+    if work not in (*WORKS, "growth", "all"):
+        raise ValueError(f"work must be one of {[*WORKS, 'growth', 'all']}, got {work!r}")
+    pyro.enable_validation(False)
+    name = torch.cuda.get_device_name() if device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    print(f"{name}; torch {torch.__version__}, pyro {pyro.__version__}")
+    for key, sizes in WORKS.items():
+        if work in (key, "all"):
+            compare(key, sizes, rounds, device)
+    if work in ("growth", "all"):
+        growth(WORKS["mnist_128"], rounds, device)
+
+
+if __name__ == "__main__":
+    auto_cli(main)
