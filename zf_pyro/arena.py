@@ -13,15 +13,21 @@ from torch import Tensor
 
 
 class Arena:
-    """One block of memory, as large as the largest loop so far, kept between training steps."""
+    """One block of memory, as large as the largest loop so far, kept between training steps.
+
+    Loops may overlap and run in several threads: whoever finds the block taken gets a new one.
+    """
 
     def __init__(self) -> None:
-        self._block: Tensor | None = None
+        self._blocks: list[Tensor] = []
         self._wanted = 0
 
     def borrow(self, like: Tensor) -> Tensor:
         """The block if it is free and large enough, or a new one; (numbers,), of the dtype and device of ``like``."""
-        block, self._block = self._block, None
+        try:
+            block = self._blocks.pop()
+        except IndexError:
+            block = None
         if block is None or block.dtype != like.dtype or block.device != like.device or len(block) < self._wanted:
             block = like.new_empty(self._wanted if like.device.type == "cpu" else 0)
         return block
@@ -29,8 +35,8 @@ class Arena:
     def give_back(self, block: Tensor, wanted: int) -> None:
         """Take a block back from a loop that wanted that many numbers."""
         self._wanted = max(self._wanted, wanted)
-        if self._block is None and len(block) >= self._wanted:
-            self._block = block
+        if not self._blocks and len(block) >= self._wanted:
+            self._blocks.append(block)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Arena":
         return Arena()

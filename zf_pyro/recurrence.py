@@ -126,7 +126,7 @@ def _columns(sequence: Tensor, batch_shape: torch.Size) -> Tensor:
     """(time, ..., features, batch), broadcast to the batch, as (time, features, rows)."""
     missing = len(batch_shape) - (sequence.dim() - 2)
     sequence = sequence.movedim(-2, 1)[(slice(None), slice(None), *[None] * missing)]
-    return sequence.expand(-1, -1, *batch_shape).reshape(sequence.shape[0], sequence.shape[1], -1)
+    return sequence.expand(-1, -1, *batch_shape).reshape(sequence.shape[0], sequence.shape[1], -1).contiguous()
 
 
 def _refuse_second_derivatives() -> None:
