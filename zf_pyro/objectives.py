@@ -1,7 +1,6 @@
 """ZForcingELBO: the paper's training objective as a Pyro ELBO."""
 
 import functools
-import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -22,7 +21,7 @@ from .prior_path import PriorPath
 from .schedules import Schedule, as_schedule
 from .steps import LatentStep
 from .terms import Terms, auxiliary_log_prob, backward_log_prob, step_terms
-from .traces import paths_of, require_reparameterised, whole_run
+from .traces import Sites, paths_of, require_reparameterised, whole_run
 
 Program = Callable[..., Any]
 
@@ -51,7 +50,8 @@ class ZForcingELBO(ELBO):
     Attributes:
         step: training steps taken, which the schedules go by: gradients computed by :class:`~pyro.infer.SVI`, or
             losses computed with gradients enabled by the module ``elbo(model, guide)`` in training mode.
-        terms: parts of the latest loss, a :class:`~zf_pyro.Terms` without gradients; None before the first.
+        terms: parts of the latest loss, a :class:`~zf_pyro.Terms` without gradients and scales; None before the first,
+            and where not just one path was scored whole.
         other: what sites outside of whole paths added to the objective, in nats.
 
     Raises:
@@ -118,7 +118,8 @@ class ZForcingELBO(ELBO):
     def differentiable_loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
         """The loss, to be differentiated; a scalar in nats."""
         loss = torch.stack(list(self._losses(model, guide, args, kwargs))).sum()
-        warn_if_nan(loss, "loss")
+        if is_validation_enabled():
+            warn_if_nan(loss, "loss")  # reads the loss back from the device
         return loss
 
     def loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
@@ -132,8 +133,7 @@ class ZForcingELBO(ELBO):
             if loss.requires_grad:
                 loss.backward(retain_graph=self.retain_graph)
             total += torch_item(loss)
-        if total != total:
-            warnings.warn(f"ZForcingELBO met a NaN loss at training step {self.step}", stacklevel=2)
+        warn_if_nan(torch.as_tensor(total), "loss")
         self.step += 1
         return total
 
@@ -145,7 +145,8 @@ class ZForcingELBO(ELBO):
             objective = self._score(model_trace, guide_trace, parts, other)
             yield -objective / self.num_particles
         runs = len(other)
-        self.terms = Terms(*(sum(field) / runs for field in zip(*parts, strict=True))) if parts else None
+        alone = len(parts) == runs  # one path a run, scored whole
+        self.terms = Terms(*(sum(field) / runs for field in zip(*parts, strict=True))) if alone else None
         self.other = sum(other) / self.num_particles
 
     def _get_trace(self, model: Program, guide: Program, args: Any, kwargs: Any) -> tuple[Trace, Trace]:
@@ -177,28 +178,28 @@ class ZForcingELBO(ELBO):
         mask = model.given.mask
         if mask is not None:
             mask = mask.view(mask.shape[0], *[1] * (len(model.batch_shape) - 1), mask.shape[1])
-        terms = Terms(*(scale_and_mask(term, scale, mask).sum(0) for term in steps))
+        terms = Terms(*(scale_and_mask(term, mask=mask).sum(0) for term in steps))
         kl = terms.kl
         if self.free_nats > 0:
-            kl = scale_and_mask(steps.kl.clamp(min=self.free_nats), scale, mask).sum(0)
-        objective = (terms.log_likelihood - self.kl_weight * kl).sum()
+            kl = scale_and_mask(steps.kl.clamp(min=self.free_nats), mask=mask).sum(0)
+        objective = terms.log_likelihood - self.kl_weight * kl
         if alpha > 0:
-            objective = objective + alpha * terms.auxiliary.sum()
+            objective = objective + alpha * terms.auxiliary
         if gamma > 0:
-            objective = objective + gamma * terms.backward.sum()
+            objective = objective + gamma * terms.backward
         reported = Terms(*(term.detach() for term in terms))
         if self.vectorize_particles and self.num_particles > 1:
             reported = Terms(*(term.mean(-self.max_plate_nesting) for term in reported))
         parts.append(reported)
-        return objective
+        return scale_and_mask(objective, scale).sum()
 
-    def _score_sites(self, model_trace: Trace, sites: dict, guide_trace: Trace, guide_sites: dict) -> Tensor | float:
+    def _score_sites(self, model_trace: Trace, sites: Sites, guide_trace: Trace, guide_sites: Sites) -> Tensor | float:
         """Sites that are not part of a whole run, one by one."""
         objective: Tensor | float = 0.0
         model_trace.compute_log_prob(lambda name, site: name in sites)
         guide_trace.compute_log_prob(lambda name, site: name in guide_sites)
+        guide_steps: dict[PosteriorPath, list[Any]] = {}
         for name, site in sites.items():
-            weight = self.kl_weight if isinstance(site["fn"], LatentStep) else 1.0
             guide_site = guide_sites.pop(name, None)
             if is_validation_enabled():
                 check_site_shape(site, self.max_plate_nesting)
@@ -206,32 +207,29 @@ class ZForcingELBO(ELBO):
                 objective = objective + site["log_prob_sum"]
                 continue
             require_reparameterised(guide_site)
+            latent = isinstance(site["fn"], LatentStep)
             try:
                 kl = kl_divergence(guide_site["fn"], site["fn"])
-                if isinstance(site["fn"], LatentStep):
+                if latent and self.free_nats > 0:
                     kl = kl.clamp(min=self.free_nats)
                 kl = scale_and_mask(kl, guide_site["scale"], guide_site["mask"]).sum()
             except NotImplementedError:
                 kl = guide_site["log_prob_sum"] - site["log_prob_sum"]
-            objective = objective - weight * kl + self._guide_extras(guide_site)
+            objective = objective - (self.kl_weight if latent else 1.0) * kl
+            step = guide_site["fn"]
+            if isinstance(step, LatentStep) and isinstance(step.path, PosteriorPath):
+                guide_steps.setdefault(step.path, []).append(guide_site)
         for guide_site in guide_sites.values():
             if not guide_site["is_observed"]:
                 require_reparameterised(guide_site)
             objective = objective - guide_site["log_prob_sum"]
+        weighted = ((self.aux_weight, auxiliary_log_prob), (self.backward_weight, backward_log_prob))
+        for weight, log_prob in weighted:
+            for path, steps in guide_steps.items() if weight > 0 else ():
+                terms = log_prob(path).expand(-1, *path.batch_shape).unbind(0)
+                shares = [scale_and_mask(terms[s["fn"].t], s["scale"], s["mask"]).sum() for s in steps]
+                objective = objective + weight * torch.stack(shares).sum()
         return objective
-
-    def _guide_extras(self, site: dict) -> Tensor | float:
-        """The auxiliary and backward terms of one step of a path that is not scored whole."""
-        extra: Tensor | float = 0.0
-        step = site["fn"]
-        if isinstance(step, LatentStep) and isinstance(step.path, PosteriorPath):
-            if self.aux_weight > 0:
-                term = scale_and_mask(auxiliary_log_prob(step.path)[step.t], site["scale"], site["mask"])
-                extra = extra + self.aux_weight * term.sum()
-            if self.backward_weight > 0:
-                term = backward_log_prob(step.path)[step.t].expand(step.batch_shape)
-                extra = extra + self.backward_weight * scale_and_mask(term, site["scale"], site["mask"]).sum()
-        return extra
 
 
 class ObjectiveModule(ELBOModule):
