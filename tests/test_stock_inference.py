@@ -1,6 +1,6 @@
 """Pyro's own inference gives on the lazy programs what it gives on the textbook programs."""
 
-import copy
+import math
 
 import pyro
 import pyro.distributions as dist
@@ -134,9 +134,8 @@ def test_prior_predictive_draws_are_those_of_the_textbook(emission, parallel, tr
 
 @pytest.mark.parametrize("parallel", [False, True])
 def test_predictive_from_posterior_samples_is_that_of_the_textbook(parallel, transition):
-    net, x = random_net("gaussian", transition=transition), random_frames("gaussian")
-    samples = {f"z_{t}": torch.randn(5, 1, 3, 3, dtype=torch.float64) for t in range(4)}
-    samples = samples if parallel else {name: value.squeeze(1) for name, value in samples.items()}
+    net = random_net("gaussian", transition=transition)
+    samples = {f"z_{t}": torch.randn(5, 3, 3, dtype=torch.float64) for t in range(4)}
 
     def drawn(model):
         pyro.set_rng_seed(3)
@@ -145,7 +144,6 @@ def test_predictive_from_posterior_samples_is_that_of_the_textbook(parallel, tra
             return predictive(None, LENGTHS, num_steps=4, batch_shape=(3,))
 
     assert_same(drawn(net.model), drawn(Textbook(net).model))
-    assert x.shape[1] == 4
 
 
 @pytest.mark.parametrize("parallel", [False, True])
@@ -269,15 +267,13 @@ def test_a_context_frame_passes_through_pyros_handlers():
     svi.step(x, LENGTHS, context=x[:, 0] + 1.0)
 
 
-def test_a_dropped_embedding_is_the_same_in_model_and_guide_of_one_run():
-    """Model and guide embed by themselves: with dropout their states may differ, their densities stay finite."""
+def test_dropout_is_for_training_alone():
     net, x = random_net("gaussian", dropout=0.5), random_frames("gaussian")
     loss = TraceMeanField_ELBO().loss_and_grads(net.model, net.guide, x, LENGTHS)
-    assert loss == loss
+    assert math.isfinite(loss)
     net.eval()
-    assert_same(
-        loss_and_gradients(net, net, Trace_ELBO(), x), loss_and_gradients(net, Textbook(net), Trace_ELBO(), x)
-    )
+    net.zero_grad()
+    assert_same(loss_and_gradients(net, net, Trace_ELBO(), x), loss_and_gradients(net, Textbook(net), Trace_ELBO(), x))
 
 
 def test_extra_sites_beside_the_program_keep_their_densities():
