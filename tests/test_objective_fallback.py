@@ -4,6 +4,7 @@ import pyro
 import pyro.poutine as poutine
 import pytest
 import torch
+from pyro.contrib.autoname import scope
 from pyro.infer import TraceMeanField_ELBO
 
 from zf_pyro import Constant, Linear, ZForcingELBO
@@ -52,6 +53,7 @@ HANDLERS = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:Found vars in model but not guide")
 @pytest.mark.parametrize("handlers", HANDLERS)
 def test_touched_sites_count_as_in_the_mean_field_elbo(handlers, transition):
     net, x = random_net("gaussian", transition=transition), random_frames("gaussian")
@@ -97,14 +99,12 @@ def test_two_runs_in_one_program_are_both_counted():
 
     class Pair:
         def model(self, x):
-            with poutine.block(hide=["sequences"]):
-                pyro.poutine.scope(first.model, prefix="a")(x)
-                pyro.poutine.scope(second.model, prefix="b")(x)
+            scope(first.model, prefix="a")(x)
+            scope(second.model, prefix="b")(x)
 
         def guide(self, x):
-            with poutine.block(hide=["sequences"]):
-                pyro.poutine.scope(first.guide, prefix="a")(x)
-                pyro.poutine.scope(second.guide, prefix="b")(x)
+            scope(first.guide, prefix="a")(x)
+            scope(second.guide, prefix="b")(x)
 
     losses = [loss_of(kind(), Pair(), x) for kind in (ZForcingELBO, TraceMeanField_ELBO)]
     torch.testing.assert_close(*losses, **EXACT)
