@@ -1,0 +1,63 @@
+"""Small random nets and data for all tests. Everything is seeded; no test sees another's parameters."""
+
+import pyro
+import pytest
+import torch
+
+import zf_pyro
+from zf_pyro import emissions
+
+TRANSITIONS = ("conditional_layer_norm", "concatenate")
+EMISSIONS = {
+    "gaussian": emissions.Gaussian(2),
+    "mixture": emissions.GaussianMixture(2, 3),
+    "bernoulli": emissions.Bernoulli(3),
+    "categorical": emissions.Categorical(4),
+}
+
+
+def random_net(emission="gaussian", *, dtype=torch.float64, spread=0.4, seed=1, **settings):
+    """A small net of which no weight is small: gates move, clamps bite here and there."""
+    sizes = {"embed_dim": 5, "hidden_dim": 4, "latent_dim": 3, "mlp_dim": 6}
+    family = EMISSIONS[emission] if isinstance(emission, str) else emission
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        net = zf_pyro.ZForcing(family, **{**sizes, **settings})
+        with torch.no_grad():
+            for parameter in net.parameters():
+                parameter.add_(spread * torch.randn_like(parameter))
+    return net.to(dtype)
+
+
+def random_frames(emission="gaussian", batch=3, time=4, *, dtype=torch.float64, seed=2):
+    """x (batch, time, ...) that the emission can have produced."""
+    family = EMISSIONS[emission] if isinstance(emission, str) else emission
+    generator = torch.Generator().manual_seed(seed)
+    if family.integer:
+        return torch.randint(family.num_classes, (batch, time), generator=generator)
+    x = torch.randn(batch, time, *family.event_shape, generator=generator, dtype=dtype)
+    return (x > 0).to(dtype) if isinstance(family, emissions.Bernoulli) else x
+
+
+def random_state(net, batch=3, seed=3):
+    """An initial state that is not zero."""
+    generator = torch.Generator().manual_seed(seed)
+    dtype = net.emission_layer.weight.dtype
+    draw = torch.randn(2, batch, net.hidden_dim, generator=generator, dtype=torch.float64).to(dtype)
+    return zf_pyro.State(draw[0].tanh(), draw[1])
+
+
+@pytest.fixture(autouse=True)
+def _clean_slate():
+    """Each test starts from the same seed with an empty parameter store, validating."""
+    pyro.clear_param_store()
+    pyro.set_rng_seed(0)
+    with pyro.validation_enabled(True):
+        yield
+    pyro.clear_param_store()
+
+
+@pytest.fixture(params=TRANSITIONS)
+def transition(request):
+    """Both transitions by name."""
+    return request.param

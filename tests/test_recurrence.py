@@ -1,0 +1,281 @@
+"""The fast loops equal the plain loops: values, every gradient, and what they say when they cannot."""
+
+import copy
+
+import pyro
+import pytest
+import torch
+
+import zf_pyro
+from zf_pyro import State
+from zf_pyro.recurrence import posterior_scan, reference_posterior_scan, reference_state_scan, state_scan
+
+from .conftest import random_frames, random_net, random_state
+from .helpers import assert_same, gradients, weighted_sum
+
+SHAPES = {"batch": (3,), "particles": (2, 3), "two dimensions more": (2, 1, 3), "one sequence": (1,)}
+
+
+def scan_arguments(net, shape, time=4, seed=6):
+    """h_0, u, b and noise for a batch shape; u and b over the sequences alone, as a path gives them."""
+    generator = torch.Generator().manual_seed(seed)
+    dtype = net.emission_layer.weight.dtype
+
+    def normal(*size):
+        return torch.randn(*size, generator=generator, dtype=torch.float64).to(dtype)
+
+    state = State(normal(*shape, net.hidden_dim).tanh(), normal(*shape, net.hidden_dim))
+    u, b = normal(time, shape[-1], 2), normal(time, shape[-1], net.hidden_dim).tanh()
+    return state, u, b, normal(time, *shape, net.latent_dim)
+
+
+def fast_posterior(net, state, u, b, noise):
+    inputs, contexts = net.cell.inputs(net.embedding(u)), net.posterior_network.rest(b)
+    return posterior_scan(net.posterior_network, net.cell, state, inputs, contexts, noise)
+
+
+def plain_posterior(net, state, u, b, noise):
+    return reference_posterior_scan(net.posterior, net.transition, state, u, b, noise)
+
+
+def fast_states(net, state, u, z):
+    return state_scan(net.cell, state, net.cell.inputs(net.embedding(u)), net.cell.modulation(z))
+
+
+def plain_states(net, state, u, z):
+    return reference_state_scan(net.transition, state, u, z)
+
+
+def parts(scan):
+    return {"z": scan.z, **scan.states._asdict(), "loc": scan.loc, "scale": scan.scale}
+
+
+def widened(sequence, shape):
+    """A sequence over (time, batch, ...) with the dimensions between that the plain loop broadcasts over."""
+    return sequence[(slice(None), *[None] * (len(shape) - 1))].expand(-1, *shape, -1)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_posterior_scan_equals_the_plain_loop(shape, transition):
+    net = random_net("gaussian", transition=transition, spread=0.8)
+    state, u, b, noise = scan_arguments(net, SHAPES[shape])
+    leaves = {"hidden": state.hidden, "cell": state.cell, "u": u, "b": b, "noise": noise}
+    leaves = {name: leaf.requires_grad_(name != "noise") for name, leaf in leaves.items()}
+    scans = []
+    for loop in (fast_posterior, plain_posterior):
+        found = parts(loop(net, state, u, b, noise))
+        loss = weighted_sum(found)
+        wanted = [leaf for leaf in leaves.values() if leaf.requires_grad]
+        inputs = dict(zip(leaves, torch.autograd.grad(loss, wanted, retain_graph=True), strict=False))
+        scans.append((found, inputs, gradients(net, loss)))
+    for fast, plain in zip(*scans, strict=True):
+        assert_same(fast, plain)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_state_scan_equals_the_plain_loop(shape, transition):
+    net = random_net("gaussian", transition=transition, spread=0.8)
+    state, u, _b, z = scan_arguments(net, SHAPES[shape])
+    leaves = {"hidden": state.hidden, "cell": state.cell, "u": u, "z": z}
+    leaves = {name: leaf.requires_grad_() for name, leaf in leaves.items()}
+    scans = []
+    for loop in (fast_states, plain_states):
+        found = loop(net, state, u, z)._asdict()
+        loss = weighted_sum(found)
+        inputs = dict(zip(leaves, torch.autograd.grad(loss, list(leaves.values()), retain_graph=True), strict=True))
+        scans.append((found, inputs, gradients(net, loss)))
+    for fast, plain in zip(*scans, strict=True):
+        assert_same(fast, plain)
+
+
+@pytest.mark.parametrize("part", ["z", "hidden", "cell", "loc", "scale"])
+def test_gradients_of_each_output_alone_equal_the_plain_loop(part, transition):
+    net = random_net("gaussian", transition=transition)
+    arguments = scan_arguments(net, (2, 3))
+    fast, plain = (
+        weighted_sum({part: parts(loop(net, *arguments))[part]}) for loop in (fast_posterior, plain_posterior)
+    )
+    assert_same(gradients(net, fast), gradients(net, plain))
+
+
+@pytest.mark.parametrize("t", [0, 1, 4])
+def test_gradients_of_one_state_equal_the_plain_loop(t, transition):
+    net = random_net("gaussian", transition=transition)
+    state, u, _b, z = scan_arguments(net, (3,))
+    for field in ("hidden", "cell"):
+        state_t = getattr(fast_states(net, state, u, z.requires_grad_()), field)[t].sum()
+        expected = getattr(plain_states(net, state, u, z), field)[t].sum()
+        if t == 0:
+            assert state_t == expected
+            continue
+        fast, plain = (torch.autograd.grad(value, z, retain_graph=True)[0] for value in (state_t, expected))
+        torch.testing.assert_close(fast, plain, rtol=1e-9, atol=1e-9)
+
+
+def test_posterior_scan_passes_gradcheck(transition):
+    net = random_net("gaussian", transition=transition, spread=0.3)
+    state, u, b, noise = scan_arguments(net, (2,), time=3)
+    inputs, contexts = net.cell.inputs(net.embedding(u)).detach(), net.posterior_network.rest(b).detach()
+
+    def scan(hidden, cell, inputs, contexts, *_weights):
+        return tuple(
+            parts(
+                posterior_scan(net.posterior_network, net.cell, State(hidden, cell), inputs, contexts, noise)
+            ).values()
+        )
+
+    leaves = [leaf.detach().requires_grad_() for leaf in (*state, inputs, contexts)]
+    before_the_loop = {id(net.posterior_network.first.bias)}
+    before_the_loop |= {id(p) for name, p in net.cell.named_parameters() if name.startswith("input_")}
+    weights = [p for p in (*net.posterior_network.parameters(), *net.cell.parameters()) if id(p) not in before_the_loop]
+    assert torch.autograd.gradcheck(scan, (*leaves, *weights))
+
+
+def test_state_scan_passes_gradcheck(transition):
+    net = random_net("gaussian", transition=transition, spread=0.3)
+    state, u, _b, z = scan_arguments(net, (2,), time=3)
+    inputs, modulation = net.cell.inputs(net.embedding(u)), net.cell.modulation(z)
+
+    def scan(hidden, cell, inputs, modulation, _weight):
+        return tuple(state_scan(net.cell, State(hidden, cell), inputs, modulation))
+
+    leaves = [leaf.detach().requires_grad_() for leaf in (*state, inputs, modulation)]
+    assert torch.autograd.gradcheck(scan, (*leaves, net.cell.hidden_weights.weight))
+
+
+def loss_of(net, x):
+    pyro.set_rng_seed(3)
+    return pyro.infer.TraceMeanField_ELBO().differentiable_loss(net.model, net.guide, x)
+
+
+def test_second_derivatives_are_refused_by_name(transition):
+    net = random_net("gaussian", transition=transition)
+    parameter = net.cell.hidden_weights.weight
+    with pytest.raises(RuntimeError, match=r"no second derivatives.*recurrence='reference'"):
+        torch.autograd.grad(loss_of(net, random_frames("gaussian")), parameter, create_graph=True)
+    state, u, _b, z = scan_arguments(net, (3,))
+    with pytest.raises(RuntimeError, match="no second derivatives"):
+        torch.autograd.grad(fast_states(net, state, u, z).hidden.sum(), parameter, create_graph=True)
+
+
+def test_the_reference_recurrence_has_second_derivatives(transition):
+    net = random_net("gaussian", transition=transition, recurrence="reference")
+    parameter = net.cell.hidden_weights.weight
+    (first,) = torch.autograd.grad(loss_of(net, random_frames("gaussian")), parameter, create_graph=True)
+    (second,) = torch.autograd.grad(first.square().sum(), parameter)
+    assert second.abs().max() > 0
+
+
+def test_going_back_twice_gives_the_same_gradients(transition):
+    net = random_net("gaussian", transition=transition)
+    loss = weighted_sum(parts(fast_posterior(net, *scan_arguments(net, (2, 3)))))
+    assert_same(gradients(net, loss), gradients(net, loss), rtol=0, atol=0)
+    state, u, _b, z = scan_arguments(net, (2, 3))
+    loss = weighted_sum(fast_states(net, state, u, z)._asdict())
+    assert_same(gradients(net, loss), gradients(net, loss), rtol=0, atol=0)
+
+
+class Doubled(zf_pyro.ZForcing):
+    """A step function of the user's own."""
+
+    def transition(self, state, u_t, z_t):
+        return super().transition(state, u_t, 2.0 * z_t)
+
+
+def test_a_transition_of_ones_own_is_what_runs(transition):
+    pyro.set_rng_seed(1)
+    sizes = {"embed_dim": 5, "hidden_dim": 4, "latent_dim": 3, "mlp_dim": 6}
+    net = Doubled(zf_pyro.emissions.Gaussian(2), transition=transition, **sizes).double()
+    twin = random_net("gaussian", transition=transition)
+    twin.load_state_dict(net.state_dict())
+    x, z = random_frames("gaussian"), torch.randn(3, 4, 3, dtype=torch.float64)
+    assert_same(net.states(x, z)._asdict(), twin.states(x, 2.0 * z)._asdict())
+    assert loss_of(net, x) != loss_of(twin, x)
+    state = net.initial_state((3,))
+    for t, u_t in enumerate(net.inputs(x).unbind(1)):
+        state = net.transition(state, u_t, z[:, t])
+    torch.testing.assert_close(net.states(x, z).hidden[-1], state.hidden, rtol=1e-9, atol=1e-9)
+
+
+def test_both_recurrences_train_alike(transition):
+    x, lengths = random_frames("gaussian"), torch.tensor([4, 2, 3])
+    losses = {}
+    for recurrence in ("deferred", "reference"):
+        net = random_net("gaussian", transition=transition, recurrence=recurrence)
+        pyro.set_rng_seed(4)
+        elbo = zf_pyro.ZForcingELBO(aux_weight=0.3, backward_weight=0.2)
+        loss = elbo.differentiable_loss(net.model, net.guide, x, lengths)
+        losses[recurrence] = {"loss": loss.detach(), **gradients(net, loss)}
+    assert_same(*losses.values())
+
+
+def test_half_the_digits_cost_the_fast_loop_no_more_than_the_plain_one(transition):
+    """Rounding in float32, against float64: at most twice that of the plain loop."""
+    errors = {fast_posterior: torch.zeros(2, dtype=torch.float64), plain_posterior: torch.zeros(2, dtype=torch.float64)}
+    for seed in range(5):
+        sizes = {"hidden_dim": 32, "latent_dim": 8, "mlp_dim": 24}
+        exact = random_net("gaussian", transition=transition, spread=0.05, seed=seed, **sizes)
+        rough = copy.deepcopy(exact).float()
+        exact.load_state_dict(rough.state_dict())
+        arguments = scan_arguments(rough, (16,), time=20)
+        truth = parts(plain_posterior(exact, *_double(arguments)))
+        truth_gradients = gradients(exact, weighted_sum(truth))
+        for loop, total in errors.items():
+            found = parts(loop(rough, *arguments))
+            total += torch.stack([_error(found, truth), _error(gradients(rough, weighted_sum(found)), truth_gradients)])
+    assert errors[plain_posterior].max() < 1e-3, "the net is chaotic: the test tells nothing"
+    assert (errors[fast_posterior] <= 2 * errors[plain_posterior]).all()
+
+
+def _error(found, truth):
+    """Mean over tensors of the relative error."""
+    pairs = [(found[name].detach().double(), value.detach()) for name, value in truth.items() if value.norm() > 0]
+    return torch.stack([(a - b).norm() / b.norm() for a, b in pairs]).mean()
+
+
+def _double(arguments):
+    state, *rest = arguments
+    return State(*(field.double() for field in state)), *(tensor.double() for tensor in rest)
+
+
+def test_the_gradient_of_one_parameter_is_to_be_had_alone(transition):
+    net, x = random_net("gaussian", transition=transition), random_frames("gaussian")
+    every = gradients(net, loss_of(net, x))
+    for name, parameter in net.named_parameters():
+        (alone,) = torch.autograd.grad(loss_of(net, x), parameter, allow_unused=True)
+        if alone is None:
+            assert name.startswith(("auxiliary", "backward_emission"))
+        else:
+            torch.testing.assert_close(alone, every[name], rtol=1e-9, atol=1e-9)
+
+
+def test_frozen_parameters_get_no_gradient_and_change_no_other(transition):
+    net, x = random_net("gaussian", transition=transition), random_frames("gaussian")
+    every = gradients(net, loss_of(net, x))
+    for parameter in (*net.cell.parameters(), *net.posterior_network.parameters()):
+        parameter.requires_grad_(False)
+    loss_of(net, x).backward()
+    assert all(p.grad is None for p in net.cell.parameters())
+    torch.testing.assert_close(net.emission_layer.weight.grad, every["emission_layer.weight"], rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(net.embedding[0].weight.grad, every["embedding.0.weight"], rtol=1e-9, atol=1e-9)
+
+
+def test_a_weight_changed_before_the_way_back_is_noticed(transition):
+    net = random_net("gaussian", transition=transition)
+    scan = fast_posterior(net, *scan_arguments(net, (3,)))
+    with torch.no_grad():
+        net.cell.hidden_weights.weight.mul_(1.1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        scan.z.sum().backward()
+
+
+def test_states_are_those_of_the_steps_for_more_batch_dimensions(transition):
+    net, x = random_net("gaussian", transition=transition), random_frames("gaussian")
+    z = torch.randn(2, 3, 4, 3, dtype=torch.float64)
+    start = random_state(net)
+    states = net.states(x, z, context=x[:, 1], initial_state=start)
+    assert states.hidden.shape == (4, 2, 3, 4)
+    for i in range(2):
+        alone = net.states(x, z[i], context=x[:, 1], initial_state=start)
+        torch.testing.assert_close(states.hidden[:, i], alone.hidden, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(states.cell[:, i], alone.cell, rtol=1e-9, atol=1e-9)

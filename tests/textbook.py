@@ -1,0 +1,93 @@
+"""The textbook Pyro programs, written step by step out of the step functions: what every path must agree with."""
+
+from contextlib import nullcontext
+
+import pyro
+import pyro.distributions as dist
+import pyro.poutine as poutine
+import torch
+
+
+class KnownNoise(dist.Normal):
+    """A normal that draws with noise fixed beforehand, (..., latent)."""
+
+    def __init__(self, loc, scale, noise):
+        super().__init__(loc, scale)
+        self.noise = noise
+
+    def expand(self, batch_shape, _instance=None):
+        return KnownNoise(self.loc.expand(batch_shape), self.scale.expand(batch_shape), self.noise)
+
+    def rsample(self, sample_shape=()):
+        return self.loc + self.scale * self.noise
+
+
+class Textbook:
+    """Model and guide as anyone would write them: one distribution after the other, in the order of time.
+
+    ``noise``: for each run of the guide in turn, the noise of some steps, {t: (..., latent)}; drawn where not given.
+    """
+
+    def __init__(self, net, noise=()):
+        self.net = net
+        self.noise = iter(noise)
+
+    def _start(self, x, context, initial_state, num_steps, batch_shape):
+        """h_0, u_1, number of steps and of sequences."""
+        net = pyro.module(f"textbook_{self.net.name}", self.net)
+        family = net.emission_family
+        shape = tuple(batch_shape) if x is None else x.shape[:1]
+        num_steps = num_steps if x is None else x.shape[1]
+        state = net.initial_state(shape) if initial_state is None else initial_state
+        if context is None:
+            dtype = torch.long if family.integer else net.emission_layer.weight.dtype
+            context = family.start(torch.zeros(shape[-1], *family.event_shape, dtype=dtype))
+        return state, context, num_steps, shape[-1]
+
+    def _masked(self, lengths, t):
+        return nullcontext() if lengths is None else poutine.mask(mask=t < lengths)
+
+    def model(self, x=None, lengths=None, *, context=None, initial_state=None, num_steps=None, batch_shape=None):
+        net = self.net
+        state, u_t, num_steps, batch_size = self._start(x, context, initial_state, num_steps, batch_shape)
+        frames = []
+        with pyro.plate("sequences", batch_size, dim=-1):
+            for t in range(num_steps):
+                with self._masked(lengths, t):
+                    z_t = pyro.sample(f"z_{t}", net.prior(state))
+                    state = net.transition(state, u_t, z_t)
+                    u_t = pyro.sample(f"x_{t}", net.emission(state), obs=None if x is None else x[:, t])
+                    frames.append(u_t)
+        return torch.stack(torch.broadcast_tensors(*frames), dim=-1 - len(net.emission_family.event_shape))
+
+    def guide(self, x, lengths=None, *, context=None, initial_state=None):
+        net = self.net
+        state, _first, num_steps, batch_size = self._start(x, context, initial_state, None, None)
+        u, b = net.inputs(x, context).unbind(1), net.backward_states(x, lengths).unbind(0)
+        noise = next(self.noise, {})
+        with pyro.plate("sequences", batch_size, dim=-1):
+            for t in range(num_steps):
+                with self._masked(lengths, t):
+                    q = net.posterior(state, b[t])
+                    if t in noise:
+                        q = KnownNoise(q.base_dist.loc, q.base_dist.scale, noise[t]).to_event(1)
+                    z_t = pyro.sample(f"z_{t}", q)
+                    state = net.transition(state, u[t], z_t)
+
+
+def hand_terms(net, x, lengths, z, *, context=None, initial_state=None):
+    """Parts of the objective for latents z (batch, time, latent), by the equations; each (time, batch)."""
+    u, b, frames = net.inputs(x, context), net.backward_states(x, lengths), x.unbind(1)
+    state = net.initial_state(x.shape[:1]) if initial_state is None else initial_state
+    terms = {"log_likelihood": [], "kl": [], "auxiliary": [], "backward": []}
+    for t in range(x.shape[1]):
+        q, p = net.posterior(state, b[t]), net.prior(state)
+        terms["kl"].append(torch.distributions.kl_divergence(q, p))
+        terms["auxiliary"].append(net.auxiliary(z[:, t], state).log_prob(b[t].detach()))
+        state = net.transition(state, u[:, t], z[:, t])
+        terms["log_likelihood"].append(net.emission(state).log_prob(frames[t]))
+        known = t > 0 or context is not None
+        before = net.backward_emission(b[t]).log_prob(u[:, t]) if known else torch.zeros_like(terms["kl"][0])
+        terms["backward"].append(before)
+    real = True if lengths is None else torch.arange(x.shape[1]).unsqueeze(1) < lengths
+    return {name: torch.where(torch.as_tensor(real), torch.stack(steps), 0.0) for name, steps in terms.items()}
