@@ -105,6 +105,33 @@ def active_units(
     return int((torch.cat(means).var(0, correction=0) > threshold).sum())
 
 
+@torch.no_grad()
+def step_kl(net: ZForcing, x: Tensor, lengths: Tensor | None = None, *, batch_size: int = 64) -> Tensor:
+    """KL(q(z_t | h_{t-1}, b_t) || p(z_t | h_{t-1})) of each step, at one draw of the latents before it.
+
+    Args:
+        net: the net; left in the mode it was found in.
+        x: (batch, time, frame) floats or (batch, time) integers.
+        lengths: real frames of each sequence, (batch,); all of them if None.
+        batch_size: sequences worked on at once.
+
+    Returns:
+        (batch, time) in nats; NaN beyond a length.
+
+    Raises:
+        TypeError, ValueError: a count that is not a positive integer; or x or lengths that ``net`` refuses.
+    """
+    _require_count("batch_size", batch_size)
+    _check(net, x, lengths)
+    result = torch.full(x.shape[:2], float("nan"), device=x.device)
+    with _evaluating(net):
+        for rows in _by_length(x, lengths).split(batch_size):
+            model, guide = _runs(net, *_batch(x, lengths, rows), 1)
+            kl, mask = step_terms(model, guide).kl[:, 0], guide.given.mask
+            result[rows.to(x.device), : len(kl)] = (kl if mask is None else kl.where(mask, float("nan"))).T
+    return result
+
+
 def _particles(net: ZForcing, x: Tensor, lengths: Tensor | None, count: int) -> tuple[Tensor, Tensor, Tensor]:
     """log p(x, z) - log q(z | x), log p(x | z) and the KL of ``count`` draws; each (count, batch)."""
     model, guide = _runs(net, x, lengths, count)

@@ -30,6 +30,10 @@ class Utterances(NamedTuple):
         lengths = self.lengths[indices]
         return Utterances(self.x[indices, : int(lengths.max())], lengths, self.speakers[indices])
 
+    def to(self, device: torch.device | str) -> "Utterances":
+        """The utterances on ``device``."""
+        return Utterances(*(field.to(device) for field in self))
+
 
 class Vowels(NamedTuple):
     """The data set, split and standardised."""
@@ -42,6 +46,11 @@ class Vowels(NamedTuple):
     """Mean of each cepstrum over the frames of ``train``, in the units of the files; (12,)."""
     scale: Tensor
     """Standard deviation of each cepstrum over the frames of ``train``, in the units of the files; (12,)."""
+
+    def to(self, device: torch.device | str) -> "Vowels":
+        """The data set on ``device``."""
+        parts = (part.to(device) for part in (self.train, self.validation, self.test))
+        return Vowels(*parts, self.mean.to(device), self.scale.to(device))
 
 
 def load(split: str) -> Utterances:
