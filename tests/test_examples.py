@@ -1,0 +1,44 @@
+"""Every example runs from its command line."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.py"))
+
+
+def run(script: Path, *arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, str(script), *arguments], capture_output=True, text=True, timeout=300)
+
+
+@pytest.mark.parametrize("script", EXAMPLES, ids=lambda script: script.stem)
+def test_an_example_runs_to_its_end(script: Path, tmp_path: Path) -> None:
+    done = run(script, "--smoke", "--out", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("script", EXAMPLES, ids=lambda script: script.stem)
+def test_help_describes_every_flag(script: Path) -> None:
+    done = run(script, "--help")
+    assert done.returncode == 0, done.stderr
+    assert "--smoke" in done.stdout
+    assert "Folder for" in done.stdout
+
+
+def test_the_quickstart_leaves_figure_weights_and_results(tmp_path: Path) -> None:
+    script = next(path for path in EXAMPLES if path.stem == "quickstart")
+    done = run(script, "--smoke", "--out", str(tmp_path / "deep" / "folder"))
+    assert done.returncode == 0, done.stderr
+    out = tmp_path / "deep" / "folder"
+    assert (out / "figure.png").stat().st_size > 10_000
+    ways = ["plain ELBO", "KL annealing", "Z-Forcing"]
+    results = json.loads((out / "results.json").read_text())
+    assert list(results["test"]) == ways
+    assert all(way in done.stdout for way in ways)
+    weights = torch.load(out / "weights.pt", weights_only=True)
+    assert list(weights) == ways
+    assert all(torch.isfinite(tensor).all() for state in weights.values() for tensor in state.values())

@@ -1,0 +1,1 @@
+"""Data sets of sequences, as padded tensors with their lengths."""
