@@ -8,6 +8,7 @@ import torch
 
 import zf_pyro
 from zf_pyro import State
+from zf_pyro.arena import Arena
 from zf_pyro.recurrence import posterior_scan, reference_posterior_scan, reference_state_scan, state_scan
 
 from .conftest import random_frames, random_net, random_state
@@ -30,8 +31,8 @@ def scan_arguments(net, shape, time=4, seed=6):
 
 
 def fast_posterior(net, state, u, b, noise):
-    inputs, contexts = net.cell.inputs(net.embedding(u)), net.posterior_network.rest(b)
-    return posterior_scan(net.posterior_network, net.cell, state, inputs, contexts, noise)
+    inputs, contexts = net.cell.inputs(net.embedding(u)).transpose(-1, -2), net.posterior_network.rest(b)
+    return posterior_scan(net.posterior_network, net.cell, state, inputs, contexts, noise, Arena())
 
 
 def plain_posterior(net, state, u, b, noise):
@@ -39,7 +40,8 @@ def plain_posterior(net, state, u, b, noise):
 
 
 def fast_states(net, state, u, z):
-    return state_scan(net.cell, state, net.cell.inputs(net.embedding(u)), net.cell.modulation(z))
+    inputs, modulation = net.cell.inputs(net.embedding(u)), net.cell.modulation(z)
+    return state_scan(net.cell, state, inputs.transpose(-1, -2), modulation.transpose(-1, -2), Arena())
 
 
 def plain_states(net, state, u, z):

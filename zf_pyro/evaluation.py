@@ -12,7 +12,8 @@ from torch import Tensor
 
 from .given import check_frames, check_lengths
 from .model import ZForcing
-from .paths import PosteriorPath, PriorPath
+from .posterior_path import PosteriorPath
+from .prior_path import PriorPath
 from .terms import step_terms
 
 
