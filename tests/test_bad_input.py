@@ -12,8 +12,7 @@ from .conftest import random_frames, random_net
 SIZES = {"embed_dim": 5, "hidden_dim": 4, "latent_dim": 3, "mlp_dim": 6}
 
 
-def frames(**change):
-    return random_frames("gaussian", **change)
+frames = random_frames
 
 
 def both(x=None, lengths=None, emission="gaussian", **given):
@@ -67,6 +66,7 @@ def two_nets_of_one_name():
 
 
 def state(hidden, cell=None, dtype=torch.float64):
+    """Zeros of given shapes."""
     return State(torch.zeros(*hidden, dtype=dtype), torch.zeros(*(cell or hidden), dtype=dtype))
 
 

@@ -62,7 +62,8 @@ BEFORE = """
 import sys, random, numpy, torch, pyro
 state = lambda: (torch.get_rng_state().tolist(), random.getstate(), str(numpy.random.get_state()))
 switches = lambda: (
-    torch.get_default_dtype(), torch.is_grad_enabled(), torch.get_num_threads(), torch.are_deterministic_algorithms_enabled(),
+    torch.get_default_dtype(), torch.is_grad_enabled(), torch.get_num_threads(),
+    torch.are_deterministic_algorithms_enabled(),
     pyro.infer.util.is_validation_enabled(), pyro.poutine.util.is_validation_enabled(),
     pyro.distributions.is_validation_enabled(), torch.distributions.Distribution._validate_args,
     len(pyro.get_param_store()), sys.getrecursionlimit(), torch.backends.cuda.matmul.allow_tf32,

@@ -27,7 +27,7 @@ def live_tensors():
     return sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects())
 
 
-@pytest.mark.parametrize("loss", [ZForcingELBO, TraceMeanField_ELBO])
+@pytest.mark.parametrize("loss", [ZForcingELBO, pytest.param(TraceMeanField_ELBO, marks=pytest.mark.slow)])
 def test_a_thousand_steps_leave_no_growing_set_of_tensors(loss):
     net, x = random_net("gaussian"), random_frames("gaussian", batch=2, time=2)
     settings = {"aux_weight": 0.1} if loss is ZForcingELBO else {}
@@ -100,21 +100,28 @@ class Interrupt(Messenger):
             self.name = name
 
 
-@pytest.mark.parametrize("site", ["z_0", "z_2", "x_1"])
+@pytest.mark.parametrize("site", ["sequences", "z_0", "z_2", "x_1"])
 def test_a_run_inside_another_does_not_cross_it(site, transition):
+    """Whole runs before the plate, which Pyro allows once at a time; scoring and scans in the middle of a run."""
     net, x, y = random_net("gaussian", transition=transition), random_frames("gaussian"), random_frames(seed=7)
+    expected = traced(Textbook(net).guide, x)
+    expected = densities(expected, traced(poutine.replay(Textbook(net).model, trace=expected), x))
+
+    def run():
+        guide = traced(net.guide, y)
+        return guide, traced(poutine.replay(net.model, trace=guide), y)
+
+    waiting = [run() for _ in range(2)]
 
     def inner():
         with torch.random.fork_rng():
-            guide = traced(net.guide, y)
-            densities(traced(poutine.replay(net.model, trace=guide), y))
+            densities(*(run() if site == "sequences" else waiting.pop()))
+            net.states(y, torch.randn(3, 4, 3, dtype=torch.float64))
 
-    theirs = traced(Textbook(net).guide, x)
-    theirs = (theirs, traced(poutine.replay(Textbook(net).model, trace=theirs), x))
     with Interrupt(site, inner):
         guide = traced(net.guide, x)
         model = traced(poutine.replay(net.model, trace=guide), x)
-    ours, expected = densities(guide, model), densities(*theirs)
+    ours = densities(guide, model)
     assert_same(ours, expected)
     assert_same(gradients(net, weighted_sum(ours)), gradients(net, weighted_sum(expected)))
 
@@ -177,10 +184,6 @@ def test_a_replayed_model_takes_over_the_guides_states(loss, scans):
     for settings in ({}, {"num_particles": 2}, {"num_particles": 2, "vectorize_particles": True}):
         loss(max_plate_nesting=1, **settings).loss_and_grads(net.model, net.guide, random_frames(), LENGTHS)
     assert calls == []
-
-
-def detached(trace):
-    trace.detach_()
 
 
 def plain_guide(net, x):
