@@ -90,6 +90,14 @@ def test_every_emission_has_the_weighted_sum(emission):
     assert_same(gradients(net, loss), gradients(net, expected))
 
 
+@pytest.mark.parametrize("emission", ["gaussian", "mixture", "bernoulli", "categorical"])
+def test_one_frame_alone_has_no_backward_term(emission):
+    net, x = random_net(emission), random_frames(emission, time=1)
+    elbo = ZForcingELBO(backward_weight=0.2)
+    torch.testing.assert_close(loss_of(elbo, net, x), loss_of(ZForcingELBO(), net, x), **EXACT)
+    assert not elbo.terms.backward.any()
+
+
 def drawn_given(net, x, given):
     pyro.set_rng_seed(5)
     trace = poutine.trace(lambda: Textbook(net).guide(x, LENGTHS, **given)).get_trace()

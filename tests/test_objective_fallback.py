@@ -12,6 +12,7 @@ from zf_pyro import Constant, Linear, ZForcingELBO
 from .conftest import random_frames, random_net
 from .helpers import EXACT, assert_same, gradients
 from .test_objective import LENGTHS, WEIGHTS, loss_of
+from .textbook import Textbook
 
 
 class Handled:
@@ -49,16 +50,22 @@ HANDLERS = {
     "x_2 replaced": (given("x_2", X), same),
     "sequences masked": (masked([True, False, True]), masked([True, False, True])),
     "both scaled": (scaled(2.5), scaled(2.5)),
-    "z_2 left to the prior": (same, hidden("z_2")),
 }
 
 
-@pytest.mark.filterwarnings("ignore:Found vars in model but not guide")
 @pytest.mark.parametrize("handlers", HANDLERS)
 def test_touched_sites_count_as_in_the_mean_field_elbo(handlers, transition):
     net, x = random_net("gaussian", transition=transition), random_frames("gaussian")
     both = Handled(net, *HANDLERS[handlers])
     losses = [loss_of(kind(), both, x, LENGTHS) for kind in (ZForcingELBO, TraceMeanField_ELBO)]
+    torch.testing.assert_close(*losses, **EXACT)
+    assert_same(*(gradients(net, loss) for loss in losses))
+
+
+@pytest.mark.filterwarnings("ignore:Found vars in model but not guide")
+def test_a_latent_left_to_the_prior_counts_as_in_the_textbook_program(transition):
+    net, x = random_net("gaussian", transition=transition), random_frames("gaussian")
+    losses = [loss_of(ZForcingELBO(), Handled(p, same, hidden("z_2")), x, LENGTHS) for p in (net, Textbook(net))]
     torch.testing.assert_close(*losses, **EXACT)
     assert_same(*(gradients(net, loss) for loss in losses))
 
