@@ -66,7 +66,7 @@ def lay_out(
         TypeError, ValueError: an argument of the wrong type, shape, dtype, device or (under Pyro's validation) value.
     """
     family, like = net.emission_family, net.emission_layer.weight
-    source = (x, lengths, context, *(initial_state or ()))
+    source = (x, lengths, context, *(() if initial_state is None else initial_state))
     if x is None:
         num_steps, shape = check_sizes(num_steps, batch_shape)
     else:
@@ -89,9 +89,9 @@ def lay_out(
         frames = u = None
         dtype = torch.long if family.integer else like.dtype
         empty = torch.zeros(batch_size, *family.event_shape, dtype=dtype, device=like.device)
-        first = family.start(empty) if context is None else context
+        first = family.start(empty) if context is None else context.to(dtype)
     else:
-        frames = x.transpose(0, 1).contiguous()
+        frames = (x.long() if family.integer else x).transpose(0, 1).contiguous()
         if mask is not None:
             frames = zero_padding(frames, mask)
         if is_validation_enabled():
@@ -112,36 +112,37 @@ def lay_out(
     )
 
 
-def check_frames(x: Tensor, emission: Emission, like: Tensor) -> None:
+def check_frames(x: Tensor, emission: Emission, like: Tensor, name: str = "x") -> None:
     """Refuse an x that the emission cannot have produced.
 
     Args:
         x: (batch, time, frame) floats, or (batch, time) integers.
         emission: the family of frames.
         like: a parameter of the net, for its dtype and device.
+        name: what the caller calls x.
 
     Raises:
         TypeError: x is no tensor, or floats where integers are due, or floats of another precision.
         ValueError: wrong rank or frame size, no sequences, no steps, or another device.
     """
     if not isinstance(x, Tensor):
-        raise TypeError(f"x must be a torch.Tensor, got {type(x).__name__}; convert it with torch.as_tensor")
+        raise TypeError(f"{name} must be a torch.Tensor, got {type(x).__name__}; convert it with torch.as_tensor")
     if emission.integer:
         if x.is_floating_point() or x.is_complex() or x.dtype == torch.bool:
-            raise TypeError(f"x must hold integers for {emission}, got {x.dtype}; convert it with x.long()")
+            raise TypeError(f"{name} must hold integers for {emission}, got {x.dtype}; convert it with {name}.long()")
     elif x.dtype != like.dtype:
         raise TypeError(
-            f"x must be {like.dtype}, the dtype of the net's parameters, got {x.dtype}; "
-            f"convert it with x.to({like.dtype}), or the net with net.to({x.dtype})"
+            f"{name} must be {like.dtype}, the dtype of the net's parameters, got {x.dtype}; "
+            f"convert it with {name}.to({like.dtype}), or the net with net.to({x.dtype})"
         )
     expected = "(batch, time)" if emission.integer else f"(batch, time, {emission.event_shape[0]})"
     rank = 2 + len(emission.event_shape)
     if x.dim() != rank or x.shape[2:] != emission.event_shape:
-        raise ValueError(f"x must have shape {expected} for {emission}, got {tuple(x.shape)}")
+        raise ValueError(f"{name} must have shape {expected} for {emission}, got {tuple(x.shape)}")
     if x.shape[0] == 0 or x.shape[1] == 0:
-        raise ValueError(f"x must hold at least one sequence and one step, got shape {tuple(x.shape)}")
+        raise ValueError(f"{name} must hold at least one sequence and one step, got shape {tuple(x.shape)}")
     if x.device != like.device:
-        raise ValueError(f"x must be on {like.device}, where the net's parameters are, got {x.device}")
+        raise ValueError(f"{name} must be on {like.device}, where the net's parameters are, got {x.device}")
 
 
 def check_lengths(lengths: Tensor, batch_size: int, num_steps: int, device: torch.device) -> None:
@@ -177,7 +178,9 @@ def check_values(x: Tensor, mask: Tensor | None, emission: Emission) -> None:
 
 
 def check_state(state: State, batch_size: int, hidden_dim: int, like: Tensor) -> None:
-    """Refuse an ``initial_state`` of other sizes."""
+    """Refuse an ``initial_state`` that is no state, or of other sizes."""
+    if not isinstance(state, State):
+        raise TypeError(f"initial_state must be a zf_pyro.State(hidden, cell), got {type(state).__name__}")
     for name, field in zip(("hidden", "cell"), state, strict=True):
         if field.dim() < 2 or field.shape[-1] != hidden_dim or field.shape[-2] not in (1, batch_size):
             raise ValueError(
@@ -196,19 +199,21 @@ def check_context(context: Tensor, batch_size: int, emission: Emission, like: Te
     if not isinstance(context, Tensor) or context.shape != expected:
         got = tuple(context.shape) if isinstance(context, Tensor) else type(context).__name__
         raise ValueError(f"context must be one frame a sequence, of shape {expected}, got {got}")
-    check_frames(context.unsqueeze(1), emission, like)
+    check_frames(context.unsqueeze(1), emission, like, "context")
+    if is_validation_enabled() and not emission.valid(context).all():
+        raise ValueError(f"context must hold {emission.values} for {emission}")
 
 
 def check_sizes(num_steps: int | None, batch_shape: Any) -> tuple[int, torch.Size]:
     """The sizes of what the model generates, or a ValueError."""
-    if not isinstance(num_steps, int) or num_steps < 1:
+    if not isinstance(num_steps, int) or isinstance(num_steps, bool) or num_steps < 1:
         raise ValueError(f"num_steps must be a positive integer where x is None, got {num_steps!r}")
-    shape = torch.Size([batch_shape] if isinstance(batch_shape, int) else batch_shape or ())
-    if len(shape) == 0 or min(shape) < 1:
+    sizes = (batch_shape,) if isinstance(batch_shape, int) else batch_shape
+    if not isinstance(sizes, (tuple, list)) or not sizes or not all(isinstance(n, int) and n > 0 for n in sizes):
         raise ValueError(
             f"batch_shape must be a tuple of positive sizes, the last one the sequences, got {batch_shape!r}"
         )
-    return num_steps, shape
+    return num_steps, torch.Size(sizes)
 
 
 def real_frames(lengths: Tensor, num_steps: int) -> Tensor:

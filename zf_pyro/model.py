@@ -226,9 +226,9 @@ class ZForcing(nn.Module):
         self,
         x: Tensor | None = None,
         lengths: Tensor | None = None,
-        *,
         context: Tensor | None = None,
         initial_state: State | None = None,
+        *,
         num_steps: int | None = None,
         batch_shape: Sequence[int] | int | None = None,
     ) -> Tensor:
@@ -237,7 +237,8 @@ class ZForcing(nn.Module):
         Args:
             x: observed frames, (batch, time, frame) floats or (batch, time) integers; None to generate them.
             lengths: real frames of each sequence, (batch,) integers; all if None. Frames beyond are masked.
-            context: a frame before the first, given and never scored; (batch, frame) or (batch,).
+            context: a frame before the first, given and never scored; (batch, frame) or (batch,). Through Pyro's own
+                handlers and objectives pass it by position: their first parameter has the same name.
             initial_state: h_0, carried over from the frames before; zeros if None.
             num_steps: T, where x is None.
             batch_shape: sequences to generate, where x is None; the last dimension is the plate's.
@@ -263,7 +264,6 @@ class ZForcing(nn.Module):
         self,
         x: Tensor,
         lengths: Tensor | None = None,
-        *,
         context: Tensor | None = None,
         initial_state: State | None = None,
     ) -> Tensor:

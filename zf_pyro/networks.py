@@ -184,7 +184,7 @@ class BackwardRNN(nn.Module):
         if lengths is None:
             return self.lstm(embedded.flip(0))[0].flip(0)
         steps = torch.arange(embedded.shape[0], device=embedded.device).unsqueeze(1)
-        order = torch.where(steps < lengths, lengths - 1 - steps, steps).unsqueeze(-1)
+        order = torch.where(steps < lengths, lengths - 1 - steps, steps).clamp(0, len(steps) - 1).unsqueeze(-1)
         turned = embedded.gather(0, order.expand_as(embedded))
         states = self.lstm(turned)[0]
         return states.gather(0, order.expand_as(states))

@@ -4,6 +4,7 @@ import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import pyro
 import pyro.poutine as poutine
 import torch
 from pyro.distributions.util import scale_and_mask
@@ -151,10 +152,22 @@ class ZForcingELBO(ELBO):
 
     def _get_trace(self, model: Program, guide: Program, args: Any, kwargs: Any) -> tuple[Trace, Trace]:
         guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
-        model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
+        # As a context: a handler called as replay(model, ...)(*args) cannot pass on the keyword ``context``.
+        with poutine.replay(trace=guide_trace):
+            model_trace = poutine.trace(model).get_trace(*args, **kwargs)
         if is_validation_enabled():
             check_model_guide_match(model_trace, guide_trace, self.max_plate_nesting)
         return prune_subsample_sites(model_trace), prune_subsample_sites(guide_trace)
+
+    def _vectorized_num_particles(self, fn: Program) -> Program:
+        if self.num_particles == 1:
+            return fn
+
+        def particles(*args: Any, **kwargs: Any) -> Any:
+            with pyro.plate("num_particles_vectorized", self.num_particles, dim=-int(self.max_plate_nesting)):
+                return fn(*args, **kwargs)
+
+        return particles
 
     def _score(self, model_trace: Trace, guide_trace: Trace, parts: list[Terms], other: list[Tensor | float]) -> Tensor:
         """The objective of one pair of traces, a scalar; its parts are appended, without gradients."""

@@ -62,10 +62,9 @@ def auxiliary_log_prob(guide: PosteriorPath) -> Tensor:
 
 def backward_log_prob(guide: PosteriorPath) -> Tensor:
     """log p_bwd(x_{t-1} | b_t) at every step; (time, ..., batch). Zero at the first step, unless a context is given."""
-    frames = guide.inputs(0, guide.given.num_steps)
-    if guide.given.has_context:
-        log_prob = guide.net.backward_emission(guide.b).log_prob(frames)
-    else:
-        log_prob = guide.net.backward_emission(guide.b[1:]).log_prob(frames[1:])
-        log_prob = torch.cat([log_prob.new_zeros(1, *log_prob.shape[1:]), log_prob])
+    start = 0 if guide.given.has_context else 1
+    frames = guide.inputs(start, guide.given.num_steps)
+    log_prob = guide.b.new_zeros(start, *guide.b.shape[1:-1])
+    if len(frames):
+        log_prob = torch.cat([log_prob, guide.net.backward_emission(guide.b[start:]).log_prob(frames)])
     return align(log_prob, len(guide.batch_shape), 0)
