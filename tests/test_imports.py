@@ -11,7 +11,8 @@ import zf_pyro
 
 ROOT = Path(zf_pyro.__file__).parent
 LAYERS = (
-    *("schedules", "emissions", "networks", "kernels", "steps", "given", "recurrence", "paths", "terms", "model"),
+    *("schedules", "pieces", "arena", "emissions", "networks", "kernels", "steps", "given", "recurrence", "stamp"),
+    *("paths", "posterior_path", "prior_path", "terms", "traces", "model"),
     *("objectives", "inference", "evaluation", "diagnostics", "data", "training"),
 )
 """Parts of the package from low to high: each may import those before it alone."""

@@ -117,12 +117,12 @@ def test_gradients_of_one_state_equal_the_plain_loop(t, transition):
 def test_posterior_scan_passes_gradcheck(transition):
     net = random_net("gaussian", transition=transition, spread=0.3)
     state, u, b, noise = scan_arguments(net, (2,), time=3)
-    inputs, contexts = net.cell.inputs(net.embedding(u)).detach(), net.posterior_network.rest(b).detach()
+    inputs, contexts = net.cell.inputs(net.embedding(u)).transpose(-1, -2), net.posterior_network.rest(b)
 
     def scan(hidden, cell, inputs, contexts, *_weights):
         return tuple(
             parts(
-                posterior_scan(net.posterior_network, net.cell, State(hidden, cell), inputs, contexts, noise)
+                posterior_scan(net.posterior_network, net.cell, State(hidden, cell), inputs, contexts, noise, Arena())
             ).values()
         )
 
@@ -136,10 +136,11 @@ def test_posterior_scan_passes_gradcheck(transition):
 def test_state_scan_passes_gradcheck(transition):
     net = random_net("gaussian", transition=transition, spread=0.3)
     state, u, _b, z = scan_arguments(net, (2,), time=3)
-    inputs, modulation = net.cell.inputs(net.embedding(u)), net.cell.modulation(z)
+    inputs = net.cell.inputs(net.embedding(u)).transpose(-1, -2)
+    modulation = net.cell.modulation(z).transpose(-1, -2)
 
     def scan(hidden, cell, inputs, modulation, _weight):
-        return tuple(state_scan(net.cell, State(hidden, cell), inputs, modulation))
+        return tuple(state_scan(net.cell, State(hidden, cell), inputs, modulation, Arena()))
 
     leaves = [leaf.detach().requires_grad_() for leaf in (*state, inputs, modulation)]
     assert torch.autograd.gradcheck(scan, (*leaves, net.cell.hidden_weights.weight))

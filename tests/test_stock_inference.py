@@ -11,6 +11,8 @@ from pyro.infer import SVI, Predictive, RenyiELBO, Trace_ELBO, TraceGraph_ELBO, 
 from pyro.infer.autoguide import AutoNormal
 from torch.distributions import kl_divergence
 
+from zf_pyro import ZForcingELBO
+
 from .conftest import random_frames, random_net, random_state
 from .helpers import EXACT, assert_same, gradients, parameter_grads
 from .textbook import Textbook
@@ -261,10 +263,18 @@ def test_a_kl_between_runs_is_not_mistaken_for_another():
     assert not torch.allclose(first, again)
 
 
-def test_a_context_frame_passes_through_pyros_handlers():
-    net, x = random_net("gaussian"), random_frames("gaussian")
-    svi = SVI(net.model, net.guide, pyro.optim.Adam({"lr": 0.01}), loss=TraceMeanField_ELBO())
-    svi.step(x, LENGTHS, context=x[:, 0] + 1.0)
+def test_a_context_frame_passes_through_pyros_handlers_by_position_and_through_ours_by_name():
+    x = random_frames("gaussian")
+    context = x[:, 0] + 1.0
+    losses = []
+    for loss in (TraceMeanField_ELBO(), ZForcingELBO(), ZForcingELBO(num_particles=2, vectorize_particles=True)):
+        net = random_net("gaussian")
+        svi = SVI(net.model, net.guide, pyro.optim.Adam({"lr": 0.01}), loss=loss)
+        pyro.set_rng_seed(0)
+        by_name = isinstance(loss, ZForcingELBO)
+        losses.append(svi.step(x, LENGTHS, context=context) if by_name else svi.step(x, LENGTHS, context))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-12)
+    assert losses[2] == pytest.approx(losses[1], rel=0.2)
 
 
 def test_dropout_is_for_training_alone():

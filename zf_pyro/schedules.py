@@ -37,7 +37,7 @@ class Linear:
     def __post_init__(self) -> None:
         _require_weight("start", self.start)
         _require_weight("end", self.end)
-        if not isinstance(self.num_steps, int) or self.num_steps < 1:
+        if not isinstance(self.num_steps, int) or isinstance(self.num_steps, bool) or self.num_steps < 1:
             raise ValueError(f"num_steps must be a positive integer, got {self.num_steps!r}")
 
     def __call__(self, step: int) -> float:

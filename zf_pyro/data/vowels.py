@@ -49,8 +49,7 @@ class Vowels(NamedTuple):
 
     def to(self, device: torch.device | str) -> "Vowels":
         """The data set on ``device``."""
-        parts = (part.to(device) for part in (self.train, self.validation, self.test))
-        return Vowels(*parts, self.mean.to(device), self.scale.to(device))
+        return Vowels(*(field.to(device) for field in self))
 
 
 def load(split: str) -> Utterances:
