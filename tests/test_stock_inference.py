@@ -267,7 +267,11 @@ def test_a_context_frame_passes_through_pyros_handlers_by_position_and_through_o
     x = random_frames("gaussian")
     context = x[:, 0] + 1.0
     losses = []
-    for loss in (TraceMeanField_ELBO(), ZForcingELBO(), ZForcingELBO(num_particles=2, vectorize_particles=True)):
+    for loss in (
+        TraceMeanField_ELBO(),
+        ZForcingELBO(),
+        ZForcingELBO(num_particles=2, vectorize_particles=True, max_plate_nesting=1),
+    ):
         net = random_net("gaussian")
         svi = SVI(net.model, net.guide, pyro.optim.Adam({"lr": 0.01}), loss=loss)
         pyro.set_rng_seed(0)
