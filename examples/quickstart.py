@@ -1,7 +1,7 @@
 """Japanese Vowels, three ways: the plain ELBO, KL annealing and Z-Forcing, on one model under one seed.
 
 Trains ``ZForcing`` on 216 utterances of 12 cepstra a frame, stops by the ELBO of 54 held-out ones, and compares what
-is left on the 370 official test utterances. At most two minutes on two CPU cores:
+is left on the 370 official test utterances. About two minutes on one CPU core:
 
     python examples/quickstart.py --out runs/quickstart
 
@@ -181,6 +181,7 @@ def quickstart(
         max_steps: Training steps of each way. The KL weight is annealed over the first half of them.
         smoke: Only see that all of it runs, in a few seconds; the results mean nothing.
     """
+    torch.set_num_threads(1)  # products this small gain nothing from a second, which on a busy machine costs a lot
     num_particles = 64
     if smoke:
         max_steps, num_particles = 6, 2

@@ -49,8 +49,8 @@ class Vowels(NamedTuple):
 
     def to(self, device: torch.device | str) -> "Vowels":
         """The data set on ``device``."""
-        parts = (part.to(device) for part in (self.train, self.validation, self.test))
-        return Vowels(*parts, self.mean.to(device), self.scale.to(device))
+        train, validation, test = (part.to(device) for part in (self.train, self.validation, self.test))
+        return Vowels(train, validation, test, self.mean.to(device), self.scale.to(device))
 
 
 def load(split: str) -> Utterances:
