@@ -1,7 +1,7 @@
 """Japanese Vowels, three ways: the plain ELBO, KL annealing and Z-Forcing, on one model under one seed.
 
 Trains ``ZForcing`` on 216 utterances of 12 cepstra a frame, stops by the ELBO of 54 held-out ones, and compares what
-is left on the 370 official test utterances. At most two minutes on two CPU cores:
+is left on the 370 official test utterances. About two minutes on one CPU core:
 
     python examples/quickstart.py --out runs/quickstart
 
@@ -9,9 +9,11 @@ All bounds are in nats a sequence (7 to 29 frames), over cepstra standardised by
 """
 
 import copy
+import itertools
 import json
 import math
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -19,6 +21,7 @@ import jsonargparse
 import matplotlib
 import pyro
 import torch
+from jsonargparse.typing import PositiveInt
 from pyro.infer import SVI
 from pyro.optim import ClippedAdam
 from tqdm import tqdm
@@ -31,13 +34,14 @@ from zf_pyro.evaluation import active_units, bounds, step_kl
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+SIZES = {"embed_dim": 64, "hidden_dim": 64, "latent_dim": 16, "mlp_dim": 64}
 BATCH_SIZE = 54
-ANNEALING = 0.5  # of the steps
+SMOOTHING = 15
 
 
 def objectives(max_steps: int) -> dict[str, ZForcingELBO]:
     """The three ways: they differ in the weights of the objective alone."""
-    annealing = max(1, round(ANNEALING * max_steps))
+    annealing = max(1, max_steps // 2)
     kl_weight = Linear(0.2, 1.0, annealing)
     return {
         "plain ELBO": ZForcingELBO(),
@@ -61,16 +65,11 @@ class History:
     """Whose weights were kept."""
 
 
-def build() -> ZForcing:
-    """A net small enough for 216 utterances."""
-    return ZForcing(
-        Gaussian(NUM_CEPSTRA),
-        embed_dim=64,
-        hidden_dim=64,
-        latent_dim=16,
-        mlp_dim=64,
-        transition="concatenate",
-    )
+def batches(data: Utterances) -> Iterator[Utterances]:
+    """Batches without end, each pass over the data in a new order."""
+    while True:
+        for rows in torch.randperm(len(data.x)).split(BATCH_SIZE):
+            yield data.take(rows)
 
 
 def train(name: str, net: ZForcing, elbo: ZForcingELBO, vowels: Vowels, max_steps: int, patience: int) -> History:
@@ -82,9 +81,8 @@ def train(name: str, net: ZForcing, elbo: ZForcingELBO, vowels: Vowels, max_step
     history, best, weights = History(), -float("inf"), net.state_dict()
     every = max(1, max_steps // 30)
     with tqdm(total=max_steps, desc=f"{name:>12}") as progress:
-        while elbo.step < max_steps:
-            batch = vowels.train.take(torch.randint(len(vowels.train.x), (BATCH_SIZE,)).to(vowels.train.x.device))
-            loss = svi.step(batch.x, batch.lengths) / BATCH_SIZE
+        for batch in itertools.islice(batches(vowels.train), max_steps):
+            loss = svi.step(batch.x, batch.lengths) / len(batch.x)
             parts = {name: term.mean().item() for name, term in elbo.terms._asdict().items()}
             history.step.append(elbo.step)
             history.elbo.append(parts["log_likelihood"] - parts["kl"])
@@ -108,22 +106,14 @@ def train(name: str, net: ZForcing, elbo: ZForcingELBO, vowels: Vowels, max_step
     return history
 
 
-def results(net: ZForcing, data: Utterances, num_particles: int) -> dict[str, float]:
-    """The row of the final table; bounds and KL in nats a sequence."""
-    scores = bounds(net, data.x, data.lengths, num_particles)
-    row = {name: value.mean().item() for name, value in scores._asdict().items()}
-    return row | {"active_units": active_units(net, data.x, data.lengths)}
-
-
 def table(rows: dict[str, dict[str, float]], num_particles: int) -> str:
     """The rows as text."""
-    lines = [f"{'':14}{'ELBO':>9}{f'IW-{num_particles}':>9}{'KL':>8}{'active':>9}{'best step':>11}{'seconds':>9}"]
-    for name, row in rows.items():
-        lines.append(
-            f"{name:14}{row['elbo']:9.1f}{row['importance_weighted']:9.1f}{row['kl']:8.1f}"
-            f"{row['active_units']:9.0f}{row['best_step']:11.0f}{row['seconds']:9.0f}"
-        )
-    return "\n".join(lines)
+    columns = {"elbo": "ELBO", "importance_weighted": f"IW-{num_particles}", "kl": "KL", "active_units": "active units"}
+    columns |= {"best_step": "best step", "seconds": "seconds"}
+    head = "".join(f"{title:>14}" for title in ("", *columns.values()))
+    return "\n".join(
+        [head, *(f"{name:>14}" + "".join(f"{row[c]:14.1f}" for c in columns) for name, row in rows.items())]
+    )
 
 
 @torch.no_grad()
@@ -131,20 +121,21 @@ def draw(path: Path, nets: dict[str, ZForcing], histories: dict[str, History], t
     """Training curves, KL of each frame, and the last net's reconstruction and generation of an utterance."""
     figure, axes = plt.subplots(2, 3, figsize=(12, 6.4), layout="constrained")
     curves, divergences, frames = axes[0]
+    reached = int(test.lengths.sort().values[-10])  # by ten utterances: a mean over fewer shows single ones
     for colour, (name, history) in zip(("C0", "C1", "C2"), histories.items(), strict=True):
         curves.plot(history.validation_step, history.validation_elbo, color=colour, label=name)
         curves.plot(history.step, smooth(history.elbo), color=colour, lw=0.8, ls=":")
         curves.axvline(history.best_step, color=colour, lw=0.8, ls="--")
         divergences.plot(history.step, smooth(history.kl), color=colour)
         frames.plot(
-            range(1, test.x.shape[1] + 1), step_kl(nets[name], test.x, test.lengths).nanmean(0).cpu(), color=colour
+            range(1, reached + 1), step_kl(nets[name], test.x, test.lengths).nanmean(0)[:reached].cpu(), color=colour
         )
     best = max(max(history.validation_elbo) for history in histories.values())
-    curves.set(title="ELBO: validation (solid), training (dotted), kept (dashed)", ylim=(best - 100, best + 50))
-    curves.set(xlabel="training step", ylabel="nats / utterance")
+    curves.set(title="ELBO: validation; dotted: training", ylim=(best - 100, best + 50))
+    curves.set(xlabel="training step (dashed: weights kept)", ylabel="nats / utterance")
     curves.legend(loc="lower right")
-    divergences.set(title="KL(q || p), training", xlabel="training step", ylabel="nats / utterance")
-    frames.set(title="KL(q || p) by frame, test", xlabel="frame t", ylabel="nats / frame", ylim=(0, None))
+    divergences.set(title="KL(q || p) during training", xlabel="training step", ylabel="nats / utterance")
+    frames.set(title="KL(q || p) by frame, test utterances", xlabel="frame t", ylabel="nats / frame", ylim=(0, None))
 
     name, net = list(nets.items())[-1]
     utterance = int(test.lengths.argmax())
@@ -152,7 +143,7 @@ def draw(path: Path, nets: dict[str, ZForcing], histories: dict[str, History], t
     net.eval()
     rebuilt = net.emission(net.states(x, net.guide(x))).mean.transpose(0, 1)
     generated = net.model(num_steps=x.shape[1], batch_shape=(1,))
-    titles = ("test utterance", f"{name}: mean of p(x_t | h_t), z from q", f"{name}: generated")
+    titles = ("test utterance", f"{name}: reconstruction", f"{name}: generated")
     for axis, title, cepstra in zip(axes[1], titles, (x, rebuilt, generated), strict=True):
         image = axis.imshow(
             cepstra[0].T.cpu().numpy(),
@@ -168,19 +159,17 @@ def draw(path: Path, nets: dict[str, ZForcing], histories: dict[str, History], t
     plt.close(figure)
 
 
-def smooth(values: list[float], window: int = 15) -> list[float]:
-    """Mean over the last ``window`` values, so that batches of different utterances do not hide the trend."""
-    sums = torch.tensor([0.0, *values], dtype=torch.float64).cumsum(0)
-    stop = torch.arange(1, len(values) + 1)
-    start = (stop - window).clamp(min=0)
-    return ((sums[stop] - sums[start]) / (stop - start)).tolist()
+def smooth(values: list[float]) -> list[float]:
+    """Means over the latest values, so that the make-up of a batch does not hide the trend."""
+    windows = (values[max(0, stop - SMOOTHING) : stop] for stop in range(1, len(values) + 1))
+    return [sum(window) / len(window) for window in windows]
 
 
 def quickstart(
     out: Path = Path("runs/quickstart"),
     seed: int = 0,
     device: str = "cpu",
-    max_steps: int = 600,
+    max_steps: PositiveInt = 600,
     smoke: bool = False,
 ) -> None:
     """Train one stochastic recurrent net on Japanese Vowels three ways, and compare bounds on the test utterances.
@@ -192,6 +181,7 @@ def quickstart(
         max_steps: Training steps of each way. The KL weight is annealed over the first half of them.
         smoke: Only see that all of it runs, in a few seconds; the results mean nothing.
     """
+    torch.set_num_threads(1)  # products this small gain nothing from a second, which on a busy machine costs a lot
     num_particles = 64
     if smoke:
         max_steps, num_particles = 6, 2
@@ -202,13 +192,14 @@ def quickstart(
         pyro.clear_param_store()
         pyro.set_rng_seed(seed)
         start = time.perf_counter()
-        nets[name] = build().to(device)
+        nets[name] = ZForcing(Gaussian(NUM_CEPSTRA), **SIZES, transition="concatenate").to(device)
         histories[name] = train(name, nets[name], elbo, vowels, max_steps, patience=max(1, max_steps // 4))
         seconds = time.perf_counter() - start
         rows[name] = {"best_step": histories[name].best_step, "seconds": round(seconds, 1)}
     for name, net in nets.items():
-        pyro.clear_param_store()
-        rows[name] |= results(net, vowels.test, num_particles)
+        scores = bounds(net, vowels.test.x, vowels.test.lengths, num_particles)
+        rows[name] |= {bound: value.mean().item() for bound, value in scores._asdict().items()}
+        rows[name]["active_units"] = active_units(net, vowels.test.x, vowels.test.lengths)
     print("Test utterances, nats a sequence")
     print(table(rows, num_particles))
     torch.save({name: net.state_dict() for name, net in nets.items()}, out / "weights.pt")

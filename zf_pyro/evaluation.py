@@ -81,6 +81,9 @@ def active_units(
     Burda et al. 2016, https://arxiv.org/abs/1509.00519, section 2. Since the posterior of a step is conditioned on the
     latents drawn before it, one draw of those stands for their average.
 
+    Here the prior p(z_t | h_{t-1}) varies over the data as well, and a posterior that merely follows it counts as
+    active: unlike in a model with a fixed prior, a unit can be active and carry next to no KL.
+
     Args:
         net: the net; left in the mode it was found in.
         x: (batch, time, frame) floats or (batch, time) integers.
