@@ -172,14 +172,14 @@ class _PosteriorLoop(torch.autograd.Function):
         tape = Tape(arena, noise)
         h = _filled(tape.room(num_steps + 1, hidden_dim, rows), h_0)
         c = _filled(c_0.new_empty(num_steps + 1, hidden_dim, rows), c_0)
-        posterior = Bounded(Product(first), second, bias, 8.0, tape, num_steps, rows)
+        posterior = Bounded(Product(first, None, tape), second, bias, 8.0, tape, num_steps, rows)
         modulation: BoundedModulation | LinearModulation
         cell: Cell
         if len(weights) == 4:
             modulation = BoundedModulation(weights, tape, num_steps, rows)
             cell = NormedCell(hidden_weight, h, c, tape)
         else:
-            modulation = LinearModulation(weights, num_steps, rows)
+            modulation = LinearModulation(weights, tape, num_steps, rows)
             cell = PlainCell(hidden_weight, h, c, tape)
         buffer = with_ones(tape, num_steps, latent_dim, rows)
         z, draws = buffer.unbind(0), buffer[:, :latent_dim]
