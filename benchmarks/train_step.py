@@ -50,10 +50,11 @@ class Work(NamedTuple):
     mlp_dim: int
 
 
+# Embedding and MLP have the paper's proportion to the hidden size, one half.
 WORKS = {
     "timit": Work(40, 32, 200, 512, 1024, 256, 512),
-    "mnist_128": Work(784, 32, 1, 128, 128, 32, 128),
-    "mnist_512": Work(784, 32, 1, 128, 512, 64, 128),
+    "mnist_128": Work(784, 32, 1, 64, 128, 32, 64),
+    "mnist_512": Work(784, 32, 1, 256, 512, 64, 256),
 }
 GOALS = {"timit": (1.4, 1.9), "mnist_128": (3.0, 3.0), "mnist_512": (4.5, 4.0)}
 
