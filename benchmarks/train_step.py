@@ -18,7 +18,7 @@ speed of a large matrix product measured in the same rounds.
 
 import math
 import multiprocessing
-import resource
+import pathlib
 import statistics
 import time
 from collections.abc import Callable
@@ -174,11 +174,17 @@ def peak_bytes(key: str, work: Work, device: str) -> int:
         before = torch.cuda.memory_allocated()
         steps[key]()
         return torch.cuda.max_memory_allocated() - before
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = resident_bytes("VmRSS")
     for _ in range(3):
         steps["clear"]()
         steps[key]()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+    return resident_bytes("VmHWM") - before
+
+
+def resident_bytes(field: str) -> int:
+    """Resident memory of this process, now (VmRSS) or at its peak (VmHWM); Linux only."""
+    status = pathlib.Path("/proc/self/status").read_text()
+    return 1024 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith(field))
 
 
 def exponent(lengths: list[int], values: list[float]) -> float:
