@@ -169,7 +169,7 @@ def quickstart(
     out: Path = Path("runs/quickstart"),
     seed: int = 0,
     device: str = "cpu",
-    max_steps: PositiveInt = 600,
+    max_steps: PositiveInt = 550,
     smoke: bool = False,
 ) -> None:
     """Train one stochastic recurrent net on Japanese Vowels three ways, and compare bounds on the test utterances.
