@@ -16,6 +16,10 @@ EMISSIONS = {
 }
 
 
+# Tensors of a few numbers gain nothing from a second thread, and on a busy machine waiting for it costs a lot.
+torch.set_num_threads(1)
+
+
 def random_net(emission="gaussian", *, dtype=torch.float64, spread=0.4, seed=1, **settings):
     """A small net of which no weight is small: gates move, clamps bite here and there."""
     sizes = {"embed_dim": 5, "hidden_dim": 4, "latent_dim": 3, "mlp_dim": 6}
