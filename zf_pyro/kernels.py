@@ -9,6 +9,7 @@ of the weight, against a last row of ones.
 The plain twins of these steps are the modules of :mod:`zf_pyro.networks` under ordinary autograd.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import cast
 
@@ -195,7 +196,7 @@ class LinearModulation:
         return self.product.gradient()
 
 
-class Cell:
+class Cell(ABC):
     """An LSTM over the steps of a loop; the subclasses say what z_t does to the gates.
 
     Args:
@@ -221,13 +222,13 @@ class Cell:
         self.linear = h.new_empty(self.width, self.rows)
         self.scratch = h.new_empty(hidden, self.rows)
 
+    @abstractmethod
     def modulated(self, t: int, inputs: Tensor, modulation: Tensor) -> None:
         """The gates before their nonlinearities, from W_h h_{t-1} in ``linear``; into ``gates[t]``."""
-        raise NotImplementedError
 
+    @abstractmethod
     def unmodulated(self, t: int, modulation: Tensor, gradient: Tensor, out: Tensor, linear: Tensor) -> None:
         """From the gradient of those gates to those of the modulation, in ``out``, and W_h h_{t-1}, in ``linear``."""
-        raise NotImplementedError
 
     def forward(self, t: int, inputs: Tensor, modulation: Tensor) -> None:
         """h_t and c_t (indices t + 1 from 0) from ``inputs`` (4 hidden, rows) and ``modulation``."""

@@ -10,6 +10,7 @@ The rule: a path is the sequential program, evaluated in a better order. Whateve
 goes by the value that ``pyro.sample`` returned, and recognises its own values by identity alone.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -22,7 +23,7 @@ from .stamp import Stamp, StepFunctions
 from .steps import LatentStep
 
 
-class LatentPath:
+class LatentPath(ABC):
     """One run over T steps: the values of its sites, the states they imply, and the densities of all.
 
     Attributes:
@@ -63,17 +64,17 @@ class LatentPath:
         if shape != self.batch_shape:
             self.batch_shape = torch.broadcast_shapes(self.batch_shape, shape)
 
+    @abstractmethod
     def local(self, t: int) -> TorchDistribution:
         """The distribution of z_t by itself."""
-        raise NotImplementedError
 
     def draw(self, t: int, batch_shape: torch.Size) -> Tensor:
         """A value for z_t that nobody supplied; (*batch_shape, latent)."""
         return self.local(t).expand(batch_shape).rsample()
 
+    @abstractmethod
     def inputs(self, start: int, stop: int) -> Tensor:
         """u_{start+1}..u_{stop}; (stop - start, ..., *frame)."""
-        raise NotImplementedError
 
     def state(self, t: int) -> State:
         """h_t, from the values recorded so far."""
@@ -123,8 +124,8 @@ class LatentPath:
                 self._group = self._all_steps()
         return self._group
 
-    def _all_steps(self) -> TorchDistribution:
-        raise NotImplementedError
+    @abstractmethod
+    def _all_steps(self) -> TorchDistribution: ...
 
     def log_prob(self) -> Tensor:
         """Log-densities of all z_t of a finished run, in nats; (time, ...)."""

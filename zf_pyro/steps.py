@@ -1,5 +1,6 @@
 """The distribution objects that a path hands to ``pyro.sample``: a step of a path, nothing computed yet."""
 
+from abc import abstractmethod
 from typing import Any, ClassVar, Protocol, TypeVar
 
 import torch
@@ -47,11 +48,11 @@ class LazyStep(TorchDistribution):
         """The step's distribution itself, with its parameters; batch shape as this one's."""
         return self._own().expand(self.batch_shape)
 
-    def _own(self) -> TorchDistribution:
-        raise NotImplementedError
+    @abstractmethod
+    def _own(self) -> TorchDistribution: ...
 
-    def _log_prob(self, value: Tensor) -> Tensor:
-        raise NotImplementedError
+    @abstractmethod
+    def _log_prob(self, value: Tensor) -> Tensor: ...
 
     def expand(self: Self, batch_shape: Shape, _instance: Any = None) -> Self:
         """The same step with a larger batch shape; draws are then independent over the new dimensions."""
