@@ -1,7 +1,7 @@
 """The distribution objects that a path hands to ``pyro.sample``: a step of a path, nothing computed yet."""
 
 from abc import abstractmethod
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from pyro.distributions import TorchDistribution, constraints
@@ -11,21 +11,6 @@ from torch.distributions import Independent, kl_divergence, register_kl
 Self = TypeVar("Self", bound="LazyStep")
 Shape = torch.Size | list[int] | tuple[int, ...]
 _NO_SHAPE = torch.Size()
-
-
-class Path(Protocol):
-    """What a step asks of its path."""
-
-    given: Any
-    emission: Any
-    finished: bool
-
-    def step(self, t: int) -> TorchDistribution: ...
-    def step_log_prob(self, t: int, value: Tensor) -> Tensor: ...
-    def step_kl(self, prior: Any, t: int) -> Tensor: ...
-    def draw(self, t: int, batch_shape: torch.Size) -> Tensor: ...
-    def frame_step(self, t: int) -> TorchDistribution: ...
-    def frame_step_log_prob(self, t: int, value: Tensor) -> Tensor: ...
 
 
 class LazyStep(TorchDistribution):
