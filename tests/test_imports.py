@@ -11,7 +11,19 @@ import zf_pyro
 
 ROOT = Path(zf_pyro.__file__).parent
 LAYERS = (
-    *("schedules", "pieces", "arena", "emissions", "networks", "kernels", "steps", "given", "recurrence", "stamp"),
+    *(
+        "schedules",
+        "pieces",
+        "arena",
+        "emissions",
+        "networks",
+        "products",
+        "kernels",
+        "steps",
+        "given",
+        "recurrence",
+        "stamp",
+    ),
     *("paths", "posterior_path", "prior_path", "terms", "traces", "model"),
     *("objectives", "inference", "evaluation", "diagnostics", "data", "training"),
 )

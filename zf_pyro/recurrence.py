@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from .arena import Arena, Tape
-from .kernels import Bounded, BoundedModulation, Cell, LinearModulation, NormedCell, PlainCell, Product, with_ones
+from .kernels import Bounded, BoundedModulation, Cell, LinearModulation, NormedCell, PlainCell, with_ones
 from .networks import MLP, ConcatenateCell, ConditionalLayerNormCell, State, loc_scale
+from .products import Product
 
 
 class PosteriorScan(NamedTuple):
