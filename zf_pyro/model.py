@@ -228,7 +228,7 @@ class ZForcing(nn.Module):
     def _plain_loop(self) -> bool:
         cls = type(self)
         own = cls.posterior is ZForcing.posterior and cls.transition is ZForcing.transition
-        return self.recurrence == "reference" or not own
+        return self.recurrence == "reference" or not own or torch.jit.is_tracing()  # which cannot see into the fast loop
 
     # The Pyro programs ----------------------------------------------------------------------------------------------
 

@@ -1,0 +1,82 @@
+"""How each algorithm is built on a net, with settings that are ready to run."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pyro.infer.autoguide
+import pyro.optim
+from pyro.infer import SVGD, SVI, Importance, Predictive, RBFSteinKernel, ReweightedWakeSleep, Trace_ELBO
+
+from ..model import ZForcing
+from .matching import checked
+from .padding import with_padding_prior
+from .wake_sleep import WakeSleepPrograms
+
+Program = Callable[..., Any]
+LEARNING_RATE = 1e-3
+VECTORISED = {"num_particles": 8, "vectorize_particles": True, "max_plate_nesting": 1}
+"""Particles along a dimension of their own, so that all of them are one batch."""
+
+
+def svi(objective: Callable[..., Any], **defaults: Any) -> Callable[..., SVI]:
+    """A builder of SVI under an objective; a guide of the user's is held against the model."""
+
+    def build(
+        net: ZForcing, optim: Any = None, guide: Program | None = None, model: Program | None = None, **settings: Any
+    ) -> SVI:
+        settings = {**defaults, **settings}
+        require_count("num_particles", settings.get("num_particles", 1))
+        model = net.model if model is None else model
+        guide = net.guide if guide is None else checked(model, guide)
+        return SVI(model, guide, _optim(optim), objective(**settings))
+
+    return build
+
+
+def autoguide(name: str, **defaults: Any) -> Callable[..., SVI]:
+    """A builder of SVI with an autoguide over the latents of the sequences that it first sees."""
+
+    def build(net: ZForcing, optim: Any = None, loss: Any = None, **settings: Any) -> SVI:
+        model = with_padding_prior(net.model)
+        guide = getattr(pyro.infer.autoguide, name)(model, **{**defaults, **settings})
+        return SVI(model, guide, _optim(optim), Trace_ELBO() if loss is None else loss)
+
+    return build
+
+
+def dreaming(net: ZForcing, optim: Any = None, **settings: Any) -> SVI:
+    """Wake-sleep whose guide learns from the model's own draws too."""
+    loss = ReweightedWakeSleep(**{**VECTORISED, "insomnia": 0.5, "num_sleep_particles": 1, **settings})
+    programs = WakeSleepPrograms(net)
+    return SVI(programs.model, programs.guide, _optim(optim), loss)
+
+
+def svgd(net: ZForcing, optim: Any = None, num_particles: int = 16, **settings: Any) -> SVGD:
+    """Stein's particles over the latents of the sequences that it first sees."""
+    require_count("num_particles", num_particles, least=2)
+    return SVGD(with_padding_prior(net.model), RBFSteinKernel(), _optim(optim), num_particles, 1, **settings)
+
+
+def importance(
+    net: ZForcing, guide: Program | None = None, model: Program | None = None, num_samples: int = 50
+) -> Importance:
+    """Pyro's importance sampling with the guide as proposal."""
+    require_count("num_samples", num_samples)
+    model = net.model if model is None else model
+    return Importance(model, net.guide if guide is None else checked(model, guide), num_samples)
+
+
+def predictive(net: ZForcing, num_samples: int = 50, **settings: Any) -> Predictive:
+    """Draws of the guide, and of the model given them."""
+    require_count("num_samples", num_samples)
+    return Predictive(net.model, guide=net.guide, num_samples=num_samples, **{"parallel": True, **settings})
+
+
+def require_count(name: str, count: Any, least: int = 1) -> None:
+    """Refuse what is no integer of at least ``least``."""
+    if not isinstance(count, int) or isinstance(count, bool) or count < least:
+        raise ValueError(f"{name} must be an integer of at least {least}, got {count!r}")
+
+
+def _optim(optim: Any) -> Any:
+    return pyro.optim.Adam({"lr": LEARNING_RATE}) if optim is None else optim

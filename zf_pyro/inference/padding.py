@@ -1,0 +1,79 @@
+"""Padding latents with a density of their own, for inference that knows nothing of lengths."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pyro
+import torch
+from pyro.distributions import Normal
+from pyro.poutine.messenger import Messenger
+from torch import Tensor
+
+from ..steps import LatentStep
+
+Program = Callable[..., Any]
+
+
+def with_padding_prior(model: Program) -> Program:
+    """``model`` in which the latents beyond a sequence's length are standard normal, and nothing else differs.
+
+    The guide of :class:`~zf_pyro.ZForcing` masks its padding as the model does. Whatever infers latents without
+    knowing of lengths does not: autoguides subtract log q of the padding too, so that their bound grows without end,
+    and to MCMC, SVGD and Laplace's approximation the padding has no proper density. With this prior the padding is
+    independent of everything, its best approximation is the prior itself, and the bound is a bound again:
+    E_q[log p(x, z) - log q(z)] <= log p(x) of the real frames.
+
+    Args:
+        model: ``net.model``, or a program around it.
+
+    Returns:
+        A program of the same arguments, with one more site, the factor ``padding`` (batch,), where there are lengths
+        shorter than T.
+    """
+
+    def padded(*args: Any, **kwargs: Any) -> Any:
+        with _Padding() as padding:
+            result = model(*args, **kwargs)
+        if padding.log_prob is not None:
+            with pyro.plate("padded_sequences", padding.log_prob.shape[-1], dim=-1):
+                pyro.factor("padding", padding.log_prob)
+        return result
+
+    return padded
+
+
+class _Padding(Messenger):
+    """Adds up the standard normal log-densities of padding latents; ``log_prob`` is (..., batch) in nats."""
+
+    log_prob: Tensor | None = None
+
+    def __enter__(self) -> "_Padding":
+        self.log_prob = None
+        return super().__enter__()
+
+    def _pyro_post_sample(self, msg: Any) -> None:
+        step, mask = msg["fn"], msg["mask"]
+        if not isinstance(step, LatentStep) or step.path.masks is None or not isinstance(mask, Tensor):
+            return
+        z = msg["value"]
+        added = torch.where(step.path.masks[step.t], 0.0, Normal(torch.zeros_like(z), 1.0).log_prob(z).sum(-1))
+        self.log_prob = added if self.log_prob is None else self.log_prob + added
+
+
+def stack_latents(draws: dict[str, Tensor]) -> Tensor:
+    """z_0, z_1, ... of named draws as one tensor.
+
+    Args:
+        draws: the sites ``z_{t}``, each (..., batch, latent), others ignored: what ``MCMC.get_samples()``,
+            ``Predictive`` or an autoguide returns.
+
+    Returns:
+        (..., batch, time, latent).
+
+    Raises:
+        ValueError: a step is missing.
+    """
+    steps = sorted(int(name[2:]) for name in draws if name.startswith("z_") and name[2:].isdigit())
+    if steps != list(range(len(steps))) or not steps:
+        raise ValueError(f"draws must hold the sites z_0 to z_{{T-1}} without a gap, got steps {steps}")
+    return torch.stack(torch.broadcast_tensors(*(draws[f"z_{t}"] for t in steps)), dim=-2)

@@ -1,0 +1,145 @@
+"""The net as programs with ``init`` and ``step``, which Pyro's SMCFilter needs."""
+
+from typing import Any
+
+import pyro
+import pyro.poutine as poutine
+import torch
+from pyro.infer import SMCFilter
+from torch import Tensor
+
+from ..given import Given, lay_out
+from ..model import ZForcing
+from ..networks import State
+
+PROPOSALS = ("posterior", "prior")
+
+
+class StepwiseModel:
+    """The model, one step a call: z_t ~ p(z_t | h_{t-1}), h_t = f(u_t, z_t, h_{t-1}), x_t ~ p(x_t | h_t).
+
+    The filter's state holds ``hidden``, ``cell`` and ``z``, h_t and z_t of the latest step, each
+    (particles, batch, features).
+
+    Args:
+        net: the net.
+    """
+
+    def __init__(self, net: ZForcing) -> None:
+        self.net = net
+        self.given: Given | None = None
+
+    def init(self, state: Any, *args: Any) -> None:
+        """Take x, lengths, context and initial_state, as :meth:`zf_pyro.ZForcing.model` does."""
+        self.given = _given(self.net, args)
+
+    def step(self, state: Any, t: int) -> None:
+        """Step ``t``, from 0."""
+        given = _require_init(self.given)
+        before = _before(state, given)
+        with pyro.plate("sequences", given.batch_size, dim=-1), _masked(given, t):
+            z_t = pyro.sample(f"z_{t}", self.net.prior(before))
+            after = self.net.transition(before, _step(given.u, t), z_t)
+            pyro.sample(f"x_{t}", self.net.emission(after), obs=_step(given.x, t))
+        state["hidden"], state["cell"], state["z"] = after.hidden, after.cell, z_t
+
+
+class StepwiseGuide:
+    """The proposal, one step a call.
+
+    Args:
+        net: the net.
+        proposal: ``"posterior"``, q(z_t | h_{t-1}, b_t), or ``"prior"``, which makes a bootstrap filter.
+
+    Raises:
+        ValueError: another proposal.
+    """
+
+    def __init__(self, net: ZForcing, proposal: str = "posterior") -> None:
+        if proposal not in PROPOSALS:
+            raise ValueError(f"proposal must be one of {PROPOSALS}, got {proposal!r}")
+        self.net, self.proposal = net, proposal
+        self.given: Given | None = None
+        self.b: tuple[Tensor, ...] = ()
+
+    def init(self, state: Any, *args: Any) -> None:
+        """Take the arguments of :meth:`StepwiseModel.init`."""
+        self.given = _given(self.net, args)
+        lengths = args[1] if len(args) > 1 else None
+        if self.proposal == "posterior":
+            self.b = self.net.backward_rnn(self.net.embedding(self.given.x), lengths).unbind(0)
+
+    def step(self, state: Any, t: int) -> None:
+        """Step ``t``, from 0."""
+        given = _require_init(self.given)
+        before = _before(state, given)
+        proposed = self.net.posterior(before, self.b[t]) if self.b else self.net.prior(before)
+        with pyro.plate("sequences", given.batch_size, dim=-1), _masked(given, t):
+            pyro.sample(f"z_{t}", proposed)
+
+
+@torch.no_grad()
+def smc_filter(
+    net: ZForcing,
+    x: Tensor,
+    lengths: Tensor | None = None,
+    context: Tensor | None = None,
+    initial_state: State | None = None,
+    *,
+    num_particles: int = 64,
+    proposal: str = "posterior",
+    ess_threshold: float = 0.5,
+) -> SMCFilter:
+    """Run Pyro's :class:`~pyro.infer.SMCFilter` over whole sequences.
+
+    It has one weight a particle for the whole batch, which degenerates as the batch grows, and keeps no evidence:
+    :class:`zf_pyro.inference.ParticleFilter` has one a sequence.
+
+    Args:
+        net: the net.
+        x: (batch, time, frame) floats or (batch, time) integers.
+        lengths: real frames of each sequence, (batch,); all of them if None.
+        context: the frame before the first; see :meth:`zf_pyro.ZForcing.inputs`.
+        initial_state: h_0; zeros if None.
+        num_particles: particles of the batch.
+        proposal: ``"posterior"`` or ``"prior"``.
+        ess_threshold: share of ``num_particles`` that the effective sample size must fall below for resampling.
+
+    Returns:
+        The filter after the last step: ``get_empirical()`` has the weighted h_T (``hidden``, ``cell``) and z_T (``z``).
+
+    Raises:
+        ValueError: no particles, another proposal, or input that the net refuses.
+    """
+    if not isinstance(num_particles, int) or isinstance(num_particles, bool) or num_particles < 1:
+        raise ValueError(f"num_particles must be a positive integer, got {num_particles!r}")
+    smc = SMCFilter(StepwiseModel(net), StepwiseGuide(net, proposal), num_particles, max_plate_nesting=1, ess_threshold=ess_threshold)
+    smc.init(x, lengths, context, initial_state)
+    for t in range(x.shape[1]):
+        smc.step(t)
+    return smc
+
+
+def _given(net: ZForcing, args: tuple[Any, ...]) -> Given:
+    x, lengths, context, initial_state = (*args, None, None, None)[:4]
+    return lay_out(net, x, lengths, context, initial_state)
+
+
+def _require_init(given: Given | None) -> Given:
+    if given is None:
+        raise RuntimeError("init(x, lengths) comes before the first step")
+    return given
+
+
+def _before(state: Any, given: Given) -> State:
+    return State(state["hidden"], state["cell"]) if state else given.initial_state
+
+
+def _step(sequence: Tensor | None, t: int) -> Tensor:
+    if sequence is None:
+        raise ValueError("x must be given: a filter scores frames, it does not generate them")
+    return sequence[t]
+
+
+def _masked(given: Given, t: int) -> Any:
+    return poutine.mask(mask=True if given.mask is None else given.mask[t])  # type: ignore[arg-type]
