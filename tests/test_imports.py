@@ -14,6 +14,7 @@ LAYERS = (
     *(
         "schedules",
         "pieces",
+        "plates",
         "arena",
         "emissions",
         "networks",

@@ -29,6 +29,7 @@ from .given import lay_out, real_frames, zero_padding
 from .networks import CELLS, MLP, BackwardRNN, Drive, State, drive, loc_scale
 from .paths import LatentPath
 from .pieces import in_pieces
+from .plates import sequences
 from .posterior_path import PosteriorPath
 from .prior_path import PriorPath
 from .recurrence import (
@@ -218,7 +219,7 @@ class ZForcing(nn.Module):
 
     def scan_backward(self, x: Tensor, mask: Tensor | None, lengths: Tensor | None) -> Tensor:
         """b_1..b_T; x (time, batch, *frame) with zeros as padding, mask (time, batch) and lengths (batch,) or None."""
-        if self.recurrence == "reference" or type(self.backward_rnn) is not BackwardRNN or x.device.type != "cpu":
+        if self._reference() or type(self.backward_rnn) is not BackwardRNN or x.device.type != "cpu":
             return self.backward_rnn(self.embedding(x), lengths)
         return backward_scan(self.backward_rnn, self.backward_rnn.drive(self.embedding, x), mask, self._backward_arena)
 
@@ -228,7 +229,10 @@ class ZForcing(nn.Module):
     def _plain_loop(self) -> bool:
         cls = type(self)
         own = cls.posterior is ZForcing.posterior and cls.transition is ZForcing.transition
-        return self.recurrence == "reference" or not own or torch.jit.is_tracing()  # which cannot see into the fast loop
+        return self._reference() or not own
+
+    def _reference(self) -> bool:
+        return self.recurrence == "reference" or torch.jit.is_tracing()  # torch.jit cannot see into the fast loops
 
     # The Pyro programs ----------------------------------------------------------------------------------------------
 
@@ -263,7 +267,7 @@ class ZForcing(nn.Module):
         self._register()
         given = lay_out(self, x, lengths, context, initial_state, num_steps, batch_shape)
         path = PriorPath(self, given)
-        with pyro.plate("sequences", given.batch_size, dim=-1):
+        with sequences(given.batch_size):
             for t in range(given.num_steps):
                 with _real(path, t):
                     path.record(pyro.sample(f"z_{t}", path.latent(t)))
@@ -285,7 +289,7 @@ class ZForcing(nn.Module):
         self._register()
         given = lay_out(self, x, lengths, context, initial_state)
         path = PosteriorPath(self, given, self.scan_backward(cast(Tensor, given.x), given.mask, lengths))
-        with pyro.plate("sequences", given.batch_size, dim=-1):
+        with sequences(given.batch_size):
             for t in range(given.num_steps):
                 with _real(path, t):
                     path.record(pyro.sample(f"z_{t}", path.latent(t)))

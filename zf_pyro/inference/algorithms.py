@@ -171,9 +171,7 @@ ALGORITHMS = Algorithms(
             max_plate_nesting=1,
         ),
         "ZForcingELBO": _objective("the paper's objective; with default weights the ELBO", ZForcingELBO),
-        "RenyiELBO": _objective(
-            "the importance-weighted bound, alpha = 0", infer.RenyiELBO, alpha=0, **VECTORISED
-        ),
+        "RenyiELBO": _objective("the importance-weighted bound, alpha = 0", infer.RenyiELBO, alpha=0, **VECTORISED),
         "RenyiELBO-0.5": _objective("Renyi's bound of order 0.5", infer.RenyiELBO, alpha=0.5, **VECTORISED),
         "RenyiELBO-2": _objective("Renyi's bound of order 2, below the ELBO", infer.RenyiELBO, alpha=2, **VECTORISED),
         "TraceTailAdaptive_ELBO": _objective(
@@ -189,6 +187,7 @@ ALGORITHMS = Algorithms(
             infer.ReweightedWakeSleep,
             returns="the losses of model and guide in nats; the first is minus a bound",
             limits=ONE_WEIGHT,
+            least_particles=2,
             **VECTORISED,
         ),
         "ReweightedWakeSleep-sleep": _objective(
@@ -248,12 +247,8 @@ ALGORITHMS = Algorithms(
             needs_guide=True,
             scoring="step by step",
         ),
-        "NUTS": _draws(
-            "the no-U-turn sampler", _mcmc("nuts"), "__call__", "Pyro's MCMC after its run", limits=_WHOLE
-        ),
-        "HMC": _draws(
-            "Hamiltonian Monte Carlo", _mcmc("hmc"), "__call__", "Pyro's MCMC after its run", limits=_WHOLE
-        ),
+        "NUTS": _draws("the no-U-turn sampler", _mcmc("nuts"), "__call__", "Pyro's MCMC after its run", limits=_WHOLE),
+        "HMC": _draws("Hamiltonian Monte Carlo", _mcmc("hmc"), "__call__", "Pyro's MCMC after its run", limits=_WHOLE),
         "SMCFilter": _draws(
             "Pyro's particle filter",
             _smc,

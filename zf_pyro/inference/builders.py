@@ -4,8 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pyro.infer.autoguide
-import pyro.optim
 from pyro.infer import SVGD, SVI, Importance, Predictive, RBFSteinKernel, ReweightedWakeSleep, Trace_ELBO
+from pyro.optim import ClippedAdam
 
 from ..model import ZForcing
 from .matching import checked
@@ -14,18 +14,18 @@ from .wake_sleep import WakeSleepPrograms
 
 Program = Callable[..., Any]
 LEARNING_RATE = 1e-3
-VECTORISED = {"num_particles": 8, "vectorize_particles": True, "max_plate_nesting": 1}
+VECTORISED: dict[str, Any] = {"num_particles": 8, "vectorize_particles": True, "max_plate_nesting": 1}
 """Particles along a dimension of their own, so that all of them are one batch."""
 
 
-def svi(objective: Callable[..., Any], **defaults: Any) -> Callable[..., SVI]:
+def svi(objective: Callable[..., Any], least_particles: int = 1, **defaults: Any) -> Callable[..., SVI]:
     """A builder of SVI under an objective; a guide of the user's is held against the model."""
 
     def build(
         net: ZForcing, optim: Any = None, guide: Program | None = None, model: Program | None = None, **settings: Any
     ) -> SVI:
         settings = {**defaults, **settings}
-        require_count("num_particles", settings.get("num_particles", 1))
+        require_count("num_particles", settings.get("num_particles", least_particles), least_particles)
         model = net.model if model is None else model
         guide = net.guide if guide is None else checked(model, guide)
         return SVI(model, guide, _optim(optim), objective(**settings))
@@ -46,7 +46,9 @@ def autoguide(name: str, **defaults: Any) -> Callable[..., SVI]:
 
 def dreaming(net: ZForcing, optim: Any = None, **settings: Any) -> SVI:
     """Wake-sleep whose guide learns from the model's own draws too."""
-    loss = ReweightedWakeSleep(**{**VECTORISED, "insomnia": 0.5, "num_sleep_particles": 1, **settings})
+    settings = {**VECTORISED, "insomnia": 0.5, "num_sleep_particles": 1, **settings}
+    require_count("num_particles", settings["num_particles"], least=2)
+    loss = ReweightedWakeSleep(**settings)
     programs = WakeSleepPrograms(net)
     return SVI(programs.model, programs.guide, _optim(optim), loss)
 
@@ -79,4 +81,4 @@ def require_count(name: str, count: Any, least: int = 1) -> None:
 
 
 def _optim(optim: Any) -> Any:
-    return pyro.optim.Adam({"lr": LEARNING_RATE}) if optim is None else optim
+    return ClippedAdam({"lr": LEARNING_RATE}) if optim is None else optim

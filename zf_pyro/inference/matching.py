@@ -5,6 +5,7 @@ from typing import Any
 
 import pyro.poutine as poutine
 import torch
+from pyro.poutine.util import site_is_subsample
 
 Program = Callable[..., Any]
 
@@ -30,7 +31,9 @@ def check_guide(model: Program, guide: Program, *args: Any, **kwargs: Any) -> No
     missing = [
         name
         for name in model_trace.stochastic_nodes
-        if name not in guide_trace.nodes and "enumerate" not in model_trace.nodes[name]["infer"]
+        if name not in guide_trace.nodes
+        and not site_is_subsample(model_trace.nodes[name])
+        and "enumerate" not in (model_trace.nodes[name]["infer"] or {})
     ]
     if missing:
         shown = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")

@@ -98,7 +98,8 @@ def _start(net: ZForcing, arguments: tuple[Any, ...]) -> dict[str, Tensor]:
     """A draw of the guide, by site."""
     with torch.no_grad(), poutine.block():
         trace = poutine.trace(net.guide).get_trace(*arguments)
-    return {name: trace.nodes[name]["value"].clone() for name in trace.stochastic_nodes if name.startswith("z_")}
+    sites: dict[str, Any] = {name: trace.nodes[name] for name in trace.stochastic_nodes}
+    return {name: site["value"].clone() for name, site in sites.items() if name.startswith("z_")}
 
 
 @contextmanager

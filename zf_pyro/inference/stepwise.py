@@ -1,6 +1,6 @@
 """The net as programs with ``init`` and ``step``, which Pyro's SMCFilter needs."""
 
-from typing import Any
+from typing import Any, cast
 
 import pyro
 import pyro.poutine as poutine
@@ -67,7 +67,7 @@ class StepwiseGuide:
         self.given = _given(self.net, args)
         lengths = args[1] if len(args) > 1 else None
         if self.proposal == "posterior":
-            self.b = self.net.backward_rnn(self.net.embedding(self.given.x), lengths).unbind(0)
+            self.b = self.net.scan_backward(cast(Tensor, self.given.x), self.given.mask, lengths).unbind(0)
 
     def step(self, state: Any, t: int) -> None:
         """Step ``t``, from 0."""
@@ -113,7 +113,13 @@ def smc_filter(
     """
     if not isinstance(num_particles, int) or isinstance(num_particles, bool) or num_particles < 1:
         raise ValueError(f"num_particles must be a positive integer, got {num_particles!r}")
-    smc = SMCFilter(StepwiseModel(net), StepwiseGuide(net, proposal), num_particles, max_plate_nesting=1, ess_threshold=ess_threshold)
+    smc = SMCFilter(
+        StepwiseModel(net),
+        StepwiseGuide(net, proposal),
+        num_particles,
+        max_plate_nesting=1,
+        ess_threshold=ess_threshold,
+    )
     smc.init(x, lengths, context, initial_state)
     for t in range(x.shape[1]):
         smc.step(t)

@@ -19,7 +19,8 @@ def log_weights(model: Program, guide: Program, *args: Any, num_particles: int =
     Args:
         model: ``net.model`` or a program around it.
         guide: ``net.guide``, an autoguide or a program of the user's, every site of which lies in a plate
-            at dim -1, as ``sequences`` is: one with a joint latent, such as AutoDiagonalNormal, has no weight of a single sequence.
+            at dim -1, as ``sequences`` is: one with a joint latent, such as AutoDiagonalNormal, has no weight of a
+            single sequence.
         args: of model and guide.
         num_particles: K.
 
