@@ -1,6 +1,7 @@
 """Training objectives of this package's own: each a Pyro ELBO, and a module."""
 
+from .importance import ImportanceWeightedELBO
 from .objective import Objective, ObjectiveModule
 from .zforcing import ZForcingELBO
 
-__all__ = ["Objective", "ObjectiveModule", "ZForcingELBO"]
+__all__ = ["ImportanceWeightedELBO", "Objective", "ObjectiveModule", "ZForcingELBO"]

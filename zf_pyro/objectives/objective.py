@@ -145,3 +145,13 @@ def owner_of(program: Program) -> nn.Module | None:
         program = program.func
     owner = getattr(program, "__self__", program)
     return owner if isinstance(owner, nn.Module) else None
+
+
+def refuse_free_nats(objective: str, free_nats: float) -> None:
+    """Say why an objective of importance weights has no free nats."""
+    if free_nats != 0.0:
+        raise ValueError(
+            f"free_nats must be 0 for {objective}, got {free_nats!r}: free nats hold up the KL of each step, and a "
+            "bound of importance weights has no KL, only log-ratios of single draws, which may be of either sign; "
+            "anneal kl_weight instead, or use ZForcingELBO"
+        )
