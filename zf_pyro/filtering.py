@@ -121,6 +121,25 @@ class PreparedSteps(Steps):
         return self.net.cell.advance(state, self.drives[t], self.net.cell.modulation(z_t))
 
 
+class Known(NamedTuple):
+    """What the steps of some sequences are given."""
+
+    u: Tensor
+    """Inputs; (time, batch, *frame)."""
+    b: Tensor | None
+    """Backward states, (time, batch, hidden); None where the prior proposes."""
+    x: Tensor
+    """Frames; (time, batch, *frame)."""
+
+
+def known_sequences(net: ZForcing, given: Given, lengths: Tensor | None, settings: FilterSettings) -> Known:
+    """What the steps of all sequences are given."""
+    if given.x is None or given.u is None:
+        raise ValueError("x must be given: a filter weighs particles by what was observed")
+    guided = settings.proposal == "posterior"
+    return Known(given.u, net.backward_states(given.x.transpose(0, 1), lengths) if guided else None, given.x)
+
+
 def steps_of(net: ZForcing, u: Tensor, b: Tensor | None, x: Tensor) -> Steps:
     """The faster form of the step functions that ``net`` allows."""
     names = ("prior", "posterior", "transition")
@@ -189,14 +208,13 @@ def run_filter(
     return Filtered(increments, choices, sizes, log_weights, z, ancestors)
 
 
-def filter_sequences(net: ZForcing, given: Given, b: Tensor | None, settings: FilterSettings) -> Filtered:
+def filter_sequences(net: ZForcing, given: Given, lengths: Tensor | None, settings: FilterSettings) -> Filtered:
     """Filter all sequences of ``given`` without gradients, a few at a time; those of like length together."""
-    if given.x is None or given.u is None:
-        raise ValueError("a filter needs x")
+    u, b, x = known_sequences(net, given, lengths, settings)
     count, num_steps, batch = settings.num_particles, given.num_steps, given.batch_size
     start, latent = start_states(given, count), net.latent_dim
-    lengths = [num_steps] * batch if given.mask is None else given.mask.sum(0).tolist()
-    order = sorted(range(batch), key=lambda i: lengths[i])
+    ends = [num_steps] * batch if lengths is None else lengths.tolist()
+    order = sorted(range(batch), key=ends.__getitem__)
     numbers = start.hidden.new_zeros(2, num_steps, batch)
     log_weights = start.hidden.new_empty(batch, count)
     z = start.hidden.new_zeros(num_steps, batch, count, latent)
@@ -204,8 +222,8 @@ def filter_sequences(net: ZForcing, given: Given, b: Tensor | None, settings: Fi
     ess = numbers[1]
     with torch.no_grad():
         for rows in torch.tensor(order, device=z.device).split(sequences_at_once(net, settings, z.device, batch)):
-            time = slice(0, lengths[int(rows[-1])])
-            steps = steps_of(net, given.u[time, rows], None if b is None else b[time, rows], given.x[time, rows])
+            time = slice(0, ends[int(rows[-1])])
+            steps = steps_of(net, u[time, rows], None if b is None else b[time, rows], x[time, rows])
             mask = None if given.mask is None else given.mask[time, rows]
             randomness = random_numbers(z, time.stop, (len(rows), count, latent))
             part = run_filter(steps, State(*(f[rows] for f in start)), mask, randomness, settings)

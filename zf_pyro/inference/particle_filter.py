@@ -115,10 +115,7 @@ class ParticleFilter:
         number = net.emission_layer.weight.element_size()
         history = given.num_steps * given.batch_size * (net.latent_dim * number + 8)
         require_room(count, history + 24 * net.hidden_dim * number, x.device)
-        b = None
-        if self.settings.proposal == "posterior" and given.x is not None:
-            b = net.backward_states(given.x.transpose(0, 1), lengths)
-        found = filter_sequences(net, given, b, self.settings)
+        found = filter_sequences(net, given, lengths, self.settings)
         return FilterResult(
             log_evidence=found.log_increments.sum(0),
             log_increments=found.log_increments,
