@@ -68,6 +68,11 @@ BAD = [
         ValueError,
         "num_particles must be an integer",
     ),
+    *(
+        (f"zero particles for {name}", called(name, num_particles=0), ValueError, "num_particles must be")
+        for name in ("ImportanceWeightedELBO", "FIVO", "ParticleFilter")
+    ),
+    ("no chains to anneal", called("AnnealedImportanceSampling", num_chains=0), ValueError, "num_chains must be"),
     ("one particle for SVGD", called("SVGD", num_particles=1), ValueError, "integer of at least 2, got 1"),
     ("half a particle", called("RenyiELBO", num_particles=0.5), ValueError, "num_particles must be an integer"),
     (

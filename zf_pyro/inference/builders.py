@@ -10,6 +10,7 @@ from pyro.optim import ClippedAdam
 from ..model import ZForcing
 from .matching import checked
 from .padding import with_padding_prior
+from .particle_filter import ParticleFilter
 from .wake_sleep import WakeSleepPrograms
 
 Program = Callable[..., Any]
@@ -72,6 +73,11 @@ def predictive(net: ZForcing, num_samples: int = 50, **settings: Any) -> Predict
     """Draws of the guide, and of the model given them."""
     require_count("num_samples", num_samples)
     return Predictive(net.model, guide=net.guide, num_samples=num_samples, **{"parallel": True, **settings})
+
+
+def particle_filter(net: ZForcing, num_particles: int = 64, **settings: Any) -> ParticleFilter:
+    """A particle filter of a number of particles that is ready to run."""
+    return ParticleFilter(net, num_particles, **settings)
 
 
 def require_count(name: str, count: Any, least: int = 1) -> None:
