@@ -29,7 +29,7 @@ LAYERS = (
     ),
     *("paths", "posterior_path", "prior_path", "terms", "traces", "model"),
     *("memory", "resampling", "filtering"),
-    *("objectives", "inference", "evaluation", "diagnostics", "data", "training"),
+    *("objectives", "inference", "evaluation", "comparison", "diagnostics", "data", "training"),
 )
 """Parts of the package from low to high: each may import those before it alone."""
 MODULES = sorted(path for path in ROOT.rglob("*.py"))

@@ -1,0 +1,229 @@
+"""One net, every inference algorithm: go on training it under each, or infer latents with each.
+
+    python examples/swap_inference.py --inference all --out runs/swap_inference
+    python examples/swap_inference.py --inference RenyiELBO --data my_sequences.npz
+
+A net is first trained briefly under the paper's objective. From those weights, each algorithm that trains on new
+sequences at every call goes on for some steps and is judged on held-out sequences; every other one infers the latents
+of a few held-out sequences of one length, the net fixed. Japanese Vowels by default; ``all`` takes less than five
+minutes on one CPU core.
+"""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jsonargparse
+import matplotlib
+import numpy as np
+import pyro
+import torch
+from jsonargparse.typing import PositiveInt
+from pyro.infer import SVI
+from pyro.optim import ClippedAdam
+from torch import Tensor
+from tqdm import tqdm
+
+from zf_pyro import Linear, ZForcing, ZForcingELBO
+from zf_pyro.comparison import Outcome, infer_and_judge, train_and_judge
+from zf_pyro.data.vowels import load_vowels
+from zf_pyro.emissions import Categorical, Emission, Gaussian
+from zf_pyro.inference import ALGORITHMS
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+SIZES = {"embed_dim": 64, "hidden_dim": 64, "latent_dim": 16, "mlp_dim": 64}
+BATCH_SIZE = 32
+MARKERS = "<!-- inference table -->\n", "<!-- end of inference table -->"
+
+
+class Sequences(NamedTuple):
+    """Padded sequences."""
+
+    x: Tensor
+    """(n, time, frame) floats or (n, time) integers."""
+    lengths: Tensor
+    """Real frames of each; (n,)."""
+
+    def take(self, rows: Tensor) -> "Sequences":
+        """The sequences at ``rows``, padded no longer than the longest of them."""
+        lengths = self.lengths[rows]
+        return Sequences(self.x[rows, : int(lengths.max())], lengths)
+
+    def of_one_length(self, count: int) -> "Sequences":
+        """The first ``count`` of the length that most have."""
+        return self.take((self.lengths == self.lengths.mode().values).nonzero().squeeze(-1)[:count])
+
+    def batches(self, steps: int, size: int = BATCH_SIZE) -> list["Sequences"]:
+        """Random batches."""
+        return [self.take(torch.randperm(len(self.x))[:size]) for _ in range(steps)]
+
+
+@dataclass
+class Budget:
+    """How much of everything."""
+
+    warm_up: int = 150
+    steps: int = 40
+    fit_steps: int = 150
+    held_out: int = 64
+    few: int = 4
+    particles: int = 64
+    repeats: int = 4
+
+    def settings(self, name: str, few: Sequences) -> dict[str, Any]:
+        """What an algorithm takes beside the net for a run of seconds."""
+        smoke = self.steps < 3
+        if name in ("NUTS", "HMC"):
+            path = {"max_tree_depth": 2 if smoke else 5} if name == "NUTS" else {"num_steps": 2 if smoke else 15}
+            return path | {"num_samples": 5 if smoke else 80, "warmup_steps": 3 if smoke else 40}
+        if name == "AnnealedImportanceSampling":
+            return {"num_chains": 4, "num_temperatures": 3 if smoke else 20}
+        if ALGORITHMS[name].trains:
+            rate = 1e-3 if ALGORITHMS[name].amortised else 0.02
+            wide = {"hidden_dim": [few.x[..., 0].numel() * SIZES["latent_dim"]]} if name == "AutoIAFNormal" else {}
+            return {"optim": ClippedAdam({"lr": rate, "clip_norm": 10.0})} | wide
+        return {}
+
+
+def load(path: Path | None, seed: int) -> tuple[Sequences, Sequences]:
+    """Sequences to train on, and held-out ones: the vowels, or those of a file, of which every fifth is held out."""
+    if path is None:
+        vowels = load_vowels(seed)
+        return Sequences(*vowels.train[:2]), Sequences(*vowels.test[:2])
+    if path.suffix not in (".npz", ".pt"):
+        raise ValueError(
+            f"data must be an .npz or .pt file that holds x and, unless all are whole, lengths; got {path}"
+        )
+    held = np.load(path) if path.suffix == ".npz" else torch.load(path, weights_only=True)
+    x = torch.as_tensor(held["x"])
+    lengths = torch.as_tensor(held["lengths"]) if "lengths" in held else torch.full((len(x),), x.shape[1])
+    data = Sequences(x.float() if x.is_floating_point() else x.long(), lengths.long())
+    out = torch.arange(len(x)) % 5 == 4
+    return data.take((~out).nonzero().squeeze(-1)), data.take(out.nonzero().squeeze(-1))
+
+
+def new_net(family: Emission, seed: int, weights: dict[str, Tensor] | None = None) -> ZForcing:
+    """A net of given weights in an empty parameter store, the random numbers set back."""
+    pyro.clear_param_store()
+    pyro.set_rng_seed(seed)
+    net = ZForcing(family, **SIZES, transition="concatenate")
+    if weights is not None:
+        net.load_state_dict(weights)
+    return net
+
+
+def warm_up(net: ZForcing, train: Sequences, steps: int) -> dict[str, Tensor]:
+    """Train the weights that every algorithm starts from."""
+    elbo = ZForcingELBO(Linear(0.2, 1.0, steps), aux_weight=Linear(0.05, 0.0, steps))
+    svi = SVI(net.model, net.guide, ClippedAdam({"lr": 3e-3, "clip_norm": 10.0}), elbo)
+    for batch in tqdm(train.batches(steps), desc="warm-up"):
+        svi.step(*batch)
+    return net.state_dict()
+
+
+def run(name: str, net: ZForcing, train: Sequences, held_out: Sequences, few: Sequences, budget: Budget) -> Outcome:
+    """Train or infer with one algorithm, and judge it."""
+    judging: dict[str, Any] = {"num_particles": budget.particles, "repeats": budget.repeats}
+    settings = budget.settings(name, few)
+    if ALGORITHMS[name].trains and ALGORITHMS[name].amortised:
+        compiled = name.startswith("Jit")  # for the shape of the first batch
+        batches = [train.of_one_length(BATCH_SIZE)] * budget.steps if compiled else train.batches(budget.steps)
+        return train_and_judge(name, net, batches, held_out, **judging, **settings)
+    return infer_and_judge(name, net, few, steps=budget.fit_steps, **judging, **settings)
+
+
+def table(outcomes: dict[str, Outcome | str]) -> str:
+    """The outcomes as markdown: those that train first, then those that infer; a failure as its message."""
+    head = "| algorithm | bound | importance-weighted | effective sample size | seconds | paths scored |\n"
+    lines = []
+    for name, outcome in outcomes.items():
+        if isinstance(outcome, str):
+            lines.append(f"| {name} | failed: {outcome} | | | | |")
+            continue
+        bound = "" if math.isnan(outcome.bound) else f"{outcome.bound:.2f} ± {outcome.error:.2f}"
+        ess = "" if math.isnan(outcome.ess) else f"{outcome.ess:.1f} of {outcome.draws}"
+        scored = ALGORITHMS[name].scoring
+        lines.append(f"| {name} | {bound} | {outcome.yardstick:.2f} | {ess} | {outcome.seconds:.1f} | {scored} |")
+    return head + "|---|---|---|---|---|---|\n" + "\n".join(lines) + "\n"
+
+
+def draw(path: Path, outcomes: dict[str, Outcome | str]) -> None:
+    """Bounds of what trains and of what infers, against the importance-weighted bound."""
+    done = {name: outcome for name, outcome in outcomes.items() if isinstance(outcome, Outcome)}
+    kinds = {"held-out sequences, after training": [], "a few sequences, the net fixed": []}
+    training, inferring = kinds
+    for name in done:
+        kinds[training if ALGORITHMS[name].trains and ALGORITHMS[name].amortised else inferring].append(name)
+    shown = {kind: names for kind, names in kinds.items() if names}
+    height = 1.5 + 0.28 * max(map(len, shown.values()), default=1)
+    figure, axes = plt.subplots(1, max(1, len(shown)), figsize=(6 * max(1, len(shown)), height), layout="constrained")
+    for axis, (kind, names) in zip(np.atleast_1d(axes), shown.items(), strict=False):
+        rows = range(len(names))
+        axis.errorbar(
+            [done[n].bound for n in names], rows, xerr=[done[n].error for n in names], fmt="o", label="its own bound"
+        )
+        axis.plot([done[n].yardstick for n in names], rows, "k|", ms=10, label="importance-weighted bound")
+        axis.set(title=kind, xlabel="nats / sequence", yticks=list(rows), yticklabels=names)
+        axis.invert_yaxis()
+        axis.legend(fontsize="small")
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def swap_inference(
+    inference: str = "all",
+    data: Path | None = None,
+    out: Path = Path("runs/swap_inference"),
+    readme: Path | None = None,
+    seed: int = 0,
+    steps: PositiveInt = 40,
+    smoke: bool = False,
+) -> None:
+    """Train or infer with one algorithm or with all, from the same weights, and compare what comes of it.
+
+    Args:
+        inference: A name of zf_pyro.inference.ALGORITHMS, or all.
+        data: An .npz or .pt file: x, (n, time, frame) floats or (n, time) integers, and lengths, (n,). None: vowels.
+        out: Folder for table.md and figure.png.
+        readme: A file to put the table into, between its lines inference table and end of inference table.
+        seed: Of the weights and all draws, set back for each algorithm.
+        steps: Training steps of each algorithm that trains.
+        smoke: Only see that all of it runs, in seconds; the results mean nothing.
+    """
+    torch.set_num_threads(1)  # products this small gain nothing from a second
+    names = list(ALGORITHMS) if inference == "all" else [inference]
+    for name in names:
+        ALGORITHMS[name]  # refuses an unknown one before anything is trained
+    budget = Budget(2, 2, 2, 6, 2, 4, 2) if smoke else Budget(steps=steps)
+    out.mkdir(parents=True, exist_ok=True)
+    train, test = load(data, seed)
+    family: Emission = Gaussian(train.x.shape[-1]) if train.x.dim() == 3 else Categorical(int(train.x.max()) + 1)
+    held_out, few = test.take(torch.arange(len(test.x))[: budget.held_out]), test.of_one_length(budget.few)
+    weights = {k: v.clone() for k, v in warm_up(new_net(family, seed), train, budget.warm_up).items()}
+    outcomes: dict[str, Outcome | str] = {}
+    progress = tqdm(names)
+    for name in progress:
+        progress.set_description(name)
+        try:
+            outcomes[name] = run(name, new_net(family, seed, weights), train, held_out, few, budget)
+        except Exception as error:  # one algorithm's failure is a line of the table
+            if inference != "all":
+                raise
+            outcomes[name] = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+    text = table(outcomes)
+    print(text)
+    (out / "table.md").write_text(text)
+    if readme is not None:
+        before, _, rest = readme.read_text().partition(MARKERS[0])
+        readme.write_text(before + MARKERS[0] + text + MARKERS[1] + rest.partition(MARKERS[1])[2])
+    draw(out / "figure.png", outcomes)
+
+
+if __name__ == "__main__":
+    parser = jsonargparse.ArgumentParser()
+    parser.add_function_arguments(swap_inference, skip={"smoke"})
+    parser.add_argument("--smoke", action="store_true", help="Only see that all of it runs; the results mean nothing.")
+    swap_inference(**parser.parse_args().as_dict())
