@@ -138,7 +138,7 @@ def benchmark(
     rounds: int = 5,
     hidden_dim: int = 128,
     transition: str = "conditional_layer_norm",
-    threads: int = 1,
+    threads: int | None = None,
     validation: bool = False,
 ) -> None:
     """Compare the cost of inference with its peers.
@@ -148,10 +148,11 @@ def benchmark(
         rounds: Measured rounds of each, after one that warms up.
         hidden_dim: Of the net; embedding and MLP have half of it, the latents a quarter.
         transition: conditional_layer_norm or concatenate.
-        threads: Of PyTorch.
+        threads: Of PyTorch; as many as it takes by itself if none.
         validation: Whether Pyro validates, as it does by default.
     """
-    torch.set_num_threads(threads)
+    if threads is not None:
+        torch.set_num_threads(threads)
     pyro.enable_validation(validation)
     for name, compared in WORKS.items():
         if work in (name, "all"):

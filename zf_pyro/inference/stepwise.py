@@ -6,6 +6,7 @@ import pyro
 import pyro.poutine as poutine
 import torch
 from pyro.infer import SMCFilter
+from pyro.infer.smcfilter import SMCState
 from torch import Tensor
 
 from ..given import Given, lay_out
@@ -120,10 +121,18 @@ def smc_filter(
         max_plate_nesting=1,
         ess_threshold=ess_threshold,
     )
+    smc.state = _State(num_particles)
     smc.init(x, lengths, context, initial_state)
     for t in range(x.shape[1]):
         smc.step(t)
     return smc
+
+
+class _State(SMCState):
+    """Where Pyro's systematic resampling may, by rounding, choose one particle more than there are: take the last."""
+
+    def _resample(self, index: Tensor) -> None:
+        super()._resample(index.clamp(max=self._num_particles - 1))
 
 
 def _given(net: ZForcing, args: tuple[Any, ...]) -> Given:
