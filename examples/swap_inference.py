@@ -66,8 +66,8 @@ class Budget:
     """How much of everything."""
 
     warm_up: int = 150
-    steps: int = 40
-    fit_steps: int = 150
+    steps: int = 30
+    fit_steps: int = 100
     held_out: int = 64
     few: int = 4
     particles: int = 64
@@ -77,12 +77,22 @@ class Budget:
         """What an algorithm takes beside the net for a run of seconds."""
         smoke = self.steps < 3
         if name in ("NUTS", "HMC"):
-            path = {"max_tree_depth": 2 if smoke else 5} if name == "NUTS" else {"num_steps": 2 if smoke else 15}
-            return path | {"num_samples": 5 if smoke else 80, "warmup_steps": 3 if smoke else 40}
+            path = (
+                {"max_tree_depth": 2 if smoke else 5}
+                if name == "NUTS"
+                else {"trajectory_length": 0.2 if smoke else 1.0}
+            )
+            return path | {"num_samples": 5 if smoke else 50, "warmup_steps": 3 if smoke else 30}
         if name == "AnnealedImportanceSampling":
             return {"num_chains": 4, "num_temperatures": 3 if smoke else 20}
         if ALGORITHMS[name].trains:
-            rate = 1e-3 if ALGORITHMS[name].amortised else 0.02
+            coupled = name in (
+                "AutoMultivariateNormal",
+                "AutoLowRankMultivariateNormal",
+                "AutoIAFNormal",
+                "AutoStructured",
+            )
+            rate = 1e-3 if ALGORITHMS[name].amortised else 5e-3 if coupled else 0.03
             wide = {"hidden_dim": [few.x[..., 0].numel() * SIZES["latent_dim"]]} if name == "AutoIAFNormal" else {}
             return {"optim": ClippedAdam({"lr": rate, "clip_norm": 10.0})} | wide
         return {}
@@ -179,7 +189,7 @@ def swap_inference(
     out: Path = Path("runs/swap_inference"),
     readme: Path | None = None,
     seed: int = 0,
-    steps: PositiveInt = 40,
+    steps: PositiveInt = 30,
     smoke: bool = False,
 ) -> None:
     """Train or infer with one algorithm or with all, from the same weights, and compare what comes of it.
