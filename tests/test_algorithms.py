@@ -1,6 +1,7 @@
 """The table of algorithms says of each what is true, and each runs on the very same net."""
 
 from collections import Counter
+from pathlib import Path
 
 import pyro
 import pytest
@@ -125,3 +126,21 @@ def test_the_table_is_a_mapping():
     assert "NUTS" in ALGORITHMS
     assert "nuts" not in ALGORITHMS
     assert len(ALGORITHMS) == len(list(ALGORITHMS)) >= 25
+
+
+def documented(name):
+    """The line of the documentation's table."""
+    row = ALGORITHMS[name]
+    yes = {True: "yes", False: ""}
+    cells = [f"`{name}`", row.description, yes[row.trains], yes[row.needs_guide], yes[row.amortised], row.evidence]
+    return "| " + " | ".join([*cells, row.scoring, row.limits]) + " |"
+
+
+@every_algorithm
+def test_the_documentation_says_what_the_row_says(name):
+    root = Path(__file__).parent.parent
+    assert documented(name) in (root / "docs" / "inference.md").read_text()
+    assert any(
+        line.startswith(f"| {name} |") and line.endswith(f"| {ALGORITHMS[name].scoring} |")
+        for line in (root / "README.md").read_text().splitlines()
+    )
