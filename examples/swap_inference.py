@@ -177,6 +177,8 @@ def draw(path: Path, outcomes: dict[str, Outcome | str]) -> None:
         )
         axis.plot([done[n].yardstick for n in names], rows, "k|", ms=10, label="importance-weighted bound")
         axis.set(title=kind, xlabel="nats / sequence", yticks=list(rows), yticklabels=names)
+        if kind == inferring:
+            axis.set_xscale("asinh", linear_width=20.0)  # guides that are not fitted yet are far below
         axis.invert_yaxis()
         axis.legend(fontsize="small")
     figure.savefig(path, dpi=110)
