@@ -73,8 +73,8 @@ def posterior_moments(net, x, nodes=NODES):
     return mean, (weights * (z - mean).square()).sum(0)
 
 
-def guide_grid(net, x, nodes):
-    """Every combination of the guide's draws, its noise on a rule for each step.
+def guide_grid(net, x, nodes, steps=None):
+    """Every combination of the guide's draws of the first ``steps`` steps, or all, their noise on a rule.
 
     Returns:
         log p(x | z), log p(z), log q(z | x), each (combinations, batch), and log-weights of the rule, (combinations,).
@@ -83,7 +83,7 @@ def guide_grid(net, x, nodes):
     batch, time = x.shape[:2]
     u, b = net.inputs(x), net.backward_states(x, None)
     state, totals, log_rule = net.initial_state((batch,)), [0.0, 0.0, 0.0], torch.zeros((), dtype=torch.float64)
-    for t in range(time):
+    for t in range(time if steps is None else steps):
         prior, posterior = net.prior(state), net.posterior(state, b[t]).base_dist
         noise = points.reshape(nodes, *[1] * (posterior.loc.dim()))
         z = posterior.loc + posterior.scale * noise
@@ -116,7 +116,7 @@ def fivo_bound(net, x, nodes=14, *, scheme="multinomial", resampling_gradient=Tr
     weights = log_weights.exp()
     frames, prior, posterior, _ = guide_grid(net, x, nodes)
     both = (frames + prior - posterior).reshape(nodes, nodes, -1).transpose(0, 1)
-    frames, prior, posterior, _ = guide_grid(net, x[:, :1], nodes)
+    frames, prior, posterior, _ = guide_grid(net, x, nodes, 1)
     first = frames + prior - posterior  # (first draw, batch)
     later = both - first.unsqueeze(1)  # (first draw, second draw, batch)
     ahead = torch.einsum(
@@ -144,7 +144,8 @@ def flat(gradients):
 def assert_gradient(found, exact, *, apart_from=None, precision=0.02):
     """The mean of independent ``found`` (runs, parameters) is ``exact`` (parameters,), as far as its noise can tell.
 
-    Compared along the exact gradient itself, along what tells it from ``apart_from``, and along random directions.
+    Compared along the exact gradient itself, along what tells it from ``apart_from``, and along random directions;
+    the quadrature may be off by a thousandth.
 
     Args:
         precision: standard error along the exact gradient, as a share of its length, that the runs must reach.
@@ -158,7 +159,7 @@ def assert_gradient(found, exact, *, apart_from=None, precision=0.02):
         expected = exact @ direction / direction.norm()
         error = shares.std() / math.sqrt(len(shares))
         told = f"direction {i}: {shares.mean()} against {expected}, standard error {error}"
-        assert abs(shares.mean() - expected) < 4 * error, told
+        assert abs(shares.mean() - expected) < 4 * error + 1e-3 * exact.norm(), told
         if i == 0:
             assert error < precision * expected, "too few runs to tell anything"
     if apart_from is not None:
