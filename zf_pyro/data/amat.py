@@ -1,9 +1,9 @@
 """Larochelle's fixed binarisation of MNIST: its text files, and the same pixels in a sixtieth of the space.
 
-Every pixel was drawn once with its grey level as probability (Salakhutdinov, Murray, "On the quantitative analysis of deep
-belief networks", ICML 2008), and the draws published by H. Larochelle as ``binarized_mnist_{train,valid,test}.amat``: an
-image a line, 784 digits 0 or 1 with a space between two. The compact form is one bit a pixel (``numpy.packbits``), an
-image a row of 98 bytes, as .npy compressed by xz.
+Every pixel was drawn once with its grey level as probability (Salakhutdinov, Murray, "On the quantitative analysis of
+deep belief networks", ICML 2008), and the draws published by H. Larochelle as
+``binarized_mnist_{train,valid,test}.amat``: an image a line, 784 digits 0 or 1 with a space between two. The compact
+form is one bit a pixel (``numpy.packbits``), an image a row of 98 bytes, as .npy compressed by xz.
 """
 
 import hashlib
@@ -34,7 +34,7 @@ def read_amat(path: Path) -> np.ndarray:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: corrupt gzip data, no lines, a number that is neither 0 nor 1, or a line without exactly 784 of them.
+        ValueError: corrupt gzip data, no lines, a number that is neither 0 nor 1, or a line without 784 of them.
     """
     content = read_bytes(path).rstrip()
     if not content:

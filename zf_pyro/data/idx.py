@@ -34,7 +34,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def read_idx(path: Path, num_axes: int) -> np.ndarray:
-    """The unsigned bytes in an IDX file, such as MNIST's images (num_axes 3: image, row, column) or labels (num_axes 1).
+    """The unsigned bytes in an IDX file: MNIST's images on 3 axes (image, row, column), or its labels on 1.
 
     Returns:
         A read-only uint8 array of ``num_axes`` axes.

@@ -1,11 +1,12 @@
 """Reviews as they come: the aclImdb tree, or a text, CSV or TSV file.
 
-Large Movie Review Dataset: Maas, Daly, Pham, Huang, Ng, Potts, "Learning word vectors for sentiment analysis", ACL 2011;
-https://ai.stanford.edu/~amaas/data/sentiment. Its tree is ``{train,test}/{pos,neg}/*.txt``, a review a file, and
+Large Movie Review Dataset: Maas, Daly, Pham, Huang, Ng, Potts, "Learning word vectors for sentiment analysis", ACL
+2011; https://ai.stanford.edu/~amaas/data/sentiment. Its tree is ``{train,test}/{pos,neg}/*.txt``, a review a file, and
 ``train/unsup/*.txt`` without ratings.
 """
 
 import csv
+import hashlib
 import io
 import re
 from collections.abc import Iterator
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tqdm import tqdm
+
+from .splits import held_out
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 """By a table's suffix. Files of any other suffix are text, a review a line."""
@@ -36,13 +39,21 @@ class Reviews(NamedTuple):
     sources: list[list[str | int]]
     """(folder or file, bytes) that were read."""
 
+    def sha256(self) -> str:
+        """Of all names and texts: whether two sources hold the same."""
+        sha256 = hashlib.sha256()
+        for review in (*self.train, *self.test):
+            for part in (review.name, review.text):
+                sha256.update(part.encode() + b"\0")
+        return sha256.hexdigest()
+
 
 def read_reviews(source: Path, *, unsup: bool = False, text_column: str = "review") -> Reviews:
     """The reviews in a tree or a file, in UTF-8.
 
     Args:
-        source: the aclImdb folder (or the one that holds it), or a file: .csv or .tsv with a header line, else a review a
-            line.
+        source: the aclImdb folder (or the one that holds it), or a file: .csv or .tsv with a header line, else a review
+            a line.
         unsup: take train/unsup, too, as the paper's 350,000 sentences suggest; trees only.
         text_column: of a table, the column that holds the text.
 
@@ -69,6 +80,22 @@ def read_reviews(source: Path, *, unsup: bool = False, text_column: str = "revie
     return Reviews(found, [], [[source.name, source.stat().st_size]])
 
 
+def split_reviews(reviews: Reviews) -> dict[str, list[Review]]:
+    """The documents of train, validation and test, each in its order.
+
+    A tenth of the training documents is held out for validation, and where there is no test set another tenth for that,
+    by a hash of their names.
+
+    Raises:
+        ValueError: too few documents.
+    """
+    tenth = max(1, len(reviews.train) // 10)
+    names = [review.name for review in reviews.train]
+    train, validation, *test = held_out(names, [tenth] if reviews.test else [tenth, tenth])
+    own = {"train": [reviews.train[i] for i in train], "validation": [reviews.train[i] for i in validation]}
+    return {**own, "test": reviews.test or [reviews.train[i] for i in test[0]]}
+
+
 def read_text(path: Path) -> str:
     """A file's text, which must be UTF-8, with or without a byte order mark.
 
@@ -82,8 +109,8 @@ def read_text(path: Path) -> str:
     except UnicodeDecodeError as error:
         guess = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "windows-1252"
         raise ValueError(
-            f"{path} is not UTF-8: byte 0x{content[error.start]:02x} at position {error.start} ({error.reason}): convert "
-            f"it, for example from {guess}: iconv -f {guess} -t utf-8 '{path}' > '{path.stem}.utf8{path.suffix}'"
+            f"{path} is not UTF-8: byte 0x{content[error.start]:02x} at position {error.start}, {error.reason}: "
+            f"convert it, for example: iconv -f {guess} -t utf-8 '{path}' > '{path.stem}.utf8{path.suffix}'"
         ) from error
 
 
@@ -114,8 +141,8 @@ def _number(path: Path) -> tuple[int, str]:
 
 
 def _lines(text: str) -> Iterator[tuple[int, str]]:
-    for line, content in enumerate(text.rstrip().split("\n"), 1) if text.strip() else ():
-        yield line, content
+    if text.strip():
+        yield from enumerate(text.rstrip().split("\n"), 1)
 
 
 def _table(path: Path, text: str, column: str) -> Iterator[tuple[int, str]]:

@@ -7,11 +7,32 @@ space and then anything but a lower-case letter follow. It does not end after a 
 
 import re
 
-ABBREVIATIONS = frozenset("mr mrs ms dr prof st jr sr vs no vol etc inc ltd co dept approx fig e.g i.e cf".split())
+ABBREVIATIONS = frozenset(
+    {
+        "approx",
+        "cf",
+        "co",
+        "dept",
+        "dr",
+        "e.g",
+        "etc",
+        "fig",
+        "i.e",
+        "inc",
+        "jr",
+        "ltd",
+        "mr",
+        "mrs",
+        "ms",
+        "no",
+        "prof",
+    }
+    | {"sr", "st", "vol", "vs"}
+)
 """Words after which a full stop ends nothing, in lower case."""
 
-_END = re.compile(r"(?P<stop>[.!?…]+)[\"'”’)\]]*\s+(?=\S)")
-_LAST_WORD = re.compile(r"[^\s(\[\"'“‘]+$")
+_END = re.compile(r"(?P<stop>[.!?\u2026]+)[\"'\u201d\u2019)\]]*\s+(?=\S)")
+_LAST_WORD = re.compile(r"[^\s(\[\"'\u201c\u2018]+$")
 _BREAK = re.compile(r"<br\s*/?>|[\r\n]+", re.IGNORECASE)
 
 
