@@ -33,9 +33,9 @@ class Images(NamedTuple):
 class Binarized(Dataset[Tensor]):
     """Grey images drawn as zeros and ones, each pixel with its intensity as probability, anew in every epoch.
 
-    The draw is a function of (seed, epoch, index) alone: neither of the order of access, nor of workers or
-    processes, nor of the frame. A part whose epoch is left at 0 is a fixed binarisation, as a test set should be. Loader
-    workers take the epoch over when they start, so set it before the epoch's loader is iterated, and keep no workers
+    The draw is a function of (seed, epoch, index) alone: neither of the order of access, nor of loader workers or
+    processes, nor of the frame. A part whose epoch is left at 0 is a fixed binarisation, as a test set should be.
+    Workers take the epoch over when they start, so set it before the epoch's loader is iterated, and keep no workers
     (``persistent_workers``).
 
     Attributes:

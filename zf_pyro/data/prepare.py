@@ -4,6 +4,10 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from .digits import prepare_digits
+from .docstrings import prepare_docstrings
+from .imdb import prepare_imdb
+from .mnist import prepare_mnist
 from .record import Record
 from .speech import prepare_blizzard, prepare_folder, prepare_timit
 
@@ -11,6 +15,10 @@ CORPORA: dict[str, Callable[..., Record]] = {
     "timit": prepare_timit,
     "blizzard": prepare_blizzard,
     "folder": prepare_folder,
+    "mnist": prepare_mnist,
+    "digits": prepare_digits,
+    "imdb": prepare_imdb,
+    "docstrings": prepare_docstrings,
 }
 """What makes a prepared folder of each corpus; parameters become flags, docstrings their help."""
 
@@ -40,11 +48,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def describe(record: Record) -> str:
     """A line for each split."""
-    unit = "values" if record.frame is None else f"frames of {record.frame}"
+    unit = "words and ends of sentences" if record.frame is None else f"frames of {record.frame}"
     lines = [
         f"{name:>10}: {split.num_sequences:,} sequences, {split.num_values // (record.frame or 1):,} {unit}"
         for name, split in record.splits.items()
     ]
+    if "vocabulary" in record.notes:
+        rates = (f"{name} {record.notes[name]['out_of_vocabulary']:.2%}" for name in record.splits)
+        return "\n".join([*lines, f"vocabulary: {record.notes['vocabulary']['size']:,}; unknown: {', '.join(rates)}"])
     return "\n".join([*lines, f"{'mean':>10}: {record.mean:.6g}, deviation {record.scale:.6g}"])
 
 

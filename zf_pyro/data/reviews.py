@@ -54,7 +54,7 @@ def read_reviews(source: Path, *, unsup: bool = False, text_column: str = "revie
     Args:
         source: the aclImdb folder (or the one that holds it), or a file: .csv or .tsv with a header line, else a review
             a line.
-        unsup: take train/unsup, too, as the paper's 350,000 sentences suggest; trees only.
+        unsup: train on the reviews without ratings, train/unsup, too; trees only.
         text_column: of a table, the column that holds the text.
 
     Raises:
