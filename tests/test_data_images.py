@@ -8,16 +8,21 @@ import threading
 from functools import partial
 
 import numpy as np
+import pyro
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyro.infer import SVI
 
-from zf_pyro.data import Binarized, LengthBatches, Loader, Sequences, load_digits, load_docstrings, load_images
+from zf_pyro import ZForcing, ZForcingELBO
+from zf_pyro.data import Binarized, LengthBatches, Loader, Sequences, load_digits, load_images
 from zf_pyro.data.amat import SHA256, amat_sha256, read_amat, read_packed, write_packed
 from zf_pyro.data.digits import prepare_digits
 from zf_pyro.data.idx import read_idx
+from zf_pyro.data.imdb import prepare_imdb
 from zf_pyro.data.mnist import fetch_idx, prepare_mnist
+from zf_pyro.emissions import Bernoulli
 
 from .real_data import archive
 
@@ -254,8 +259,9 @@ def test_any_frame_holds_the_same_pixels_in_the_same_order(tmp_path, frame):
 
 
 def test_text_is_refused_as_images(tmp_path):
-    load_docstrings(tmp_path / "text", max_words=3)
-    with pytest.raises(ValueError, match="holds docstrings, no images"):
+    (tmp_path / "reviews.txt").write_text("Good.\n" * 3)
+    prepare_imdb(tmp_path / "text", tmp_path / "reviews.txt")
+    with pytest.raises(ValueError, match="holds imdb, no images"):
         load_images(tmp_path / "text")
 
 
@@ -393,7 +399,7 @@ def test_the_real_grey_levels_are_prepared_whole_and_damage_is_refused(tmp_path)
         (copy / path.name).write_bytes(path.read_bytes())
     whole = (copy / "t10k-images-idx3-ubyte.gz").read_bytes()
     (copy / "t10k-images-idx3-ubyte.gz").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ValueError, match="t10k-images-idx3-ubyte.gz is corrupt gzip data"):
+    with pytest.raises(ValueError, match=r"t10k-images-idx3-ubyte\.gz is corrupt gzip data"):
         prepare_mnist(tmp_path / "other", copy, binarization="epoch")
     assert left_in(tmp_path) == ["copy", "out"]
 
@@ -433,3 +439,16 @@ def test_a_download_of_something_else_is_refused_and_not_kept(tmp_path, server):
     assert left_in(tmp_path / "cache") == []
     with pytest.raises(ConnectionError, match=r"could not be downloaded .*--source"):
         fetch_idx(tmp_path / "cache", "http://127.0.0.1:9/")
+
+
+def test_prepared_digits_train_a_net(tmp_path):
+    sets = load_digits(tmp_path / "out", binarization="epoch", frame=8)
+    net = ZForcing(Bernoulli(8), embed_dim=4, hidden_dim=5, latent_dim=2, mlp_dim=4)
+    svi = SVI(net.model, net.guide, pyro.optim.Adam({"lr": 1e-2}), loss=ZForcingELBO())
+    batches = LengthBatches(sets.train.lengths, 128)
+    losses = []
+    for epoch in range(2):
+        sets.train.set_epoch(epoch)
+        batches.set_epoch(epoch)
+        losses += [svi.step(x, lengths) / len(x) for x, lengths in Loader(sets.train, batches)]
+    assert losses[-1] < losses[0], "nats an image"

@@ -160,5 +160,5 @@ def _table(path: Path, text: str, column: str) -> Iterator[tuple[int, str]]:
             yield rows.line_num, row[column] or ""
     except csv.Error as error:
         raise ValueError(
-            f"{path}, line {rows.line_num}: {error}: quote texts with double quotes, doubled within a text"
+            f"{path}, after line {rows.line_num}: {error}: quote texts with double quotes, doubled within a text"
         ) from error
