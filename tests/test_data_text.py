@@ -435,7 +435,7 @@ def test_reading_sources_leaves_the_warnings_of_others_alone(tmp_path):
     assert warnings.filters == before
 
 
-def test_prepared_text_trains_a_net_and_padding_is_not_scored(tmp_path):
+def test_prepared_text_trains_a_net(tmp_path):
     prepare_imdb(tmp_path / "out", tree(tmp_path / "aclImdb"))
     sets = load_text(tmp_path / "out")
     net = ZForcing(Categorical(len(sets.vocabulary)), embed_dim=4, hidden_dim=5, latent_dim=2, mlp_dim=4)
