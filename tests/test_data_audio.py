@@ -62,7 +62,7 @@ def test_floats_are_scaled_to_sixteen_bits_and_clipped(tmp_path):
 
 
 def test_an_mp3_read_in_pieces_is_the_mp3_read_at_once(tmp_path, monkeypatch):
-    """SoundFile's own block-wise reading seeks, and its samples are off by up to a quarter of the range."""
+    """SoundFile's own block-wise reading seeks, after which samples are off by more than half of full scale."""
     path = write(tmp_path / "a.mp3", np.tile(NOISE, 12), format="MP3")
     whole = np.clip(np.rint(soundfile.read(path, dtype="float32")[0] * 32768.0), -32768, 32767)
     monkeypatch.setattr(audio, "BLOCK", 4096)

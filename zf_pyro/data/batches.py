@@ -158,10 +158,7 @@ def _mix(seed: int, epoch: int) -> int:
 
 
 class Loader(DataLoader[Tensor]):
-    """A loader of padded batches whose state counts what came out of it, whatever its workers fetched ahead.
-
-    Lightning saves and restores it by itself, as any loader with ``state_dict`` and ``load_state_dict``.
-    """
+    """A loader of padded batches whose state counts what came out of it, whatever its workers fetched ahead."""
 
     def __init__(
         self, sequences: Dataset[Tensor], batches: LengthBatches, *, num_workers: int = 0, pin_memory: bool = False

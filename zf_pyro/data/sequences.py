@@ -1,5 +1,6 @@
 """Variable-length sequences over memory-mapped storage, windows of them, and the collate that pads."""
 
+import mmap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -126,7 +127,7 @@ class Sequences(Dataset[Tensor]):
         index = int(index) % len(self)
         offset, size = int(self._array("offsets")[index]), self.frame or 1
         first, last, _ = slice(start, stop).indices(int(self.lengths[index]))
-        stored = self._array("values")[offset + first * size : offset + max(first, last) * size]
+        stored = fetch(self._array("values"), offset + first * size, offset + max(first, last) * size)
         item = np.array(stored, stored.dtype.newbyteorder("=") if self.frame is None else np.float32)
         self._mapped += stored.nbytes + PAGES
         if self._mapped > MAPPED:
@@ -140,6 +141,8 @@ class Sequences(Dataset[Tensor]):
     def _array(self, kind: str) -> np.ndarray:
         if kind not in self._arrays:
             self._arrays[kind] = open_array(self.folder, self.record, self.split, kind)
+            if kind == "values":
+                expect_random_access(self._arrays[kind])
         return self._arrays[kind]
 
     def _check(self, sizes: np.ndarray) -> None:
@@ -159,6 +162,22 @@ class Sequences(Dataset[Tensor]):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_arrays": {}, "_mapped": 0}
+
+
+def expect_random_access(values: Any) -> None:
+    """Ask the system to read no more of a memory-mapped array than is used. Its guess costs milliseconds an access."""
+    if hasattr(mmap, "MADV_RANDOM"):
+        values.base.madvise(mmap.MADV_RANDOM)
+
+
+def fetch(values: Any, start: int, stop: int) -> np.ndarray:
+    """``values[start:stop]`` of a memory-mapped array, which the system is asked to read at once, not page by page."""
+    if hasattr(mmap, "MADV_WILLNEED") and start < stop:
+        first, last = (values.offset + index * values.itemsize for index in (start, stop))
+        page = first - first % mmap.PAGESIZE
+        values.base.madvise(mmap.MADV_WILLNEED, page, last - page)
+    part: np.ndarray = values[start:stop]
+    return part
 
 
 class Windows(Dataset[Tensor]):

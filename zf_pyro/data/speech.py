@@ -1,9 +1,9 @@
 """Speech corpora as prepared folders: TIMIT, Blizzard 2013, or any folder of audio.
 
 Waveforms in the form of the paper's experiments (https://arxiv.org/abs/1711.05411): 16 kHz, standardised by the
-training set's scalar mean and deviation, frames of 200 samples. What is stored are the 16-bit samples themselves, all of
-them; :class:`zf_pyro.data.Sequences` standardises and frames them. For training, the paper's windows of 40 frames are
-``Windows(Sequences(out, "train"), 40)``.
+training set's scalar mean and deviation, frames of 200 samples. What is stored are the 16-bit samples themselves, all
+of them; :class:`zf_pyro.data.Sequences` standardises and frames them. For training, the paper's windows of 40 frames
+are ``Windows(Sequences(out, "train"), 40)``.
 """
 
 import contextlib
