@@ -183,7 +183,7 @@ def test_a_folder_without_audio_is_refused(tmp_path):
         folder(tmp_path)
 
 
-@given(st.integers(3, 60), st.floats(0.01, 0.4), st.floats(0.01, 0.4), st.integers(0, 5))
+@given(st.integers(3, 60), st.floats(0.01, 0.3), st.floats(0.01, 0.3), st.integers(0, 5))
 def test_groups_are_disjoint_and_complete(count, validation, test, seed):
     members = [f"m{i}" for i in range(count)]
     groups = draw_groups(members, {"validation": validation, "test": test}, seed, "files")

@@ -64,7 +64,7 @@ def left_in(folder):
         ('He said "No!" Then he left.', ['He said "No!"', "Then he left."]),
         ('"What?" she asked. He left (at last.) Good.', ['"What?" she asked.', "He left (at last.)", "Good."]),
         ("Mr. Smith met J. Doe, e.g. Today vs. Tomorrow.", ["Mr. Smith met J. Doe, e.g. Today vs. Tomorrow."]),
-        ("So do I. Then I left.", ["So do I.", "Then I left."]),
+        ("So do I. Then I left, etc. He said no. Good.", ["So do I.", "Then I left, etc.", "He said no.", "Good."]),
         ("It costs 3.50 dollars... and more. 7 of 10.", ["It costs 3.50 dollars... and more.", "7 of 10."]),
         ("parker and the vicious circle . he left .", ["parker and the vicious circle . he left ."]),
         ("  \n\t\n", []),

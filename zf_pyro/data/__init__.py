@@ -4,9 +4,7 @@ from .batches import LengthBatches, Loader
 from .digits import load_digits
 from .docstrings import load_docstrings
 from .images import Binarized, ImageSets, load_images
-from .record import Record
 from .sequences import Batch, Sequences, Windows, collate
-from .storage import preparing
 from .text import TextSets, load_text
 from .vocabulary import Vocabulary
 
@@ -16,7 +14,6 @@ __all__ = [
     "ImageSets",
     "LengthBatches",
     "Loader",
-    "Record",
     "Sequences",
     "TextSets",
     "Vocabulary",
@@ -26,5 +23,4 @@ __all__ = [
     "load_docstrings",
     "load_images",
     "load_text",
-    "preparing",
 ]

@@ -7,29 +7,8 @@ space and then anything but a lower-case letter follow. It does not end after a 
 
 import re
 
-ABBREVIATIONS = frozenset(
-    {
-        "approx",
-        "cf",
-        "co",
-        "dept",
-        "dr",
-        "e.g",
-        "etc",
-        "fig",
-        "i.e",
-        "inc",
-        "jr",
-        "ltd",
-        "mr",
-        "mrs",
-        "ms",
-        "no",
-        "prof",
-    }
-    | {"sr", "st", "vol", "vs"}
-)
-"""Words after which a full stop ends nothing, in lower case."""
+ABBREVIATIONS = frozenset({"cf", "dr", "e.g", "i.e", "mr", "mrs", "ms", "prof", "st", "vol", "vs"})
+"""Words after which a full stop ends nothing, in lower case: such as hardly end a sentence."""
 
 _END = re.compile(r"(?P<stop>[.!?\u2026]+)[\"'\u201d\u2019)\]]*\s+(?=\S)")
 _LAST_WORD = re.compile(r"[^\s(\[\"'\u201c\u2018]+$")
