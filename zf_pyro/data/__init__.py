@@ -4,7 +4,9 @@ from .batches import LengthBatches, Loader
 from .digits import load_digits
 from .docstrings import load_docstrings
 from .images import Binarized, ImageSets, load_images
+from .record import Record
 from .sequences import Batch, Sequences, Windows, collate
+from .storage import preparing
 from .text import TextSets, load_text
 from .vocabulary import Vocabulary
 
@@ -14,6 +16,7 @@ __all__ = [
     "ImageSets",
     "LengthBatches",
     "Loader",
+    "Record",
     "Sequences",
     "TextSets",
     "Vocabulary",
@@ -23,4 +26,5 @@ __all__ = [
     "load_docstrings",
     "load_images",
     "load_text",
+    "preparing",
 ]
