@@ -3,8 +3,18 @@
 from . import emissions
 from .model import ZForcing
 from .networks import State
-from .objectives import ZForcingELBO
+from .objectives import FIVO, ImportanceWeightedELBO, ZForcingELBO
 from .schedules import Constant, Linear
 from .terms import Terms
 
-__all__ = ["Constant", "Linear", "State", "Terms", "ZForcing", "ZForcingELBO", "emissions"]
+__all__ = [
+    "FIVO",
+    "Constant",
+    "ImportanceWeightedELBO",
+    "Linear",
+    "State",
+    "Terms",
+    "ZForcing",
+    "ZForcingELBO",
+    "emissions",
+]

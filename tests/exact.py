@@ -1,0 +1,166 @@
+"""Exact numbers by Gauss-Hermite quadrature, for nets with one latent dimension and sequences of few steps."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+import zf_pyro
+
+from .conftest import random_frames, random_net
+
+NODES = 60
+
+
+class Rule(NamedTuple):
+    """E[f(noise)] for standard normal noise is sum_i exp(log_weights_i) f(points_i)."""
+
+    points: torch.Tensor
+    log_weights: torch.Tensor
+
+
+class Grid(NamedTuple):
+    """Every combination of a rule's points for the latents of all steps."""
+
+    log_joint: torch.Tensor
+    """log p(x, z) plus the log-weight of the rule, so that its logsumexp is log p(x); (combinations, batch)."""
+    z: torch.Tensor
+    """The latents; (combinations, batch, time)."""
+
+
+def small(emission, transition, time):
+    """A net with one latent dimension, and two sequences."""
+    net = random_net(emission, transition=transition, latent_dim=1, spread=0.3, seed=4)
+    return net, random_frames(emission, 2, time, seed=5)
+
+
+def rule(nodes):
+    """The rule of ``nodes`` points."""
+    points, weights = (torch.as_tensor(v, dtype=torch.float64) for v in np.polynomial.hermite_e.hermegauss(nodes))
+    return Rule(points, (weights / math.sqrt(2 * math.pi)).log())
+
+
+def grid(net, x, nodes=NODES):
+    """Latents on a rule of ``nodes`` points for each step, given those before, under the prior."""
+    points, log_weights = rule(nodes)
+    batch, time = x.shape[:2]
+    u, total, latents = net.inputs(x), torch.zeros(batch, dtype=torch.float64), []
+    state = net.initial_state((batch,))
+    for t in range(time):
+        prior = net.prior(state).base_dist
+        noise = points.reshape(nodes, *[1] * (prior.loc.dim()))
+        z = prior.loc + prior.scale * noise
+        state = zf_pyro.State(*(field.expand(*z.shape[:-1], -1) for field in state))
+        state = net.transition(state, u[:, t].expand(*z.shape[:-1], *u.shape[2:]), z)
+        added = net.emission(state).log_prob(x[:, t])
+        total = total + added + log_weights.reshape(nodes, *[1] * (added.dim() - 1))
+        latents.append(z[..., 0])
+    latents = [z.expand(total.shape).reshape(-1, batch) for z in latents]
+    return Grid(total.reshape(-1, batch), torch.stack(latents, dim=-1))
+
+
+def log_evidence(net, x, nodes=NODES):
+    """log p(x); (batch,)."""
+    return grid(net, x, nodes).log_joint.logsumexp(0)
+
+
+def posterior_moments(net, x, nodes=NODES):
+    """Mean and variance of every z_t given x; each (batch, time)."""
+    log_joint, z = grid(net, x, nodes)
+    weights = log_joint.softmax(0).unsqueeze(-1)
+    mean = (weights * z).sum(0)
+    return mean, (weights * (z - mean).square()).sum(0)
+
+
+def guide_grid(net, x, nodes, steps=None):
+    """Every combination of the guide's draws of the first ``steps`` steps, or all, their noise on a rule.
+
+    Returns:
+        log p(x | z), log p(z), log q(z | x), each (combinations, batch), and log-weights of the rule, (combinations,).
+    """
+    points, log_weights = rule(nodes)
+    batch, time = x.shape[:2]
+    u, b = net.inputs(x), net.backward_states(x, None)
+    state, totals, log_rule = net.initial_state((batch,)), [0.0, 0.0, 0.0], torch.zeros((), dtype=torch.float64)
+    for t in range(time if steps is None else steps):
+        prior, posterior = net.prior(state), net.posterior(state, b[t]).base_dist
+        noise = points.reshape(nodes, *[1] * (posterior.loc.dim()))
+        z = posterior.loc + posterior.scale * noise
+        added = [prior.log_prob(z), posterior.log_prob(z).sum(-1)]
+        state = zf_pyro.State(*(field.expand(*z.shape[:-1], -1) for field in state))
+        state = net.transition(state, u[:, t].expand(*z.shape[:-1], *u.shape[2:]), z)
+        added.insert(0, net.emission(state).log_prob(x[:, t]))
+        totals = [total + more for total, more in zip(totals, added, strict=True)]
+        log_rule = log_rule + log_weights.reshape(nodes, *[1] * t)
+    totals = [total.reshape(-1, batch) for total in totals]
+    return (*totals, log_rule.reshape(-1))
+
+
+def log_mean(a, b):
+    """Log of the mean of two weights."""
+    return torch.logaddexp(a, b) - math.log(2)
+
+
+def importance_weighted_bound(net, x, nodes=24, beta=1.0):
+    """E[log (w_1 + w_2) / 2] with w = p(x | z) (p(z) / q(z | x))^beta, over two draws of the guide; (batch,)."""
+    frames, prior, posterior, log_rule = guide_grid(net, x, nodes)
+    log_w = frames + beta * (prior - posterior)
+    pairs = (log_rule.unsqueeze(1) + log_rule).exp().unsqueeze(-1)
+    return (pairs * log_mean(log_w.unsqueeze(1), log_w)).sum((0, 1))
+
+
+def fivo_bound(net, x, nodes=14, *, scheme="multinomial", resampling_gradient=True):
+    """E[log p^(x)] of a guided filter of two particles that resamples before each of two steps; (batch,)."""
+    log_weights = rule(nodes).log_weights
+    weights = log_weights.exp()
+    frames, prior, posterior, _ = guide_grid(net, x, nodes)
+    both = (frames + prior - posterior).reshape(nodes, nodes, -1).transpose(0, 1)
+    frames, prior, posterior, _ = guide_grid(net, x, nodes, 1)
+    first = frames + prior - posterior  # (first draw, batch)
+    later = both - first.unsqueeze(1)  # (first draw, second draw, batch)
+    ahead = torch.einsum(
+        "j,l,ijklb->ikb", weights, weights, log_mean(later[:, :, None, None, :], later[None, None, :, :, :])
+    )
+    share = (first.unsqueeze(1) - torch.logaddexp(first.unsqueeze(1), first)).exp()
+    if not resampling_gradient:
+        share = share.detach()
+    if scheme == "multinomial":
+        same, other, mixed = share.square(), (1 - share).square(), 2 * share * (1 - share)
+    else:  # one position in each half
+        same, other = (2 * share - 1).clamp(min=0), (1 - 2 * share).clamp(min=0)
+        mixed = 1 - same - other
+    alone = torch.einsum("iib->ib", ahead)
+    onward = same * alone.unsqueeze(1) + other * alone + mixed * ahead
+    pairs = torch.einsum("i,k->ik", weights, weights).unsqueeze(-1)
+    return (pairs * (log_mean(first.unsqueeze(1), first) + onward)).sum((0, 1))
+
+
+def flat(gradients):
+    """Gradients by name as one vector."""
+    return torch.cat([gradient.flatten() for gradient in gradients.values()])
+
+
+def assert_gradient(found, exact, *, apart_from=None, precision=0.02):
+    """The mean of independent ``found`` (runs, parameters) is ``exact`` (parameters,), as far as its noise can tell.
+
+    Compared along the exact gradient itself, along what tells it from ``apart_from``, and along random directions;
+    the quadrature may be off by a thousandth.
+
+    Args:
+        precision: standard error along the exact gradient, as a share of its length, that the runs must reach.
+    """
+    generator = torch.Generator().manual_seed(0)
+    directions = [exact, *torch.randn(20, len(exact), generator=generator, dtype=exact.dtype)]
+    if apart_from is not None:
+        directions.append(exact - apart_from)
+    for i, direction in enumerate(directions):
+        shares = found @ direction / direction.norm()
+        expected = exact @ direction / direction.norm()
+        error = shares.std() / math.sqrt(len(shares))
+        told = f"direction {i}: {shares.mean()} against {expected}, standard error {error}"
+        assert abs(shares.mean() - expected) < 4 * error + 1e-3 * exact.norm(), told
+        if i == 0:
+            assert error < precision * expected, "too few runs to tell anything"
+    if apart_from is not None:
+        assert error < (exact - apart_from).norm() / 4, "too few runs to tell the two apart"
