@@ -15,6 +15,8 @@ LAYERS = (
         "schedules",
         "pieces",
         "arena",
+        "modes",
+        "choice",
         "emissions",
         "networks",
         "products",
@@ -26,9 +28,10 @@ LAYERS = (
         "recurrence",
         "stamp",
     ),
-    *("paths", "posterior_path", "prior_path", "terms", "traces", "model"),
+    *("paths", "posterior_path", "prior_path", "terms", "traces", "decoding", "sampling", "model"),
     *("memory", "resampling", "filtering"),
-    *("objectives", "inference", "evaluation", "diagnostics", "data", "training"),
+    *("objectives", "inference", "evaluation", "diagnostics", "baselines", "gallery"),
+    *("data", "training", "experiments"),
 )
 """Parts of the package from low to high: each may import those before it alone."""
 MODULES = sorted(path for path in ROOT.rglob("*.py"))
