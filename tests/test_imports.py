@@ -16,6 +16,8 @@ LAYERS = (
         "pieces",
         "plates",
         "arena",
+        "modes",
+        "choice",
         "emissions",
         "networks",
         "products",
@@ -27,9 +29,10 @@ LAYERS = (
         "recurrence",
         "stamp",
     ),
-    *("paths", "posterior_path", "prior_path", "terms", "traces", "model"),
+    *("paths", "posterior_path", "prior_path", "terms", "traces", "decoding", "sampling", "model"),
     *("memory", "resampling", "filtering"),
-    *("objectives", "inference", "evaluation", "comparison", "diagnostics", "data", "training"),
+    *("objectives", "inference", "evaluation", "comparison", "diagnostics", "baselines", "gallery"),
+    *("data", "training", "experiments"),
 )
 """Parts of the package from low to high: each may import those before it alone."""
 MODULES = sorted(path for path in ROOT.rglob("*.py"))

@@ -40,11 +40,12 @@ from .recurrence import (
     reference_state_scan,
     state_scan,
 )
+from .sampling import Sampling
 
 _NAMES = itertools.count()
 
 
-class ZForcing(nn.Module):
+class ZForcing(Sampling, nn.Module):
     """A stochastic recurrent network with a backward-RNN posterior, as a pair of Pyro programs.
 
     The step functions (:meth:`inputs` to :meth:`auxiliary`) are pure functions of tensors with any leading batch

@@ -1,0 +1,164 @@
+"""Nats of every sequence of a data set, batch by batch, under one protocol."""
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+from typing import Protocol as Interface
+
+import torch
+from pyro.distributions import constraints
+from torch import Tensor
+
+from ..emissions import Emission
+from ..model import ZForcing
+from .bounds import bounds, particle_bound, prior_mean_log_likelihood
+from .protocols import Protocol, cut
+from .runs import require_count
+
+Data = Tensor | Iterable[tuple[Tensor, Tensor | None]]
+"""x (batch, time, *frame), or batches (x, lengths) such as :class:`zf_pyro.data.Loader` gives, each sequence in one."""
+Nats = dict[str, Tensor]
+
+
+class Scores(NamedTuple):
+    """What each sequence scored: each field of it (sequences,), float64, in the order of the data."""
+
+    protocol: Protocol
+    """Which frames were scored."""
+    reset_every: int | None
+    """Frames after which states were reset; None for whole sequences."""
+    emission: Emission
+    """The family of frames."""
+    num_frames: Tensor
+    """Scored frames."""
+    bounds: Nats
+    """Nats by the name of the bound: ``elbo``, ``importance_weighted``, ``particle`` if asked for, and ``prior_mean``,
+    the likelihood with each z_t at its prior mean; or ``log_likelihood`` of a density without latents."""
+    kl: Tensor | None
+    """KL(q || p) in nats; None without latents."""
+    num_particles: int | None
+    """Draws of the latents behind ``importance_weighted``."""
+    filter_particles: int | None
+    """Particles of the filter behind ``particle``."""
+
+    @property
+    def frame_size(self) -> int:
+        """Numbers in a frame."""
+        return self.emission.event_shape.numel()
+
+    @property
+    def has_units(self) -> bool:
+        """Whether frames are real numbers, whose density depends on their unit."""
+        return self.emission.support is constraints.real_vector
+
+
+class Density(Interface):
+    """A density of sequences that needs no bound, such as those of :mod:`zf_pyro.baselines`."""
+
+    @property
+    def emission(self) -> Emission: ...
+    @property
+    def device(self) -> torch.device: ...
+    def log_prob(self, x: Tensor, lengths: Tensor | None = None, context: Tensor | None = None) -> Tensor: ...
+
+
+def score(
+    net: ZForcing,
+    data: Data,
+    lengths: Tensor | None = None,
+    *,
+    protocol: Protocol = "full_density",
+    reset_every: int | None = None,
+    num_particles: int = 64,
+    filter_particles: int = 0,
+    batch_size: int = 64,
+    chunk_particles: int = 8,
+) -> Scores:
+    """Bounds of every sequence; see :func:`zf_pyro.evaluation.evaluate` for the arguments and what is raised."""
+    if not isinstance(filter_particles, int) or filter_particles < 0:
+        raise ValueError(f"filter_particles must be an integer, 0 for no particle bound, got {filter_particles!r}")
+
+    def nats(x: Tensor, lengths: Tensor, context: Tensor | None) -> Nats:
+        found = bounds(
+            net, x, lengths, num_particles, context=context, batch_size=batch_size, chunk_particles=chunk_particles
+        )
+        scored = found._asdict()
+        if filter_particles:
+            scored["particle"] = particle_bound(
+                net, x, lengths, filter_particles, context=context, batch_size=batch_size
+            )
+        scored["prior_mean"] = prior_mean_log_likelihood(net, x, lengths, context=context, batch_size=batch_size)
+        return scored
+
+    weight = net.emission_layer.weight
+    num_frames, found = _collect(data, lengths, protocol, reset_every, weight.device, nats)
+    kl = found.pop("kl")
+    return Scores(
+        protocol, reset_every, net.emission_family, num_frames, found, kl, num_particles, filter_particles or None
+    )
+
+
+def score_density(
+    density: Density,
+    data: Data,
+    lengths: Tensor | None = None,
+    *,
+    protocol: Protocol = "full_density",
+    reset_every: int | None = None,
+    batch_size: int = 64,
+) -> Scores:
+    """The log-likelihood of every sequence under a density without latents.
+
+    Args:
+        density: such as a fitted :class:`zf_pyro.baselines.LinearGaussian`.
+        data: see :func:`zf_pyro.evaluation.evaluate`, as for the others.
+        lengths: real frames of each sequence.
+        protocol: which frames are scored.
+        reset_every: frames after which states are reset.
+        batch_size: sequences worked on at once.
+
+    Raises:
+        TypeError, ValueError: as for :func:`zf_pyro.evaluation.evaluate`.
+    """
+    require_count("batch_size", batch_size)
+
+    @torch.no_grad()
+    def nats(x: Tensor, lengths: Tensor, context: Tensor | None) -> Nats:
+        split = zip(
+            x.split(batch_size),
+            lengths.split(batch_size),
+            [None] * -(-len(x) // batch_size) if context is None else context.split(batch_size),
+            strict=True,
+        )
+        return {"log_likelihood": torch.cat([density.log_prob(*part) for part in split])}
+
+    num_frames, found = _collect(data, lengths, protocol, reset_every, density.device, nats)
+    return Scores(protocol, reset_every, density.emission, num_frames, found, None, None, None)
+
+
+def _collect(
+    data: Data,
+    lengths: Tensor | None,
+    protocol: Protocol,
+    reset_every: int | None,
+    device: torch.device,
+    nats: Callable[[Tensor, Tensor, Tensor | None], Nats],
+) -> tuple[Tensor, Nats]:
+    """Scored frames and nats of every sequence, those of its pieces added up; nothing else is kept of a batch."""
+    if isinstance(data, Tensor):
+        data = [(data, lengths)]
+    elif lengths is not None:
+        raise ValueError("lengths go with data that is a tensor: batches (x, lengths) bring their own")
+    frames: list[Tensor] = []
+    found: dict[str, list[Tensor]] = {}
+    for x, real in data:
+        if real is None:
+            real = torch.full((len(x),), x.shape[1], device=device)
+        pieces = cut(x.to(device), real.to(device), protocol, reset_every)
+        parts = nats(*pieces[:3])
+        for name, values in {"": pieces.lengths, **parts}.items():
+            total = torch.zeros(len(x), dtype=torch.float64, device=device)
+            total.index_add_(0, pieces.owner, values.double())
+            (frames if not name else found.setdefault(name, [])).append(total.cpu())
+    if not frames:
+        raise ValueError("data must hold at least one sequence, got no batches")
+    return torch.cat(frames), {name: torch.cat(totals) for name, totals in found.items()}

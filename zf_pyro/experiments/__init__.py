@@ -1,0 +1,24 @@
+"""What the scripts of the paper's experiments share: flags, presets, objectives by name, fitting, results."""
+
+from .command import command_line, prepared_data
+from .fitting import Fitted, count_parameters, fit_model, save, scores_of
+from .loaders import evaluation_loader, training_loader
+from .results import write_results
+from .settings import Preset, Run
+from .speech import speech_experiment
+
+__all__ = [
+    "Fitted",
+    "Preset",
+    "Run",
+    "command_line",
+    "count_parameters",
+    "evaluation_loader",
+    "fit_model",
+    "prepared_data",
+    "save",
+    "scores_of",
+    "speech_experiment",
+    "training_loader",
+    "write_results",
+]

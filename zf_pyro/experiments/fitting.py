@@ -1,0 +1,154 @@
+"""From data to a fitted model: the net under its objective, or a baseline under its log-likelihood."""
+
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyro
+import torch
+from pyro.infer import ELBO, Trace_ELBO
+from torch import Tensor, nn
+
+from ..baselines import DeterministicRNN, LinearGaussian
+from ..data import Loader
+from ..emissions import Emission, Gaussian
+from ..evaluation import Scores, score, score_density
+from ..evaluation.protocols import Protocol
+from ..model import ZForcing
+from .settings import Preset, Run
+
+Model = ZForcing | DeterministicRNN | LinearGaussian
+
+
+class Fitted(NamedTuple):
+    """A model, and what it took."""
+
+    model: Model
+    seconds: float
+    """Of training."""
+
+
+def fit_model(
+    run: Run,
+    preset: Preset,
+    emission: Emission,
+    training: Loader,
+    validation: Loader,
+    whole: Iterable[tuple[Tensor, Tensor]],
+) -> Fitted:
+    """Fit what the flags ask for.
+
+    Args:
+        run: the flags.
+        preset: sizes and schedules.
+        emission: the family of frames.
+        training: batches that are the arguments of model and guide.
+        validation: the same of the validation set.
+        whole: the training sequences in one pass, which the linear-Gaussian baseline is fitted to.
+
+    Raises:
+        ValueError: a linear-Gaussian model of frames that are not real numbers.
+        SystemExit: in all processes but the first: what follows training is for one.
+    """
+    if run.baseline != "linear_gaussian":
+        model = build(run, preset, emission)
+        return Fitted(model, train(run, preset, model, training, validation))
+    if not isinstance(emission, Gaussian):
+        raise ValueError(f"linear_gaussian is for real-valued frames, not {emission}: take --baseline rnn")
+    start = time.perf_counter()
+    linear = LinearGaussian.fit(whole)
+    return Fitted(linear, time.perf_counter() - start)
+
+
+def build(run: Run, preset: Preset, emission: Emission) -> ZForcing | DeterministicRNN:
+    """The net of a preset; or the LSTM with as many parameters as the net has, those of its guide included.
+
+    Everything random follows from ``run.seed`` from here on.
+    """
+    pyro.clear_param_store()
+    pyro.set_rng_seed(run.seed)
+    net = ZForcing(emission, **preset.net)
+    if run.baseline is None:
+        return net
+    size = sum(parameter.numel() for parameter in net.parameters())
+    return DeterministicRNN.of_size(emission, size, embed_dim=preset.embed_dim, dropout=preset.dropout)
+
+
+def train(run: Run, preset: Preset, model: ZForcing | DeterministicRNN, train: Loader, validation: Loader) -> float:
+    """Train by Lightning, and leave ``model`` with the weights of the best validation bound.
+
+    Args:
+        run: the flags.
+        preset: sizes and schedules.
+        model: from :func:`build`.
+        train: batches that are the arguments of model and guide.
+        validation: the same of the validation set.
+
+    Returns:
+        Seconds that training took.
+
+    Raises:
+        SystemExit: in all processes but the first: what follows training is for one.
+    """
+    from ..training import SafeCheckpointIO, Training, fit
+
+    objective: ELBO = Trace_ELBO() if isinstance(model, DeterministicRNN) else preset.objective(run.objective)
+    module = Training(
+        model.model,
+        model.guide,
+        objective,
+        lambda parameters: torch.optim.Adam(parameters, lr=preset.learning_rate, eps=1e-5),
+        scale=1.0 / preset.batch_size,
+    )
+    start = time.perf_counter()
+    trainer = fit(
+        module,
+        train,
+        validation,
+        out=run.out,
+        max_steps=preset.max_steps,
+        resume=run.resume,
+        validate_every=min(preset.validate_every, preset.max_steps),
+        devices=run.devices,
+        accelerator={"cuda": "gpu"}.get(run.device, run.device),
+        precision=run.precision,
+    )
+    seconds = time.perf_counter() - start
+    if not trainer.is_global_zero:
+        raise SystemExit(0)
+    best = SafeCheckpointIO().load_checkpoint(run.out / "best.ckpt")
+    module.load_state_dict(best["state_dict"])
+    model.to(trainer.strategy.root_device)  # Lightning leaves it on the CPU
+    return seconds
+
+
+def scores_of(
+    run: Run, model: Model, data: Any, *, protocol: Protocol = "full_density", reset_every: int | None = None
+) -> Scores:
+    """Every bound on every sequence; for a baseline its log-likelihood."""
+    if not isinstance(model, ZForcing):
+        return score_density(model, data, protocol=protocol, reset_every=reset_every)
+    return score(
+        model,
+        data,
+        protocol=protocol,
+        reset_every=reset_every,
+        num_particles=run.particles,
+        filter_particles=run.particles,
+        batch_size=32,
+        chunk_particles=4,
+    )
+
+
+def count_parameters(model: Model) -> int:
+    """Numbers fitted."""
+    if isinstance(model, nn.Module):
+        return sum(parameter.numel() for parameter in model.parameters())
+    return model.num_parameters
+
+
+def save(model: Model, folder: Path, **normalisation: float) -> None:
+    """A trained net, to be had again by ``ZForcing.load``; baselines are not kept beyond their checkpoint."""
+    if isinstance(model, ZForcing):
+        model.save(folder, {name: torch.tensor(value) for name, value in normalisation.items()} or None)

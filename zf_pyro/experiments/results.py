@@ -1,0 +1,63 @@
+"""What a run leaves: results.json with everything that was scored and how, and a figure of the way there."""
+
+import csv
+import importlib.metadata
+import json
+import math
+import platform
+import sys
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ..data import Record
+from ..evaluation import Evaluation, report
+from ..gallery import draw_curves
+from .settings import Preset, Run
+
+Curves = dict[str, list[tuple[float, float]]]
+"""(step, value) by the name of what was logged."""
+
+
+def write_results(run: Run, preset: Preset, record: Record, evaluations: Mapping[str, Evaluation], **more: Any) -> None:
+    """Print a table; write ``results.json`` and ``figure.png``.
+
+    Args:
+        run: the flags.
+        preset: sizes and schedules.
+        record: how the data was prepared.
+        evaluations: by a name that says what is special about each.
+        more: what else belongs to the results, in JSON's types.
+    """
+    print(report(evaluations))
+    settings = {**asdict(run), "out": str(run.out)}
+    data = {name: split.num_sequences for name, split in record.splits.items()}
+    fields = {
+        "command": " ".join([Path(sys.executable).name, *sys.argv]),
+        "model": run.name,
+        "evaluations": {name: evaluation.to_json() for name, evaluation in evaluations.items()},
+        **more,
+        "flags": settings,
+        "preset": asdict(preset),
+        "data": {"corpus": record.corpus, "settings": record.settings, "sequences": data, "scale": record.scale},
+        "versions": {
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in ("torch", "pyro-ppl", "zf-pyro")},
+        },
+    }
+    (run.out / "results.json").write_text(json.dumps(fields, indent=1) + "\n", encoding="utf-8")
+    draw_curves(run.out / "figure.png", logged(run.out), title=run.name)
+
+
+def logged(out: Path) -> Curves:
+    """What training logged, over all starts of the run; a step that was repeated after a restart counts once."""
+    found: defaultdict[str, dict[float, float]] = defaultdict(dict)
+    for table in sorted(out.glob("logs/version_*/metrics.csv"), key=lambda path: int(path.parent.name[8:])):
+        with table.open(encoding="utf-8", newline="") as file:
+            for row in csv.DictReader(file):
+                for name, value in row.items():
+                    if value and name != "step" and math.isfinite(float(value)):
+                        found[name][float(row["step"])] = float(value)
+    return {name: sorted(points.items()) for name, points in found.items()}

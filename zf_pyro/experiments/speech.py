@@ -1,0 +1,91 @@
+"""The speech experiments, TIMIT and Blizzard: windows of frames in training, whole utterances in evaluation."""
+
+from pathlib import Path
+
+import torch
+
+from ..data import Sequences, Windows, collate
+from ..emissions import Gaussian
+from ..evaluation import Evaluation, active_units, summarise
+from ..evaluation.protocols import PROTOCOLS, Protocol
+from ..gallery import write_wav
+from ..model import ZForcing
+from .fitting import count_parameters, fit_model, save, scores_of
+from .loaders import Scored, evaluation_loader, training_loader
+from .results import write_results
+from .settings import Preset, Run
+
+WINDOW = 40
+"""Frames of a training window: half a second at 16 kHz and 200 samples a frame."""
+
+
+def speech_experiment(run: Run, preset: Preset, folder: Path, protocol: Protocol) -> None:
+    """Train on windows, evaluate on the test split's utterances, and write results and samples.
+
+    Args:
+        run: the flags.
+        preset: sizes and schedules.
+        folder: prepared speech.
+        protocol: whether the first frame of a window, and of a test utterance, is given or modelled. Test utterances
+            are scored under it whole and with states reset at each window, and whole under the other protocol.
+    """
+    train, validation, test = (Sequences(folder, split) for split in ("train", "validation", "test"))
+    windows, checks = Windows(train, WINDOW), Windows(validation, WINDOW)
+    fitted = fit_model(
+        run,
+        preset,
+        Gaussian(int(train.frame or 0)),
+        training_loader(windows, preset.batch_size, protocol, seed=run.seed, share=run.share),
+        training_loader(checks, preset.batch_size, protocol, shuffle=False, share=run.share),
+        evaluation_loader(train, preset.batch_size),
+    )
+    other: Protocol = PROTOCOLS[1 - PROTOCOLS.index(protocol)]
+    evaluations: dict[str, Evaluation] = {}
+    for scored, reset_every in ((protocol, None), (protocol, WINDOW), (other, None)):
+        scorable = Scored(test, scored)
+        batches = evaluation_loader(scorable, preset.batch_size, run.test_sequences)
+        scores = scores_of(run, fitted.model, batches, protocol=scored, reset_every=reset_every)
+        name = f"{scored}, {'whole' if reset_every is None else f'reset every {reset_every}'}"
+        evaluations[name] = summarise(scores)
+        if scored == protocol and reset_every is None:
+            evaluations[f"{name}, raw waveform"] = summarise(scores, scale=test.scale)
+    more = {"parameters": count_parameters(fitted.model), "training_seconds": fitted.seconds}
+    if isinstance(fitted.model, ZForcing):
+        x, lengths = collate([test[i] for i in range(min(len(test), 32))])
+        device = fitted.model.emission_layer.weight.device
+        more["active_units"] = active_units(fitted.model, x.to(device), lengths.to(device))
+        write_samples(fitted.model, test, run.out / "samples", protocol)
+        save(fitted.model, run.out / "net", mean=test.mean, scale=test.scale)
+    write_results(run, preset, test.record, evaluations, value="audio sample", **more)
+
+
+def write_samples(net: ZForcing, test: Sequences, out: Path, protocol: Protocol, count: int = 3) -> None:
+    """Test utterances, reconstructions, continuations of their first halves, and new sounds, as wav files.
+
+    Args:
+        net: the trained net.
+        test: where utterances are taken from; at their rate.
+        out: the folder; made.
+        protocol: under which the net was trained.
+        count: how many of each.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    device = net.emission_layer.weight.device
+    given = int(protocol == "first_frame_given")
+    rate = int(test.record.settings["rate"])
+    for i in range(min(count, len(test))):
+        x = test[i][:400].unsqueeze(0).to(device)
+        half = max(1 + given, x.shape[1] // 2)
+        first, rest = (x[:, 0] if given else None), x[:, given:]
+        prompt = x[:, given:half], None
+        sounds = {
+            "original": rest,
+            "reconstruction": net.reconstruct(rest, context=first),
+            "from_latents": net.reconstruct(rest, context=first, teacher_forcing=False),
+            "continued": torch.cat(
+                [x[:, :half], net.generate(1, max(1, x.shape[1] - half), prompt=prompt, context=first)], dim=1
+            ),
+            "generated": net.generate(1, x.shape[1], context=first),
+        }
+        for name, frames in sounds.items():
+            write_wav(out / f"{i}_{name}.wav", frames[0], mean=test.mean, scale=test.scale, rate=rate)

@@ -1,0 +1,124 @@
+"""What examples leave to hear and to see: wav files, grids of images, training curves."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+FULL_SCALE = 32_767
+"""Of 16-bit samples."""
+
+
+def write_wav(path: Path, frames: Tensor, *, mean: float = 0.0, scale: float = 1.0, rate: int = 16_000) -> int:
+    """Frames as a mono wav file of 16-bit samples, the normalisation undone and what is out of range clipped.
+
+    Args:
+        path: the file to write.
+        frames: (time, frame) normalised samples.
+        mean: of the samples, in their own unit (16-bit integers), such as ``record.mean`` of prepared data.
+        scale: their deviation, such as ``record.scale``.
+        rate: samples a second, in Hz.
+
+    Returns:
+        How many samples were clipped.
+
+    Raises:
+        ImportError: soundfile is not installed.
+        ValueError: samples that are not finite.
+    """
+    try:
+        import soundfile
+    except ImportError as error:
+        raise ImportError("wav files are written by soundfile: pip install zf-pyro[data]") from error
+    samples = (frames.detach().double().cpu().flatten().numpy() * scale + mean).round()
+    if not np.isfinite(samples).all():
+        raise ValueError(f"frames must be finite to be written to {path}, got NaN or infinite samples")
+    clipped = int((np.abs(samples) > FULL_SCALE).sum())
+    soundfile.write(path, samples.clip(-FULL_SCALE, FULL_SCALE).astype(np.int16), rate, subtype="PCM_16")
+    return clipped
+
+
+def write_grid(path: Path, rows: Sequence[Tensor], *, width: int, titles: Sequence[str] = (), seen: int = 0) -> None:
+    """Images row by row as one PNG, each row with its title; what was given rather than drawn is tinted.
+
+    Args:
+        path: the file to write.
+        rows: for each row its images, (images, pixels) in [0, 1], pixels in reading order; all of one size.
+        width: pixels of an image's line.
+        titles: a name for each row; none if empty.
+        seen: how many first pixels of each image were given, in all rows but the first.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+        ValueError: rows of other sizes, a width that does not divide them, or titles of another number.
+    """
+    shapes = {tuple(row.shape) for row in rows}
+    if len(shapes) != 1 or len(next(iter(shapes))) != 2:
+        raise ValueError(f"rows must be tensors of one shape (images, pixels), got {sorted(shapes)}")
+    count, pixels = shapes.pop()
+    if pixels % width:
+        raise ValueError(f"width must divide the {pixels} pixels of an image, got {width}")
+    if titles and len(titles) != len(rows):
+        raise ValueError(f"titles must be {len(rows)}, one a row, got {len(titles)}")
+    figure = _figure(1.0 + 0.6 * count, 0.7 * len(rows))
+    axes = figure.subplots(len(rows), count, squeeze=False)
+    for number, row in enumerate(rows):
+        for axis, image in zip(axes[number], row.detach().float().cpu(), strict=True):
+            paper = 1.0 - image.clamp(0.0, 1.0).view(-1, width, 1).expand(-1, -1, 3).numpy()
+            if number and seen:
+                paper = paper.copy()
+                paper.reshape(-1, 3)[:seen] *= (0.8, 0.9, 1.0)
+            axis.imshow(paper, interpolation="nearest", vmin=0.0, vmax=1.0)
+            axis.set(xticks=(), yticks=())
+        if titles:
+            axes[number][0].set_ylabel(titles[number], rotation=0, ha="right", va="center", fontsize=8)
+    figure.savefig(path, dpi=110)
+
+
+def draw_curves(path: Path, logged: Mapping[str, Sequence[tuple[float, float]]], *, title: str) -> None:
+    """Training curves as one PNG: the bound in training and validation, and the KL.
+
+    Args:
+        path: the file to write.
+        logged: (step, value) by the names of :class:`zf_pyro.training.Training`'s logs, in nats a sequence; those that
+            are missing are left out.
+        title: what was trained.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    figure = _figure(9.0, 3.4)
+    bound, divergence = figure.subplots(1, 2)
+    shown = {
+        "train/elbo": (bound, "training"),
+        "validation/elbo": (bound, "validation"),
+        "train/kl": (divergence, "KL"),
+    }
+    for name, (axis, label) in shown.items():
+        points = logged.get(name, ())
+        if points:
+            steps, values = zip(*points, strict=True)
+            axis.plot(steps, values, lw=1.0, label=label, marker="." if len(points) < 2 else None)
+    bound.set(title=f"{title}: bound", xlabel="training step", ylabel="nats / sequence")
+    divergence.set(title="KL(q || p)", xlabel="training step", ylabel="nats / sequence")
+    validated = [value for _, value in logged.get("validation/elbo", ())]
+    if len(validated) > 1:
+        low, high = min(validated), max(validated)
+        bound.set_ylim(low - 0.2 * (high - low) - 1.0, high + 0.2 * (high - low) + 1.0)
+    if bound.lines:
+        bound.legend(loc="lower right")
+    figure.savefig(path, dpi=110)
+
+
+def _figure(width: float, height: float) -> "Figure":
+    """A new figure of so many inches, without a window."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("figures are drawn by matplotlib: pip install zf-pyro[examples]") from error
+    return Figure(figsize=(width, height), layout="constrained")
