@@ -25,6 +25,13 @@ class Batch(NamedTuple):
     """Backward states b_t; (time, batch, hidden)."""
 
     @property
+    def u(self) -> Tensor:
+        """The inputs u_t; (time, batch, *frame)."""
+        if self.given.u is None:
+            raise RuntimeError("a batch needs its inputs")
+        return self.given.u
+
+    @property
     def x(self) -> Tensor:
         """The frames, zeros beyond each length; (batch, time, *frame)."""
         return _frames(self.given).transpose(0, 1)
@@ -99,17 +106,21 @@ def require_sequences(net: ZForcing, x: Tensor, lengths: Tensor | None) -> None:
         check_lengths(lengths, x.shape[0], x.shape[1], like.device)
 
 
-def batches(net: ZForcing, x: Tensor, lengths: Tensor | None, batch_size: int) -> Iterator[Batch]:
+def batches(
+    net: ZForcing, x: Tensor, lengths: Tensor | None, batch_size: int, *, at_least: int = 1
+) -> Iterator[Batch]:
     """All sequences, shortest first so that a batch holds little padding.
 
     Args:
         net: the net.
         x: (batch, time, frame) floats or (batch, time) integers.
         lengths: real frames of each sequence, (batch,); all of them if None.
-        batch_size: sequences in a batch.
+        batch_size: most sequences in a batch, unless that leaves fewer than ``at_least`` in another.
+        at_least: fewest sequences in a batch.
     """
     order = torch.arange(len(x)) if lengths is None else lengths.cpu().argsort(stable=True)
-    for part in order.split(batch_size):
+    number = min(-(-len(x) // batch_size), max(1, len(x) // at_least))
+    for part in order.tensor_split(number):
         rows = part.to(x.device)
         own = None if lengths is None else lengths[rows]
         frames = x[rows] if own is None else x[rows, : int(own.max())]
@@ -121,13 +132,13 @@ def draw(net: ZForcing, batch: Batch, count: int) -> Run:
     """``count`` draws of the guide for each sequence."""
     given = batch.given
     noise = batch.b.new_empty(given.num_steps, count, given.batch_size, net.latent_dim).normal_()
-    scan = net.scan_posterior(_start(given, count), _inputs(given), batch.b, noise)
+    scan = net.scan_posterior(_start(given, count), batch.u, batch.b, noise)
     return _scored(net, batch, scan.z, scan.states, torch.stack([scan.loc, scan.scale]))
 
 
 def score(net: ZForcing, batch: Batch, z: Tensor) -> Run:
     """Densities of given latents; z (time, draws, batch, latent)."""
-    states = net.scan_states(_start(batch.given, z.shape[1]), _inputs(batch.given), z)
+    states = net.scan_states(_start(batch.given, z.shape[1]), batch.u, z)
 
     def posterior(hidden: Tensor, cell: Tensor, b: Tensor) -> Tensor:
         normal = net.posterior(State(hidden, cell), b).base_dist
@@ -175,12 +186,6 @@ def generate(net: ZForcing, num_steps: int, count: int, batch_size: int) -> tupl
 
 def _start(given: Given, count: int) -> State:
     return State(*(field.expand(count, *field.shape) for field in given.initial_state))
-
-
-def _inputs(given: Given) -> Tensor:
-    if given.u is None:
-        raise RuntimeError("a batch needs its inputs")
-    return given.u
 
 
 def _frames(given: Given) -> Tensor:
