@@ -2,7 +2,6 @@
 
 import math
 
-import numpy as np
 import pyro
 import pyro.poutine as poutine
 import pytest
@@ -11,33 +10,8 @@ from pyro.infer import Importance, Trace_ELBO, TraceMeanField_ELBO
 
 import zf_pyro
 
-from .conftest import random_frames, random_net
-from .helpers import gradients, parameter_grads
-
-NODES = 60
-
-
-def log_evidence(net, x, nodes=NODES):
-    """log p(x) (batch,) by a rule of ``nodes`` points for each latent, given those before."""
-    points, weights = (torch.as_tensor(v, dtype=torch.float64) for v in np.polynomial.hermite_e.hermegauss(nodes))
-    log_weights = (weights / math.sqrt(2 * math.pi)).log()
-    batch, time = x.shape[:2]
-    u, total = net.inputs(x), torch.zeros(batch, dtype=torch.float64)
-    state = net.initial_state((batch,))
-    for t in range(time):
-        prior = net.prior(state).base_dist
-        noise = points.reshape(nodes, *[1] * (prior.loc.dim()))
-        z = prior.loc + prior.scale * noise
-        state = zf_pyro.State(*(field.expand(*z.shape[:-1], -1) for field in state))
-        state = net.transition(state, u[:, t].expand(*z.shape[:-1], *u.shape[2:]), z)
-        added = net.emission(state).log_prob(x[:, t])
-        total = total + added + log_weights.reshape(nodes, *[1] * (added.dim() - 1))
-    return total.reshape(-1, batch).logsumexp(0)
-
-
-def small(emission, transition, time):
-    net = random_net(emission, transition=transition, latent_dim=1, spread=0.3, seed=4)
-    return net, random_frames(emission, 2, time, seed=5)
+from .exact import NODES, log_evidence, posterior_moments, small
+from .helpers import densities, gradients, parameter_grads
 
 
 def log_weights(net, x, particles, lengths=None):
@@ -101,6 +75,23 @@ def test_bounds_lie_in_their_order_below_the_evidence(emission, time, transition
         bound = -loss.loss(net.model, net.guide, x)
         assert bound < exact.sum()
         assert bound == pytest.approx(elbo.sum().item(), abs=0.3)
+
+
+def test_weighted_draws_have_the_moments_of_the_posterior(transition):
+    net, x = small("gaussian", transition, 2)
+    with torch.no_grad():
+        mean, variance = posterior_moments(net, x)
+        with pyro.plate("particles", 40_000, dim=-2):
+            guide = poutine.trace(net.guide).get_trace(x)
+            model = poutine.trace(poutine.replay(net.model, trace=guide)).get_trace(x)
+        log_weight = sum(log_prob for name, log_prob in densities(model).items() if name[2:4] in ("x_", "z_"))
+        log_weight = log_weight - sum(log_prob for name, log_prob in densities(guide).items() if name[2:4] == "z_")
+    z = torch.stack([guide.nodes[f"z_{t}"]["value"][..., 0] for t in range(2)], dim=-1)
+    weights = log_weight.softmax(0).unsqueeze(-1)
+    for values, exact in ((z, mean), ((z - mean).square(), variance)):
+        estimate = (weights * values).sum(0)
+        error = (weights * (values - estimate)).square().sum(0).sqrt()
+        assert ((estimate - exact).abs() < 4 * error + 1e-3).all()
 
 
 def test_pyros_importance_agrees_with_the_evidence():

@@ -9,7 +9,14 @@ import torch
 import zf_pyro
 from zf_pyro import State
 from zf_pyro.arena import Arena
-from zf_pyro.recurrence import posterior_scan, reference_posterior_scan, reference_state_scan, state_scan
+from zf_pyro.networks import Drive
+from zf_pyro.recurrence import (
+    backward_scan,
+    posterior_scan,
+    reference_posterior_scan,
+    reference_state_scan,
+    state_scan,
+)
 
 from .conftest import random_frames, random_net, random_state
 from .helpers import assert_same, gradients, weighted_sum
@@ -31,8 +38,8 @@ def scan_arguments(net, shape, time=4, seed=6):
 
 
 def fast_posterior(net, state, u, b, noise):
-    inputs, contexts = net.cell.inputs(net.embedding(u)).transpose(-1, -2), net.posterior_network.rest(b)
-    return posterior_scan(net.posterior_network, net.cell, state, inputs, contexts, noise, Arena())
+    contexts = net.posterior_network.rest(b)
+    return posterior_scan(net.posterior_network, net.cell, state, net._drive(u), contexts, noise, Arena())
 
 
 def plain_posterior(net, state, u, b, noise):
@@ -40,8 +47,7 @@ def plain_posterior(net, state, u, b, noise):
 
 
 def fast_states(net, state, u, z):
-    inputs, modulation = net.cell.inputs(net.embedding(u)), net.cell.modulation(z)
-    return state_scan(net.cell, state, inputs.transpose(-1, -2), modulation.transpose(-1, -2), Arena())
+    return state_scan(net.cell, state, net._drive(u), net.cell.modulation(z).transpose(-1, -2), Arena())
 
 
 def plain_states(net, state, u, z):
@@ -117,18 +123,15 @@ def test_gradients_of_one_state_equal_the_plain_loop(t, transition):
 def test_posterior_scan_passes_gradcheck(transition):
     net = random_net("gaussian", transition=transition, spread=0.3)
     state, u, b, noise = scan_arguments(net, (2,), time=3)
-    inputs, contexts = net.cell.inputs(net.embedding(u)).transpose(-1, -2), net.posterior_network.rest(b)
+    drive, contexts = net._drive(u), net.posterior_network.rest(b)
 
-    def scan(hidden, cell, inputs, contexts, *_weights):
-        return tuple(
-            parts(
-                posterior_scan(net.posterior_network, net.cell, State(hidden, cell), inputs, contexts, noise, Arena())
-            ).values()
-        )
+    def scan(hidden, cell, v, weight, bias, contexts, *_weights):
+        given = Drive(v, weight, bias), contexts, noise, Arena()
+        return tuple(parts(posterior_scan(net.posterior_network, net.cell, State(hidden, cell), *given)).values())
 
-    leaves = [leaf.detach().requires_grad_() for leaf in (*state, inputs, contexts)]
+    leaves = [leaf.detach().requires_grad_() for leaf in (*state, *drive, contexts)]
     before_the_loop = {id(net.posterior_network.first.bias)}
-    before_the_loop |= {id(p) for name, p in net.cell.named_parameters() if name.startswith("input_")}
+    before_the_loop |= {id(p) for p in net.cell.input_weights.parameters()}
     weights = [p for p in (*net.posterior_network.parameters(), *net.cell.parameters()) if id(p) not in before_the_loop]
     assert torch.autograd.gradcheck(scan, (*leaves, *weights))
 
@@ -136,14 +139,58 @@ def test_posterior_scan_passes_gradcheck(transition):
 def test_state_scan_passes_gradcheck(transition):
     net = random_net("gaussian", transition=transition, spread=0.3)
     state, u, _b, z = scan_arguments(net, (2,), time=3)
-    inputs = net.cell.inputs(net.embedding(u)).transpose(-1, -2)
-    modulation = net.cell.modulation(z).transpose(-1, -2)
+    drive, modulation = net._drive(u), net.cell.modulation(z).transpose(-1, -2)
 
-    def scan(hidden, cell, inputs, modulation, _weight):
-        return tuple(state_scan(net.cell, State(hidden, cell), inputs, modulation, Arena()))
+    def scan(hidden, cell, v, weight, bias, modulation, _weight):
+        return tuple(state_scan(net.cell, State(hidden, cell), Drive(v, weight, bias), modulation, Arena()))
 
-    leaves = [leaf.detach().requires_grad_() for leaf in (*state, inputs, modulation)]
+    leaves = [leaf.detach().requires_grad_() for leaf in (*state, *drive, modulation)]
     assert torch.autograd.gradcheck(scan, (*leaves, net.cell.hidden_weights.weight))
+
+
+LENGTHS = {"all real": None, "padded": torch.tensor([4, 1, 3])}
+
+
+@pytest.mark.parametrize("lengths", LENGTHS)
+@pytest.mark.parametrize("emission", ["gaussian", "categorical"])
+def test_the_backward_loop_equals_pytorchs_lstm(emission, lengths):
+    """Values and gradients of weights and frames, for frames smaller than their embedding and for symbols."""
+    lengths, x = LENGTHS[lengths], random_frames(emission)
+    real = torch.ones(3, 4, dtype=torch.bool) if lengths is None else torch.arange(4) < lengths.unsqueeze(1)
+    found = []
+    for recurrence in ("deferred", "reference"):
+        net = random_net(emission, recurrence=recurrence)
+        frames = x.clone().requires_grad_() if x.is_floating_point() else x
+        b = net.backward_states(frames, lengths).transpose(0, 1)[real]
+        loss = weighted_sum({"b": b})
+        into = torch.autograd.grad(loss, frames, retain_graph=True) if x.is_floating_point() else ()
+        found.append({"b": b, **dict(enumerate(into)), **gradients(net, loss)})
+    assert_same(*found)
+
+
+def test_backward_scan_passes_gradcheck():
+    net, x = random_net("gaussian", spread=0.3), random_frames("gaussian", 2, 3).transpose(0, 1)
+    drive, mask = net.backward_rnn.drive(net.embedding, x), torch.tensor([[True, True], [True, True], [True, False]])
+
+    def scan(v, weight, bias, _weight):
+        return backward_scan(net.backward_rnn, Drive(v, weight, bias), mask, Arena())
+
+    leaves = [leaf.detach().requires_grad_() for leaf in drive]
+    assert torch.autograd.gradcheck(scan, (*leaves, net.backward_rnn.lstm.weight_hh_l0))
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+@pytest.mark.parametrize("embed_dim", [2, 5])
+def test_two_linear_maps_in_a_row_are_one_unless_dropout_stands_between(embed_dim, dropout):
+    net = random_net("gaussian", embed_dim=embed_dim, dropout=dropout)
+    u = random_frames("gaussian").transpose(0, 1)
+    torch.manual_seed(0)
+    v, weight, bias = net._drive(u)
+    torch.manual_seed(0)
+    expected = net.cell.input_weights(net.embedding(u))
+    found = torch.nn.functional.linear(v, weight, bias)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+    assert (v is u) == (embed_dim > 2 and dropout == 0.0)
 
 
 def loss_of(net, x):

@@ -25,14 +25,15 @@ from torch import Tensor, nn
 
 from .arena import Arena
 from .emissions import Emission
-from .given import lay_out
-from .networks import CELLS, MLP, BackwardRNN, State, loc_scale
+from .given import lay_out, real_frames, zero_padding
+from .networks import CELLS, MLP, BackwardRNN, Drive, State, drive, loc_scale
 from .paths import LatentPath
 from .pieces import in_pieces
 from .posterior_path import PosteriorPath
 from .prior_path import PriorPath
 from .recurrence import (
     PosteriorScan,
+    backward_scan,
     posterior_scan,
     reference_posterior_scan,
     reference_state_scan,
@@ -102,7 +103,7 @@ class ZForcing(nn.Module):
         self.emission_family = emission
         self.hidden_dim, self.latent_dim = hidden_dim, latent_dim
         self.z_force, self.auxiliary_l2, self.recurrence = z_force, auxiliary_l2, recurrence
-        self._arena = Arena()
+        self._arena, self._backward_arena = Arena(), Arena()
         number = next(_NAMES)
         self.name = name or ("zforcing" if number == 0 else f"zforcing_{number}")
 
@@ -140,7 +141,11 @@ class ZForcing(nn.Module):
         Returns:
             b, (time, batch, hidden). Beyond a length its rows mean nothing.
         """
-        return self.backward_rnn(self.embedding(x.transpose(0, 1)), lengths)
+        frames, mask = x.transpose(0, 1), None
+        if lengths is not None:
+            mask = real_frames(lengths, x.shape[1])
+            frames = zero_padding(frames, mask)
+        return self.scan_backward(frames, mask, lengths)
 
     def initial_state(self, batch_shape: Sequence[int]) -> State:
         """h_0 = 0, for hidden and cell; each (*batch_shape, hidden)."""
@@ -201,19 +206,24 @@ class ZForcing(nn.Module):
         """Draw z_1..z_T from the posterior, running the recurrence along; u raw, b, noise (time, ...)."""
         if self._plain_loop():
             return reference_posterior_scan(self.posterior, self.transition, state, u, b, noise)
-        inputs, contexts = in_pieces(self._input_columns, self.embedding(u)), self.posterior_network.rest(b)
-        return posterior_scan(self.posterior_network, self.cell, state, inputs, contexts, noise, self._arena)
+        contexts = self.posterior_network.rest(b)
+        return posterior_scan(self.posterior_network, self.cell, state, self._drive(u), contexts, noise, self._arena)
 
     def scan_states(self, state: State, u: Tensor, z: Tensor) -> State:
         """h_0..h_T, (time + 1, ..., hidden), for known latents; u raw, z (time, ...)."""
         if self._plain_loop():
             return reference_state_scan(self.transition, state, u, z)
-        inputs = in_pieces(self._input_columns, self.embedding(u))
         modulation = in_pieces(lambda z: self.cell.modulation(z).transpose(-1, -2), z)
-        return state_scan(self.cell, state, inputs, modulation, self._arena)
+        return state_scan(self.cell, state, self._drive(u), modulation, self._arena)
 
-    def _input_columns(self, embedded: Tensor) -> Tensor:
-        return self.cell.inputs(embedded).transpose(-1, -2)
+    def scan_backward(self, x: Tensor, mask: Tensor | None, lengths: Tensor | None) -> Tensor:
+        """b_1..b_T; x (time, batch, *frame) with zeros as padding, mask (time, batch) and lengths (batch,) or None."""
+        if self.recurrence == "reference" or type(self.backward_rnn) is not BackwardRNN or x.device.type != "cpu":
+            return self.backward_rnn(self.embedding(x), lengths)
+        return backward_scan(self.backward_rnn, self.backward_rnn.drive(self.embedding, x), mask, self._backward_arena)
+
+    def _drive(self, u: Tensor) -> Drive:
+        return drive(self.embedding, u, self.cell.input_weights.weight, self.cell.input_weights.bias)
 
     def _plain_loop(self) -> bool:
         cls = type(self)
@@ -274,7 +284,7 @@ class ZForcing(nn.Module):
         """
         self._register()
         given = lay_out(self, x, lengths, context, initial_state)
-        path = PosteriorPath(self, given, self.backward_rnn(self.embedding(given.x), lengths))
+        path = PosteriorPath(self, given, self.scan_backward(cast(Tensor, given.x), given.mask, lengths))
         with pyro.plate("sequences", given.batch_size, dim=-1):
             for t in range(given.num_steps):
                 with _real(path, t):

@@ -62,6 +62,38 @@ class MLP(nn.Module):
         return self.first.weight.split(self.in_dims, dim=1)
 
 
+class Drive(NamedTuple):
+    """What reaches the gates of an LSTM from outside, W v_t + b at each step t."""
+
+    v: Tensor
+    """v_t; (time, ..., in)."""
+    weight: Tensor
+    """W; (4 hidden, in)."""
+    bias: Tensor | None
+    """b; (4 hidden,). None for zero."""
+
+
+def drive(embedding: nn.Sequential, frames: Tensor, weight: Tensor, bias: Tensor | None) -> Drive:
+    """The same as embedding the frames and applying ``weight`` and ``bias``, by way of the fewest numbers.
+
+    Two linear maps in a row are one: a frame smaller than its embedding is not embedded at all, but read by the product
+    of the two weights, unless dropout stands between them.
+
+    Args:
+        embedding: of frames (..., *frame) into (..., embed): a layer, then dropout.
+        frames: (time, ..., *frame).
+        weight: (4 hidden, embed).
+        bias: (4 hidden,) or None.
+    """
+    layer, dropout = embedding
+    if isinstance(layer, nn.Linear) and not (isinstance(dropout, nn.Dropout) and dropout.training and dropout.p > 0.0):
+        rows = frames[..., 0].numel()
+        if layer.in_features < min(layer.out_features, rows):
+            constant = weight @ layer.bias
+            return Drive(frames, weight @ layer.weight, constant if bias is None else constant + bias)
+    return Drive(embedding(frames), weight, bias)
+
+
 def loc_scale(parameters: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation from means and log-variances (..., 2 dim); each (..., dim)."""
     loc, log_variance = parameters.chunk(2, dim=-1)
@@ -112,10 +144,14 @@ class ConditionalLayerNormCell(nn.Module):
         normed = F.layer_norm(self.hidden_weights(state.hidden), (4 * self.hidden_dim,))
         return lstm(inputs + (1.0 + gain) * normed + shift, state.cell)
 
-    def loop_weights(self) -> tuple[Tensor, ...]:
-        """W_1, b_1, W_2, b_2 of the modulation and W_h."""
+    def modulation_weights(self) -> tuple[Tensor, ...]:
+        """W_1, b_1, W_2, b_2 of the modulation."""
         first, second = self.modulation_network.first, self.modulation_network.second
-        return first.weight, first.bias, second.weight, second.bias, self.hidden_weights.weight
+        return first.weight, first.bias, second.weight, second.bias
+
+    def gate_weights(self, drive: Drive) -> tuple[Tensor | None, ...]:
+        """W_h, the drive's weight and bias, gain and bias of its norm."""
+        return self.hidden_weights.weight, drive.weight, drive.bias, self.input_norm.weight, self.input_norm.bias
 
 
 class ConcatenateCell(nn.Module):
@@ -146,11 +182,17 @@ class ConcatenateCell(nn.Module):
         """h_t from h_{t-1}, ``inputs`` and ``modulation``, both (..., 4 hidden)."""
         return lstm(inputs + modulation + self.hidden_weights(state.hidden), state.cell)
 
-    def loop_weights(self) -> tuple[Tensor, ...]:
-        """The modulation's two linear maps made one, and W_h."""
-        return self.latent_weights.weight @ self.latent_projection.weight, self.hidden_weights.weight
+    def modulation_weights(self) -> tuple[Tensor, ...]:
+        """The modulation's two linear maps made one."""
+        return (self.latent_weights.weight @ self.latent_projection.weight,)
+
+    def gate_weights(self, drive: Drive) -> tuple[Tensor | None, ...]:
+        """W_h and the drive's weight and bias."""
+        return self.hidden_weights.weight, drive.weight, drive.bias
 
 
+GatedCell = ConditionalLayerNormCell | ConcatenateCell
+"""A transition."""
 CELLS: dict[str, type[ConditionalLayerNormCell] | type[ConcatenateCell]] = {
     "conditional_layer_norm": ConditionalLayerNormCell,
     "concatenate": ConcatenateCell,
@@ -188,3 +230,14 @@ class BackwardRNN(nn.Module):
         turned = embedded.gather(0, order.expand_as(embedded))
         states = self.lstm(turned)[0]
         return states.gather(0, order.expand_as(states))
+
+    def drive(self, embedding: nn.Sequential, frames: Tensor) -> Drive:
+        """What frames (time, batch, *frame) send to the gates, in PyTorch's order of them."""
+        bias = self.lstm.get_parameter("bias_ih_l0") + self.lstm.get_parameter("bias_hh_l0")
+        return drive(embedding, frames, self.lstm.get_parameter("weight_ih_l0"), bias)
+
+    def gate_weights(self, drive: Drive) -> tuple[Tensor, ...]:
+        """W_h and the drive's weight and bias, with the gates in the order of :func:`lstm`."""
+        weights = (self.lstm.get_parameter("weight_hh_l0"), drive.weight, drive.bias)
+        chunks = (weight.chunk(4) for weight in weights if weight is not None)
+        return tuple(torch.cat([i, f, o, candidate]) for i, f, candidate, o in chunks)

@@ -1,5 +1,6 @@
 """A matrix product in a time loop, whose weight gradient is formed once a loop instead of once a step."""
 
+from collections.abc import Sequence
 from typing import cast
 
 from torch import Tensor
@@ -14,20 +15,23 @@ class Product:
     """y = W x over the steps of a loop, and its way back.
 
     Args:
-        weight: W, (out, in).
+        weights: W, (out, in), as blocks of columns.
         bias: b, (out,), or None; x then ends in a row of ones.
         tape: where its buffers come from.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, tape: Tape) -> None:
-        self.in_dim = weight.shape[1]
+    def __init__(self, weights: Sequence[Tensor], bias: Tensor | None, tape: Tape) -> None:
+        self.blocks = [weight.shape[1] for weight in weights]
+        self.in_dim = sum(self.blocks)
         self.tape = tape
-        self.weight = weight
-        if bias is not None:
+        self.weight = weights[0]
+        if bias is not None or len(weights) > 1:
+            columns = [*weights, *([] if bias is None else [bias.unsqueeze(1)])]
+            width = sum(column.shape[1] for column in columns)
             # Rows of a whole number of cache lines: a product is a third slower on rows of 513.
-            room = tape.room(weight.shape[0], self.in_dim + 16)
-            self.weight = room[:, : self.in_dim + 1]
-            self.weight[:, : self.in_dim], self.weight[:, self.in_dim] = weight, bias
+            self.weight = tape.room(len(columns[0]), -(-width // 16) * 16)[:, :width]
+            for part, column in zip(self.weight.split([c.shape[1] for c in columns], 1), columns, strict=True):
+                part.copy_(column)
         self.slots: list[tuple[Tensor, Tensor]] = []
 
     def start_back(self, num_steps: int, rows: int) -> None:
@@ -60,9 +64,9 @@ class Product:
         self.noted = 0
 
     def gradient(self) -> tuple[Tensor, ...]:
-        """The gradients of the weight (out, in) and, if there is one, the bias (out,), after the last step back."""
+        """The gradients of the blocks of W and, if there is one, of b, after the last step back."""
         if self.noted or self.total is None:
             self._fold()
         total = cast(Tensor, self.total)
-        weight = total[:, : self.in_dim]
-        return (weight,) if total.shape[1] == self.in_dim else (weight, total[:, self.in_dim])
+        weights = total[:, : self.in_dim].split(self.blocks, 1)
+        return weights if total.shape[1] == self.in_dim else (*weights, total[:, self.in_dim])
