@@ -3,8 +3,8 @@
     python examples/quickstart.py --out runs/quickstart
     python examples/diagnose.py --run runs/quickstart --out runs/diagnosis
 
-writes runs/diagnosis/report.html, with its figures inside, and diagnosis.json, and prints the verdicts. The sequences are
-the official test utterances. About a minute on one CPU core.
+writes runs/diagnosis/report.html, with its figures inside, and diagnosis.json, and prints the verdicts. The
+sequences are the official test utterances. About a minute on one CPU core.
 """
 
 import json
@@ -55,10 +55,10 @@ def sections(name: str, net: ZForcing, test: Utterances, data: Any, sizes: dict[
     information = diagnostics.mutual_information(net, test.x, test.lengths)
     figure, axes = plt.subplots(1, 3, figsize=(13, 3.6), layout="constrained")
     plot_kl(use, axes[0])
-    plot_phase(data, ax=axes[1])
+    strongest = use.kl.nanmean((0, 1)).argsort(descending=True).tolist()
+    plot_phase(data, (strongest[0], strongest[1]), ax=axes[1])
     longest = int(test.lengths.argmax())
-    latent = int(use.kl.nanmean((0, 1)).argmax())
-    plot_traversal(net, test.x[longest : longest + 1, : int(test.lengths[longest])], latent, ax=axes[2])
+    plot_traversal(net, test.x[longest : longest + 1, : int(test.lengths[longest])], strongest[0], ax=axes[2])
     text = [use.verdict(), "" if probe is None else probe.summary()]
     text += [
         f"mutual information of x and z_1..z_{information.num_steps}: {information.estimate:.2f} nats of at most "
@@ -66,21 +66,21 @@ def sections(name: str, net: ZForcing, test: Utterances, data: Any, sizes: dict[
     ]
     parts = [Section(f"{name}: do the latents matter?", "\n".join(text), figure)]
 
-    check = diagnostics.check_guide(data)
+    check = diagnostics.check_weights(data)
     calibration = diagnostics.calibrate(net, sizes["simulations"], num_steps=10)
     figure, axes = plt.subplots(1, 3, figsize=(13, 3.6), layout="constrained")
     plot_khat(check, axes[0])
     plot_rank_ecdf(calibration, axes[1])
-    plot_ranks(calibration, 0, latent, axes[2])
+    plot_ranks(calibration, 0, strongest[0], axes[2])
     text = [check.summary(), calibration.summary(), "Draws of the guide are independent: no R-hat is shown."]
     parts.append(Section(f"{name}: is the guide right?", "\n".join(text), figure))
 
     figure, axes = plt.subplots(1, 3, figsize=(13, 3.6), layout="constrained")
     plot_fan(data, longest, ax=axes[0])
     lags = diagnostics.predictive_check(data, diagnostics.autocorrelation(5))
-    plot_check(lags, ax=axes[1], label="autocorrelation at lag 1 to 5")
+    plot_check(lags, range(1, 6), ax=axes[1]).set(xlabel="lag, frames", ylabel="autocorrelation")
     powers = diagnostics.predictive_check(data, diagnostics.spectrum())
-    plot_check(powers, ax=axes[2], label="log power, 0 to 1/2 cycles a frame")
+    plot_check(powers, torch.linspace(0, 0.5, 8), ax=axes[2]).set(xlabel="cycles a frame", ylabel="log power")
     text = [f"largest surprise, in standard deviations: autocorrelation {abs(lags.surprise).max():.1f}"]
     text += [f"spectrum {abs(powers.surprise).max():.1f}"]
     parts.append(Section(f"{name}: does it make such sequences?", ", ".join(text), figure))

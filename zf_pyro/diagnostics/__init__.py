@@ -6,32 +6,31 @@ Start with :func:`to_arviz`. Plots need matplotlib, the probe scikit-learn: ``pi
 from .calibration import Calibration, calibrate
 from .comparison import compare, loo
 from .convert import GROUPS, to_arviz
-from .guide_checks import GuideCheck, check_guide
 from .information import Information, mutual_information
 from .latent_use import LatentUse, latent_use
-from .posteriors import PosteriorComparison, compare_posteriors, nuts
+from .posteriors import PosteriorComparison, compare_posteriors
 from .predictive_checks import PredictiveCheck, autocorrelation, predictive_check, quantiles, spectrum
 from .probe import Probe, linear_probe
+from .weights import WeightCheck, check_weights
 
 __all__ = [
     "GROUPS",
     "Calibration",
-    "GuideCheck",
     "Information",
     "LatentUse",
     "PosteriorComparison",
     "PredictiveCheck",
     "Probe",
+    "WeightCheck",
     "autocorrelation",
     "calibrate",
-    "check_guide",
+    "check_weights",
     "compare",
     "compare_posteriors",
     "latent_use",
     "linear_probe",
     "loo",
     "mutual_information",
-    "nuts",
     "predictive_check",
     "quantiles",
     "spectrum",

@@ -24,7 +24,7 @@ def require_arviz() -> Any:
     found = tuple(int(number) for number in re.findall(r"\d+", arviz.__version__)[:2])
     if found < OLDEST:
         raise ImportError(
-            f"zf_pyro needs ArviZ {'.'.join(map(str, OLDEST))} or newer, found {arviz.__version__}: pip install -U arviz"
+            f"zf_pyro needs ArviZ {OLDEST[0]}.{OLDEST[1]} or newer, found {arviz.__version__}: pip install -U arviz"
         )
     return arviz
 

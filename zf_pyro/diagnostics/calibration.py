@@ -20,7 +20,7 @@ class Calibration(NamedTuple):
 
     Talts, Betancourt, Simpson, Vehtari, Gelman 2018, https://arxiv.org/abs/1804.06788. A necessary condition only: the
     prior itself has uniform ranks, so a guide that ignores x altogether, and follows the prior, passes. Its weights
-    (:func:`~zf_pyro.diagnostics.check_guide`) give it away.
+    (:func:`~zf_pyro.diagnostics.check_weights`) give it away.
     """
 
     ranks: np.ndarray
@@ -43,7 +43,7 @@ class Calibration(NamedTuple):
         simulations, steps, latents = self.ranks.shape
         low, high = ecdf_band(simulations, self.num_ranks, 1 - (1 - prob) / (steps * latents))
         ecdf = self.ecdf()
-        return ((ecdf < low - 1e-12) | (ecdf > high + 1e-12)).any(-1)
+        return np.any((ecdf < low - 1e-12) | (ecdf > high + 1e-12), axis=-1)
 
     def ecdf(self) -> np.ndarray:
         """Share of simulations with rank r or lower, for each r below the highest; (step, latent, num_draws)."""
@@ -99,10 +99,7 @@ def calibrate(
     z, x = (made[:, 0].transpose(0, 1) for made in generate(net, num_steps, 1, num_simulations))
     ranks = []
     for batch in batches(net, x, None, batch_size):
-        if posterior is None:
-            draws = draw(net, batch, num_draws).z.movedim(0, 2)
-        else:
-            draws = posterior(batch.x, num_draws)
+        draws = draw(net, batch, num_draws).z.movedim(0, 2) if posterior is None else posterior(batch.x, num_draws)
         truth = z[batch.rows]
         if draws.shape != (num_draws, *truth.shape):
             raise ValueError(

@@ -9,10 +9,10 @@ from .arviz_versions import group, require_arviz
 def loo(data: Any) -> Any:
     """ArviZ's PSIS-LOO over the contributions of the sequences; an ELPDData, pointwise.
 
-    Its elpd is the estimate of the sum of log p(x_i), its standard error is over sequences, its p_loo is the Monte Carlo
-    error of the estimate (no number of parameters), and a high k-hat says that few draws carry a sequence's estimate:
-    see :class:`~zf_pyro.diagnostics.contributions.Contributions`. The contributions are independent replicates, so
-    the efficiency of chains in the posterior group plays no part (``reff=1``).
+    Its elpd is the estimate of the sum of log p(x_i), its standard error is over sequences, its p_loo is the Monte
+    Carlo error of the estimate (no number of parameters), and a high k-hat says that few draws carry the estimate of a
+    sequence: see :class:`~zf_pyro.diagnostics.contributions.Contributions`. The contributions are independent
+    replicates, so the efficiency of chains in the posterior group plays no part (``reff=1``).
 
     Args:
         data: what :func:`zf_pyro.to_arviz` made, with the groups posterior and log_likelihood.

@@ -19,8 +19,8 @@ class Contributions:
 
     Replicates are a Bayesian bootstrap (Rubin 1981, https://doi.org/10.1214/aos/1176345338) over the draws: each weighs
     them by its own draw from a flat Dirichlet. So PSIS-LOO over replicates has the evidence for its elpd, their spread
-    for its p_loo (the Monte Carlo error in nats, not a number of parameters), and a high k-hat exactly where few draws carry
-    the estimate.
+    for its p_loo (the Monte Carlo error in nats, not a number of parameters), and a high k-hat exactly where few draws
+    carry the estimate.
 
     Args:
         num_draws: draws of the guide for each sequence, and replicates.
@@ -40,7 +40,7 @@ class Contributions:
         self._lengths[rows] = batch.real.sum(0).cpu().numpy()
 
     def replicates(self) -> tuple[np.ndarray, np.ndarray]:
-        """(draws, sequence) and (draws, sequence, step) in nats; NaN beyond a length. The second add up to the first."""
+        """(draws, sequence), and (draws, sequence, step) that add up to it, NaN beyond a length; nats."""
         count, sequences, steps = self._log_weight.shape
         share = torch.distributions.Exponential(torch.ones((), dtype=torch.float64)).sample((count, count)).numpy()
         share /= share.sum(1, keepdims=True)

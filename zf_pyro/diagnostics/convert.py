@@ -1,4 +1,4 @@
-"""to_arviz: posterior draws of the latents of sequences, and all that ArviZ's plots and statistics expect beside them."""
+"""to_arviz: posterior draws of the latents of sequences, and what ArviZ's plots and statistics expect beside them."""
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from pyro.infer.mcmc.api import AbstractMCMC
+from pyro.infer import MCMC
 from torch import Tensor
 from tqdm import tqdm
 
@@ -30,7 +30,7 @@ def to_arviz(
     x: Tensor,
     lengths: Tensor | None = None,
     *,
-    posterior: str | AbstractMCMC = "guide",
+    posterior: str | MCMC = "guide",
     num_samples: int | None = None,
     num_chains: int | None = None,
     num_particles: int | None = None,
@@ -57,8 +57,8 @@ def to_arviz(
       ``kl`` = KL(q || p) of a step at the draw (sequence, step); all in nats. For MCMC also ``diverging`` (none beside)
       and ``acceptance_rate`` (chain).
     - ``log_likelihood``: ``x`` (sequence), log p(x), and ``x_step`` (sequence, step), log p(x_t | x_1..x_{t-1}), which
-      add up to it: the contributions that ``az.loo(data, var_name="x")`` and ``az.compare(..., var_name="x")`` need; see
-      :class:`~zf_pyro.diagnostics.contributions.Contributions`. And ``x_given_z`` (sequence, step), log p(x_t | h_t)
+      add up to it: the contributions that ``az.loo(data, var_name="x")`` and ``az.compare(..., var_name="x")`` need
+      (:class:`~zf_pyro.diagnostics.contributions.Contributions`). And ``x_given_z`` (sequence, step), log p(x_t | h_t)
       at the draw itself: over it, PSIS-LOO is the harmonic mean estimator, which seldom works.
     - ``prior``, ``prior_predictive``: ``z`` and ``x`` (sequence, step[, feature]) from the model by itself, as many
       steps a sequence as the data have.
@@ -95,7 +95,7 @@ def to_arviz(
         require_count(name, count)
     wanted = _known(groups)
     sizes = plan(posterior, num_samples, num_chains, num_particles, chunk)
-    if isinstance(posterior, AbstractMCMC):
+    if isinstance(posterior, MCMC):
         require_same_sequences(posterior, net, x)
     table = Table(sizes, x, lengths, net)
     contributions = Contributions(sizes.total, x.shape[0], x.shape[1])
@@ -108,7 +108,7 @@ def to_arviz(
         x_total, x_step = contributions.replicates()
         table.whole("log_likelihood", "x", x_total, (SEQUENCE,))
         table.whole("log_likelihood", "x_step", x_step, (SEQUENCE, STEP))
-    if "sample_stats" in wanted and isinstance(posterior, AbstractMCMC):
+    if "sample_stats" in wanted and isinstance(posterior, MCMC):
         _mcmc_statistics(table, posterior, sizes)
     if "observed_data" in wanted:
         table.observed()
@@ -177,7 +177,7 @@ def _fill(
             put("prior_predictive", "x", x)
 
 
-def _mcmc_statistics(table: Table, mcmc: AbstractMCMC, sizes: Plan) -> None:
+def _mcmc_statistics(table: Table, mcmc: MCMC, sizes: Plan) -> None:
     """Divergences and acceptance, as far as the kernel reports them."""
     own = getattr(mcmc, "_diagnostics", None)
     chains = [own[chain] for chain in range(sizes.num_chains)] if own else []

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
-from pyro.infer.mcmc.api import AbstractMCMC
+from pyro.infer import MCMC
 from torch import Tensor
 
 from ..model import ZForcing
@@ -17,7 +17,7 @@ POSTERIORS = ("guide", "importance", "smoother")
 class Plan(NamedTuple):
     """How many draws, and from where."""
 
-    posterior: str | AbstractMCMC
+    posterior: str | MCMC
     """One of :data:`POSTERIORS`, or a Pyro MCMC object that has run."""
     num_chains: int
     """Chains of the result."""
@@ -49,7 +49,7 @@ class Drawn(NamedTuple):
 
 
 def plan(
-    posterior: str | AbstractMCMC,
+    posterior: str | MCMC,
     num_samples: int | None,
     num_chains: int | None,
     num_particles: int | None,
@@ -64,12 +64,14 @@ def plan(
     for name, count in (("num_samples", num_samples), ("num_chains", num_chains), ("num_particles", num_particles)):
         if count is not None and (not isinstance(count, int) or isinstance(count, bool) or count < 1):
             raise ValueError(f"{name} must be a positive integer, got {count!r}: without draws there is no posterior")
-    if isinstance(posterior, AbstractMCMC):
+    if isinstance(posterior, MCMC):
         chains, draws = _mcmc_latents(posterior)[0].shape[:2]
         if num_chains not in (None, chains):
             raise ValueError(f"num_chains must be left out for MCMC, whose {chains} chains are kept; got {num_chains}")
         if num_samples is not None and num_samples > draws:
-            raise ValueError(f"num_samples must be at most the {draws} draws of a chain of this MCMC, got {num_samples}")
+            raise ValueError(
+                f"num_samples must be at most {draws}, the draws of a chain of this MCMC, got {num_samples}"
+            )
         return Plan(posterior, chains, num_samples or draws, 1, chunk)
     if not isinstance(posterior, str):
         raise TypeError(f"posterior must be one of {POSTERIORS} or a Pyro MCMC object, got {type(posterior).__name__}")
@@ -81,7 +83,7 @@ def plan(
 
 def posterior_draws(net: ZForcing, batch: Batch, plan: Plan) -> Iterator[Drawn]:
     """All draws of a batch, a chunk at a time."""
-    if isinstance(plan.posterior, AbstractMCMC):
+    if isinstance(plan.posterior, MCMC):
         yield from _scored(net, batch, plan, _mcmc_draws(plan.posterior, batch, plan))
     elif plan.posterior == "guide":
         for first in range(0, plan.total, plan.chunk):
@@ -143,7 +145,7 @@ def _where(mask: Tensor, new: Tensor, old: Tensor) -> Tensor:
     return torch.where(mask.view(*mask.shape, *[1] * (new.dim() - 3)), new, old)
 
 
-def _mcmc_latents(mcmc: AbstractMCMC) -> list[Tensor]:
+def _mcmc_latents(mcmc: MCMC) -> list[Tensor]:
     """z_0, z_1, ... of an MCMC object; each (chain, draw, batch, latent)."""
     if getattr(mcmc, "_samples", None) is None:
         raise ValueError("posterior is an MCMC object without draws: call its run(x, lengths) first")
@@ -156,7 +158,7 @@ def _mcmc_latents(mcmc: AbstractMCMC) -> list[Tensor]:
     return latents
 
 
-def require_same_sequences(mcmc: AbstractMCMC, net: ZForcing, x: Tensor) -> None:
+def require_same_sequences(mcmc: MCMC, net: ZForcing, x: Tensor) -> None:
     """Refuse MCMC draws of other sequences than x.
 
     Raises:
@@ -175,7 +177,7 @@ def require_same_sequences(mcmc: AbstractMCMC, net: ZForcing, x: Tensor) -> None
         raise ValueError("posterior must hold draws for the sequences of x; this MCMC was run on another x")
 
 
-def _mcmc_draws(mcmc: AbstractMCMC, batch: Batch, plan: Plan) -> Tensor:
+def _mcmc_draws(mcmc: MCMC, batch: Batch, plan: Plan) -> Tensor:
     """The chains' draws of a batch, thinned evenly to the number asked for; (time, draws, batch, latent)."""
     latents = _mcmc_latents(mcmc)[: batch.given.num_steps]
     have = latents[0].shape[1]

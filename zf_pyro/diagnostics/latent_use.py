@@ -14,7 +14,8 @@ class LatentUse(NamedTuple):
     """How much of the frames goes through the latents. Nats are a sequence, averaged over sequences."""
 
     kl: Tensor
-    """KL(q || p) of each step and latent at one draw of the latents before; (sequence, step, latent) nats, NaN for padding."""
+    """KL(q || p) of each step and latent, at one draw of the latents before; (sequence, step, latent) nats, NaN for
+    padding."""
     log_likelihood: float
     """E_q log p(x | z)."""
     at_prior_mean: float
@@ -22,11 +23,11 @@ class LatentUse(NamedTuple):
     shuffled: float
     """E log p(x | z) with z drawn by the guide for another sequence of about the same length."""
     active_units: int
-    """Latents whose posterior mean varies, by the variance 0.01 of Burda et al. 2016. Blind to collapse wherever the prior
-    moves with the frames before: a posterior that merely follows it counts as active."""
+    """Latents whose posterior mean varies, by the variance 0.01 of Burda et al. 2016. Blind to collapse wherever the
+    prior moves with the frames before: a posterior that merely follows it counts as active."""
     auxiliary_r2: float
-    """R^2 of the auxiliary's mean for b_t, over all units and real steps: 1 is perfect, 0 the mean of b_t, negative a net
-    whose auxiliary was not trained."""
+    """R^2 of the auxiliary's mean for b_t, over all units and real steps: 1 is perfect, 0 the mean of b_t, negative a
+    net whose auxiliary was not trained."""
     threshold: float
     """Nats a sequence that the latents must carry, and be worth, to count as used."""
 
@@ -70,12 +71,13 @@ class LatentUse(NamedTuple):
         return self.total_kl >= self.threshold and self.lost_at_prior_mean >= self.threshold
 
     def verdict(self) -> str:
-        """"collapsed" or "used", with the numbers it rests on."""
+        """ "collapsed" or "used", with the numbers it rests on."""
         return (
             f"{'used' if self.used else 'collapsed'}: KL {self.total_kl:.1f} nats a sequence; "
             f"{self.lost_at_prior_mean:.1f} nats of log-likelihood lost with z at its prior mean "
             f"({100 * self.share_lost_at_prior_mean:.0f} % of the bound), {self.lost_by_shuffling:.1f} with another "
-            f"sequence's z; {self.active_units} of {self.kl.shape[-1]} units active; auxiliary R2 {self.auxiliary_r2:.2f}"
+            f"sequence's z; {self.active_units} of {self.kl.shape[-1]} units active; "
+            f"auxiliary R2 {self.auxiliary_r2:.2f}"
         )
 
 
@@ -116,8 +118,16 @@ def latent_use(
     variances = torch.cat(means).var(0, correction=0)
     target = torch.cat(targets)
     explained = torch.cat(residuals).square().sum() / (target - target.mean(0)).square().sum()
-    per_sequence = (sums / len(x)).tolist()
-    return LatentUse(kl.cpu(), *per_sequence, int((variances > 0.01).sum()), float(1 - explained), threshold)
+    drawn, at_mean, shuffled = (sums / len(x)).tolist()
+    return LatentUse(
+        kl=kl.cpu(),
+        log_likelihood=drawn,
+        at_prior_mean=at_mean,
+        shuffled=shuffled,
+        active_units=int((variances > 0.01).sum()),
+        auxiliary_r2=float(1 - explained),
+        threshold=threshold,
+    )
 
 
 def _at_prior_mean(net: ZForcing, batch: Batch) -> Tensor:
@@ -147,7 +157,7 @@ def _shuffled(net: ZForcing, batch: Batch, run: Run) -> Tensor:
 
 
 def _per_frame(net: ZForcing, batch: Batch, run: Run) -> tuple[Tensor, Tensor, Tensor]:
-    """Of every real frame: posterior mean (frames, latent), residual of the auxiliary and its target (frames, hidden)."""
+    """Of every real frame: posterior mean (frames, latent), the auxiliary's residual and target (frames, hidden)."""
     zero = State(*(field.expand(1, 1, *field.shape) for field in batch.given.initial_state))
     before = State(
         torch.cat([zero.hidden, run.hidden[:-1]]),

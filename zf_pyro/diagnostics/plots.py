@@ -10,10 +10,10 @@ from torch import Tensor
 from ..model import ZForcing
 from .arviz_versions import group
 from .calibration import Calibration, ecdf_band
-from .guide_checks import GuideCheck
 from .latent_use import LatentUse
 from .predictive_checks import PredictiveCheck
 from .runs import require_evaluation
+from .weights import WeightCheck
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,7 +31,7 @@ def plot_kl(use: LatentUse, ax: "Axes | None" = None) -> "Axes":
     return ax
 
 
-def plot_khat(check: GuideCheck, ax: "Axes | None" = None) -> "Axes":
+def plot_khat(check: WeightCheck, ax: "Axes | None" = None) -> "Axes":
     """k-hat of each sequence, in the manner of ArviZ's ``plot_khat``."""
     ax = _axes(ax)
     good = check.pareto_k <= check.good_k
@@ -40,7 +40,9 @@ def plot_khat(check: GuideCheck, ax: "Axes | None" = None) -> "Axes":
     ax.plot(places[~good], check.pareto_k[~good], "x", color="C1", label="not reliable")
     ax.axhline(check.good_k, color="0.5", ls="--", lw=1)
     ax.legend()
-    ax.set(xlabel="sequence", ylabel="Pareto k-hat", title=f"{int((~good).sum())} of {len(good)} above {check.good_k:.2f}")
+    ax.set(
+        xlabel="sequence", ylabel="Pareto k-hat", title=f"{int((~good).sum())} of {len(good)} above {check.good_k:.2f}"
+    )
     return ax
 
 
@@ -51,7 +53,7 @@ def plot_ranks(calibration: Calibration, step: int, latent: int, ax: "Axes | Non
     ax = _axes(ax)
     ranks = calibration.ranks[:, step, latent]
     edges = np.linspace(0, calibration.num_ranks, bins + 1)
-    ax.hist(ranks, bins=edges - 0.5, color="C0", alpha=0.7, edgecolor="w")
+    ax.hist(ranks, bins=(edges - 0.5).tolist(), color="C0", alpha=0.7, edgecolor="w")
     low, high = binom.interval(0.99, len(ranks), 1 / bins)
     ax.axhspan(low, high, color="0.5", alpha=0.3)
     ax.axhline(len(ranks) / bins, color="0.4", lw=1)
@@ -73,7 +75,9 @@ def plot_rank_ecdf(calibration: Calibration, ax: "Axes | None" = None, prob: flo
     return ax
 
 
-def plot_fan(data: Any, sequence: int, feature: int = 0, ax: "Axes | None" = None, name: str = "posterior_predictive") -> "Axes":
+def plot_fan(
+    data: Any, sequence: int, feature: int = 0, ax: "Axes | None" = None, name: str = "posterior_predictive"
+) -> "Axes":
     """Fan chart of a feature of one sequence: observed, and 50 and 90 % of the draws of a predictive group."""
     ax = _axes(ax)
     drawn, observed = group(data, name)["x"], group(data, "observed_data")["x"]
@@ -136,7 +140,7 @@ def plot_traversal(
 
 
 def plot_phase(data: Any, latents: tuple[int, int] = (0, 1), ax: "Axes | None" = None, limit: int = 60) -> "Axes":
-    """Phase plot: the paths of two latents' means over time, one line a sequence, coloured by label if there are labels."""
+    """Phase plot: paths of two latents' means over time, a line a sequence, coloured by label if there are labels."""
     ax = _axes(ax)
     mean = group(data, "posterior")["z"].mean(("chain", "draw")).transpose("sequence", "step", "latent").values
     constants = group(data, "constant_data")
@@ -167,17 +171,19 @@ def plot_training(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]],
     return ax
 
 
-def plot_check(check: PredictiveCheck, feature: int = 0, ax: "Axes | None" = None, label: str = "statistic") -> "Axes":
-    """A predictive check of one feature: observed values on the 90 % interval of the replicates."""
+def plot_check(
+    check: PredictiveCheck, at: Sequence[float] | np.ndarray, feature: int = 0, ax: "Axes | None" = None
+) -> "Axes":
+    """A predictive check of one feature: observed values on the 90 % interval of the replicates, at ``at``."""
     ax = _axes(ax)
     observed, replicated = check.observed[..., feature], check.replicated[..., feature]
-    places = np.arange(len(observed))
+    places = np.asarray(at)
     low, middle, high = np.quantile(replicated, [0.05, 0.5, 0.95], axis=0)
     ax.fill_between(places, low, high, alpha=0.3, lw=0, label="90 % of replicates")
     ax.plot(places, middle, lw=1)
     ax.plot(places, observed, "k.-", lw=1, label="observed")
     ax.legend()
-    ax.set(ylabel=label, title=f"feature {feature}")
+    ax.set(title=f"feature {feature}")
     return ax
 
 

@@ -70,5 +70,5 @@ def linear_probe(data: Any, labels: Sequence[Any] | np.ndarray | None = None, *,
     regression = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
     accuracy = cross_val_score(regression, features, classes, cv=split).mean()
     baseline = cross_val_score(DummyClassifier(strategy="most_frequent"), features, classes, cv=split).mean()
-    error = np.sqrt(accuracy * (1 - accuracy) / len(classes))
-    return Probe(float(accuracy), float(baseline), float(error), len(names))
+    deviation = np.sqrt(accuracy * (1 - accuracy) / len(classes))
+    return Probe(float(accuracy), float(baseline), float(deviation), len(names))

@@ -43,7 +43,6 @@ class Batch(NamedTuple):
             return self.given.mask
         return torch.ones(self.given.num_steps, self.given.batch_size, dtype=torch.bool, device=self.rows.device)
 
-
     def sum(self, per_step: Tensor) -> Tensor:
         """(time, draws, batch) summed over the real steps; (draws, batch)."""
         return per_step.where(self.real.unsqueeze(1), 0.0).sum(0)
@@ -106,9 +105,7 @@ def require_sequences(net: ZForcing, x: Tensor, lengths: Tensor | None) -> None:
         check_lengths(lengths, x.shape[0], x.shape[1], like.device)
 
 
-def batches(
-    net: ZForcing, x: Tensor, lengths: Tensor | None, batch_size: int, *, at_least: int = 1
-) -> Iterator[Batch]:
+def batches(net: ZForcing, x: Tensor, lengths: Tensor | None, batch_size: int, *, at_least: int = 1) -> Iterator[Batch]:
     """All sequences, shortest first so that a batch holds little padding.
 
     Args:
@@ -161,11 +158,12 @@ def _scored(net: ZForcing, batch: Batch, z: Tensor, states: State, guide: Tensor
     after = [field[1:] for field in states]
     frames = align(_frames(batch.given), 2, frame_dim)
     scores = in_pieces(densities, z, guide[0], guide[1], *before, *after, frames)
-    return Run(z, *after, *scores[..., :3].unbind(-1), scores[..., 3:])
+    log_likelihood, log_prior, log_guide = scores[..., :3].unbind(-1)
+    return Run(z, after[0], after[1], log_likelihood, log_prior, log_guide, scores[..., 3:])
 
 
 def predict(net: ZForcing, run: Run) -> Tensor:
-    """A frame from p(x_t | h_t) at the states of each draw, so under the true frames before; (time, draws, batch, ...)."""
+    """A frame from p(x_t | h_t) at the states of each draw, under the true frames before; (time, draws, batch, ...)."""
     return torch.stack([net.emission(State(*step)).sample() for step in zip(run.hidden, run.cell, strict=True)])
 
 

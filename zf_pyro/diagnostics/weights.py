@@ -8,7 +8,7 @@ from torch import Tensor
 from .arviz_versions import group, pareto_k
 
 
-class GuideCheck(NamedTuple):
+class WeightCheck(NamedTuple):
     """What the importance weights p(x, z) / q(z | x) of the guide's draws say; each (sequence,).
 
     With a perfect guide all weights of a sequence are equal: k-hat 0, an efficiency of 1, no gap. What each number can
@@ -56,7 +56,7 @@ class GuideCheck(NamedTuple):
         )
 
 
-def check_guide(data: Any, evidence: Tensor | np.ndarray | None = None) -> GuideCheck:
+def check_weights(data: Any, evidence: Tensor | np.ndarray | None = None) -> WeightCheck:
     """Judge the guide by the weights of its draws.
 
     Args:
@@ -82,7 +82,7 @@ def check_guide(data: Any, evidence: Tensor | np.ndarray | None = None) -> Guide
         raise ValueError(f"evidence must be one number a sequence, shape ({sequences},), got {known.shape}")
     top = values.max(1, keepdims=True)
     weights = np.exp(values - top)
-    return GuideCheck(
+    return WeightCheck(
         pareto_k=pareto_k(values),
         efficiency=weights.sum(1) ** 2 / (weights**2).sum(1) / draws,
         elbo=values.mean(1),
