@@ -31,7 +31,7 @@ def require_arviz() -> Any:
 
 def has_inference_data() -> bool:
     """Whether this is an ArviZ with InferenceData rather than DataTree."""
-    return hasattr(require_arviz(), "InferenceData")
+    return "InferenceData" in vars(require_arviz())  # to ask for it as an attribute is a warning in 1.x
 
 
 def assemble(groups: dict[str, Any]) -> Any:
@@ -59,16 +59,17 @@ def group(data: Any, name: str) -> Any:
 def pareto_k(log_weights: np.ndarray) -> np.ndarray:
     """Pareto k-hat by ArviZ's own PSIS of log-weights (..., draws); (...).
 
-    Vehtari, Simpson, Gelman, Yao, Gabry 2024, https://jmlr.org/papers/v25/19-556.html. Weights that are all equal to
-    rounding, those of an exact guide, have no tail to fit: their k-hat is 0 here, where PSIS says infinity.
+    Vehtari, Simpson, Gelman, Yao, Gabry 2024, https://jmlr.org/papers/v25/19-556.html. Weights within a
+    thousandth of a nat, those of an exact guide, have no tail to fit: their k-hat is 0 here, where PSIS says infinity.
     """
     arviz = require_arviz()
     values = np.array(log_weights, dtype=np.float64)
+    differ = np.ptp(values, axis=-1) > 1e-3
+    result = np.zeros(values.shape[:-1])
     if has_inference_data():
-        _, k = arviz.psislw(values)
+        _, result[differ] = arviz.psislw(values[differ])
     else:
         from arviz_stats.base import array_stats
 
-        _, k = array_stats.psislw(values, axis=-1)
-    equal = np.ptp(log_weights, axis=-1) < 1e-4
-    return np.where(equal, 0.0, np.asarray(k))
+        _, result[differ] = array_stats.psislw(values[differ], axis=-1)
+    return result
