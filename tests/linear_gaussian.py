@@ -32,7 +32,7 @@ class InformationFilter(nn.Module):
 
 
 class LinearGaussian(ZForcing):
-    """The guide is exact, or wrong: its variance times ``narrow``, its mean off by ``shift`` deviations, or blind to x."""
+    """The guide is exact, or wrong: variance times ``narrow``, mean off by ``shift`` deviations, or blind to x."""
 
     def __init__(self, narrow=1.0, shift=0.0, blind=False):
         super().__init__(emissions.Gaussian(1), embed_dim=1, hidden_dim=2, latent_dim=1, mlp_dim=1)

@@ -15,7 +15,7 @@ from zf_pyro.diagnostics.calibration import ecdf_band
 from zf_pyro.evaluation import bounds
 
 from . import exact
-from .conftest import random_frames, random_net
+from .conftest import random_net
 from .linear_gaussian import LinearGaussian, exact_evidence, simulated
 
 RIGHT = LinearGaussian()
@@ -67,11 +67,11 @@ def test_tails_name_guides_that_miss_where_the_posterior_is():
 
 
 def test_bounds_of_the_check_are_those_of_the_evaluation():
-    net, x = random_net().eval(), random_frames()
-    check = checked(net, x, 1000)
-    reference = bounds(net, x, num_particles=1000, chunk_particles=200)
-    np.testing.assert_allclose(check.elbo, reference.elbo, atol=0.3)
-    np.testing.assert_allclose(check.importance_weighted, reference.importance_weighted, atol=0.2)
+    x = simulated(3, 2)
+    check = checked(WIDE, x, 1000)
+    reference = bounds(WIDE, x, num_particles=1000, chunk_particles=200)
+    np.testing.assert_allclose(check.elbo, reference.elbo, atol=0.2)
+    np.testing.assert_allclose(check.importance_weighted, reference.importance_weighted, atol=0.1)
     assert np.isnan(check.evidence).all()
     assert (check.gap > 0).all()
 
@@ -217,7 +217,7 @@ def test_padding_is_left_out_of_the_comparison():
 def test_one_chain_of_mcmc_is_no_reference(nuts):
     x, reference = nuts
     alone = assemble({"posterior": group(reference, "posterior").isel(chain=[0])})
-    with pytest.raises(ValueError, match="at least 2 chains.*got 1"):
+    with pytest.raises(ValueError, match=r"at least 2 chains.*got 1"):
         compare_posteriors(to_arviz(RIGHT, x, num_samples=30), alone)
 
 

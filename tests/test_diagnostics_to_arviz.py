@@ -281,7 +281,6 @@ def trained_net():
     return random_net()
 
 
-
 BAD = [
     ("training mode", lambda n: to_arviz(trained_net(), random_frames()), ValueError, r"evaluation mode.*net\.eval"),
     ("no draws", lambda n: to_arviz(n, random_frames(), num_samples=0), ValueError, "num_samples must be a positive"),

@@ -7,6 +7,7 @@ import torch
 from pyro.infer import MCMC
 from torch import Tensor
 
+from ..inference import ParticleFilter
 from ..model import ZForcing
 from .runs import Batch, Run, draw, score
 
@@ -94,8 +95,6 @@ def posterior_draws(net: ZForcing, batch: Batch, plan: Plan) -> Iterator[Drawn]:
     else:
         for chain in range(plan.num_chains):
             # Each chain is a filter of its own, so that differences between chains show what a filter gets wrong.
-            from ..inference import ParticleFilter
-
             filtered = ParticleFilter(net, plan.num_particles).run(batch.x, batch.real.sum(0))
             z = filtered.smoothed(plan.num_samples).movedim(-2, 0)
             own = plan._replace(num_chains=1)

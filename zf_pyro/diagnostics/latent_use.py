@@ -103,12 +103,12 @@ def latent_use(
         raise ValueError("x must hold at least 2 sequences, whose latents can be exchanged; got 1")
     if not threshold > 0.0:
         raise ValueError(f"threshold must be positive, in nats a sequence, got {threshold!r}")
-    kl = torch.full((*x.shape[:2], net.latent_dim), torch.nan, device=x.device)
+    kl = torch.full((*x.shape[:2], net.latent_dim), torch.nan, device=x.device, dtype=net.emission_layer.weight.dtype)
     sums, means, residuals, targets = torch.zeros(3, dtype=torch.float64), [], [], []
     for batch in batches(net, x, lengths, batch_size, at_least=2):
         run = draw(net, batch, 1)
         real = batch.real.T
-        kl[batch.rows, : real.shape[1]] = run.kl[:, 0].transpose(0, 1).where(real.unsqueeze(-1), torch.nan).to(kl.dtype)
+        kl[batch.rows, : real.shape[1]] = run.kl[:, 0].transpose(0, 1).where(real.unsqueeze(-1), torch.nan)
         worth = [run.log_likelihood, _at_prior_mean(net, batch), _shuffled(net, batch, run)]
         sums += torch.stack([batch.sum(value).sum() for value in worth]).cpu()
         mean, residual, target = _per_frame(net, batch, run)
