@@ -27,6 +27,7 @@ LAYERS = (
         "stamp",
     ),
     *("paths", "posterior_path", "prior_path", "terms", "traces", "model"),
+    *("memory", "resampling", "filtering"),
     *("objectives", "inference", "evaluation", "diagnostics", "data", "training"),
 )
 """Parts of the package from low to high: each may import those before it alone."""

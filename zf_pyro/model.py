@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from .arena import Arena
 from .emissions import Emission
 from .given import lay_out, real_frames, zero_padding
-from .networks import CELLS, MLP, BackwardRNN, Drive, State, drive, loc_scale
+from .networks import CELLS, MLP, BackwardRNN, Drive, State, bounded, drive
 from .paths import LatentPath
 from .pieces import in_pieces
 from .posterior_path import PosteriorPath
@@ -154,11 +154,11 @@ class ZForcing(nn.Module):
 
     def prior(self, state: State) -> dist.TorchDistribution:
         """p(z_t | h_{t-1}), a diagonal normal; ``state`` is h_{t-1}."""
-        return dist.Normal(*_bounded(self.prior_network(state.hidden))).to_event(1)
+        return dist.Normal(*bounded(self.prior_network(state.hidden))).to_event(1)
 
     def posterior(self, state: State, b_t: Tensor) -> dist.TorchDistribution:
         """q(z_t | h_{t-1}, b_t), a diagonal normal; ``state`` is h_{t-1}, b_t (..., hidden)."""
-        return dist.Normal(*_bounded(self.posterior_network(state.hidden, b_t))).to_event(1)
+        return dist.Normal(*bounded(self.posterior_network(state.hidden, b_t))).to_event(1)
 
     def transition(self, state: State, u_t: Tensor, z_t: Tensor) -> State:
         """h_t = f(u_t, z_t, h_{t-1}); ``state`` is h_{t-1}, u_t a raw frame, z_t (..., latent)."""
@@ -171,7 +171,7 @@ class ZForcing(nn.Module):
     def auxiliary(self, z_t: Tensor, state: State) -> dist.TorchDistribution:
         """p_xi(b_t | z_t, h_{t-1}), or p_xi(b_t | z_t) with ``z_force``; a diagonal normal whose mean is a tanh."""
         inputs = (z_t,) if self.z_force else (z_t, state.hidden)
-        loc, scale = _bounded(self.auxiliary_network(*inputs))
+        loc, scale = bounded(self.auxiliary_network(*inputs))
         if self.auxiliary_l2:
             scale = torch.full_like(scale, 0.5**0.5)
         return dist.Normal(loc.tanh(), scale).to_event(1)
@@ -260,7 +260,7 @@ class ZForcing(nn.Module):
             TypeError, ValueError: an argument of the wrong type, shape, dtype, device or (under Pyro's validation)
                 value.
         """
-        self._register()
+        self.register()
         given = lay_out(self, x, lengths, context, initial_state, num_steps, batch_shape)
         path = PriorPath(self, given)
         with pyro.plate("sequences", given.batch_size, dim=-1):
@@ -282,7 +282,7 @@ class ZForcing(nn.Module):
         Returns:
             The latents, (..., batch, time, latent).
         """
-        self._register()
+        self.register()
         given = lay_out(self, x, lengths, context, initial_state)
         path = PosteriorPath(self, given, self.scan_backward(cast(Tensor, given.x), given.mask, lengths))
         with pyro.plate("sequences", given.batch_size, dim=-1):
@@ -291,8 +291,8 @@ class ZForcing(nn.Module):
                     path.record(pyro.sample(f"z_{t}", path.latent(t)))
         return path.latents().movedim(0, -2)
 
-    def _register(self) -> None:
-        """Announce the parameters to Pyro, as ``pyro.module`` does."""
+    def register(self) -> None:
+        """Announce the parameters to Pyro, as ``pyro.module`` does, for objectives that run the step functions."""
         for name, parameter in self.named_parameters():
             if parameter.requires_grad and parameter.is_leaf:
                 known = pyro.param(param_with_module_name(self.name, name), parameter)
@@ -306,8 +306,3 @@ class ZForcing(nn.Module):
 def _real(path: LatentPath, t: int) -> AbstractContextManager[Any]:
     """Masks what lies beyond a sequence's length."""
     return nullcontext() if path.masks is None else poutine.mask(mask=cast(torch.BoolTensor, path.masks[t]))
-
-
-def _bounded(parameters: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation from means and log-variances clamped to [-8, 8]."""
-    return loc_scale(parameters.clamp(-8.0, 8.0))

@@ -100,6 +100,11 @@ def loc_scale(parameters: Tensor) -> tuple[Tensor, Tensor]:
     return loc, (0.5 * log_variance).exp()
 
 
+def bounded(parameters: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation from means and log-variances clamped to [-8, 8]; each (..., dim)."""
+    return loc_scale(parameters.clamp(-8.0, 8.0))
+
+
 def lstm(gates: Tensor, cell: Tensor) -> State:
     """The LSTM's pointwise part: gates i, f, o, g (..., 4 hidden) and c_{t-1} (..., hidden) to h_t, c_t.
 

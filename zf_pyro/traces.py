@@ -53,9 +53,10 @@ def whole_run(path: PriorPath, names: list[str], sites: Sites, guide_sites: Site
     return guide
 
 
-def require_reparameterised(site: Any) -> None:
+def require_reparameterised(site: Any, objective: str) -> None:
+    """Refuse a guide's site through whose draws no gradient flows."""
     if not site["fn"].has_rsample:
         raise NotImplementedError(
-            f"ZForcingELBO needs reparameterised guide sites, and {site['name']!r} is not: train it with "
+            f"{objective} needs reparameterised guide sites, and {site['name']!r} is not: train it with "
             "pyro.infer.TraceGraph_ELBO, or enumerate it with TraceEnum_ELBO"
         )

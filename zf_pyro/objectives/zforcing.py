@@ -1,33 +1,26 @@
 """ZForcingELBO: the paper's training objective as a Pyro ELBO."""
 
-import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
-import pyro
-import pyro.poutine as poutine
 import torch
 from pyro.distributions.util import scale_and_mask
-from pyro.infer import ELBO
-from pyro.infer.elbo import ELBOModule
-from pyro.infer.util import is_validation_enabled, torch_item
+from pyro.infer.util import is_validation_enabled
 from pyro.poutine import Trace
-from pyro.poutine.util import prune_subsample_sites
-from pyro.util import check_model_guide_match, check_site_shape, warn_if_nan
-from torch import Tensor, nn
+from pyro.util import check_site_shape
+from torch import Tensor
 from torch.distributions import kl_divergence
 
-from .posterior_path import PosteriorPath
-from .prior_path import PriorPath
-from .schedules import Schedule, as_schedule
-from .steps import LatentStep
-from .terms import Terms, auxiliary_log_prob, backward_log_prob, step_terms
-from .traces import Sites, paths_of, require_reparameterised, whole_run
+from ..posterior_path import PosteriorPath
+from ..prior_path import PriorPath
+from ..schedules import Schedule, as_schedule
+from ..steps import LatentStep
+from ..terms import Terms, auxiliary_log_prob, backward_log_prob, step_terms
+from ..traces import Sites, paths_of, require_reparameterised, whole_run
+from .objective import Objective, Program
 
-Program = Callable[..., Any]
 
-
-class ZForcingELBO(ELBO):
+class ZForcingELBO(Objective):
     """sum_t log p(x_t | h_t) - beta KL(q || p) + alpha log p_xi(b_t | z_t) + gamma log p_bwd(x_{t-1} | b_t).
 
     The training objective of Goyal et al. 2017 (https://arxiv.org/abs/1711.05411); its negative, summed over the
@@ -49,8 +42,7 @@ class ZForcingELBO(ELBO):
         retain_graph: as for any Pyro ELBO.
 
     Attributes:
-        step: training steps taken, which the schedules go by: gradients computed by :class:`~pyro.infer.SVI`, or
-            losses computed with gradients enabled by the module ``elbo(model, guide)`` in training mode.
+        step: training steps taken, which the schedules go by.
         terms: parts of the latest loss, a :class:`~zf_pyro.Terms` without gradients and scales; None before the first,
             and where not just one path was scored whole.
         other: what sites outside of whole paths added to the objective, in nats.
@@ -71,28 +63,20 @@ class ZForcingELBO(ELBO):
         max_plate_nesting: float = float("inf"),
         retain_graph: bool | None = None,
     ) -> None:
-        if not isinstance(num_particles, int) or num_particles < 1:
-            raise ValueError(f"num_particles must be a positive integer, got {num_particles!r}")
         if not 0.0 <= free_nats < float("inf"):
             raise ValueError(f"free_nats must be a finite number of at least 0, got {free_nats!r}")
         super().__init__(
-            num_particles=num_particles,
+            kl_weight,
+            num_particles,
             vectorize_particles=vectorize_particles,
             max_plate_nesting=max_plate_nesting,
             retain_graph=retain_graph,
         )
-        self.kl_schedule = as_schedule("kl_weight", kl_weight)
         self.aux_schedule = as_schedule("aux_weight", aux_weight)
         self.backward_schedule = as_schedule("backward_weight", backward_weight)
         self.free_nats = free_nats
-        self.step = 0
         self.terms: Terms | None = None
         self.other: Tensor | float = 0.0
-
-    @property
-    def kl_weight(self) -> float:
-        """beta at the current step."""
-        return self.kl_schedule(self.step)
 
     @property
     def aux_weight(self) -> float:
@@ -103,40 +87,6 @@ class ZForcingELBO(ELBO):
     def backward_weight(self) -> float:
         """gamma at the current step."""
         return self.backward_schedule(self.step)
-
-    def state_dict(self) -> dict[str, int]:
-        """What the schedules go by."""
-        return {"step": self.step}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Continue the schedules from :meth:`state_dict`."""
-        self.step = state["step"]
-
-    def __call__(self, model: Program, guide: Program) -> "ObjectiveModule":
-        """The loss as a module, ``elbo(net.model, net.guide)(x, lengths)``, that holds each parameter once."""
-        return ObjectiveModule(model, guide, self)
-
-    def differentiable_loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
-        """The loss, to be differentiated; a scalar in nats."""
-        loss = torch.stack(list(self._losses(model, guide, args, kwargs))).sum()
-        if is_validation_enabled():
-            warn_if_nan(loss, "loss")  # reads the loss back from the device
-        return loss
-
-    def loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
-        """The loss as a number, at the weights of the current step."""
-        return torch_item(self.differentiable_loss(model, guide, *args, **kwargs))
-
-    def loss_and_grads(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
-        """The loss as a number; adds its gradients to the parameters, one particle's graph at a time."""
-        total = 0.0
-        for loss in self._losses(model, guide, args, kwargs):
-            if loss.requires_grad:
-                loss.backward(retain_graph=self.retain_graph)
-            total += torch_item(loss)
-        warn_if_nan(torch.as_tensor(total), "loss")
-        self.step += 1
-        return total
 
     def _losses(self, model: Program, guide: Program, args: Any, kwargs: Any) -> Iterator[Tensor]:
         """Each particle's share of the loss. Leaves the mean of the terms in :attr:`terms`."""
@@ -149,25 +99,6 @@ class ZForcingELBO(ELBO):
         alone = len(parts) == runs  # one path a run, scored whole
         self.terms = Terms(*(sum(field) / runs for field in zip(*parts, strict=True))) if alone else None
         self.other = sum(other) / self.num_particles
-
-    def _get_trace(self, model: Program, guide: Program, args: Any, kwargs: Any) -> tuple[Trace, Trace]:
-        guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
-        # As a context: a handler called as replay(model, ...)(*args) cannot pass on the keyword ``context``.
-        with poutine.replay(trace=guide_trace):
-            model_trace = poutine.trace(model).get_trace(*args, **kwargs)
-        if is_validation_enabled():
-            check_model_guide_match(model_trace, guide_trace, self.max_plate_nesting)
-        return prune_subsample_sites(model_trace), prune_subsample_sites(guide_trace)
-
-    def _vectorized_num_particles(self, fn: Program) -> Program:
-        if self.num_particles == 1:
-            return fn
-
-        def particles(*args: Any, **kwargs: Any) -> Any:
-            with pyro.plate("num_particles_vectorized", self.num_particles, dim=-int(self.max_plate_nesting)):
-                return fn(*args, **kwargs)
-
-        return particles
 
     def _score(self, model_trace: Trace, guide_trace: Trace, parts: list[Terms], other: list[Tensor | float]) -> Tensor:
         """The objective of one pair of traces, a scalar; its parts are appended, without gradients."""
@@ -219,7 +150,7 @@ class ZForcingELBO(ELBO):
             if site["is_observed"] or guide_site is None:
                 objective = objective + site["log_prob_sum"]
                 continue
-            require_reparameterised(guide_site)
+            require_reparameterised(guide_site, "ZForcingELBO")
             latent = isinstance(site["fn"], LatentStep)
             try:
                 kl = kl_divergence(guide_site["fn"], site["fn"])
@@ -234,7 +165,7 @@ class ZForcingELBO(ELBO):
                 guide_steps.setdefault(step.path, []).append(guide_site)
         for guide_site in guide_sites.values():
             if not guide_site["is_observed"]:
-                require_reparameterised(guide_site)
+                require_reparameterised(guide_site, "ZForcingELBO")
             objective = objective - guide_site["log_prob_sum"]
         weighted = ((self.aux_weight, auxiliary_log_prob), (self.backward_weight, backward_log_prob))
         for weight, log_prob in weighted:
@@ -243,37 +174,3 @@ class ZForcingELBO(ELBO):
                 shares = [scale_and_mask(terms[s["fn"].t], s["scale"], s["mask"]).sum() for s in steps]
                 objective = objective + weight * torch.stack(shares).sum()
         return objective
-
-
-class ObjectiveModule(ELBOModule):
-    """A loss over a fixed model and guide, as a module whose parameters are those of their nets."""
-
-    elbo: ZForcingELBO
-
-    def __init__(self, model: Program, guide: Program, elbo: ZForcingELBO) -> None:
-        super().__init__(model, guide, elbo)  # type: ignore[arg-type]  # Pyro takes any callables
-        owners = {id(net): net for net in map(_owner, (model, guide)) if net is not None}
-        self.nets = nn.ModuleList(owners.values())
-
-    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
-        """The loss for the arguments of model and guide; a scalar in nats."""
-        loss = super().forward(*args, **kwargs)
-        if self.training and torch.is_grad_enabled():
-            self.elbo.step += 1
-        return loss
-
-    def get_extra_state(self) -> dict[str, int]:
-        """The objective's state travels with the module's."""
-        return self.elbo.state_dict()
-
-    def set_extra_state(self, state: dict[str, int]) -> None:
-        """Restore the objective's state."""
-        self.elbo.load_state_dict(state)
-
-
-def _owner(program: Program) -> nn.Module | None:
-    """The net that a bound method such as ``net.model`` belongs to."""
-    while isinstance(program, functools.partial):
-        program = program.func
-    owner = getattr(program, "__self__", program)
-    return owner if isinstance(owner, nn.Module) else None

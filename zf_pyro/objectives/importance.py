@@ -1,0 +1,167 @@
+"""ImportanceWeightedELBO: the bound of many particles, with two estimators of its gradient."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from pyro.poutine import Trace
+from pyro.poutine.util import site_is_subsample
+from torch import Tensor, nn
+
+from ..memory import require_room, run_bytes
+from ..model import ZForcing
+from ..schedules import Schedule
+from ..steps import LatentStep
+from .objective import Objective, Program, owner_of, refuse_free_nats
+from .weights import densities
+
+
+class ImportanceWeightedELBO(Objective):
+    """log (1/K sum_k w_k) with w_k = p(x, z_k) / q(z_k | x), for each sequence: Burda, Grosse, Salakhutdinov 2016.
+
+    https://arxiv.org/abs/1509.00519. The negative bound, summed over the sequences, is the loss. All particles are
+    drawn in one run along a new dimension, and paths of :class:`~zf_pyro.ZForcing` are scored whole. Any other
+    site counts too, summed within its sequence. A site that belongs to no sequence, such as a latent that all of them
+    share, enters the weight of each particle as a whole: then there is one weight a particle for the batch, as in
+    :class:`pyro.infer.RenyiELBO`, since a shared latent cannot be weighted differently for two sequences. A scale that
+    all sites share (subsampling, ``poutine.scale``) multiplies the bound and leaves the weights alone; ``RenyiELBO``
+    puts it inside.
+
+    **Doubly reparameterised gradient** (Tucker, Lawson, Gu, Maddison 2019, https://arxiv.org/abs/1810.04152). Of the
+    reparameterised gradient of the bound, the part -sum_k v_k d log q(z_k) / d lambda at fixed z_k, v_k the normalised
+    weights, is of expectation zero for K = 1 alone, and drowns the signal as K grows. It is replaced by an
+    expression equal in expectation, which leaves
+
+        sum_k v_k d log p(x, z_k) / d lambda  +  sum_k v_k^2 (d log w_k / d z_k) (d z_k / d lambda),
+
+    the first term at fixed z_k. The paper states it for parameters of q alone; the identity behind it asks only how a
+    parameter acts, so it holds for parameters that model and guide share. In this model those are the embedding and
+    the transition, by which q(z_t | h_{t-1}, b_t) sees h: as part of p they get the ordinary gradient (first term),
+    as part of q the path through the draws with squared weights (second term), and their role in log q at fixed z
+    is dropped. d log w / d z is the derivative through all of the sequence after, h_t included. With a KL weight
+    beta the factor v_k^2 becomes (1 - beta) v_k + beta v_k^2. It takes a second run of the recurrence and a
+    third pass back.
+
+    Args:
+        num_particles: K.
+        doubly_reparameterised: use the gradient above, in place of the derivative of the loss.
+        kl_weight: beta, a number or a schedule: the weights are then p(x | z) (p(z) / q(z | x))^beta, for the
+            latents of paths alone, and the objective is a bound on log p(x) only at 1.
+        free_nats: 0. There is no KL of each step here that could be held up.
+        max_plate_nesting: as for any Pyro ELBO; found out by a trial run if not given.
+        retain_graph: as for any Pyro ELBO.
+
+    Attributes:
+        step: training steps taken, which the schedule goes by.
+        bound: the latest bound on log p(x) of each sequence, at beta 1 and without scale, without gradients; (batch,)
+            nats, or (1,) where there was one weight for the batch. None before the first.
+
+    Raises:
+        ValueError: no particles, a negative weight, or free nats.
+    """
+
+    def __init__(
+        self,
+        num_particles: int = 16,
+        *,
+        doubly_reparameterised: bool = False,
+        kl_weight: float | Schedule = 1.0,
+        free_nats: float = 0.0,
+        max_plate_nesting: float = float("inf"),
+        retain_graph: bool | None = None,
+    ) -> None:
+        refuse_free_nats("ImportanceWeightedELBO", free_nats)
+        super().__init__(
+            kl_weight,
+            num_particles,
+            vectorize_particles=True,
+            max_plate_nesting=max_plate_nesting,
+            retain_graph=retain_graph,
+        )
+        self.doubly_reparameterised = doubly_reparameterised
+        self.bound: Tensor | None = None
+
+    def _losses(self, model: Program, guide: Program, args: Any, kwargs: Any) -> Iterator[Tensor]:
+        """The loss; a scalar.
+
+        Raises:
+            MemoryError: the particles do not fit.
+        """
+        net, x = owner_of(guide), args[0] if args else kwargs.get("x")
+        if isinstance(net, ZForcing) and isinstance(x, Tensor) and x.dim() > 1:
+            gradients = torch.is_grad_enabled()
+            require_room(self.num_particles, run_bytes(net, x.shape[0], x.shape[1], gradients), x.device)
+        if self.max_plate_nesting == float("inf"):
+            self._guess_max_plate_nesting(model, guide, args, kwargs)
+        model, guide = self._vectorized_num_particles(model), self._vectorized_num_particles(guide)
+        if self.doubly_reparameterised and torch.is_grad_enabled():
+            yield self._doubly_reparameterised(model, guide, args, kwargs)
+            return
+        found = densities(*self._get_trace(model, guide, args, kwargs), "ImportanceWeightedELBO")
+        self.bound = self._mean(found.log_weights()).detach().reshape(-1)
+        yield -(found.scale * self._mean(found.log_weights(self.kl_weight))).sum()
+
+    def _mean(self, log_weights: Tensor) -> Tensor:
+        """Log of the mean weight over the particles."""
+        if self.num_particles == 1:
+            return log_weights
+        return log_weights.logsumexp(0) - math.log(self.num_particles)
+
+    def _doubly_reparameterised(self, model: Program, guide: Program, args: Any, kwargs: Any) -> Tensor:
+        """The loss, with the doubly reparameterised gradient as its derivative."""
+        drawn = self._get_guide_trace(guide, args, kwargs)
+        fixed, pairs = drawn.copy(), []
+        sites: dict[str, Any] = dict(drawn.nodes)
+        for name, site in sites.items():
+            if site["type"] == "sample" and not site["is_observed"] and not site_is_subsample(site):
+                leaf = site["value"].detach().requires_grad_(site["value"].is_floating_point())
+                fixed.nodes[name] = {**site, "value": leaf}
+                if site["value"].requires_grad:
+                    pairs.append((site["value"], leaf))
+        again = self._replayed(guide, fixed, args, kwargs)
+        found = densities(*self._checked(self._replayed(model, fixed, args, kwargs), again), "ImportanceWeightedELBO")
+        beta = self._beta(drawn)
+        log_weights = found.log_weights(beta)
+        self.bound = self._mean(found.log_weights()).detach().reshape(-1)
+        with torch.no_grad():
+            value = -(found.scale * self._mean(log_weights)).sum()
+            share = torch.ones_like(log_weights) if self.num_particles == 1 else log_weights.softmax(0)
+            squared = (1.0 - beta) * share + beta * share.square()
+        objective = (found.scale * share * found.log_joint(beta)).sum()
+        if pairs:
+            values, leaves = zip(*pairs, strict=True)
+            through = (found.scale * squared * log_weights).sum()
+            slopes = torch.autograd.grad(through, leaves, retain_graph=True, allow_unused=True)
+            terms = [(slope * z).sum() for slope, z in zip(slopes, values, strict=True) if slope is not None]
+            objective = objective + sum(terms)
+        return value - (objective - objective.detach())
+
+    def _get_guide_trace(self, guide: Program, args: Any, kwargs: Any) -> Trace:
+        """A run of the guide that a second one can repeat."""
+        trace = self._replayed(guide, Trace(), args, kwargs)
+        steps: list[Any] = [site["fn"] for site in trace.nodes.values() if isinstance(site["fn"], LatentStep)]
+        for net in {id(step.path.net): step.path.net for step in steps}.values():
+            if any(isinstance(part, nn.Dropout) and part.training and part.p > 0.0 for part in net.modules()):
+                raise ValueError(
+                    "doubly_reparameterised runs the guide twice and needs the same guide both times, which dropout "
+                    "prevents: build the net with dropout=0.0 or train it under net.eval()"
+                )
+        return trace
+
+    def _beta(self, guide_trace: Trace) -> float:
+        """The KL weight, if the doubly reparameterised gradient can have it."""
+        beta = self.kl_weight
+        own = [
+            name
+            for name, site in guide_trace.nodes.items()
+            if site["type"] == "sample" and not isinstance(site["fn"], LatentStep)
+            if not site["is_observed"] and not site_is_subsample(site)
+        ]
+        if beta != 1.0 and own:
+            raise ValueError(
+                f"kl_weight must be 1 with doubly_reparameterised where the guide has latents beside the path, got "
+                f"{beta} and {own[0]!r}: the weight is for the path's latents alone, and the gradient through a draw "
+                "cannot be split between the two; use doubly_reparameterised=False"
+            )
+        return beta

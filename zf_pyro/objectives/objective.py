@@ -1,0 +1,157 @@
+"""What all training objectives share: a schedule of the KL weight, Pyro's interface, and the loss as a module."""
+
+import functools
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pyro
+import pyro.poutine as poutine
+import torch
+from pyro.infer import ELBO
+from pyro.infer.elbo import ELBOModule
+from pyro.infer.util import is_validation_enabled, torch_item
+from pyro.poutine import Trace
+from pyro.poutine.util import prune_subsample_sites
+from pyro.util import check_model_guide_match, warn_if_nan
+from torch import Tensor, nn
+
+from ..schedules import Schedule, as_schedule
+
+Program = Callable[..., Any]
+
+
+class Objective(ELBO):
+    """A loss for :class:`pyro.infer.SVI`, and as a module ``elbo(model, guide)``.
+
+    Args:
+        kl_weight: beta, a number or a schedule.
+        num_particles: draws of the latents.
+        pyro_settings: as for any Pyro ELBO.
+
+    Attributes:
+        step: training steps taken, which the schedules go by: gradients computed by :class:`~pyro.infer.SVI`, or
+            losses computed with gradients enabled by the module ``elbo(model, guide)`` in training mode.
+
+    Raises:
+        ValueError: a negative weight, or no particles.
+    """
+
+    def __init__(self, kl_weight: float | Schedule, num_particles: int, **pyro_settings: Any) -> None:
+        if not isinstance(num_particles, int) or isinstance(num_particles, bool) or num_particles < 1:
+            raise ValueError(f"num_particles must be a positive integer, got {num_particles!r}")
+        super().__init__(num_particles=num_particles, **pyro_settings)
+        self.kl_schedule = as_schedule("kl_weight", kl_weight)
+        self.step = 0
+
+    @property
+    def kl_weight(self) -> float:
+        """beta at the current step."""
+        return self.kl_schedule(self.step)
+
+    def state_dict(self) -> dict[str, int]:
+        """What the schedules go by."""
+        return {"step": self.step}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Continue the schedules from :meth:`state_dict`."""
+        self.step = state["step"]
+
+    def __call__(self, model: Program, guide: Program) -> "ObjectiveModule":
+        """The loss as a module, ``elbo(net.model, net.guide)(x, lengths)``, that holds each parameter once."""
+        return ObjectiveModule(model, guide, self)
+
+    def differentiable_loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
+        """The loss, to be differentiated; a scalar in nats."""
+        loss = torch.stack(list(self._losses(model, guide, args, kwargs))).sum()
+        if is_validation_enabled():
+            warn_if_nan(loss, "loss")  # reads the loss back from the device
+        return loss
+
+    def loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
+        """The loss as a number, at the weights of the current step."""
+        return torch_item(self.differentiable_loss(model, guide, *args, **kwargs))
+
+    def loss_and_grads(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
+        """The loss as a number; adds its gradients to the parameters, one graph at a time."""
+        total = 0.0
+        for loss in self._losses(model, guide, args, kwargs):
+            if loss.requires_grad:
+                loss.backward(retain_graph=self.retain_graph)
+            total += torch_item(loss)
+        warn_if_nan(torch.as_tensor(total), "loss")
+        self.step += 1
+        return total
+
+    @abstractmethod
+    def _losses(self, model: Program, guide: Program, args: Any, kwargs: Any) -> Iterator[Tensor]:
+        """Scalars of separate graphs whose sum is the loss."""
+
+    def _get_trace(self, model: Program, guide: Program, args: Any, kwargs: Any) -> tuple[Trace, Trace]:
+        guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
+        return self._checked(self._replayed(model, guide_trace, args, kwargs), guide_trace)
+
+    def _replayed(self, program: Program, values: Trace, args: Any, kwargs: Any) -> Trace:
+        """A run of ``program`` with the values of another."""
+        # As a context: a handler called as replay(model, ...)(*args) cannot pass on the keyword ``context``.
+        with poutine.replay(trace=values):
+            return poutine.trace(program).get_trace(*args, **kwargs)
+
+    def _checked(self, model_trace: Trace, guide_trace: Trace) -> tuple[Trace, Trace]:
+        if is_validation_enabled():
+            check_model_guide_match(model_trace, guide_trace, self.max_plate_nesting)
+        return prune_subsample_sites(model_trace), prune_subsample_sites(guide_trace)
+
+    def _vectorized_num_particles(self, fn: Program) -> Program:
+        if self.num_particles == 1:
+            return fn
+
+        def particles(*args: Any, **kwargs: Any) -> Any:
+            with pyro.plate("num_particles_vectorized", self.num_particles, dim=-int(self.max_plate_nesting)):
+                return fn(*args, **kwargs)
+
+        return particles
+
+
+class ObjectiveModule(ELBOModule):
+    """A loss over a fixed model and guide, as a module whose parameters are those of their nets."""
+
+    elbo: Objective
+
+    def __init__(self, model: Program, guide: Program, elbo: Objective) -> None:
+        super().__init__(model, guide, elbo)  # type: ignore[arg-type]  # Pyro takes any callables
+        owners = {id(net): net for net in map(owner_of, (model, guide)) if net is not None}
+        self.nets = nn.ModuleList(owners.values())
+
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        """The loss for the arguments of model and guide; a scalar in nats."""
+        loss = super().forward(*args, **kwargs)
+        if self.training and torch.is_grad_enabled():
+            self.elbo.step += 1
+        return loss
+
+    def get_extra_state(self) -> dict[str, int]:
+        """The objective's state travels with the module's."""
+        return self.elbo.state_dict()
+
+    def set_extra_state(self, state: dict[str, int]) -> None:
+        """Restore the objective's state."""
+        self.elbo.load_state_dict(state)
+
+
+def owner_of(program: Program) -> nn.Module | None:
+    """The net that a bound method such as ``net.model`` belongs to."""
+    while isinstance(program, functools.partial):
+        program = program.func
+    owner = getattr(program, "__self__", program)
+    return owner if isinstance(owner, nn.Module) else None
+
+
+def refuse_free_nats(objective: str, free_nats: float) -> None:
+    """Say why an objective of importance weights has no free nats."""
+    if free_nats != 0.0:
+        raise ValueError(
+            f"free_nats must be 0 for {objective}, got {free_nats!r}: free nats hold up the KL of each step, and a "
+            "bound of importance weights has no KL, only log-ratios of single draws, which may be of either sign; "
+            "anneal kl_weight instead, or use ZForcingELBO"
+        )
