@@ -6,6 +6,7 @@ Start with :func:`to_arviz`. Plots need matplotlib, the probe scikit-learn: ``pi
 from .calibration import Calibration, calibrate
 from .comparison import compare, loo
 from .convert import GROUPS, to_arviz
+from .forecasts import Forecasts, leave_future_out
 from .information import Information, mutual_information
 from .latent_use import LatentUse, latent_use
 from .posteriors import PosteriorComparison, compare_posteriors
@@ -16,6 +17,7 @@ from .weights import WeightCheck, check_weights
 __all__ = [
     "GROUPS",
     "Calibration",
+    "Forecasts",
     "Information",
     "LatentUse",
     "PosteriorComparison",
@@ -28,6 +30,7 @@ __all__ = [
     "compare",
     "compare_posteriors",
     "latent_use",
+    "leave_future_out",
     "linear_probe",
     "loo",
     "mutual_information",

@@ -7,6 +7,11 @@ from torch import Tensor
 from .runs import Batch
 
 
+JITTER = 1e-6
+"""Nats of noise on a replicate. Without it those of an exact guide are equal, for which ArviZ 0.x reports a tail index of
+infinity, and ArviZ 1.x raises."""
+
+
 class Contributions:
     """Replicates of the estimates of log p(x) and of log p(x_t | x_1..x_{t-1}), from importance weights of the guide.
 
@@ -44,11 +49,13 @@ class Contributions:
         count, sequences, steps = self._log_weight.shape
         share = torch.distributions.Exponential(torch.ones((), dtype=torch.float64)).sample((count, count)).numpy()
         share /= share.sum(1, keepdims=True)
+        jitter = JITTER * torch.randn(count, sequences, dtype=torch.float64).numpy()
         evidence = np.empty_like(self._log_weight)
         for own in range(sequences):
             weights = self._log_weight[:, own]
             top = weights.max(0)
             evidence[:, own] = np.log(share @ np.exp(weights - top)) + top
+        evidence += jitter[..., None]
         per_step = np.diff(evidence, axis=-1, prepend=0.0)
         real = np.arange(steps) < self._lengths[:, None]
         total = np.take_along_axis(evidence, self._lengths[None, :, None] - 1, axis=-1)[..., 0]
