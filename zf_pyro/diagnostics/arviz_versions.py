@@ -71,5 +71,5 @@ def pareto_k(log_weights: np.ndarray) -> np.ndarray:
     else:
         from arviz_stats.base import array_stats
 
-        _, result[differ] = array_stats.psislw(values[differ], axis=-1)
+        _, result[differ] = array_stats.psislw(-values[differ], axis=-1)  # it takes log-likelihoods, and negates
     return result

@@ -6,10 +6,9 @@ from torch import Tensor
 
 from .runs import Batch
 
-
 JITTER = 1e-6
-"""Nats of noise on a replicate. Without it those of an exact guide are equal, for which ArviZ 0.x reports a tail index of
-infinity, and ArviZ 1.x raises."""
+"""Nats of noise on a replicate. Without it those of an exact guide are equal, for which ArviZ 0.x reports a tail index
+of infinity, and ArviZ 1.x raises."""
 
 
 class Contributions:
