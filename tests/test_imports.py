@@ -87,7 +87,9 @@ switches = lambda: (
 before = state(), switches()
 import zf_pyro
 assert (state(), switches()) == before, "importing zf_pyro changed something"
-found = [name for name in ("sktime", "matplotlib", "arviz", "tqdm", "lightning", "pandas") if name in sys.modules]
+import zf_pyro.data
+extras = ("sktime", "matplotlib", "arviz", "tqdm", "lightning", "pandas", "tokenizers", "sklearn", "pooch", "soundfile")
+found = [name for name in extras if name in sys.modules]
 others = set(OTHERS)
 assert not set(found) - others, found
 """

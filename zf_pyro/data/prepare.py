@@ -1,0 +1,63 @@
+"""Prepare a corpus: ``python -m zf_pyro.data.prepare CORPUS --source DIR --out DIR``, ``--help`` for more."""
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from .digits import prepare_digits
+from .docstrings import prepare_docstrings
+from .imdb import prepare_imdb
+from .mnist import prepare_mnist
+from .record import Record
+from .speech import prepare_blizzard, prepare_folder, prepare_timit
+
+CORPORA: dict[str, Callable[..., Record]] = {
+    "timit": prepare_timit,
+    "blizzard": prepare_blizzard,
+    "folder": prepare_folder,
+    "mnist": prepare_mnist,
+    "digits": prepare_digits,
+    "imdb": prepare_imdb,
+    "docstrings": prepare_docstrings,
+}
+"""What makes a prepared folder of each corpus; parameters become flags, docstrings their help."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Prepare the corpus that the command line names, and say what was made."""
+    try:
+        import jsonargparse
+    except ImportError as error:
+        raise ImportError("the command line needs jsonargparse: pip install zf-pyro[data]") from error
+    parser = jsonargparse.ArgumentParser(prog="python -m zf_pyro.data.prepare", description="Prepare a corpus.")
+    commands = parser.add_subcommands(dest="corpus")
+    for name, prepare in CORPORA.items():
+        command = jsonargparse.ArgumentParser(description=prepare.__doc__.splitlines()[0] if prepare.__doc__ else "")
+        command.add_function_arguments(prepare, skip={"overwrite"})
+        command.add_argument("--overwrite", action="store_true", help="Replace an earlier preparation.")
+        commands.add_subcommand(name, command, help=command.description)
+    flags: dict[str, Any] = parser.parse_args(arguments).as_dict()
+    corpus = flags["corpus"]
+    try:
+        record = CORPORA[corpus](**flags[corpus])
+    except (OSError, ValueError, ImportError) as error:
+        sys.exit(f"error: {error}")
+    print(describe(record))
+    print(f"in {flags[corpus]['out']}")
+
+
+def describe(record: Record) -> str:
+    """A line for each split."""
+    unit = "words and ends of sentences" if record.frame is None else f"frames of {record.frame}"
+    lines = [
+        f"{name:>10}: {split.num_sequences:,} sequences, {split.num_values // (record.frame or 1):,} {unit}"
+        for name, split in record.splits.items()
+    ]
+    if "vocabulary" in record.notes:
+        rates = (f"{name} {record.notes[name]['out_of_vocabulary']:.2%}" for name in record.splits)
+        return "\n".join([*lines, f"vocabulary: {record.notes['vocabulary']['size']:,}; unknown: {', '.join(rates)}"])
+    return "\n".join([*lines, f"{'mean':>10}: {record.mean:.6g}, deviation {record.scale:.6g}"])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,213 @@
+"""Variable-length sequences over memory-mapped storage, windows of them, and the collate that pads."""
+
+import mmap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import Dataset
+
+from .record import Record, read_record
+from .storage import open_array
+
+MAPPED = 64 << 20
+"""Bytes read through a mapping before it is given back."""
+PAGES = 64 << 10
+"""Bytes that one access may map beside what it reads."""
+
+
+class Batch(NamedTuple):
+    """Padded sequences."""
+
+    x: Tensor
+    """Zeros beyond each length; (batch, time, frame) floats or (batch, time) integers."""
+    lengths: Tensor
+    """Real frames of each sequence; (batch,) int64."""
+
+
+def collate(sequences: Sequence[Tensor]) -> Batch:
+    """Sequences side by side, padded with zeros to the longest.
+
+    Args:
+        sequences: each (time, frame) or (time,), of any number of frames from one on.
+
+    Raises:
+        ValueError: no sequences, one without frames, or of different dtypes or frames.
+    """
+    if not sequences:
+        raise ValueError("sequences must hold at least one sequence, got none")
+    first = sequences[0]
+    for i, sequence in enumerate(sequences):
+        if sequence.dim() < 1 or not len(sequence):
+            raise ValueError(
+                f"sequence {i} must hold frames, (time, frame) or (time,), got shape {tuple(sequence.shape)}"
+            )
+        if sequence.shape[1:] != first.shape[1:] or sequence.dtype != first.dtype:
+            raise ValueError(
+                f"sequences must have the same frames: sequence 0 has {first.dtype} of shape {tuple(first.shape)}, "
+                f"sequence {i} {sequence.dtype} of shape {tuple(sequence.shape)}"
+            )
+    lengths = torch.tensor([len(sequence) for sequence in sequences])
+    return Batch(pad_sequence(list(sequences), batch_first=True), lengths)
+
+
+class Sequences(Dataset[Tensor]):
+    """One split of a prepared folder: variable-length sequences that stay on the disk.
+
+    An item is one whole sequence. With frames it is (time, frame) float32, standardised: (stored value - mean) / scale;
+    values beyond the last whole frame are left out. Without frames it is (time,), one integer symbol a step, in the
+    stored dtype. Arrays are opened, memory-mapped, when first needed, once a process; a pickle holds none of them.
+    A mapping is given back after every 64 MiB read through it, so that memory does not grow with the corpus.
+
+    The density of stored values, such as a raw waveform, is that of the standardised ones minus log(scale) for each
+    value.
+
+    Attributes:
+        folder: the prepared folder.
+        split: which part of it.
+        record: what ``record.json`` says.
+        frame: values of a frame, or None for symbols.
+        mean: what was subtracted, in the unit of stored values.
+        scale: what was divided by, in the unit of stored values.
+        lengths: frames of each sequence; (len(self),) int64.
+        labels: an integer for each sequence, (len(self),) int64, or None.
+        names: what each sequence was made from, or None.
+    """
+
+    def __init__(self, folder: Path | str, split: str, *, frame: int | None = None) -> None:
+        """Check the record and the sizes of all files; of the data itself nothing is read.
+
+        Args:
+            folder: a prepared folder.
+            split: such as ``train``.
+            frame: values of a frame, where another is wanted than the record's.
+
+        Raises:
+            FileNotFoundError: the folder was not prepared, or a file of it is gone.
+            ValueError: no such split, files cut short or foreign, or a frame longer than a sequence.
+        """
+        self.folder, self.split = Path(folder), split
+        self.record: Record = read_record(self.folder)
+        if split not in self.record.splits:
+            known = ", ".join(self.record.splits)
+            raise ValueError(f"split must be one of {known} in {self.folder}, got {split!r}")
+        if frame is not None and (self.record.frame is None or frame < 1):
+            symbols = f", and None for the symbols of {self.record.corpus}" if self.record.frame is None else ""
+            raise ValueError(f"frame must be a positive number of values{symbols}, got {frame}")
+        self.frame = frame or self.record.frame
+        self.mean, self.scale = self.record.mean, self.record.scale
+        self.names = self.record.splits[split].names
+        self._arrays: dict[str, np.ndarray] = {}
+        self._mapped = 0
+        sizes = np.diff(self._array("offsets"))
+        self._check(sizes)
+        self.lengths = torch.from_numpy(sizes // (self.frame or 1))
+        labelled = "labels" in self.record.splits[split].files
+        self.labels = torch.from_numpy(np.array(self._array("labels"))) if labelled else None
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, index: int) -> Tensor:
+        """The sequence at ``index``; (time, frame) float32, or (time,) integers."""
+        return self.read(index)
+
+    def read(self, index: int, start: int = 0, stop: int | None = None) -> Tensor:
+        """Frames ``start`` to ``stop`` of a sequence, all from ``start`` on if None; only these are read.
+
+        Raises:
+            IndexError: no such sequence.
+        """
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"index must be between 0 and {len(self) - 1}, got {index}")
+        index = int(index) % len(self)
+        offset, size = int(self._array("offsets")[index]), self.frame or 1
+        first, last, _ = slice(start, stop).indices(int(self.lengths[index]))
+        stored = fetch(self._array("values"), offset + first * size, offset + max(first, last) * size)
+        item = np.array(stored, stored.dtype.newbyteorder("=") if self.frame is None else np.float32)
+        self._mapped += stored.nbytes + PAGES
+        if self._mapped > MAPPED:
+            self._mapped = 0
+            del self._arrays["values"]
+        if self.frame is None:
+            return torch.from_numpy(item)
+        item = (item - np.float32(self.mean)) / np.float32(self.scale)
+        return torch.from_numpy(item).view(-1, self.frame)
+
+    def _array(self, kind: str) -> np.ndarray:
+        if kind not in self._arrays:
+            self._arrays[kind] = open_array(self.folder, self.record, self.split, kind)
+            if kind == "values":
+                expect_random_access(self._arrays[kind])
+        return self._arrays[kind]
+
+    def _check(self, sizes: np.ndarray) -> None:
+        values, offsets, stored = self._array("values"), self._array("offsets"), self.record.splits[self.split]
+        whole = len(sizes) == stored.num_sequences and offsets[0] == 0 and offsets[-1] == stored.num_values
+        if not whole or len(values) != stored.num_values or (sizes < 1).any():
+            raise ValueError(
+                f"the arrays of {self.split!r} in {self.folder} do not belong to its record: "
+                "prepare it again with --overwrite"
+            )
+        if (sizes < (self.frame or 1)).any():
+            index = int((sizes < (self.frame or 1)).argmax())
+            name = self.names[index] if self.names else "no name"
+            raise ValueError(
+                f"frame must be at most {sizes[index]}, the values of sequence {index} ({name}), got {self.frame}"
+            )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_arrays": {}, "_mapped": 0}
+
+
+def expect_random_access(values: Any) -> None:
+    """Ask the system to read no more of a memory-mapped array than is used. Its guess costs milliseconds an access."""
+    if hasattr(mmap, "MADV_RANDOM"):
+        values.base.madvise(mmap.MADV_RANDOM)
+
+
+def fetch(values: Any, start: int, stop: int) -> np.ndarray:
+    """``values[start:stop]`` of a memory-mapped array, which the system is asked to read at once, not page by page."""
+    if hasattr(mmap, "MADV_WILLNEED") and start < stop:
+        first, last = (values.offset + index * values.itemsize for index in (start, stop))
+        page = first - first % mmap.PAGESIZE
+        values.base.madvise(mmap.MADV_WILLNEED, page, last - page)
+    part: np.ndarray = values[start:stop]
+    return part
+
+
+class Windows(Dataset[Tensor]):
+    """Windows of ``num_frames`` frames, one after the other, cut from the sequences; the last of each may be shorter.
+
+    Windows of one sequence lie side by side, none overlaps another, and no frame is left out.
+
+    Attributes:
+        sequences: what they are cut from.
+        lengths: frames of each window; (len(self),) int64.
+    """
+
+    def __init__(self, sequences: Sequences, num_frames: int) -> None:
+        if not isinstance(num_frames, int) or isinstance(num_frames, bool) or num_frames < 1:
+            raise ValueError(f"num_frames must be a positive integer, got {num_frames!r}")
+        self.sequences, self.num_frames = sequences, num_frames
+        counts = (sequences.lengths + num_frames - 1) // num_frames
+        self._ends = counts.cumsum(0)
+        self.lengths = torch.full((int(counts.sum()),), num_frames)
+        self.lengths[self._ends - 1] = sequences.lengths - (counts - 1) * num_frames
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, index: int) -> Tensor:
+        """The window at ``index``; (time, frame) float32, or (time,) integers."""
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"index must be between 0 and {len(self) - 1}, got {index}")
+        index = int(index) % len(self)
+        sequence = int(torch.searchsorted(self._ends, index, right=True))
+        before = int(self._ends[sequence - 1]) if sequence else 0
+        start = (index - before) * self.num_frames
+        return self.sequences.read(sequence, start, start + self.num_frames)

@@ -1,0 +1,217 @@
+"""Prepared folders: written as the data comes, in one move or not at all."""
+
+import contextlib
+import dataclasses
+import errno
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .record import DTYPES, RECORD, Record, digest, file_name, read_record
+from .writer import SplitWriter, sync
+
+_LOCK = ".lock"
+
+
+class Preparation:
+    """A prepared folder in the making: write its splits, then set what is known only afterwards.
+
+    Attributes:
+        record: what ``record.json`` will say, as :func:`dataclasses.replace` changes it.
+    """
+
+    def __init__(self, folder: Path, record: Record) -> None:
+        self.folder, self.record = folder, record
+
+    @contextlib.contextmanager
+    def split(self, name: str) -> Iterator[SplitWriter]:
+        """A writer for one split, such as ``train``."""
+        if not re.fullmatch(r"\w+", name) or name in self.record.splits:
+            raise ValueError(f"a split needs a name of its own, of letters, digits and _, got {name!r}")
+        writer = SplitWriter(self.folder, name, self.record.dtype)
+        try:
+            yield writer
+            split = writer.finish()
+        finally:
+            writer.abandon()
+        self.record = dataclasses.replace(self.record, splits={**self.record.splits, name: split})
+
+    def note(self, **changes: Any) -> None:
+        """Set fields of the record, such as ``mean`` and ``scale``."""
+        self.record = dataclasses.replace(self.record, **changes)
+
+
+def prepared(out: Path, request: Record) -> bool:
+    """Whether ``out`` holds, whole and unchanged, what ``request`` asks for; every byte is read.
+
+    Raises:
+        FileExistsError: it holds something else.
+        ValueError: it holds that, but damaged.
+    """
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return False
+    try:
+        record = read_record(out)
+    except FileNotFoundError as error:
+        raise FileExistsError(f"{out} exists and is no prepared data: give another folder with --out") from error
+    differing = record.same_request(request)
+    if differing:
+        raise FileExistsError(
+            f"{out} holds data prepared otherwise ({'; '.join(_difference(record, request, differing))}): "
+            "give another folder with --out, or replace it with --overwrite"
+        )
+    for split, stored in record.splits.items():
+        for kind in stored.files:
+            values = open_array(out, record, split, kind)
+            if digest(values) != stored.files[kind].sha256:
+                raise ValueError(f"{out / file_name(split, kind)} was changed after it was prepared: use --overwrite")
+    return True
+
+
+@contextlib.contextmanager
+def preparing(out: Path, request: Record, *, overwrite: bool = False) -> Iterator[Preparation]:
+    """A new folder at ``out``, which appears in one move when the block ends, complete and on the disk.
+
+    Until then everything lies in a hidden folder beside it, ``.NAME.*.partial``. An error in the block removes that
+    folder; what a killed run left behind, the next run removes.
+
+    Args:
+        out: where the data will lie. Its parent is made if need be.
+        request: the record as far as it is known.
+        overwrite: replace an ``out`` that holds prepared data.
+
+    Raises:
+        FileExistsError: ``out`` exists, and it is not empty, and either ``overwrite`` is off or it is no prepared data.
+        OSError: the disk is full; says so and names ``out``.
+    """
+    if request.dtype not in DTYPES:
+        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {request.dtype!r}")
+    if request.frame is not None and request.frame < 1:
+        raise ValueError(f"frame must be a positive number of values, or None for symbols, got {request.frame}")
+    out = out.absolute()
+    _refuse_foreign(out, overwrite)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(out)
+    folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".partial", dir=out.parent))
+    with _locked(folder):
+        try:
+            preparation = Preparation(folder, request)
+            yield preparation
+            with open(folder / RECORD, "w", encoding="utf-8") as file:
+                file.write(preparation.record.to_json())
+                sync(file)
+            folder.chmod(0o777 & ~_umask())
+            _sync_folder(folder)
+            _refuse_foreign(out, overwrite)
+            _move(folder, out)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise OSError(
+                    error.errno,
+                    f"no space left to prepare {out}; nothing was kept: free some, or give another disk with --out",
+                ) from error
+            raise
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def open_array(folder: Path, record: Record, split: str, kind: str) -> np.ndarray:
+    """An array of a prepared folder, memory-mapped for reading; never unpickles.
+
+    Raises:
+        FileNotFoundError: the file is gone.
+        ValueError: it is not of the recorded size or type.
+    """
+    path, stored = folder / file_name(split, kind), record.splits[split].files[kind]
+    again = "the folder is incomplete or foreign; prepare it again with --overwrite"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing: {again}")
+    if path.stat().st_size != stored.bytes:
+        raise ValueError(f"{path} has {path.stat().st_size} bytes, its record says {stored.bytes}: {again}")
+    try:
+        values: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+    except ValueError as error:
+        raise ValueError(f"{path} is no array that can be read ({error}): {again}") from error
+    dtype = np.dtype(record.dtype if kind == "values" else "int64").newbyteorder("<")
+    if values.dtype != dtype or values.ndim != 1:
+        raise ValueError(f"{path} holds {values.dtype} of shape {values.shape}, its record says {dtype.name}: {again}")
+    return values
+
+
+def _difference(record: Record, request: Record, fields: list[str]) -> Iterator[str]:
+    for name in fields:
+        ours, theirs = getattr(request, name), getattr(record, name)
+        if name == "settings":
+            keys = [key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key)]
+            yield from (f"{key} {theirs.get(key)!r} there, {ours.get(key)!r} now" for key in keys)
+        elif name == "sources":
+            yield f"other source files: {len(theirs)} there, {len(ours)} now"
+        else:
+            yield f"{name} {theirs!r} there, {ours!r} now"
+
+
+def _refuse_foreign(out: Path, overwrite: bool) -> None:
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    if not (out / RECORD).is_file():
+        raise FileExistsError(f"{out} exists and is no prepared data, so it is not replaced: give another folder")
+    if not overwrite:
+        raise FileExistsError(f"{out} holds prepared data: give another folder, or replace it with --overwrite")
+
+
+def _move(folder: Path, out: Path) -> None:
+    """Put ``folder`` where ``out`` is; between its two moves a killed run leaves no ``out``, never a mixed one."""
+    if out.exists() and any(out.iterdir()):
+        old = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".partial", dir=out.parent))
+        (out / _LOCK).touch()  # held by nobody: the next run removes what a kill leaves here
+        out.rename(old)
+        folder.rename(out)
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        folder.rename(out)
+    (out / _LOCK).unlink()
+    _sync_folder(out.parent)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold a lock in ``folder`` that the system drops with the process, however it ends."""
+    import fcntl  # not on every system, and only preparing needs it
+
+    with open(folder / _LOCK, "w") as file:
+        with contextlib.suppress(OSError):  # some file systems have no locks: nothing is swept there
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _sweep(out: Path) -> None:
+    """Remove what killed runs left beside ``out``: folders whose lock nobody holds."""
+    import fcntl
+
+    for folder in out.parent.glob(f".{out.name}.*.partial"):
+        try:
+            with open(folder / _LOCK, "r+") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            continue
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
