@@ -115,9 +115,7 @@ def main(rounds: int = 3, num_samples: int = 100, threads: int = 2, validation: 
         for key, contender in contenders.items():
             times[key].append(seconds(contender))
             pyro.clear_param_store()
-    print(
-        f"{len(test.x)} utterances, {num_samples} draws, {threads} threads, validation {validation}; torch {torch.__version__}"
-    )
+    print(f"{len(test.x)} utterances, {num_samples} draws; {threads} threads; validation {validation}")
     print("  median seconds  " + "  ".join(f"({key}) {statistics.median(t):.2f}" for key, t in times.items()))
     for slow, fast in (("b", "a"), ("d", "c"), ("e", "c"), ("d", "a")):
         ratios = sorted(s / f for s, f in zip(times[slow], times[fast], strict=True))

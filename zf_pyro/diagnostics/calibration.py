@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from scipy.stats import binom
 from torch import Tensor
 
 from ..model import ZForcing
@@ -126,6 +125,8 @@ def ecdf_band(size: int, num_ranks: int, prob: float, trials: int = 2000) -> tup
     Returns:
         Lower and upper ends at each rank but the highest, (num_ranks - 1,).
     """
+    from scipy.stats import binom  # comes with ArviZ, and takes long to import
+
     shares = np.arange(1, num_ranks) / num_ranks
     rng = np.random.default_rng(0)
     counts = rng.multinomial(size, np.full(num_ranks, 1 / num_ranks), size=trials).cumsum(1)[:, :-1]

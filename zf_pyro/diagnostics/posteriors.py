@@ -3,7 +3,6 @@
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.stats import ks_2samp
 
 from .arviz_versions import group, require_arviz
 
@@ -49,6 +48,8 @@ def compare_posteriors(data: Any, reference: Any) -> PosteriorComparison:
     Raises:
         ValueError: other sequences, or a reference of MCMC with one chain.
     """
+    from scipy.stats import ks_2samp  # comes with ArviZ, and takes long to import
+
     ours, theirs = group(data, "posterior"), group(reference, "posterior")
     if theirs.attrs.get("posterior") == "mcmc" and theirs.sizes["chain"] < 2:
         raise ValueError("reference must have at least 2 chains to show that it has mixed, got 1: MCMC(num_chains=2)")
