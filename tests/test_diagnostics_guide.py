@@ -22,7 +22,8 @@ RIGHT = LinearGaussian()
 NARROW, WIDE = LinearGaussian(narrow=0.5), LinearGaussian(narrow=2.0)
 SHIFTED = LinearGaussian(shift=1.0)
 BLIND = LinearGaussian(blind=True)
-WRONG = {"narrow": NARROW, "wide": WIDE, "shifted": SHIFTED, "blind": BLIND}
+WRONG = {"narrow": NARROW, "needle": LinearGaussian(narrow=0.1), "wide": WIDE, "shifted": SHIFTED, "blind": BLIND}
+WRONG["far"] = LinearGaussian(shift=3.0)
 
 
 def checked(net, x, draws=1000, evidence=None):
@@ -60,8 +61,8 @@ def test_the_gap_is_the_divergence_from_the_posterior():
 def test_tails_name_guides_that_miss_where_the_posterior_is():
     """k-hat sees a tenth of the variance, a shift by three deviations, and draws of the prior; not wider guides."""
     x = simulated(20, 3)
-    assert len(checked(LinearGaussian(narrow=0.1), x).bad_tails()) > 15
-    assert len(checked(LinearGaussian(shift=3.0), x).bad_tails()) > 15
+    assert len(checked(WRONG["needle"], x).bad_tails()) > 15
+    assert len(checked(WRONG["far"], x).bad_tails()) > 15
     assert len(checked(BLIND, 3 * x).bad_tails()) > 15
     assert len(checked(WIDE, x).bad_tails()) == 0
 
@@ -116,7 +117,7 @@ def test_ranks_of_the_exact_guide_are_uniform():
     assert not calibration.outside().any()
 
 
-@pytest.mark.parametrize("wrong", ["narrow", "wide", "shifted"])
+@pytest.mark.parametrize("wrong", ["narrow", "needle", "wide", "shifted", "far"])
 def test_ranks_name_a_guide_of_wrong_width_or_place(wrong):
     assert calibrate(WRONG[wrong], 600, num_steps=3).outside().all()
 
