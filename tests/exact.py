@@ -71,3 +71,96 @@ def posterior_moments(net, x, nodes=NODES):
     weights = log_joint.softmax(0).unsqueeze(-1)
     mean = (weights * z).sum(0)
     return mean, (weights * (z - mean).square()).sum(0)
+
+
+def guide_grid(net, x, nodes, steps=None):
+    """Every combination of the guide's draws of the first ``steps`` steps, or all, their noise on a rule.
+
+    Returns:
+        log p(x | z), log p(z), log q(z | x), each (combinations, batch), and log-weights of the rule, (combinations,).
+    """
+    points, log_weights = rule(nodes)
+    batch, time = x.shape[:2]
+    u, b = net.inputs(x), net.backward_states(x, None)
+    state, totals, log_rule = net.initial_state((batch,)), [0.0, 0.0, 0.0], torch.zeros((), dtype=torch.float64)
+    for t in range(time if steps is None else steps):
+        prior, posterior = net.prior(state), net.posterior(state, b[t]).base_dist
+        noise = points.reshape(nodes, *[1] * (posterior.loc.dim()))
+        z = posterior.loc + posterior.scale * noise
+        added = [prior.log_prob(z), posterior.log_prob(z).sum(-1)]
+        state = zf_pyro.State(*(field.expand(*z.shape[:-1], -1) for field in state))
+        state = net.transition(state, u[:, t].expand(*z.shape[:-1], *u.shape[2:]), z)
+        added.insert(0, net.emission(state).log_prob(x[:, t]))
+        totals = [total + more for total, more in zip(totals, added, strict=True)]
+        log_rule = log_rule + log_weights.reshape(nodes, *[1] * t)
+    totals = [total.reshape(-1, batch) for total in totals]
+    return (*totals, log_rule.reshape(-1))
+
+
+def log_mean(a, b):
+    """Log of the mean of two weights."""
+    return torch.logaddexp(a, b) - math.log(2)
+
+
+def importance_weighted_bound(net, x, nodes=24, beta=1.0):
+    """E[log (w_1 + w_2) / 2] with w = p(x | z) (p(z) / q(z | x))^beta, over two draws of the guide; (batch,)."""
+    frames, prior, posterior, log_rule = guide_grid(net, x, nodes)
+    log_w = frames + beta * (prior - posterior)
+    pairs = (log_rule.unsqueeze(1) + log_rule).exp().unsqueeze(-1)
+    return (pairs * log_mean(log_w.unsqueeze(1), log_w)).sum((0, 1))
+
+
+def fivo_bound(net, x, nodes=14, *, scheme="multinomial", resampling_gradient=True):
+    """E[log p^(x)] of a guided filter of two particles that resamples before each of two steps; (batch,)."""
+    log_weights = rule(nodes).log_weights
+    weights = log_weights.exp()
+    frames, prior, posterior, _ = guide_grid(net, x, nodes)
+    both = (frames + prior - posterior).reshape(nodes, nodes, -1).transpose(0, 1)
+    frames, prior, posterior, _ = guide_grid(net, x, nodes, 1)
+    first = frames + prior - posterior  # (first draw, batch)
+    later = both - first.unsqueeze(1)  # (first draw, second draw, batch)
+    ahead = torch.einsum(
+        "j,l,ijklb->ikb", weights, weights, log_mean(later[:, :, None, None, :], later[None, None, :, :, :])
+    )
+    share = (first.unsqueeze(1) - torch.logaddexp(first.unsqueeze(1), first)).exp()
+    if not resampling_gradient:
+        share = share.detach()
+    if scheme == "multinomial":
+        same, other, mixed = share.square(), (1 - share).square(), 2 * share * (1 - share)
+    else:  # one position in each half
+        same, other = (2 * share - 1).clamp(min=0), (1 - 2 * share).clamp(min=0)
+        mixed = 1 - same - other
+    alone = torch.einsum("iib->ib", ahead)
+    onward = same * alone.unsqueeze(1) + other * alone + mixed * ahead
+    pairs = torch.einsum("i,k->ik", weights, weights).unsqueeze(-1)
+    return (pairs * (log_mean(first.unsqueeze(1), first) + onward)).sum((0, 1))
+
+
+def flat(gradients):
+    """Gradients by name as one vector."""
+    return torch.cat([gradient.flatten() for gradient in gradients.values()])
+
+
+def assert_gradient(found, exact, *, apart_from=None, precision=0.02):
+    """The mean of independent ``found`` (runs, parameters) is ``exact`` (parameters,), as far as its noise can tell.
+
+    Compared along the exact gradient itself, along what tells it from ``apart_from``, and along random directions;
+    the quadrature may be off by a thousandth.
+
+    Args:
+        precision: standard error along the exact gradient, as a share of its length, that the runs must reach.
+    """
+    generator = torch.Generator().manual_seed(0)
+    directions = [exact, *torch.randn(20, len(exact), generator=generator, dtype=exact.dtype)]
+    if apart_from is not None:
+        directions.append(exact - apart_from)
+    for i, direction in enumerate(directions):
+        shares = found @ direction / direction.norm()
+        expected = exact @ direction / direction.norm()
+        error = shares.std() / math.sqrt(len(shares))
+        told = f"direction {i}: {shares.mean()} against {expected}, standard error {error}"
+        assert abs(shares.mean() - expected) < 4 * error + 1e-3 * exact.norm(), told
+        if i == 0:
+            assert error < precision * expected, "too few runs to tell anything"
+    if apart_from is not None:
+        assert error < (exact - apart_from).norm() / 4, "too few runs to tell the two apart"

@@ -16,12 +16,12 @@ class Scheme(Protocol):
 
 def systematic(log_weights: Tensor, uniforms: Tensor) -> Tensor:
     """One uniform number for all K evenly spaced positions: Carpenter, Clifford, Fearnhead 1999."""
-    return _at(log_weights, (_strata(uniforms) + uniforms[..., :1]) / uniforms.shape[-1])
+    return _at(log_weights, _in_strata(uniforms[..., :1], uniforms.shape[-1]))
 
 
 def stratified(log_weights: Tensor, uniforms: Tensor) -> Tensor:
     """One uniform number within each of K equal strata: Kitagawa 1996."""
-    return _at(log_weights, (_strata(uniforms) + uniforms) / uniforms.shape[-1])
+    return _at(log_weights, _in_strata(uniforms, uniforms.shape[-1]))
 
 
 def multinomial(log_weights: Tensor, uniforms: Tensor) -> Tensor:
@@ -33,8 +33,9 @@ SCHEMES: dict[str, Scheme] = {"systematic": systematic, "stratified": stratified
 """The schemes by name. Douc, Cappe, Moulines 2005, https://arxiv.org/abs/cs/0507025, compare them."""
 
 
-def _strata(uniforms: Tensor) -> Tensor:
-    return torch.arange(uniforms.shape[-1], device=uniforms.device, dtype=uniforms.dtype)
+def _in_strata(uniforms: Tensor, count: int) -> Tensor:
+    """One position in each of ``count`` strata of [0, 1); in double precision, as 3 + 0.99999994 is 4 in single."""
+    return (torch.arange(count, device=uniforms.device) + uniforms.double()) / count
 
 
 def _at(log_weights: Tensor, positions: Tensor) -> Tensor:

@@ -22,11 +22,12 @@ class ImportanceWeightedELBO(Objective):
 
     https://arxiv.org/abs/1509.00519. The negative bound, summed over the sequences, is the loss. All particles are
     drawn in one run along a new dimension, and paths of :class:`~zf_pyro.ZForcing` are scored whole. Any other
-    site counts too, summed within its sequence. A site that belongs to no sequence, such as a latent that all of them
-    share, enters the weight of each particle as a whole: then there is one weight a particle for the batch, as in
-    :class:`pyro.infer.RenyiELBO`, since a shared latent cannot be weighted differently for two sequences. A scale that
-    all sites share (subsampling, ``poutine.scale``) multiplies the bound and leaves the weights alone; ``RenyiELBO``
-    puts it inside.
+    site counts too, summed within its sequence: the one of its index in any plate at dim -1 as large as that of the
+    sequences. (Pyro lets ``sequences`` be opened once only, so a plate of the user's has another name.) A site in no
+    such plate, such as a latent that all sequences share, enters the weight of each particle as a whole: then there
+    is one weight a particle for the batch, as in :class:`pyro.infer.RenyiELBO`, since a shared latent cannot be
+    weighted differently for two sequences. A scale that all sites share (subsampling, ``poutine.scale``) multiplies
+    the bound and leaves the weights alone; ``RenyiELBO`` puts it inside.
 
     **Doubly reparameterised gradient** (Tucker, Lawson, Gu, Maddison 2019, https://arxiv.org/abs/1810.04152). Of the
     reparameterised gradient of the bound, the part -sum_k v_k d log q(z_k) / d lambda at fixed z_k, v_k the normalised
@@ -140,7 +141,7 @@ class ImportanceWeightedELBO(Objective):
     def _get_guide_trace(self, guide: Program, args: Any, kwargs: Any) -> Trace:
         """A run of the guide that a second one can repeat."""
         trace = self._replayed(guide, Trace(), args, kwargs)
-        steps: list[Any] = [site["fn"] for site in trace.nodes.values() if isinstance(site["fn"], LatentStep)]
+        steps: list[Any] = [s["fn"] for s in trace.nodes.values() if isinstance(s.get("fn"), LatentStep)]
         for net in {id(step.path.net): step.path.net for step in steps}.values():
             if any(isinstance(part, nn.Dropout) and part.training and part.p > 0.0 for part in net.modules()):
                 raise ValueError(

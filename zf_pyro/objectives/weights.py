@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import torch
 from pyro.distributions.util import scale_and_mask
-from pyro.infer.util import get_dependent_plate_dims, torch_sum
+from pyro.infer.util import torch_sum
 from pyro.poutine import Trace
 from torch import Tensor
 
@@ -62,7 +62,7 @@ def densities(model_trace: Trace, guide_trace: Trace, objective: str) -> Densiti
     sites = {name: site for name, site in model_trace.nodes.items() if site["type"] == "sample"}
     guide_sites = {name: site for name, site in guide_trace.nodes.items() if site["type"] == "sample"}
     everything = [*sites.values(), *guide_sites.values()]
-    summed = get_dependent_plate_dims(everything)
+    summed = _dims_of_their_own(everything)
     scale = _common_scale([site["scale"] for site in everything], bool(summed))
     total: dict[str, Sum] = dict.fromkeys(Densities._fields[:4], 0.0)
 
@@ -108,6 +108,13 @@ def _log_prob(site: Any, scale: Any) -> Tensor:
     if scale is None:
         return site["log_prob"]
     return scale_and_mask(site["unscaled_log_prob"], mask=site["mask"])
+
+
+def _dims_of_their_own(sites: list[Any]) -> list[int]:
+    """Dimensions that not all sites have; plates of one size at one dimension count as the same."""
+    plates = [{(frame.dim, frame.size) for frame in site["cond_indep_stack"] if frame.vectorized} for site in sites]
+    own = set().union(*plates) - set.intersection(*plates) if plates else set()
+    return sorted({dim for dim, _ in own})
 
 
 def _common_scale(scales: list[Any], summed: bool) -> Any:
