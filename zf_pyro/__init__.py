@@ -1,6 +1,7 @@
 """Z-Forcing as a probabilistic program: stochastic recurrent networks in Pyro."""
 
 from . import emissions
+from .diagnostics import to_arviz
 from .model import ZForcing
 from .networks import State
 from .objectives import FIVO, ImportanceWeightedELBO, ZForcingELBO
@@ -17,4 +18,5 @@ __all__ = [
     "ZForcing",
     "ZForcingELBO",
     "emissions",
+    "to_arviz",
 ]

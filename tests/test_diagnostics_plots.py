@@ -1,0 +1,196 @@
+"""Plots: ours show what they were given, and ArviZ's own run on what to_arviz returns."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+from zf_pyro import to_arviz
+from zf_pyro.diagnostics import autocorrelation, calibrate, check_weights, latent_use, loo, predictive_check
+from zf_pyro.diagnostics.arviz_versions import group, has_inference_data, require_arviz
+from zf_pyro.diagnostics.report import Section, write_report
+
+from .conftest import random_frames, random_net
+from .linear_gaussian import LinearGaussian, simulated
+
+matplotlib = pytest.importorskip("matplotlib")
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt  # noqa: E402
+
+from zf_pyro.diagnostics import plots  # noqa: E402
+
+LENGTHS = torch.tensor([4, 2, 3])
+SOME = {"sequence": [0, 1], "step": [0, 1], "latent": [0]}
+
+
+@pytest.fixture(autouse=True)
+def _close():
+    yield
+    plt.close("all")
+
+
+@pytest.fixture(scope="module")
+def data():
+    """Four chains of a guide over three sequences of various lengths."""
+    torch.manual_seed(0)
+    return to_arviz(random_net().eval(), random_frames(), LENGTHS, num_samples=50, num_chains=4, labels=[0, 1, 0])
+
+
+@pytest.fixture
+def arviz():
+    """ArviZ, whose own deprecations are its own."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield require_arviz()
+
+
+# ArviZ's own ---------------------------------------------------------------------------------------------------------
+
+
+def test_summaries_have_a_row_a_latent(arviz, data):
+    table = arviz.summary(data, var_names=["z"], coords=SOME)
+    assert len(table) == 4
+    assert np.isfinite(table["mean"].astype(float)).all()
+
+
+def test_reductions_leave_padding_out(arviz, data):
+    means = group(data, "posterior")["z"].mean(("chain", "draw", "step"))
+    assert np.isfinite(means.values).all()
+    for name in ("ess", "rhat"):
+        found = getattr(arviz, name)(data)
+        values = (found["posterior"] if "posterior" in getattr(found, "children", {}) else found)["z"].values
+        real = (torch.arange(4) < LENGTHS.unsqueeze(1)).numpy()
+        assert np.isfinite(values[real]).all(), name
+        assert np.isnan(values[~real]).all(), name
+
+
+def test_independent_draws_look_as_if_they_mixed(arviz, data):
+    """Which is why R-hat over them says nothing, however wrong the guide."""
+    found = arviz.rhat(data)
+    values = (found["posterior"] if "posterior" in getattr(found, "children", {}) else found)["z"].values
+    assert np.nanmedian(values) < 1.05
+
+
+PLOTS = {
+    "plot_trace": lambda az, data: az.plot_trace(data, var_names=["z"], coords=SOME),
+    "plot_khat": lambda az, data: az.plot_khat(loo(data)),
+    "plot_autocorr": lambda az, data: az.plot_autocorr(data, var_names=["z"], coords=SOME),
+    "plot_forest": lambda az, data: az.plot_forest(data, var_names=["z"], coords=SOME),
+}
+
+
+@pytest.mark.parametrize("name", PLOTS)
+def test_arviz_plots_run(arviz, data, name):
+    assert PLOTS[name](arviz, data) is not None
+
+
+@pytest.mark.parametrize("which", ["prior_predictive", "posterior_predictive"])
+def test_arviz_predictive_checks_run(arviz, data, which):
+    if has_inference_data():
+        assert arviz.plot_ppc(data, group=which.split("_")[0], num_pp_samples=10) is not None
+    else:
+        assert arviz.plot_ppc_dist(data, group=which, num_samples=10) is not None
+
+
+def test_arviz_compares_by_the_contributions(arviz, data):
+    other = to_arviz(random_net(seed=9).eval(), random_frames(), LENGTHS, num_samples=50, num_chains=4)
+    table = arviz.compare({"a": data, "b": other}, var_name="x")
+    assert set(table.index) == {"a", "b"}
+    result = arviz.loo(data, var_name="x", pointwise=True)
+    assert result.n_data_points == 3
+
+
+def test_arviz_draws_the_ecdf_of_calibration_ranks(arviz):
+    ranks = calibrate(LinearGaussian(), 100, 2).to_arviz()
+    if has_inference_data():
+        values = group(ranks, "posterior")["z"].sel(step=0, latent=0).values.ravel()
+        cdf = lambda x: np.clip(x, 0, 1)  # noqa: E731
+        assert arviz.plot_ecdf(values, cdf=cdf, confidence_bands="pointwise", difference=True) is not None
+        assert arviz.plot_dist(values, kind="hist") is not None
+    else:
+        assert arviz.plot_ecdf_pit(ranks, group="posterior", var_names=["z"]) is not None
+        assert arviz.plot_dist(ranks, kind="hist") is not None
+
+
+# Ours ----------------------------------------------------------------------------------------------------------------
+
+
+def test_the_heat_map_shows_the_mean_kl_of_each_step_and_latent():
+    use = latent_use(random_net().eval(), random_frames(), LENGTHS)
+    ax = plots.plot_kl(use)
+    np.testing.assert_allclose(ax.images[0].get_array(), np.nanmean(use.kl.numpy(), 0).T)
+    assert "step" in ax.get_xlabel()
+
+
+def test_the_khat_plot_has_a_point_a_sequence():
+    check = check_weights(to_arviz(LinearGaussian(shift=3.0), simulated(9, 3), num_samples=100))
+    ax = plots.plot_khat(check)
+    assert sum(len(line.get_xdata()) for line in ax.lines[:2]) == 9
+    assert f"{len(check.bad_tails())} of 9" in ax.get_title()
+
+
+def test_rank_plots_show_a_calibration():
+    calibration = calibrate(LinearGaussian(), 100, 2)
+    assert sum(patch.get_height() for patch in plots.plot_ranks(calibration, 0, 0).patches[:16]) == 100
+    assert len(plots.plot_rank_ecdf(calibration).lines) == 2
+
+
+@pytest.mark.parametrize("emission", ["gaussian", "categorical"])
+def test_the_fan_holds_its_draws_and_the_frames_observed(emission):
+    x = random_frames(emission)
+    data = to_arviz(random_net(emission).eval(), x, LENGTHS, num_samples=30)
+    ax = plots.plot_fan(data, 1)
+    shown = x[1, :2, 0] if emission == "gaussian" else x[1, :2]
+    np.testing.assert_allclose(ax.lines[0].get_ydata(), shown)
+    assert len(ax.collections) == 2
+
+
+def test_a_traversal_moves_the_mean_frame_along_the_latent():
+    ax = plots.plot_traversal(LinearGaussian(), simulated(1, 4), 0, (-2.0, 0.0, 2.0))
+    low, middle, high = (np.asarray(line.get_ydata()) for line in ax.lines)
+    assert (low < middle).all()
+    assert (middle < high).all()
+
+
+@pytest.mark.parametrize("emission", ["mixture", "bernoulli", "categorical"])
+def test_every_emission_has_a_traversal(emission):
+    assert len(plots.plot_traversal(random_net(emission).eval(), random_frames(emission)[:1], 1).lines) == 5
+
+
+def test_phase_plots_are_coloured_by_label(data):
+    ax = plots.plot_phase(data)
+    assert {text.get_text() for text in ax.get_legend().get_texts()} == {"0", "1"}
+    without = to_arviz(random_net().eval(), random_frames(), num_samples=3)
+    assert plots.plot_phase(without).get_legend() is None
+
+
+def test_training_curves_and_checks_take_the_axes_they_are_given(data):
+    figure, (first, second) = plt.subplots(1, 2)
+    assert plots.plot_training({"elbo": ([1, 2], [0.0, 1.0])}, first) is first
+    assert plots.plot_check(predictive_check(data, autocorrelation(2)), [1, 2], ax=second) is second
+    assert figure.axes == [first, second]
+
+
+@pytest.mark.parametrize(
+    ("call", "match"),
+    [
+        (lambda net: plots.plot_traversal(net, random_frames(), 0), "x must hold one sequence, got 3"),
+        (lambda net: plots.plot_traversal(net, random_frames()[:1], 3), "latent must be between 0 and 2, got 3"),
+        (lambda net: plots.plot_traversal(net.train(), random_frames()[:1], 0), r"net\.eval"),
+    ],
+    ids=["sequences", "latent", "training"],
+)
+def test_bad_traversals_are_refused(call, match):
+    with pytest.raises(ValueError, match=match):
+        call(random_net().eval())
+
+
+def test_a_report_is_one_file_with_its_figures_inside(tmp_path):
+    figure = plots.plot_training({"elbo": ([1, 2], [0.0, 1.0])}).figure
+    write_report(tmp_path / "report.html", "A <run>", [Section("First", "1 < 2", figure), Section("Second", "text")])
+    page = (tmp_path / "report.html").read_text()
+    assert "A &lt;run&gt;" in page
+    assert "1 &lt; 2" in page
+    assert page.count("data:image/png;base64,") == 1
+    assert "http" not in page.replace("http-equiv", "")

@@ -1,0 +1,41 @@
+"""Is the guide right, do the latents matter, which model is better: answers in ArviZ and out of it.
+
+Start with :func:`to_arviz`. Plots need matplotlib, the probe scikit-learn: ``pip install zf-pyro[diagnostics]``.
+"""
+
+from .calibration import Calibration, calibrate
+from .comparison import compare, loo
+from .convert import GROUPS, to_arviz
+from .forecasts import Forecasts, leave_future_out
+from .information import Information, mutual_information
+from .latent_use import LatentUse, latent_use
+from .posteriors import PosteriorComparison, compare_posteriors
+from .predictive_checks import PredictiveCheck, autocorrelation, predictive_check, quantiles, spectrum
+from .probe import Probe, linear_probe
+from .weights import WeightCheck, check_weights
+
+__all__ = [
+    "GROUPS",
+    "Calibration",
+    "Forecasts",
+    "Information",
+    "LatentUse",
+    "PosteriorComparison",
+    "PredictiveCheck",
+    "Probe",
+    "WeightCheck",
+    "autocorrelation",
+    "calibrate",
+    "check_weights",
+    "compare",
+    "compare_posteriors",
+    "latent_use",
+    "leave_future_out",
+    "linear_probe",
+    "loo",
+    "mutual_information",
+    "predictive_check",
+    "quantiles",
+    "spectrum",
+    "to_arviz",
+]

@@ -1,0 +1,75 @@
+"""The two ArviZ: 0.21 to 0.23 with its InferenceData, and 1.x with xarray's DataTree.
+
+Groups are built as xarray datasets, which both hold; only what wraps them, and where PSIS lives, differs.
+"""
+
+import re
+import warnings
+from typing import Any
+
+import numpy as np
+
+OLDEST = (0, 21)
+
+
+def require_arviz() -> Any:
+    """The arviz module, imported now.
+
+    Raises:
+        ImportError: it is older than 0.21.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"\s*ArviZ is undergoing a major refactor", category=FutureWarning)
+        import arviz
+    found = tuple(int(number) for number in re.findall(r"\d+", arviz.__version__)[:2])
+    if found < OLDEST:
+        raise ImportError(
+            f"zf_pyro needs ArviZ {OLDEST[0]}.{OLDEST[1]} or newer, found {arviz.__version__}: pip install -U arviz"
+        )
+    return arviz
+
+
+def has_inference_data() -> bool:
+    """Whether this is an ArviZ with InferenceData rather than DataTree."""
+    return "InferenceData" in vars(require_arviz())  # to ask for it as an attribute is a warning in 1.x
+
+
+def assemble(groups: dict[str, Any]) -> Any:
+    """Datasets by group name as what this ArviZ works on: an InferenceData, or a DataTree."""
+    if has_inference_data():
+        return require_arviz().InferenceData(**groups)
+    import xarray
+
+    return xarray.DataTree.from_dict({f"/{name}": dataset for name, dataset in groups.items()})
+
+
+def group(data: Any, name: str) -> Any:
+    """One group of ArviZ data as an xarray Dataset.
+
+    Raises:
+        ValueError: there is no such group.
+    """
+    names = [entry.lstrip("/") for entry in data.groups] if isinstance(data.groups, tuple) else list(data.groups())
+    if name not in names:
+        raise ValueError(f"data must have the group {name!r}, got {[n for n in names if n]}: ask to_arviz for it")
+    found = data[name]
+    return found.to_dataset() if hasattr(found, "to_dataset") else found
+
+
+def pareto_k(log_weights: np.ndarray) -> np.ndarray:
+    """Pareto k-hat by ArviZ's own PSIS of log-weights (..., draws); (...).
+
+    Vehtari, Simpson, Gelman, Yao, Gabry 2024, https://jmlr.org/papers/v25/19-556.html. Weights within a
+    thousandth of a nat, those of an exact guide, have no tail to fit: their k-hat is 0 here, where PSIS says infinity.
+    """
+    arviz = require_arviz()
+    values = np.array(log_weights, dtype=np.float64)
+    differ = np.ptp(values, axis=-1) > 1e-3
+    result = np.zeros(values.shape[:-1])
+    if has_inference_data():
+        _, result[differ] = arviz.psislw(values[differ])
+    else:
+        from arviz_stats.base import array_stats
+
+        _, result[differ] = array_stats.psislw(-values[differ], axis=-1)  # it takes log-likelihoods, and negates
+    return result

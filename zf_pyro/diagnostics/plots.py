@@ -1,0 +1,215 @@
+"""Plots of what the diagnostics return, each on one matplotlib axes, which it returns."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..model import ZForcing
+from .arviz_versions import group
+from .calibration import Calibration, ecdf_band
+from .latent_use import LatentUse
+from .predictive_checks import PredictiveCheck
+from .runs import require_evaluation
+from .weights import WeightCheck
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def plot_kl(use: LatentUse, ax: "Axes | None" = None) -> "Axes":
+    """Heat map of the KL by step and latent, averaged over the sequences that reach the step."""
+    ax = _axes(ax)
+    kl = use.kl.numpy()
+    reached = ~np.isnan(kl).all((0, 2))
+    mean = np.nanmean(kl[:, reached], axis=0)
+    image = ax.imshow(mean.T, aspect="auto", origin="lower", cmap="viridis", vmin=0.0)
+    ax.figure.colorbar(image, ax=ax, label="KL(q || p), nats")
+    ax.set(xlabel="step", ylabel="latent", title=f"KL {use.total_kl:.1f} nats a sequence")
+    return ax
+
+
+def plot_khat(check: WeightCheck, ax: "Axes | None" = None) -> "Axes":
+    """k-hat of each sequence, in the manner of ArviZ's ``plot_khat``."""
+    ax = _axes(ax)
+    good = check.pareto_k <= check.good_k
+    places = np.arange(len(check.pareto_k))
+    ax.plot(places[good], check.pareto_k[good], "+", color="C0", label="reliable")
+    ax.plot(places[~good], check.pareto_k[~good], "x", color="C1", label="not reliable")
+    ax.axhline(check.good_k, color="0.5", ls="--", lw=1)
+    ax.legend()
+    ax.set(
+        xlabel="sequence", ylabel="Pareto k-hat", title=f"{int((~good).sum())} of {len(good)} above {check.good_k:.2f}"
+    )
+    return ax
+
+
+def plot_ranks(calibration: Calibration, step: int, latent: int, ax: "Axes | None" = None, bins: int = 16) -> "Axes":
+    """Rank histogram of one latent, with the band that 99 % of a uniform's bins lie in."""
+    from scipy.stats import binom
+
+    ax = _axes(ax)
+    ranks = calibration.ranks[:, step, latent]
+    edges = np.linspace(0, calibration.num_ranks, bins + 1)
+    ax.hist(ranks, bins=(edges - 0.5).tolist(), color="C0", alpha=0.7, edgecolor="w")
+    low, high = binom.interval(0.99, len(ranks), 1 / bins)
+    ax.axhspan(low, high, color="0.5", alpha=0.3)
+    ax.axhline(len(ranks) / bins, color="0.4", lw=1)
+    ax.set(xlabel="rank of the true latent", ylabel="simulations", title=f"latent {latent}, step {step}")
+    return ax
+
+
+def plot_rank_ecdf(calibration: Calibration, ax: "Axes | None" = None, prob: float = 0.99) -> "Axes":
+    """ECDF of the ranks less the uniform's, one line a latent and step, with the simultaneous band of one line."""
+    ax = _axes(ax)
+    simulations, steps, latents = calibration.ranks.shape
+    uniform = np.arange(1, calibration.num_ranks) / calibration.num_ranks
+    low, high = ecdf_band(simulations, calibration.num_ranks, 1 - (1 - prob) / (steps * latents))
+    ax.fill_between(uniform, low - uniform, high - uniform, color="0.5", alpha=0.3, lw=0)
+    outside = calibration.outside(prob)
+    for own, out in zip(calibration.ecdf().reshape(steps * latents, -1), outside.ravel(), strict=True):
+        ax.plot(uniform, own - uniform, color="C1" if out else "C0", lw=1.2 if out else 0.5, alpha=1.0 if out else 0.5)
+    ax.set(xlabel="scaled rank", ylabel="ECDF difference", title=calibration.summary())
+    return ax
+
+
+def plot_fan(
+    data: Any, sequence: int, feature: int = 0, ax: "Axes | None" = None, name: str = "posterior_predictive"
+) -> "Axes":
+    """Fan chart of a feature of one sequence: observed, and 50 and 90 % of the draws of a predictive group."""
+    ax = _axes(ax)
+    drawn, observed = group(data, name)["x"], group(data, "observed_data")["x"]
+    if "feature" in drawn.dims:
+        drawn, observed = drawn.sel(feature=feature), observed.sel(feature=feature)
+    values = drawn.sel(sequence=sequence).stack(__s__=("chain", "draw")).transpose("__s__", "step").values
+    truth = observed.sel(sequence=sequence).values
+    steps = np.flatnonzero(~np.isnan(truth.astype(np.float64)))
+    for share, alpha in ((0.9, 0.25), (0.5, 0.45)):
+        low, high = np.quantile(values[:, steps], [(1 - share) / 2, (1 + share) / 2], axis=0)
+        ax.fill_between(steps, low, high, color="C0", alpha=alpha, lw=0, label=f"{100 * share:.0f} %")
+    ax.plot(steps, truth[steps], "k.-", lw=1, ms=4, label="observed")
+    ax.legend()
+    ax.set(xlabel="step", ylabel=f"feature {feature}", title=f"sequence {sequence}, {name.replace('_', ' ')}")
+    return ax
+
+
+@torch.no_grad()
+def plot_traversal(
+    net: ZForcing,
+    x: Tensor,
+    latent: int,
+    values: Sequence[float] = (-3.0, -1.5, 0.0, 1.5, 3.0),
+    feature: int = 0,
+    ax: "Axes | None" = None,
+) -> "Axes":
+    """The mean frame of one sequence as one latent moves away from its posterior mean, the others held there.
+
+    Args:
+        net: the net, in evaluation mode.
+        x: one sequence, (1, time, frame) floats or (1, time) integers.
+        latent: which latent moves, at every step.
+        values: by how much, in standard deviations of its posterior.
+        feature: of the frames to show.
+        ax: where to plot; a new figure if None.
+
+    Raises:
+        ValueError: more than one sequence, an unknown latent, or a net in training mode.
+    """
+    require_evaluation(net)
+    if x.shape[0] != 1:
+        raise ValueError(f"x must hold one sequence, got {x.shape[0]}")
+    if not 0 <= latent < net.latent_dim:
+        raise ValueError(f"latent must be between 0 and {net.latent_dim - 1}, got {latent}")
+    ax = _axes(ax)
+    b = net.backward_states(x)
+    for i, value in enumerate(values):
+        state, means = net.initial_state((1,)), []
+        for u_t, b_t in zip(net.inputs(x).unbind(1), b, strict=True):
+            normal = net.posterior(state, b_t).base_dist
+            z = normal.loc.clone()
+            z[:, latent] += value * normal.scale[:, latent]
+            state = net.transition(state, u_t, z)
+            means.append(_mean(net.emission(state), feature))
+        colour = _colour(i / max(1, len(values) - 1))
+        ax.plot(torch.stack(means).cpu(), color=colour, lw=1.2, label=f"{value:+g} sd")
+    ax.legend(title=f"latent {latent}")
+    ax.set(xlabel="step", ylabel=f"mean of feature {feature}", title="latent traversal")
+    return ax
+
+
+def plot_phase(data: Any, latents: tuple[int, int] = (0, 1), ax: "Axes | None" = None, limit: int = 60) -> "Axes":
+    """Phase plot: paths of two latents' means over time, a line a sequence, coloured by label if there are labels."""
+    ax = _axes(ax)
+    mean = group(data, "posterior")["z"].mean(("chain", "draw")).transpose("sequence", "step", "latent").values
+    constants = group(data, "constant_data")
+    labels = constants["labels"].values if "labels" in constants else np.zeros(len(mean), dtype=int)
+    names, codes = np.unique(labels, return_inverse=True)
+    shown = np.linspace(0, len(mean) - 1, min(limit, len(mean))).astype(int)
+    seen = set()
+    for row in shown:
+        code = int(codes[row])
+        label = str(names[code]) if code not in seen and len(names) > 1 else None
+        seen.add(code)
+        path = mean[row][:, list(latents)]
+        ax.plot(*path.T, "-", color=f"C{code % 10}", lw=0.8, alpha=0.6, label=label)
+        ax.plot(*path[0], ".", color=f"C{code % 10}", ms=4)
+    if len(names) > 1:
+        ax.legend(title="label", fontsize="small", ncols=2)
+    ax.set(xlabel=f"z[{latents[0]}]", ylabel=f"z[{latents[1]}]", title="paths of two latents (dot: first step)")
+    return ax
+
+
+def plot_training(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], ax: "Axes | None" = None) -> "Axes":
+    """Training curves from logs: steps and values by name."""
+    ax = _axes(ax)
+    for name, (steps, values) in curves.items():
+        ax.plot(steps, values, lw=1, label=name)
+    ax.legend()
+    ax.set(xlabel="training step", ylabel="nats a sequence", title="training")
+    return ax
+
+
+def plot_check(
+    check: PredictiveCheck, at: Sequence[float] | np.ndarray, feature: int = 0, ax: "Axes | None" = None
+) -> "Axes":
+    """A predictive check of one feature: observed values on the 90 % interval of the replicates, at ``at``."""
+    ax = _axes(ax)
+    observed, replicated = check.observed[..., feature], check.replicated[..., feature]
+    places = np.asarray(at)
+    low, middle, high = np.quantile(replicated, [0.05, 0.5, 0.95], axis=0)
+    ax.fill_between(places, low, high, alpha=0.3, lw=0, label="90 % of replicates")
+    ax.plot(places, middle, lw=1)
+    ax.plot(places, observed, "k.-", lw=1, label="observed")
+    ax.legend()
+    ax.set(title=f"feature {feature}")
+    return ax
+
+
+def _mean(distribution: Any, feature: int) -> Tensor:
+    """The mean of one feature of a frame; of symbols, the probability of symbol ``feature``."""
+    if distribution.event_shape:
+        return distribution.mean[0, feature]
+    return distribution.probs[0, feature]
+
+
+def _colour(share: float) -> Any:
+    from matplotlib import colormaps
+
+    return colormaps["coolwarm"](share)
+
+
+def _axes(ax: "Axes | None") -> "Axes":
+    """``ax``, or that of a new figure.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    if ax is not None:
+        return ax
+    try:
+        from matplotlib import pyplot
+    except ImportError as error:
+        raise ImportError("plots need matplotlib: pip install zf-pyro[diagnostics]") from error
+    return pyplot.subplots(layout="constrained")[1]

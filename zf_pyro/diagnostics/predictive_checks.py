@@ -1,0 +1,112 @@
+"""Do sequences of the model look like the data: statistics of time series, observed against replicated."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .arviz_versions import group
+
+Statistic = Callable[[np.ndarray], np.ndarray]
+"""From frames (sequence, step, feature), NaN for padding, to any array of numbers."""
+
+
+class PredictiveCheck(NamedTuple):
+    """A statistic of the data, and of each replicated data set."""
+
+    observed: np.ndarray
+    """(...)."""
+    replicated: np.ndarray
+    """(draw, ...), draws of all chains."""
+
+    @property
+    def p_value(self) -> np.ndarray:
+        """Share of replicates at or above the observed value, (...): near 0 or 1 the model is off.
+
+        Gelman, Meng, Stern 1996, https://www.jstor.org/stable/24306036. Ties count one half.
+        """
+        above, ties = self.replicated > self.observed, self.replicated == self.observed
+        return above.mean(0) + 0.5 * ties.mean(0)
+
+    @property
+    def surprise(self) -> np.ndarray:
+        """Observed less mean replicate, in standard deviations of the replicates; (...)."""
+        return (self.observed - self.replicated.mean(0)) / self.replicated.std(0)
+
+
+def predictive_check(data: Any, statistic: Statistic, group_name: str = "prior_predictive") -> PredictiveCheck:
+    """Compare a statistic of the observed frames with that of the replicated ones.
+
+    ``prior_predictive`` holds sequences that the model made by itself: it shows whether they are like the data.
+    ``posterior_predictive`` holds frames redrawn under the true frames before and the latents inferred: it shows
+    whether the frame's density fits, and flatters everything else.
+
+    Args:
+        data: what :func:`zf_pyro.to_arviz` made, with observed_data and ``group_name``.
+        statistic: of a data set (sequence, step, feature), such as :func:`autocorrelation`; see there.
+        group_name: ``"prior_predictive"`` or ``"posterior_predictive"``.
+
+    Raises:
+        ValueError: an unknown group, or one that is not there.
+    """
+    if group_name not in ("prior_predictive", "posterior_predictive"):
+        raise ValueError(f"group_name must be 'prior_predictive' or 'posterior_predictive', got {group_name!r}")
+    observed = _frames(group(data, "observed_data")["x"].values)
+    drawn = group(data, group_name)["x"].values
+    replicates = drawn.reshape(-1, *drawn.shape[2:])
+    return PredictiveCheck(statistic(observed), np.stack([statistic(_frames(draw)) for draw in replicates]))
+
+
+def autocorrelation(max_lag: int = 5) -> Statistic:
+    """Lag autocorrelation of each feature, pooled over sequences: (lag 1..max_lag, feature).
+
+    Deviations are from the mean over all sequences, so that what tells sequences apart counts as correlation.
+
+    Raises:
+        ValueError: ``max_lag`` is not positive; or, when called, no sequence is longer than it.
+    """
+    if max_lag < 1:
+        raise ValueError(f"max_lag must be at least 1, got {max_lag!r}")
+
+    def statistic(x: np.ndarray) -> np.ndarray:
+        if max_lag >= x.shape[1]:
+            raise ValueError(f"max_lag must be less than the {x.shape[1]} steps of the sequences, got {max_lag}")
+        centred = x - np.nanmean(x, axis=(0, 1))
+        variance = np.nanmean(centred**2, axis=(0, 1))
+        lags = range(1, max_lag + 1)
+        return np.stack([np.nanmean(centred[:, lag:] * centred[:, :-lag], axis=(0, 1)) / variance for lag in lags])
+
+    return statistic
+
+
+def quantiles(levels: tuple[float, ...] = (0.05, 0.25, 0.5, 0.75, 0.95)) -> Statistic:
+    """Marginal quantiles of each feature over all frames: (level, feature)."""
+
+    def statistic(x: np.ndarray) -> np.ndarray:
+        return np.nanquantile(x, levels, axis=(0, 1))
+
+    return statistic
+
+
+def spectrum(num_frequencies: int = 8) -> Statistic:
+    """Log power of each feature at frequencies from 0 to 1/2 cycles a frame: (frequency, feature).
+
+    The mean over sequences of the squared Fourier sum of the real frames, divided by their number: sequences of any
+    lengths share the same frequencies.
+    """
+
+    def statistic(x: np.ndarray) -> np.ndarray:
+        real = ~np.isnan(x[..., 0])
+        frames = np.where(real[..., None], x - np.nanmean(x, axis=(0, 1)), 0.0)
+        frequency = np.linspace(0.0, 0.5, num_frequencies)
+        waves = np.exp(-2j * np.pi * frequency[:, None] * np.arange(x.shape[1]))
+        power = np.abs(np.einsum("kt,stf->skf", waves, frames)) ** 2 / real.sum(1)[:, None, None]
+        return np.log(power.mean(0))
+
+    return statistic
+
+
+def _frames(x: np.ndarray) -> np.ndarray:
+    """Frames with a feature dimension, of floats."""
+    values = x.astype(np.float64)
+    return values[..., None] if values.ndim == 2 else values
