@@ -39,11 +39,12 @@ from .recurrence import (
     reference_state_scan,
     state_scan,
 )
+from .saving import Saving
 
 _NAMES = itertools.count()
 
 
-class ZForcing(nn.Module):
+class ZForcing(Saving, nn.Module):
     """A stochastic recurrent network with a backward-RNN posterior, as a pair of Pyro programs.
 
     The step functions (:meth:`inputs` to :meth:`auxiliary`) are pure functions of tensors with any leading batch
@@ -101,6 +102,8 @@ class ZForcing(nn.Module):
         if not 0.0 <= dropout < 1.0:
             raise ValueError(f"dropout must be a probability in [0, 1), got {dropout!r}")
         self.emission_family = emission
+        switches = {"z_force": z_force, "auxiliary_l2": auxiliary_l2, "dropout": dropout, "recurrence": recurrence}
+        self.settings = {**sizes, "transition": transition, **switches}
         self.hidden_dim, self.latent_dim = hidden_dim, latent_dim
         self.z_force, self.auxiliary_l2, self.recurrence = z_force, auxiliary_l2, recurrence
         self._arena, self._backward_arena = Arena(), Arena()
@@ -276,15 +279,20 @@ class ZForcing(nn.Module):
         lengths: Tensor | None = None,
         context: Tensor | None = None,
         initial_state: State | None = None,
+        *,
+        b: Tensor | None = None,
     ) -> Tensor:
         """The inference program: for each step z_t ~ q(z_t | h_{t-1}, b_t). Arguments as for :meth:`model`.
+
+        ``b`` (time, batch, hidden) is :meth:`backward_states` of x, where it is known already.
 
         Returns:
             The latents, (..., batch, time, latent).
         """
         self._register()
         given = lay_out(self, x, lengths, context, initial_state)
-        path = PosteriorPath(self, given, self.scan_backward(cast(Tensor, given.x), given.mask, lengths))
+        b = self.scan_backward(cast(Tensor, given.x), given.mask, lengths) if b is None else b
+        path = PosteriorPath(self, given, b)
         with pyro.plate("sequences", given.batch_size, dim=-1):
             for t in range(given.num_steps):
                 with _real(path, t):

@@ -129,14 +129,19 @@ class ZForcingELBO(ELBO):
 
     def loss_and_grads(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
         """The loss as a number; adds its gradients to the parameters, one particle's graph at a time."""
-        total = 0.0
+        total = torch_item(self.backward(model, guide, *args, **kwargs))
+        warn_if_nan(torch.as_tensor(total), "loss")
+        return total
+
+    def backward(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
+        """As :meth:`loss_and_grads`, but the loss stays a tensor: nothing waits for the device."""
+        total: Tensor | float = 0.0
         for loss in self._losses(model, guide, args, kwargs):
             if loss.requires_grad:
                 loss.backward(retain_graph=self.retain_graph)
-            total += torch_item(loss)
-        warn_if_nan(torch.as_tensor(total), "loss")
+            total = total + loss.detach()
         self.step += 1
-        return total
+        return torch.as_tensor(total)
 
     def _losses(self, model: Program, guide: Program, args: Any, kwargs: Any) -> Iterator[Tensor]:
         """Each particle's share of the loss. Leaves the mean of the terms in :attr:`terms`."""
@@ -252,7 +257,7 @@ class ObjectiveModule(ELBOModule):
 
     def __init__(self, model: Program, guide: Program, elbo: ZForcingELBO) -> None:
         super().__init__(model, guide, elbo)  # type: ignore[arg-type]  # Pyro takes any callables
-        owners = {id(net): net for net in map(_owner, (model, guide)) if net is not None}
+        owners = {id(net): net for net in map(owner_of, (model, guide)) if net is not None}
         self.nets = nn.ModuleList(owners.values())
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
@@ -271,7 +276,7 @@ class ObjectiveModule(ELBOModule):
         self.elbo.load_state_dict(state)
 
 
-def _owner(program: Program) -> nn.Module | None:
+def owner_of(program: Program) -> nn.Module | None:
     """The net that a bound method such as ``net.model`` belongs to."""
     while isinstance(program, functools.partial):
         program = program.func
