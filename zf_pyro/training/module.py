@@ -217,10 +217,10 @@ class Training(lightning.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Exact sums over all processes; halve the learning rate on a plateau."""
         bound, sequences = self._over_processes(self._validated).tolist()
-        self.log("validation/elbo", bound / sequences, prog_bar=True, rank_zero_only=True)
+        self.log("validation/elbo", bound / sequences, prog_bar=True)  # the same on every process
         if self.trainer.state.fn == "fit":
             done = self.trainer.fit_loop.epoch_loop.batch_progress.current.completed
-            self.log("step", float(done // self.accumulate), rank_zero_only=True)
+            self.log("step", float(done // self.accumulate))
         schedule = self.lr_schedulers()
         if isinstance(schedule, ReduceLROnPlateau) and self.trainer.training | self.trainer.validating:
             schedule.step(bound / sequences)
@@ -239,7 +239,7 @@ class Training(lightning.LightningModule):
         if self.plateau is None:
             return optimiser
         schedule = ReduceLROnPlateau(optimiser, mode="max", factor=0.5, patience=self.plateau - 1)
-        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "monitor": "validation/elbo"}}
+        return [optimiser], [{"scheduler": schedule}]
 
     def on_validation_model_zero_grad(self) -> None:
         """Leave the gradients, which are zero: Adam goes on to move a parameter of gradient zero, but not of none."""

@@ -19,8 +19,15 @@ from .precision import mixed
 
 log = logging.getLogger(__name__)
 
-QUIET = (".*isinstance.treespec, LeafSpec.*", ".*does not have many workers.*", ".*exists and is not empty.*", ".*but have no .val_dataloader.*")
-"""Warnings of Lightning that say nothing here: of its own calls, loaders meant as they are, folders gone on with."""
+QUIET = (
+    ".*isinstance.treespec, LeafSpec.*",
+    ".*does not have many workers.*",
+    ".*but have no .val_dataloader.*",
+    ".*exists and is not empty.*",
+    ".*recommended to use .self.log.*sync_dist=True.*",
+)
+"""Warnings of Lightning that say nothing here: of its own calls, loaders meant as they are, folders gone on with, and
+values that are the same on every process."""
 
 
 def fit(
