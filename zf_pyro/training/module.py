@@ -7,7 +7,7 @@ from typing import Any
 
 import lightning
 import torch
-from pyro.infer import ELBO
+from pyro.infer import ELBO, TraceTailAdaptive_ELBO
 from pyro.optim import PyroOptim
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
@@ -142,7 +142,10 @@ class Training(lightning.LightningModule):
         torch.nn.utils.clip_grads_with_norm_(
             [p for group in inner.param_groups for p in group["params"]], self.clip_norm, norm
         )
-        bad = (~(norm.isfinite() & totals["loss"].isfinite())).float()
+        finite = norm.isfinite()
+        if not isinstance(self.objective, TraceTailAdaptive_ELBO):  # whose loss is always infinite
+            finite = finite & totals["loss"].isfinite()
+        bad = (~finite).float()
         self.nonfinite.note(bad)
         if skips_by_itself(inner):
             inner.found_inf = bad  # type: ignore[attr-defined]  # how GradScaler tells it
@@ -234,7 +237,13 @@ class Training(lightning.LightningModule):
                 f"parameters made by pyro.param, such as {next(iter(self.loose))!r}, train in one process only: make them "
                 "PyroParam of a PyroModule"
             )
-        named = {name.removeprefix("nets."): p for name, p in self.named_parameters() if p.requires_grad} | self.loose
+        named = {
+            f"{net.name if isinstance(getattr(net, 'name', None), str) else i}.{name}": parameter
+            for i, net in enumerate(self.nets)
+            for name, parameter in net.named_parameters()
+            if parameter.requires_grad
+        }
+        named |= self.loose
         optimiser = build(self.optimiser, named, fused=self.device.type == "cuda")
         if self.plateau is None:
             return optimiser

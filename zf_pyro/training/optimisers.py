@@ -1,11 +1,11 @@
 """Optimisers: torch's, and Pyro's as the one torch optimiser over all parameters that does the same."""
 
-import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
 from pyro.optim import PyroOptim
+from pyro.optim.lr_scheduler import PyroLRScheduler
 from torch import Tensor
 
 Factory = Callable[[Iterable[Any]], torch.optim.Optimizer]
@@ -32,8 +32,8 @@ def build(optimiser: PyroOptim | Factory, parameters: Mapping[str, Tensor], *, f
         if optimiser.pt_clip_args:
             raise ValueError("clip_args of a Pyro optimiser are not taken: give clip_norm to Training instead")
         make, settings = optimiser.pt_optim_constructor, optimiser.pt_optim_args
-        if not (inspect.isclass(make) and issubclass(make, torch.optim.Optimizer)):
-            raise ValueError(f"{type(optimiser).__name__} is a schedule of the learning rate: see plateau= of Training")
+        if isinstance(optimiser, PyroLRScheduler):
+            raise ValueError("schedules of Pyro are not taken: see plateau= of Training, or give its optimiser alone")
         if callable(settings):
             made = make([{"params": [p], **settings(name)} for name, p in parameters.items()])
         else:
