@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from ..files import remove_partial, write_atomically
@@ -137,3 +137,18 @@ class Checkpoints(Checkpoint):
             names = sorted(path for path in self.folder.glob("*.ckpt") if PATTERN.fullmatch(path.name))
             for path in names[: -self.keep]:
                 path.unlink()
+
+
+class Best(ModelCheckpoint):
+    """Lightning's keeper of the weights of the best validation, ``best.ckpt``; the run's folder may be moved."""
+
+    def __init__(self, folder: Path) -> None:
+        settings = {"mode": "max", "save_weights_only": True, "enable_version_counter": False}
+        super().__init__(folder, "best", "validation/elbo", **settings)  # type: ignore[arg-type]  # mixed settings
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The best so far, at where the folder is now."""
+        if state["best_model_path"]:
+            path = str(Path(str(self.dirpath)) / "best.ckpt")
+            names = {"dirpath": self.dirpath, "best_model_path": path, "kth_best_model_path": path}
+            super().load_state_dict({**state, **names, "best_k_models": {path: state["best_model_score"]}})

@@ -49,12 +49,14 @@ class Batches:
         epoch, offset = self.positions[self.given]
         for epoch in itertools.count(epoch):
             before = self.given
+            if before >= self.num_batches:
+                return
             for offset, batch in enumerate(self._epoch(epoch, offset), offset + 1):
                 self.given += 1
                 self.positions = {self.given - 1: self.positions[self.given - 1], self.given: (epoch, offset)}
                 yield batch
                 if self.given >= self.num_batches:
-                    return
+                    break
             if self.given == before and offset == 0:
                 raise ValueError("the loader gave no batches")
             offset = 0
@@ -110,7 +112,7 @@ def continued(checkpoint: dict[str, Any]) -> None:
 
     Checkpoints are saved between two batches, but in Lightning's counts that is the start of a batch, the end of an
     epoch or the end of the run, each of which its loops go on from in another way: some validate again, some count a
-    step twice. Here all are one.
+    step twice. Here all are one: the end of a batch whose validation is done.
     """
     fit = checkpoint["loops"]["fit_loop"]
     streams = fit["state_dict"].get("combined_loader", [])
@@ -118,7 +120,7 @@ def continued(checkpoint: dict[str, Any]) -> None:
         return  # trained without Batches
     done = fit["epoch_loop.batch_progress"]["current"]["completed"]
     streams[0]["given"] = done
-    counts = {"ready": done + 1, "started": done, "processed": done, "completed": done}
+    counts = {"ready": done, "started": done, "processed": done, "completed": done - 1}  # which Lightning completes
     fit["epoch_loop.batch_progress"] |= {"total": dict(counts), "current": dict(counts), "is_last_batch": False}
     fit["epoch_loop.state_dict"]["_batches_that_stepped"] = done - 1
     begun = {"ready": 1, "started": 1, "processed": 0, "completed": 0}

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import lightning
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, EarlyStopping
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from .callbacks import Interruption, Progress, RandomState
-from .checkpoints import Checkpoints, SafeCheckpointIO, latest
+from .checkpoints import Best, Checkpoints, SafeCheckpointIO, latest
 from .module import Training
 from .position import Batches, Pass
 from .precision import mixed
@@ -98,8 +98,7 @@ def fit(
     if progress:
         parts.append(Progress())
     if validation is not None:
-        best = ModelCheckpoint(out, "best", "validation/elbo", mode="max", save_weights_only=True, enable_version_counter=False)
-        parts.append(best)
+        parts.append(Best(out))
         if patience is not None:
             parts.append(EarlyStopping("validation/elbo", mode="max", patience=patience))
     parts.append(Checkpoints(out / "checkpoints", checkpoint_every, keep))
