@@ -26,8 +26,8 @@ LAYERS = (
         "recurrence",
         "stamp",
     ),
-    *("paths", "posterior_path", "prior_path", "terms", "traces", "model"),
-    *("objectives", "inference", "evaluation", "diagnostics", "data", "training"),
+    *("files", "saving", "paths", "posterior_path", "prior_path", "terms", "traces", "model"),
+    *("objectives", "segments", "graphs", "inference", "evaluation", "diagnostics", "data", "training"),
 )
 """Parts of the package from low to high: each may import those before it alone."""
 MODULES = sorted(path for path in ROOT.rglob("*.py"))

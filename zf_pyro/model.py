@@ -102,8 +102,7 @@ class ZForcing(Saving, nn.Module):
         if not 0.0 <= dropout < 1.0:
             raise ValueError(f"dropout must be a probability in [0, 1), got {dropout!r}")
         self.emission_family = emission
-        switches = {"z_force": z_force, "auxiliary_l2": auxiliary_l2, "dropout": dropout, "recurrence": recurrence}
-        self.settings = {**sizes, "transition": transition, **switches}
+        self.settings = {**sizes, "transition": transition, "dropout": dropout, "recurrence": recurrence}
         self.hidden_dim, self.latent_dim = hidden_dim, latent_dim
         self.z_force, self.auxiliary_l2, self.recurrence = z_force, auxiliary_l2, recurrence
         self._arena, self._backward_arena = Arena(), Arena()
@@ -282,16 +281,16 @@ class ZForcing(Saving, nn.Module):
         *,
         b: Tensor | None = None,
     ) -> Tensor:
-        """The inference program: for each step z_t ~ q(z_t | h_{t-1}, b_t). Arguments as for :meth:`model`.
+        """The inference program: for each step z_t ~ q(z_t | h_{t-1}, b_t).
 
-        ``b`` (time, batch, hidden) is :meth:`backward_states` of x, where it is known already.
+        Arguments as for :meth:`model`, and ``b``, the :meth:`backward_states` of x if they are known already.
 
         Returns:
             The latents, (..., batch, time, latent).
         """
         self._register()
         given = lay_out(self, x, lengths, context, initial_state)
-        b = self.scan_backward(cast(Tensor, given.x), given.mask, lengths) if b is None else b
+        b = b if b is not None else self.scan_backward(cast(Tensor, given.x), given.mask, lengths)
         path = PosteriorPath(self, given, b)
         with pyro.plate("sequences", given.batch_size, dim=-1):
             for t in range(given.num_steps):

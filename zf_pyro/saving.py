@@ -36,10 +36,12 @@ LARGEST = 1 << 40
 
 
 class Saving(Base):
-    """:meth:`save` and :meth:`load`, for a net that keeps its constructor's arguments in ``settings``."""
+    """:meth:`save` and :meth:`load`, for a net whose constructor's arguments are its ``settings`` and two switches."""
 
     emission_family: emissions.Emission
     settings: dict[str, Any]
+    z_force: bool
+    auxiliary_l2: bool
     normalisation: Mapping[str, Tensor] | None = None
     """What was done to the data before the net saw it, such as ``mean`` and ``scale``; goes along with the weights."""
 
@@ -73,7 +75,7 @@ class Saving(Base):
             "zf_pyro": importlib.metadata.version("zf-pyro"),
             "torch": torch.__version__,
             "emission": {"family": family, **dataclasses.asdict(self.emission_family)},  # type: ignore[call-overload]
-            "arguments": self.settings,
+            "arguments": {**self.settings, "z_force": self.z_force, "auxiliary_l2": self.auxiliary_l2},
             "normalisation": None if kept is None else {k: torch.as_tensor(v).tolist() for k, v in kept.items()},
             "weights": {"file": weights.name, "bytes": len(content), "sha256": digest},
         }
