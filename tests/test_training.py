@@ -77,7 +77,9 @@ def test_svi_and_lightning_give_the_same_parameters(name, tmp_path):
 OPTIMISERS = {
     "Pyro's Adam": lambda: pyro.optim.Adam({"lr": 1e-2}),
     "Pyro's ClippedAdam": lambda: pyro.optim.ClippedAdam({"lr": 1e-2, "clip_norm": 0.5, "lrd": 0.99}),
-    "arguments by parameter": lambda: pyro.optim.Adam(lambda name: {"lr": 1e-2 if name.startswith("zforcing") and "bias" in name else 1e-3}),
+    "arguments by parameter": lambda: pyro.optim.Adam(
+        lambda name: {"lr": 1e-2 if name.startswith("zforcing") and "bias" in name else 1e-3}
+    ),
 }
 
 
@@ -274,9 +276,7 @@ def test_any_pyro_program_trains_as_under_svi(kind, tmp_path):
         svi.step(data)
     expected = params()
     guide = guide_of()
-    module = Training(
-        scalar_model, guide, pyro.infer.Trace_ELBO(), pyro.optim.Adam({"lr": 0.1}), example=DATA[0]
-    )
+    module = Training(scalar_model, guide, pyro.infer.Trace_ELBO(), pyro.optim.Adam({"lr": 0.1}), example=DATA[0])
     pyro.set_rng_seed(4)
     fit(module, DATA, out=tmp_path, max_steps=4, progress=False, accelerator="cpu")
     assert_same(params(), expected, **BITWISE)

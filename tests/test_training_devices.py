@@ -145,7 +145,9 @@ def test_bfloat16_changes_products_of_whole_sequences_alone(transition):
         else:
             losses.append(elbo.loss_and_grads(net.model, net.guide, x))
         assert all(term.dtype == torch.float32 for term in elbo.terms)
-        assert all(parameter.grad.dtype == torch.float32 for parameter in net.parameters() if parameter.grad is not None)
+        assert all(
+            parameter.grad.dtype == torch.float32 for parameter in net.parameters() if parameter.grad is not None
+        )
         grads.append(torch.cat([p.grad.flatten() for p in net.parameters() if p.grad is not None]))
         net.zero_grad()
     assert losses[0] != losses[1]

@@ -86,13 +86,18 @@ def test_the_best_weights_survive_a_break_and_a_move_of_the_folder(whole, tmp_pa
     train(tmp_path / "old", 5)
     (tmp_path / "old").rename(tmp_path / "new")
     train(tmp_path / "new", 10, resume=True)
-    found = [SafeCheckpointIO().load_checkpoint(out / "best.ckpt")["state_dict"] for out in (tmp_path / "new", whole[0])]
+    found = [
+        SafeCheckpointIO().load_checkpoint(out / "best.ckpt")["state_dict"] for out in (tmp_path / "new", whole[0])
+    ]
     assert_same(*found, **BITWISE)
 
 
 def test_only_the_latest_checkpoints_are_kept(tmp_path):
     train(tmp_path, 9, keep=2)
-    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["step00000008.ckpt", "step00000009.ckpt"]
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == [
+        "step00000008.ckpt",
+        "step00000009.ckpt",
+    ]
 
 
 def test_random_numbers_of_all_kinds_are_restored():

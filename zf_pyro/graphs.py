@@ -179,7 +179,9 @@ class _Graph:
                 loss = plain.differentiable_loss(model, guide, *given)
             gradients = torch.autograd.grad(loss, self.parameters, allow_unused=True)
             if plain.terms is None:
-                raise RuntimeError("only a model and guide of one ZForcing, without handlers around sites, are captured")
+                raise RuntimeError(
+                    "only a model and guide of one ZForcing, without handlers around sites, are captured"
+                )
             return Outcome(loss.detach(), plain.terms, gradients)
 
         self.replay = capture(evaluate)

@@ -155,9 +155,7 @@ class _Run:
         turned = x.gather(0, order.view(*order.shape, *[1] * (x.dim() - 2)).expand_as(x))
         hidden, cell, states = *self.net.initial_state((1, x.shape[1])), []
         for start, stop in self.segments:
-            piece, hidden, cell = checkpoint(
-                self._read, turned[start:stop], hidden, cell, use_reentrant=False
-            )
+            piece, hidden, cell = checkpoint(self._read, turned[start:stop], hidden, cell, use_reentrant=False)
             states.append(piece)
         return torch.cat(states).gather(0, order.unsqueeze(-1).expand(*order.shape, self.net.hidden_dim))
 

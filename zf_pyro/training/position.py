@@ -37,7 +37,9 @@ class Batches:
                     "the loader's order comes from torch's global random numbers, which a resumed run cannot repeat: "
                     "give it batch_sampler=zf_pyro.data.LengthBatches(lengths, batch_size), or use zf_pyro.data.Loader"
                 )
-            loader.generator = loader.generator or torch.Generator()  # else workers' seeds are drawn from the global one
+            loader.generator = (
+                loader.generator or torch.Generator()
+            )  # else workers' seeds are drawn from the global one
             loader.worker_init_fn = loader.worker_init_fn or _leave_interrupts_to_the_parent
         self.given = 0
         self.positions: dict[int, Position] = {0: (0, 0)}

@@ -130,7 +130,9 @@ def fit(
     with warnings.catch_warnings():
         for expected in QUIET:
             warnings.filterwarnings("ignore", expected)
-        trainer.fit(module, batches, None if validation is None else Pass(validation), ckpt_path=start, weights_only=True)
+        trainer.fit(
+            module, batches, None if validation is None else Pass(validation), ckpt_path=start, weights_only=True
+        )
     return trainer
 
 
