@@ -2,8 +2,9 @@
 
     python benchmarks/ddp.py
 
-Each process has its own batches of the same size, so that twice the sequences are trained on in a step of two. Runs of one and
-of two processes alternate; what is printed is the median of the ratios of a round. The sizes are half those of TIMIT.
+Each process has its own batches of the same size, so that twice the sequences are trained on in a step of two. Runs of
+one and of two processes alternate; what is printed is the median of the ratios of a round. The sizes are half those of
+TIMIT.
 """
 
 import functools

@@ -170,7 +170,7 @@ def test_sizes_are_checked_before_memory_is_taken(saved):
 
 def test_weights_of_another_net_are_refused(saved):
     rewritten(saved[1], arguments={**saved[0].settings, "transition": "concatenate"})
-    with pytest.raises(ValueError, match="is of another net: .* missing, .* unknown"):
+    with pytest.raises(ValueError, match=r"is of another net: .* missing, .* unknown"):
         ZForcing.load(saved[1])
 
 

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pyro
 import pytest
 import torch
 from torch.utils.data import DataLoader
@@ -46,7 +47,7 @@ def validations(out, start):
 def test_a_run_in_two_parts_ends_with_the_same_parameters(stop, whole, tmp_path):
     """Wherever it stops: within an epoch of three batches, at its end, at a validation (every third step)."""
     train(tmp_path, stop)
-    random.seed(99), np.random.seed(99), torch.manual_seed(99)
+    pyro.set_rng_seed(99)
     assert_same(weights(train(tmp_path, 10, resume=True)), whole[1], **BITWISE)
     assert validations(tmp_path, 0) + validations(tmp_path, 1) == validations(whole[0], 0)
 
@@ -100,17 +101,22 @@ def test_only_the_latest_checkpoints_are_kept(tmp_path):
     ]
 
 
+def draw():
+    """Numbers of every kind, NumPy's old global ones included."""
+    return torch.rand(3).tolist(), np.random.rand(3).tolist(), random.random(), np.random.randn()  # noqa: NPY002
+
+
 def test_random_numbers_of_all_kinds_are_restored():
     state = capture()
-    drawn = torch.rand(3).tolist(), np.random.rand(3).tolist(), random.random(), np.random.randn()
+    drawn = draw()
     buffer = io.BytesIO()
     torch.save(state, buffer)
     buffer.seek(0)
     restore(torch.load(buffer, weights_only=True))
-    assert (torch.rand(3).tolist(), np.random.rand(3).tolist(), random.random(), np.random.randn()) == drawn
+    assert draw() == drawn
 
 
-# Checkpoints that are not whole ----------------------------------------------------------------------------------------
+# Checkpoints that are not whole --------------------------------------------------------------------------------------
 
 
 def copied(whole, tmp_path):
@@ -206,7 +212,7 @@ def test_a_malicious_pickle_is_never_executed(signed, whole, tmp_path):
     assert not mark.exists()
 
 
-# The disk, and the user ------------------------------------------------------------------------------------------------
+# The disk, and the user ----------------------------------------------------------------------------------------------
 
 
 def test_a_full_disk_stops_training_and_leaves_the_last_good_checkpoint(whole, tmp_path, monkeypatch):
@@ -254,7 +260,7 @@ class Interrupting:
             yield batch
 
 
-# Where in the data ------------------------------------------------------------------------------------------------------
+# Where in the data ---------------------------------------------------------------------------------------------------
 
 
 def order(batches, count):

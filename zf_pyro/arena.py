@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 ALIGNED = 16
-"""Numbers that every buffer starts at a multiple of: whole cache lines, as in memory of torch's own. Else the last bits of
-a product would depend on whether its buffers come from the block, hence on the steps before."""
+"""Numbers that every buffer starts at a multiple of: whole cache lines, as in memory of torch's own. Else the last bits
+of a product would depend on whether its buffers come from the block, hence on the steps before."""
 
 
 class Arena:

@@ -1,12 +1,11 @@
 """The objective as CUDA graphs: all of a step's Python, Pyro's included, runs once a shape and is then replayed.
 
-A graph replays the kernels that were launched while it was captured, on the same memory. So each shape needs a graph of its
-own; sequences are padded to few lengths, and beyond a bounded number of graphs the objective runs as it is. What may
-change from step to step is copied into the graph's own inputs: the data, and the weights of the objective. Random numbers
-are fresh in each replay: torch registers the generator with the graph and moves its Philox offset on.
+A graph replays the kernels that were launched while it was captured, on the same memory. So each shape needs a graph of
+its own; sequences are padded to few lengths, and beyond a bounded number of graphs the objective runs as it is. What
+may change from step to step is copied into the graph's own inputs: the data, and the weights of the objective. Random
+numbers are fresh in each replay: torch registers the generator with the graph and moves its Philox offset on.
 """
 
-import copy
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .networks import State
-from .objectives import Program, ZForcingELBO, owner_of
+from .objectives import Program, ZForcingELBO, owner_of, plain
 from .terms import Terms
 
 WARM_UP = 3
@@ -87,10 +86,10 @@ class Weight:
 class GraphedELBO(ZForcingELBO):
     """An objective of which each shape is captured once and replayed from then on; the same numbers, less time.
 
-    Use it in place of the objective, in :class:`~pyro.infer.SVI` or :class:`zf_pyro.training.Training`. The parameters must
-    stay where they are: load weights with ``load_state_dict``, do not move the net. Pyro's validation is off in what is
-    captured, as it would wait for the device. On a device without CUDA, or with ``capacity=0``, the objective runs as it is.
-    **Not measured on a GPU.**
+    Use it in place of the objective, in :class:`~pyro.infer.SVI` or :class:`zf_pyro.training.Training`. The parameters
+    must stay where they are: load weights with ``load_state_dict``, do not move the net. Pyro's validation is off in
+    what is captured, as it would wait for the device. On a device without CUDA, or with ``capacity=0``, the objective
+    runs as it is. **Not measured on a GPU.**
 
     Args:
         objective: what is captured; its schedules and its step are used as they are.
@@ -166,23 +165,22 @@ class _Graph:
         self.inputs = [None if given is None else given.clone() for given in inputs]
         self.weights = inputs[0].new_ones(3, dtype=torch.float64)  # type: ignore[union-attr]  # x is never None
         self.parameters = [parameter for parameter in net.parameters() if parameter.requires_grad]
-        plain = copy.copy(elbo)
-        plain.__class__ = ZForcingELBO  # the objective itself, with weights that lie in memory
+        objective = plain(elbo)
         in_memory = [Weight(value, flag) for value, flag in zip(self.weights.unbind(), positive, strict=True)]
-        plain.kl_schedule, plain.aux_schedule, plain.backward_schedule = (_Fixed(weight) for weight in in_memory)
-        plain.max_plate_nesting = 1
+        fixed = [_Fixed(weight) for weight in in_memory]
+        objective.kl_schedule, objective.aux_schedule, objective.backward_schedule = fixed
 
         def evaluate() -> Outcome:
             x, lengths, context, *state = self.inputs
             given = (x, lengths, context, None if state[0] is None else State(*state))  # type: ignore[arg-type]
             with pyro.validation_enabled(False):
-                loss = plain.differentiable_loss(model, guide, *given)
+                loss = objective.differentiable_loss(model, guide, *given)
             gradients = torch.autograd.grad(loss, self.parameters, allow_unused=True)
-            if plain.terms is None:
+            if objective.terms is None:
                 raise RuntimeError(
                     "only a model and guide of one ZForcing, without handlers around sites, are captured"
                 )
-            return Outcome(loss.detach(), plain.terms, gradients)
+            return Outcome(loss.detach(), objective.terms, gradients)
 
         self.replay = capture(evaluate)
 
@@ -194,11 +192,13 @@ class _Graph:
         for own, weight in zip(self.weights.unbind(), weights, strict=True):
             own.fill_(weight)
         outcome = self.replay()
-        pairs = [(p, g) for p, g in zip(self.parameters, outcome.gradients, strict=True) if g is not None]
-        for parameter, gradient in pairs:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-        torch._foreach_add_([p.grad for p, _ in pairs], [gradient for _, gradient in pairs])
+        totals, gradients = [], []
+        for parameter, gradient in zip(self.parameters, outcome.gradients, strict=True):
+            if gradient is not None:
+                parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+                totals.append(parameter.grad)
+                gradients.append(gradient)
+        torch._foreach_add_(totals, gradients)
         return outcome
 
 

@@ -1,6 +1,5 @@
 """Long sequences a segment of time at a time, so that memory does not grow with all that a step computes."""
 
-import copy
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from .given import lay_out
 from .model import ZForcing
 from .networks import State
-from .objectives import Program, ZForcingELBO, owner_of
+from .objectives import Program, ZForcingELBO, owner_of, plain
 from .terms import Terms
 
 
@@ -81,18 +80,16 @@ class _Run:
         self.state = State(*(field.expand(len(x), -1) for field in given.initial_state))
         ends = [*range(elbo.segment, x.shape[1], elbo.segment), x.shape[1]]
         self.segments = list(zip([0, *ends[:-1]], ends, strict=True))
-        self.elbo = copy.copy(elbo)
-        self.elbo.__class__ = ZForcingELBO  # the plain objective, at this step's weights
-        self.elbo.max_plate_nesting = 1
+        self.elbo = plain(elbo)
         self.anchor = torch.zeros((), device=x.device, requires_grad=True)
 
     def truncated(self, parts: list[Terms]) -> Iterator[Tensor]:
         """The loss of each segment by itself."""
         state = self.state
         for start, stop in self.segments:
-            x, lengths, context = given = self._given(start, stop)
+            x, lengths, context = self._given(start, stop)
             b = self.net.backward_states(x, lengths)
-            loss, hidden, cell, *terms = self._evaluate(self.anchor, b, *state, *given)
+            loss, hidden, cell, *terms = self._evaluate(self.anchor, b, *state, x, lengths, context)
             state = State(hidden.detach(), cell.detach())
             parts.append(Terms(*terms))
             yield loss
@@ -147,7 +144,7 @@ class _Run:
         return loss, *last[0], *terms
 
     def _backward_states(self) -> Tensor:
-        """b, (time, batch, hidden), as :meth:`zf_pyro.ZForcing.backward_states` has it, in segments of its own order."""
+        """:meth:`zf_pyro.ZForcing.backward_states`, by an LSTM run over segments in its own order of time."""
         x = self.frames
         steps = torch.arange(len(x), device=x.device).unsqueeze(1)
         lengths = torch.full(x.shape[1:2], len(x), device=x.device) if self.lengths is None else self.lengths

@@ -46,8 +46,8 @@ class SafeCheckpointIO(TorchCheckpointIO):
 
         Raises:
             FileNotFoundError: there is none.
-            CheckpointError: it was cut short or changed, is no checkpoint of this package, or holds more than tensors and
-                plain values.
+            CheckpointError: it was cut short or changed, is no checkpoint of this package, or holds more than tensors
+                and plain values.
         """
         content = _verified(Path(path))
         try:

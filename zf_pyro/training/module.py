@@ -7,7 +7,7 @@ from typing import Any
 
 import lightning
 import torch
-from pyro.infer import ELBO, TraceTailAdaptive_ELBO
+from pyro.infer import TraceTailAdaptive_ELBO
 from pyro.optim import PyroOptim
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
@@ -17,7 +17,6 @@ from . import parameters
 from .nonfinite import NonFinite
 from .optimisers import Factory, build, skips_by_itself
 from .position import continued
-
 
 READ_BACK = 20
 """Steps on a GPU from one look at its counts, which waits for it, to the next."""
@@ -34,8 +33,8 @@ def adam(parameters: Any) -> torch.optim.Optimizer:
 class Training(lightning.LightningModule):
     """SVI's step as a LightningModule: gradients by the objective, clipped, then one step of the optimiser.
 
-    A batch is the arguments of model and guide, a tuple such as ``(x, lengths)``, or a dictionary of keywords. The loss is
-    the objective's, summed over the batches of all processes, and over ``accumulate`` batches one after the other.
+    A batch is the arguments of model and guide, a tuple such as ``(x, lengths)``, or a dictionary of keywords. The loss
+    is the objective's, summed over the batches of all processes, and over ``accumulate`` batches one after the other.
 
     Logged at each step, per sequence in nats: ``train/loss``, and for :class:`~zf_pyro.ZForcingELBO` the unweighted
     ``train/elbo``, ``train/log_likelihood``, ``train/kl``, ``train/auxiliary``, ``train/backward`` and their weights;
@@ -50,7 +49,8 @@ class Training(lightning.LightningModule):
         clip_norm: bound of the norm of the gradient of ``scale`` times the loss; None for no bound.
         scale: factor of the loss. 1 is SVI's sum over the batch; the released code's mean is 1 / sequences of a step.
         accumulate: batches whose gradients are summed before a step.
-        plateau: validations without a better ``validation/elbo`` after which the learning rate is halved; None for never.
+        plateau: validations without a better ``validation/elbo`` after which the learning rate is halved; None for
+            never.
         max_nonfinite: steps in a row with a loss or gradient that is not finite after which training stops.
         validation: objective of validation, by default the same; for one whose ``loss`` is not implemented.
         example: a batch, for a model or guide that makes parameters only when it runs (``pyro.param``, autoguides).
@@ -71,7 +71,7 @@ class Training(lightning.LightningModule):
         accumulate: int = 1,
         plateau: int | None = None,
         max_nonfinite: int = 10,
-        validation: ELBO | None = None,
+        validation: Any = None,
         example: Any = None,
     ) -> None:
         super().__init__()
@@ -96,7 +96,7 @@ class Training(lightning.LightningModule):
         self._validated = torch.zeros(2, dtype=torch.float64)
         self._since = (time.perf_counter(), 0)
 
-    # One step ----------------------------------------------------------------------------------------------------------
+    # One step --------------------------------------------------------------------------------------------------------
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
         """The gradients of one batch, and after ``accumulate`` of them the optimiser's step."""
@@ -116,8 +116,8 @@ class Training(lightning.LightningModule):
         """Add the gradients of the loss on one batch, unscaled.
 
         Returns:
-            Scalars that are summed over the batches of a step: the loss and the parts of the objective in nats, the number
-            of sequences, and whether somebody wants training to stop.
+            Scalars that are summed over the batches of a step: the loss and the parts of the objective in nats, the
+            number of sequences, and whether somebody wants training to stop.
         """
         if not self._met_all:
             self._require_all_met(batch)
@@ -187,7 +187,7 @@ class Training(lightning.LightningModule):
             )
         self._met_all = True
 
-    # Logs and validation ------------------------------------------------------------------------------------------------
+    # Logs and validation ---------------------------------------------------------------------------------------------
 
     def _log_step(self, totals: dict[str, Tensor], weights: dict[str, float], norm: Tensor, step: int) -> None:
         sequences = totals["sequences"]
@@ -228,16 +228,16 @@ class Training(lightning.LightningModule):
         if isinstance(schedule, ReduceLROnPlateau) and self.trainer.training | self.trainer.validating:
             schedule.step(bound / sequences)
 
-    # What Lightning asks for --------------------------------------------------------------------------------------------
+    # What Lightning asks for -----------------------------------------------------------------------------------------
 
     def configure_optimizers(self) -> Any:
         """The optimiser over all parameters, and the schedule of its learning rate."""
         if self.loose and self.trainer.world_size > 1:
             raise ValueError(
-                f"parameters made by pyro.param, such as {next(iter(self.loose))!r}, train in one process only: make them "
-                "PyroParam of a PyroModule"
+                f"parameters made by pyro.param, such as {next(iter(self.loose))!r}, train in one process only: "
+                "make them PyroParam of a PyroModule"
             )
-        named = {
+        named: dict[str, Tensor] = {
             f"{net.name if isinstance(getattr(net, 'name', None), str) else i}.{name}": parameter
             for i, net in enumerate(self.nets)
             for name, parameter in net.named_parameters()

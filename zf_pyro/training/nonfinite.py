@@ -50,6 +50,6 @@ class NonFinite:
         write_atomically(path, lambda file: torch.save(batch, file))
         raise NonFiniteError(
             f"{int(self.in_row)} steps in a row up to step {step} had a loss or gradient that is not finite; the "
-            f"parameters are those before them, and the latest batch is in {path} (torch.load). Look for extreme values "
-            "in it, take a smaller learning rate, or go on from an earlier checkpoint"
+            f"parameters are those before them, and the latest batch is in {path} (torch.load). Look for extreme "
+            "values in it, take a smaller learning rate, or go on from an earlier checkpoint"
         )

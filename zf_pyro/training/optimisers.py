@@ -9,14 +9,14 @@ from pyro.optim.lr_scheduler import PyroLRScheduler
 from torch import Tensor
 
 Factory = Callable[[Iterable[Any]], torch.optim.Optimizer]
-"""Makes an optimiser over parameters, or over groups of them, such as ``functools.partial(torch.optim.Adam, lr=1e-3)``."""
+"""Makes an optimiser over parameters: ``functools.partial(torch.optim.Adam, lr=1e-3)``."""
 
 
 def build(optimiser: PyroOptim | Factory, parameters: Mapping[str, Tensor], *, fused: bool) -> torch.optim.Optimizer:
     """One optimiser over all parameters.
 
-    Pyro makes an optimiser of its own for each parameter. As theirs work number by number, one over all of them does the
-    same arithmetic.
+    Pyro makes an optimiser of its own for each parameter. As theirs work number by number, one over all of them does
+    the same arithmetic.
 
     Args:
         optimiser: Pyro's, or a function that makes one of torch's.
@@ -31,7 +31,8 @@ def build(optimiser: PyroOptim | Factory, parameters: Mapping[str, Tensor], *, f
     if isinstance(optimiser, PyroOptim):
         if optimiser.pt_clip_args:
             raise ValueError("clip_args of a Pyro optimiser are not taken: give clip_norm to Training instead")
-        make, settings = optimiser.pt_optim_constructor, optimiser.pt_optim_args
+        settings = optimiser.pt_optim_args
+        make: Callable[..., Any] = optimiser.pt_optim_constructor  # type: ignore[assignment]  # never an instance
         if isinstance(optimiser, PyroLRScheduler):
             raise ValueError("schedules of Pyro are not taken: see plateau= of Training, or give its optimiser alone")
         if callable(settings):

@@ -48,39 +48,43 @@ class Batches:
         return self.num_batches
 
     def __iter__(self) -> Iterator[Any]:
-        epoch, offset = self.positions[self.given]
-        for epoch in itertools.count(epoch):
+        first, done = self.positions[self.given]
+        for epoch in itertools.count(first):
             before = self.given
             if before >= self.num_batches:
                 return
-            for offset, batch in enumerate(self._epoch(epoch, offset), offset + 1):
+            for position, batch in enumerate(self._epoch(epoch, done), done + 1):
                 self.given += 1
-                self.positions = {self.given - 1: self.positions[self.given - 1], self.given: (epoch, offset)}
+                self.positions = {self.given - 1: self.positions[self.given - 1], self.given: (epoch, position)}
                 yield batch
                 if self.given >= self.num_batches:
                     break
-            if self.given == before and offset == 0:
+            if self.given == before and done == 0:
                 raise ValueError("the loader gave no batches")
-            offset = 0
+            done = 0
 
-    def _epoch(self, epoch: int, offset: int) -> Iterator[Any]:
-        batches = getattr(self.loader, "batch_sampler", self.loader)
-        if hasattr(batches, "set_epoch"):
-            batches.set_epoch(epoch)
+    @property
+    def _order(self) -> Any:
+        """What decides the order: the loader's batch sampler, or the loader itself."""
+        return getattr(self.loader, "batch_sampler", self.loader)
+
+    def _epoch(self, epoch: int, done: int) -> Iterator[Any]:
+        """The batches of an epoch behind the first ``done``."""
+        order = self._order
+        if hasattr(order, "set_epoch"):
+            order.set_epoch(epoch)
         if isinstance(self.loader, DataLoader) and self.loader.generator is not None:
             self.loader.generator.manual_seed(epoch)
-        if hasattr(batches, "load_state_dict"):
-            state = {**batches.state_dict(), "epoch": epoch, "position": offset}
-            if offset and offset >= len(batches):
-                return iter(())
-            batches.load_state_dict(state)
-            return iter(self.loader)
-        return itertools.islice(iter(self.loader), offset, None)
+        if not hasattr(order, "load_state_dict"):
+            return itertools.islice(iter(self.loader), done, None)
+        if done and done >= len(order):
+            return iter(())
+        order.load_state_dict({**order.state_dict(), "epoch": epoch, "position": done})
+        return iter(self.loader)
 
     def state_dict(self) -> dict[str, Any]:
         """The latest two positions, by the number of batches before them; and what the order depends on."""
-        batches = getattr(self.loader, "batch_sampler", self.loader)
-        settings = batches.state_dict() if hasattr(batches, "load_state_dict") else {}
+        settings = self._order.state_dict() if hasattr(self._order, "load_state_dict") else {}
         return {"given": self.given, "positions": self.positions, "settings": settings}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -89,9 +93,8 @@ class Batches:
         Raises:
             ValueError: the state is of other data.
         """
-        batches = getattr(self.loader, "batch_sampler", self.loader)
-        if hasattr(batches, "load_state_dict"):
-            batches.load_state_dict(state["settings"])
+        if hasattr(self._order, "load_state_dict"):
+            self._order.load_state_dict(state["settings"])
         self.given = state["given"]
         self.positions = {self.given: tuple(state["positions"][self.given])}
 

@@ -16,7 +16,8 @@ class BFloat16Products(TorchFunctionMode):
 
     These are the embeddings, the backward RNN, and the networks of prior, auxiliary and emission over time x batch. All
     else stays in float32: parameters, gradients and the optimiser's state; the recurrence over h_t and z_t, products
-    included, whose errors would add up over the steps; and every density and KL, which are differences of large numbers.
+    included, whose errors would add up over the steps; and every density and KL, which are differences of large
+    numbers.
     """
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -24,7 +25,7 @@ class BFloat16Products(TorchFunctionMode):
         kwargs = kwargs or {}
         if function is F.linear and args[0].dtype == torch.float32:
             return function(*_cast(args, torch.bfloat16), **_cast(kwargs, torch.bfloat16)).float()
-        if function is torch._VF.lstm and args[0].dtype == torch.float32:  # type: ignore[attr-defined]
+        if function is torch._VF.lstm and args[0].dtype == torch.float32:
             return tuple(_cast(function(*_cast(args, torch.bfloat16), **kwargs), torch.float32))
         return function(*args, **kwargs)
 

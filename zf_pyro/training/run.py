@@ -56,11 +56,12 @@ def fit(
     ``logs/`` with a table ``metrics.csv`` for each start of the run, and TensorBoard's files where it is installed.
 
     With ``resume`` the run goes on from the newest checkpoint that is whole, and ends with the parameters that it would
-    have had without a break, bit for bit on a CPU; without a checkpoint it starts. For that the loader's order must be a
-    function of the epoch (:class:`zf_pyro.training.Batches`).
+    have had without a break, bit for bit on a CPU; without a checkpoint it starts. For that the loader's order must be
+    a function of the epoch (:class:`zf_pyro.training.Batches`).
 
     Several processes: on one machine ``devices`` of them are started here, or start the script under ``torchrun``, with
-    ``devices`` and ``num_nodes`` as there. Each gives its own share of the data: ``LengthBatches(..., rank=, world_size=)``.
+    ``devices`` and ``num_nodes`` as there. Each gives its own share of the data: ``LengthBatches(..., rank=,
+    world_size=)``.
 
     Args:
         module: what to train.
