@@ -29,10 +29,9 @@ LAYERS = (
         "recurrence",
         "stamp",
     ),
-    *("paths", "posterior_path", "prior_path", "terms", "traces", "decoding", "sampling", "model"),
-    *("memory", "resampling", "filtering"),
-    *("objectives", "inference", "evaluation", "comparison", "diagnostics", "baselines", "gallery"),
-    *("data", "training", "experiments"),
+    *("files", "saving", "paths", "posterior_path", "prior_path", "terms", "traces", "decoding", "sampling", "model"),
+    *("memory", "resampling", "filtering", "objectives", "segments", "graphs", "inference", "evaluation"),
+    *("comparison", "diagnostics", "baselines", "gallery", "data", "training", "experiments"),
 )
 """Parts of the package from low to high: each may import those before it alone."""
 MODULES = sorted(path for path in ROOT.rglob("*.py"))

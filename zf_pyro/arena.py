@@ -11,6 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+ALIGNED = 16
+"""Numbers that every buffer starts at a multiple of: whole cache lines, as in memory of torch's own. Else the last bits
+of a product would depend on whether its buffers come from the block, hence on the steps before."""
+
 
 class Arena:
     """One block of memory, as large as the largest loop so far, kept between training steps.
@@ -55,7 +59,8 @@ class Tape:
 
     def room(self, *shape: int) -> Tensor:
         """A new buffer of this shape, not filled in."""
-        start, self.wanted = self.wanted, self.wanted + math.prod(shape)
+        start = -(-self.wanted // ALIGNED) * ALIGNED
+        self.wanted = start + math.prod(shape)
         if self.wanted <= len(self.block):
             return self.block[start : self.wanted].view(shape)
         return torch.empty(shape, dtype=self.block.dtype, device=self.block.device)

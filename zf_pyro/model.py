@@ -41,11 +41,12 @@ from .recurrence import (
     state_scan,
 )
 from .sampling import Sampling
+from .saving import Saving
 
 _NAMES = itertools.count()
 
 
-class ZForcing(Sampling, nn.Module):
+class ZForcing(Saving, Sampling, nn.Module):
     """A stochastic recurrent network with a backward-RNN posterior, as a pair of Pyro programs.
 
     The step functions (:meth:`inputs` to :meth:`auxiliary`) are pure functions of tensors with any leading batch
@@ -103,6 +104,7 @@ class ZForcing(Sampling, nn.Module):
         if not 0.0 <= dropout < 1.0:
             raise ValueError(f"dropout must be a probability in [0, 1), got {dropout!r}")
         self.emission_family = emission
+        self.settings = {**sizes, "transition": transition, "dropout": dropout, "recurrence": recurrence}
         self.hidden_dim, self.latent_dim = hidden_dim, latent_dim
         self.z_force, self.auxiliary_l2, self.recurrence = z_force, auxiliary_l2, recurrence
         self._arena, self._backward_arena = Arena(), Arena()
@@ -281,15 +283,20 @@ class ZForcing(Sampling, nn.Module):
         lengths: Tensor | None = None,
         context: Tensor | None = None,
         initial_state: State | None = None,
+        *,
+        b: Tensor | None = None,
     ) -> Tensor:
-        """The inference program: for each step z_t ~ q(z_t | h_{t-1}, b_t). Arguments as for :meth:`model`.
+        """The inference program: for each step z_t ~ q(z_t | h_{t-1}, b_t).
+
+        Arguments as for :meth:`model`, and ``b``, the :meth:`backward_states` of x if they are known already.
 
         Returns:
             The latents, (..., batch, time, latent).
         """
         self.register()
         given = lay_out(self, x, lengths, context, initial_state)
-        path = PosteriorPath(self, given, self.scan_backward(cast(Tensor, given.x), given.mask, lengths))
+        b = b if b is not None else self.scan_backward(cast(Tensor, given.x), given.mask, lengths)
+        path = PosteriorPath(self, given, b)
         with sequences(given.batch_size):
             for t in range(given.num_steps):
                 with _real(path, t):

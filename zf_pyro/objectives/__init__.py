@@ -2,7 +2,16 @@
 
 from .fivo import FIVO
 from .importance import ImportanceWeightedELBO
-from .objective import Objective, ObjectiveModule
-from .zforcing import ZForcingELBO
+from .objective import Objective, ObjectiveModule, Program, owner_of
+from .zforcing import ZForcingELBO, plain
 
-__all__ = ["FIVO", "ImportanceWeightedELBO", "Objective", "ObjectiveModule", "ZForcingELBO"]
+__all__ = [
+    "FIVO",
+    "ImportanceWeightedELBO",
+    "Objective",
+    "ObjectiveModule",
+    "Program",
+    "ZForcingELBO",
+    "owner_of",
+    "plain",
+]

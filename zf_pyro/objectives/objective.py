@@ -74,14 +74,19 @@ class Objective(ELBO):
 
     def loss_and_grads(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
         """The loss as a number; adds its gradients to the parameters, one graph at a time."""
-        total = 0.0
+        total = torch_item(self.backward(model, guide, *args, **kwargs))
+        warn_if_nan(torch.as_tensor(total), "loss")
+        return total
+
+    def backward(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
+        """As :meth:`loss_and_grads`, but the loss stays a tensor: nothing waits for the device."""
+        total: Tensor | float = 0.0
         for loss in self._losses(model, guide, args, kwargs):
             if loss.requires_grad:
                 loss.backward(retain_graph=self.retain_graph)
-            total += torch_item(loss)
-        warn_if_nan(torch.as_tensor(total), "loss")
+            total = total + loss.detach()
         self.step += 1
-        return total
+        return torch.as_tensor(total)
 
     @abstractmethod
     def _losses(self, model: Program, guide: Program, args: Any, kwargs: Any) -> Iterator[Tensor]:

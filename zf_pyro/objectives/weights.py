@@ -113,7 +113,7 @@ def _log_prob(site: Any, scale: Any) -> Tensor:
 def _dims_of_their_own(sites: list[Any]) -> list[int]:
     """Dimensions that not all sites have; plates of one size at one dimension count as the same."""
     plates = [{(frame.dim, frame.size) for frame in site["cond_indep_stack"] if frame.vectorized} for site in sites]
-    own = set().union(*plates) - set.intersection(*plates) if plates else set()
+    own = set().union(*plates) - plates[0].intersection(*plates) if plates else set()
     return sorted({dim for dim, _ in own})
 
 

@@ -1,5 +1,6 @@
 """ZForcingELBO: the paper's training objective as a Pyro ELBO."""
 
+import copy
 from collections.abc import Iterator
 from typing import Any
 
@@ -174,3 +175,11 @@ class ZForcingELBO(Objective):
                 shares = [scale_and_mask(terms[s["fn"].t], s["scale"], s["mask"]).sum() for s in steps]
                 objective = objective + weight * torch.stack(shares).sum()
         return objective
+
+
+def plain(elbo: ZForcingELBO) -> ZForcingELBO:
+    """The objective itself, at the step and with the settings of one that evaluates it in another way."""
+    copied: ZForcingELBO = copy.copy(elbo)
+    copied.__class__ = ZForcingELBO
+    copied.max_plate_nesting = 1
+    return copied

@@ -1,0 +1,221 @@
+"""The objective as CUDA graphs: all of a step's Python, Pyro's included, runs once a shape and is then replayed.
+
+A graph replays the kernels that were launched while it was captured, on the same memory. So each shape needs a graph of
+its own; sequences are padded to few lengths, and beyond a bounded number of graphs the objective runs as it is. What
+may change from step to step is copied into the graph's own inputs: the data, and the weights of the objective. Random
+numbers are fresh in each replay: torch registers the generator with the graph and moves its Philox offset on.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import pyro
+import torch
+from torch import Tensor, nn
+
+from .networks import State
+from .objectives import Program, ZForcingELBO, owner_of, plain
+from .terms import Terms
+
+WARM_UP = 3
+"""Runs before a capture, in which libraries set themselves up."""
+
+
+class Outcome(NamedTuple):
+    """What one evaluation leaves."""
+
+    loss: Tensor
+    """The loss, a scalar in nats."""
+    terms: Terms
+    """Its parts, each (batch,) in nats."""
+    gradients: tuple[Tensor | None, ...]
+    """Of the loss for each parameter; None where it does not depend on one."""
+
+
+class Capture(Protocol):
+    """How a function of no arguments is captured."""
+
+    def __call__(self, function: Callable[[], Outcome]) -> Callable[[], Outcome]:
+        """Run ``function`` at least once; return what runs it again on the same memory, with fresh random numbers."""
+
+
+class CudaCapture:
+    """Captures in a CUDA graph; the graphs of one capture share their memory, as no two are replayed at once."""
+
+    def __init__(self) -> None:
+        self.pool: Any = None
+
+    def __call__(self, function: Callable[[], Outcome]) -> Callable[[], Outcome]:
+        """Capture ``function`` after a few runs on a stream of its own, as torch asks for."""
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(WARM_UP):
+                function()
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self.pool):
+            outcome = function()
+        self.pool = graph.pool()
+
+        def replay() -> Outcome:
+            graph.replay()
+            return outcome
+
+        return replay
+
+
+class Weight:
+    """A weight of the objective that lies in memory, so that a graph reads what is there at its replay.
+
+    Whether it is zero is fixed: that decides what is computed at all.
+    """
+
+    def __init__(self, value: Tensor, positive: bool) -> None:
+        self.value, self.positive = value, positive
+
+    def __gt__(self, zero: float) -> bool:
+        return self.positive
+
+    def __mul__(self, other: Tensor) -> Tensor:
+        return self.value * other
+
+    __rmul__ = __mul__
+
+
+class GraphedELBO(ZForcingELBO):
+    """An objective of which each shape is captured once and replayed from then on; the same numbers, less time.
+
+    Use it in place of the objective, in :class:`~pyro.infer.SVI` or :class:`zf_pyro.training.Training`. The parameters
+    must stay where they are: load weights with ``load_state_dict``, do not move the net. Pyro's validation is off in
+    what is captured, as it would wait for the device. On a device without CUDA, or with ``capacity=0``, the objective
+    runs as it is. **Not measured on a GPU.**
+
+    Args:
+        objective: what is captured; its schedules and its step are used as they are.
+        bucket: steps of time that lengths are padded up to a multiple of. Padding costs time, but makes fewer shapes.
+        capacity: how many graphs are kept; each holds its inputs and the gradients, all share the rest.
+        capture: how to capture; CUDA graphs if None.
+
+    Raises:
+        ValueError: a number out of range, or an objective of more than one particle.
+    """
+
+    def __init__(
+        self, objective: ZForcingELBO, *, bucket: int = 16, capacity: int = 8, capture: Capture | None = None
+    ) -> None:
+        for name, count, least in (("bucket", bucket, 1), ("capacity", capacity, 0)):
+            if not isinstance(count, int) or isinstance(count, bool) or count < least:
+                raise ValueError(f"{name} must be an integer of at least {least}, got {count!r}")
+        if objective.num_particles != 1:
+            raise ValueError(f"num_particles must be 1 to be captured, got {objective.num_particles}")
+        weights = objective.kl_schedule, objective.aux_schedule, objective.backward_schedule
+        super().__init__(*weights, free_nats=objective.free_nats, max_plate_nesting=objective.max_plate_nesting)
+        self.step, self.bucket, self.capacity = objective.step, bucket, capacity
+        self.capture = capture
+        self._graphs: dict[tuple[Any, ...], _Graph] = {}
+
+    @property
+    def num_graphs(self) -> int:
+        """Graphs captured so far."""
+        return len(self._graphs)
+
+    def backward(
+        self,
+        model: Program,
+        guide: Program,
+        x: Tensor,
+        lengths: Tensor | None = None,
+        context: Tensor | None = None,
+        initial_state: State | None = None,
+    ) -> Tensor:
+        """The loss, a scalar in nats; adds its gradients to the parameters. Nothing waits for the device."""
+        if self.capture is None and x.device.type == "cuda" and self.capacity:
+            self.capture = CudaCapture()
+        given = _pad(x, lengths, self.bucket), context, *(initial_state or (None, None))
+        inputs = *given[0], *given[1:]
+        weights = self.kl_weight, self.aux_weight, self.backward_weight
+        positive = tuple(weight > 0 for weight in weights)
+        net = owner_of(guide)
+        key = (id(net), id(owner_of(model)), positive, *(None if i is None else (i.shape, i.dtype) for i in inputs))
+        graph = self._graphs.get(key)
+        if graph is None:
+            if self.capture is None or len(self._graphs) >= self.capacity or not isinstance(net, nn.Module):
+                return super().backward(model, guide, x, lengths, context, initial_state)
+            graph = self._graphs[key] = _Graph(self, model, guide, net, inputs, positive, self.capture)
+        outcome = graph.run(inputs, weights)
+        self.step += 1
+        self.terms, self.other = Terms(*(term.clone() for term in outcome.terms)), 0.0
+        return outcome.loss.clone()
+
+
+class _Graph:
+    """One shape of arguments, captured."""
+
+    def __init__(
+        self,
+        elbo: GraphedELBO,
+        model: Program,
+        guide: Program,
+        net: nn.Module,
+        inputs: Sequence[Tensor | None],
+        positive: Sequence[bool],
+        capture: Capture,
+    ) -> None:
+        self.inputs = [None if given is None else given.clone() for given in inputs]
+        self.weights = inputs[0].new_ones(3, dtype=torch.float64)  # type: ignore[union-attr]  # x is never None
+        self.parameters = [parameter for parameter in net.parameters() if parameter.requires_grad]
+        objective = plain(elbo)
+        in_memory = [Weight(value, flag) for value, flag in zip(self.weights.unbind(), positive, strict=True)]
+        fixed = [_Fixed(weight) for weight in in_memory]
+        objective.kl_schedule, objective.aux_schedule, objective.backward_schedule = fixed
+
+        def evaluate() -> Outcome:
+            x, lengths, context, *state = self.inputs
+            given = (x, lengths, context, None if state[0] is None else State(*state))  # type: ignore[arg-type]
+            with pyro.validation_enabled(False):
+                loss = objective.differentiable_loss(model, guide, *given)
+            gradients = torch.autograd.grad(loss, self.parameters, allow_unused=True)
+            if objective.terms is None:
+                raise RuntimeError(
+                    "only a model and guide of one ZForcing, without handlers around sites, are captured"
+                )
+            return Outcome(loss.detach(), objective.terms, gradients)
+
+        self.replay = capture(evaluate)
+
+    def run(self, inputs: Sequence[Tensor | None], weights: Sequence[float]) -> Outcome:
+        """Copy the arguments in, replay, and add the gradients."""
+        for own, given in zip(self.inputs, inputs, strict=True):
+            if own is not None and given is not None:
+                own.copy_(given)
+        for own, weight in zip(self.weights.unbind(), weights, strict=True):
+            own.fill_(weight)
+        outcome = self.replay()
+        totals, gradients = [], []
+        for parameter, gradient in zip(self.parameters, outcome.gradients, strict=True):
+            if gradient is not None:
+                parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+                totals.append(parameter.grad)
+                gradients.append(gradient)
+        torch._foreach_add_(totals, gradients)
+        return outcome
+
+
+class _Fixed:
+    """A schedule that is a weight in memory whatever the step."""
+
+    def __init__(self, weight: Any) -> None:
+        self.weight = weight
+
+    def __call__(self, step: int) -> Any:
+        return self.weight
+
+
+def _pad(x: Tensor, lengths: Tensor | None, bucket: int) -> tuple[Tensor, Tensor]:
+    """x with zeros up to a multiple of ``bucket`` steps, and the lengths; (batch, time, ...) and (batch,)."""
+    batch_size, num_steps = x.shape[:2]
+    if lengths is None:
+        lengths = torch.full((batch_size,), num_steps, device=x.device)
+    missing = -num_steps % bucket
+    return (x if missing == 0 else torch.cat([x, x.new_zeros(batch_size, missing, *x.shape[2:])], dim=1)), lengths

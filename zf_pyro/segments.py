@@ -1,0 +1,161 @@
+"""Long sequences a segment of time at a time, so that memory does not grow with all that a step computes."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pyro
+import pyro.poutine as poutine
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from .given import lay_out
+from .model import ZForcing
+from .networks import State
+from .objectives import Program, ZForcingELBO, owner_of, plain
+from .terms import Terms
+
+
+class SegmentedELBO(ZForcingELBO):
+    """:class:`~zf_pyro.ZForcingELBO` over segments of time, for the model and guide of one :class:`~zf_pyro.ZForcing`.
+
+    **Recomputation**, the default: the same loss and the same gradients, at the same random numbers, with less memory.
+    What a segment computes is dropped, and computed again on the way back (``torch.utils.checkpoint``). What grows with
+    time is the data and, for each frame, b_t in two orders and its gradient; all the rest is that of one segment. With
+    dropout the masks are others than the plain objective's. Gradients by ``backward`` alone, not by
+    ``torch.autograd.grad``.
+
+    **Truncation**: each segment is a sequence of its own whose h_0 is the last state of the one before, without its
+    gradient, whose first input is that one's last frame, and whose backward RNN ends with it. The loss is the sum over
+    the segments. Its gradient is backpropagation through time truncated at the segments' ends, its memory that of one
+    segment, in :meth:`loss_and_grads` and :meth:`backward`.
+
+    Args:
+        segment: steps of a segment.
+        truncate: see above.
+        settings: as for :class:`~zf_pyro.ZForcingELBO`; one particle.
+
+    Raises:
+        ValueError: a segment that is no positive integer, more than one particle, or another setting out of range.
+    """
+
+    def __init__(self, *args: Any, segment: int, truncate: bool = False, **settings: Any) -> None:
+        if not isinstance(segment, int) or isinstance(segment, bool) or segment < 1:
+            raise ValueError(f"segment must be a positive integer, got {segment!r}")
+        super().__init__(*args, **settings)
+        if self.num_particles != 1:
+            raise ValueError(f"num_particles must be 1 in segments, got {self.num_particles}")
+        self.segment, self.truncate = segment, truncate
+
+    def _losses(self, model: Program, guide: Program, args: Any, kwargs: Any) -> Iterator[Tensor]:
+        run = _Run(self, model, guide, *args, **kwargs)
+        parts: list[Terms] = []
+        if self.truncate:
+            yield from run.truncated(parts)
+        else:
+            yield run.recomputed(parts)
+        self.terms = Terms(*(sum(field) for field in zip(*parts, strict=True)))
+        self.other = 0.0
+
+
+class _Run:
+    """One evaluation of the objective, a segment at a time."""
+
+    def __init__(
+        self,
+        elbo: SegmentedELBO,
+        model: Program,
+        guide: Program,
+        x: Tensor,
+        lengths: Tensor | None = None,
+        context: Tensor | None = None,
+        initial_state: State | None = None,
+    ) -> None:
+        net = owner_of(guide)
+        if not isinstance(net, ZForcing) or owner_of(model) is not net:
+            raise TypeError(f"model and guide must be those of one ZForcing, got {model!r} and {guide!r}")
+        given = lay_out(net, x, lengths, context, initial_state)  # all checks, on the whole
+        self.net, self.lengths, self.context = net, lengths, context
+        self.frames = x.transpose(0, 1) if given.x is None else given.x
+        self.state = State(*(field.expand(len(x), -1) for field in given.initial_state))
+        ends = [*range(elbo.segment, x.shape[1], elbo.segment), x.shape[1]]
+        self.segments = list(zip([0, *ends[:-1]], ends, strict=True))
+        self.elbo = plain(elbo)
+        self.anchor = torch.zeros((), device=x.device, requires_grad=True)
+
+    def truncated(self, parts: list[Terms]) -> Iterator[Tensor]:
+        """The loss of each segment by itself."""
+        state = self.state
+        for start, stop in self.segments:
+            x, lengths, context = self._given(start, stop)
+            b = self.net.backward_states(x, lengths)
+            loss, hidden, cell, *terms = self._evaluate(self.anchor, b, *state, x, lengths, context)
+            state = State(hidden.detach(), cell.detach())
+            parts.append(Terms(*terms))
+            yield loss
+
+    def recomputed(self, parts: list[Terms]) -> Tensor:
+        """The loss of the whole."""
+        state, losses = self.state, []
+        sizes = [stop - start for start, stop in self.segments]
+        for (start, stop), b in zip(self.segments, self._backward_states().split(sizes), strict=True):
+            arguments = (self.anchor, b, *state, *self._given(start, stop))
+            if torch.is_grad_enabled():
+                # Re-entrant: the other kind keeps what the recurrence's own autograd function holds.
+                loss, hidden, cell, *terms = checkpoint(self._evaluate, *arguments, use_reentrant=True)
+            else:
+                loss, hidden, cell, *terms = self._evaluate(*arguments)
+            state = State(hidden, cell)
+            losses.append(loss)
+            parts.append(Terms(*(term.detach() for term in terms)))
+        return torch.stack(losses).sum()
+
+    def _given(self, start: int, stop: int) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """x, lengths (0 where a sequence has ended) and context of a segment."""
+        lengths = None if self.lengths is None else (self.lengths - start).clamp(0, stop - start)
+        return self.frames[start:stop].transpose(0, 1), lengths, self.frames[start - 1] if start else self.context
+
+    def _evaluate(
+        self,
+        anchor: Tensor,
+        b: Tensor,
+        hidden: Tensor,
+        cell: Tensor,
+        x: Tensor,
+        lengths: Tensor | None,
+        context: Tensor | None,
+    ) -> tuple[Tensor, ...]:
+        """Loss, last state and terms of a segment. The anchor is there to need a gradient."""
+        last: list[State] = []
+
+        def guide(*args: Any) -> Tensor:
+            with poutine.trace() as tracer:
+                z = self.net.guide(*args, b=b)
+            path: Any = tracer.trace.nodes["z_0"]["fn"]
+            last.append(State(*(field[-1] for field in path.path.stacked())))
+            return z
+
+        # x was checked as a whole; a sequence that has ended has no frames here, which only checks would refuse.
+        with pyro.validation_enabled(False):
+            loss = self.elbo.differentiable_loss(self.net.model, guide, x, lengths, context, State(hidden, cell))
+        terms = self.elbo.terms
+        if terms is None:
+            raise RuntimeError("a handler changed sites of the path: segments are scored whole or not at all")
+        return loss, *last[0], *terms
+
+    def _backward_states(self) -> Tensor:
+        """:meth:`zf_pyro.ZForcing.backward_states`, by an LSTM run over segments in its own order of time."""
+        x = self.frames
+        steps = torch.arange(len(x), device=x.device).unsqueeze(1)
+        lengths = torch.full(x.shape[1:2], len(x), device=x.device) if self.lengths is None else self.lengths
+        order = torch.where(steps < lengths, lengths - 1 - steps, steps).clamp(0, len(x) - 1)
+        turned = x.gather(0, order.view(*order.shape, *[1] * (x.dim() - 2)).expand_as(x))
+        hidden, cell, states = *self.net.initial_state((1, x.shape[1])), []
+        for start, stop in self.segments:
+            piece, hidden, cell = checkpoint(self._read, turned[start:stop], hidden, cell, use_reentrant=False)
+            states.append(piece)
+        return torch.cat(states).gather(0, order.unsqueeze(-1).expand(*order.shape, self.net.hidden_dim))
+
+    def _read(self, x: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        states, (hidden, cell) = self.net.backward_rnn.lstm(self.net.embedding(x), (hidden, cell))
+        return states, hidden, cell
