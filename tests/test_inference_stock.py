@@ -284,6 +284,7 @@ def test_chains_start_from_the_guide_and_leave_the_net_as_it_was():
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:num_chains=2 is more than available_cpu")
 def test_chains_run_side_by_side():
     net, x = random_net(), random_frames(batch=2)
     mcmc = latent_mcmc(net, x, num_samples=5, warmup_steps=5, num_chains=2, max_tree_depth=3)

@@ -45,7 +45,7 @@ def latent_mcmc(
         kernel: ``"nuts"`` or ``"hmc"``.
         num_samples: draws kept of each chain.
         warmup_steps: draws before them, which adapt step size and mass matrix.
-        num_chains: chains, each from a draw of its own; more than one run in processes of their own.
+        num_chains: chains, each from a draw of its own; Pyro runs them in processes, or in turn where processors lack.
         progress: whether to show Pyro's progress bar.
         settings: for the kernel, such as ``max_tree_depth=6`` or ``target_accept_prob=0.9``.
 
