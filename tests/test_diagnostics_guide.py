@@ -13,6 +13,7 @@ from zf_pyro.diagnostics import calibrate, check_weights, compare_posteriors
 from zf_pyro.diagnostics.arviz_versions import assemble, group, pareto_k
 from zf_pyro.diagnostics.calibration import ecdf_band
 from zf_pyro.evaluation import bounds
+from zf_pyro.inference import AnnealedImportanceSampling, ParticleFilter
 
 from . import exact
 from .conftest import random_net
@@ -84,6 +85,16 @@ def test_the_remaining_gap_is_to_the_given_evidence():
     check = checked(net, x, 8000, evidence)
     assert (np.abs(check.remaining) < 0.05).all()
     assert (check.gap > check.remaining).all()
+
+
+def test_estimates_of_the_evidence_close_the_gap_that_the_bounds_leave():
+    x = simulated(4, 3)
+    filtered = ParticleFilter(BLIND, 4000).run(x).log_evidence
+    annealed = AnnealedImportanceSampling(BLIND, num_chains=100, num_temperatures=20).run(x).log_evidence
+    for evidence in (filtered, annealed):
+        check = checked(BLIND, x, 25, evidence)
+        assert (check.gap > 0.5).all()
+        np.testing.assert_allclose(check.evidence, exact_evidence(x), atol=0.5)
 
 
 def test_pareto_k_is_the_tail_index_of_the_weights():
