@@ -23,7 +23,7 @@ class ImportanceWeightedELBO(Objective):
     https://arxiv.org/abs/1509.00519. The negative bound, summed over the sequences, is the loss. All particles are
     drawn in one run along a new dimension, and paths of :class:`~zf_pyro.ZForcing` are scored whole. Any other
     site counts too, summed within its sequence: the one of its index in any plate at dim -1 as large as that of the
-    sequences. (Pyro lets ``sequences`` be opened once only, so a plate of the user's has another name.) A site in no
+    sequences. A site in no
     such plate, such as a latent that all sequences share, enters the weight of each particle as a whole: then there
     is one weight a particle for the batch, as in :class:`pyro.infer.RenyiELBO`, since a shared latent cannot be
     weighted differently for two sequences. A scale that all sites share (subsampling, ``poutine.scale``) multiplies
