@@ -76,6 +76,7 @@ def test_two_processes_train_as_one_with_the_same_global_batch(accumulate, tmp_p
     assert any(row.get("train/grad_norm", 0) > 5 for row in one), "no step was clipped"
 
 
+@pytest.mark.slow
 def test_only_one_process_writes(tmp_path):
     assert join(together(share, tmp_path)) == [0, 0]
     assert [path.name for path in (tmp_path / "logs").iterdir()] == ["version_0"]
