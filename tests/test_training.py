@@ -4,7 +4,9 @@ import csv
 import functools
 import logging
 import math
+import re
 import warnings
+from pathlib import Path
 
 import pyro
 import pyro.distributions as dist
@@ -16,7 +18,7 @@ from torch import nn
 
 pytest.importorskip("lightning")
 
-from zf_pyro import ZForcingELBO
+from zf_pyro import ZForcing, ZForcingELBO
 from zf_pyro.training import Batches, NonFiniteError, Training, fit
 
 from .helpers import assert_same
@@ -326,6 +328,14 @@ def test_clipping_and_schedules_of_pyros_optimisers_are_refused(tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             train(tmp_path, 1, net=net, module=Training(net.model, net.guide, ZForcingELBO(), optimiser))
+
+
+def test_the_example_in_the_docs_runs(tmp_path, monkeypatch):
+    text = (Path(__file__).parent.parent / "docs" / "training.md").read_text()
+    block = re.search(r"```python\n(.*?)```", text, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    exec(block.group(1).replace("max_steps=1000", "max_steps=3"), {})
+    assert isinstance(ZForcing.load("runs/mine/net"), ZForcing)
 
 
 def test_the_bar_shows_nats_and_steps_of_the_whole_run(tmp_path, capsys):

@@ -43,7 +43,7 @@ def validations(out, start):
     return [(row["step"], row["validation/elbo"]) for row in rows]
 
 
-@pytest.mark.parametrize("stop", [2, 3, 5, 6, 9])
+@pytest.mark.parametrize("stop", [3, 5, *(pytest.param(stop, marks=pytest.mark.slow) for stop in (2, 6, 9))])
 def test_a_run_in_two_parts_ends_with_the_same_parameters(stop, whole, tmp_path):
     """Wherever it stops: within an epoch of three batches, at its end, at a validation (every third step)."""
     train(tmp_path, stop)
@@ -52,6 +52,7 @@ def test_a_run_in_two_parts_ends_with_the_same_parameters(stop, whole, tmp_path)
     assert validations(tmp_path, 0) + validations(tmp_path, 1) == validations(whole[0], 0)
 
 
+@pytest.mark.slow
 def test_a_run_in_many_parts_ends_with_the_same_parameters(whole, tmp_path):
     for stop in range(1, 10):
         train(tmp_path, stop, resume=True)

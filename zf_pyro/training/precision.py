@@ -12,12 +12,12 @@ from torch.overrides import TorchFunctionMode
 
 
 class BFloat16Products(TorchFunctionMode):
-    """Within it, linear layers and LSTMs multiply in bfloat16 and return float32.
+    """Within it, linear layers and LSTMs over whole sequences multiply in bfloat16 and return float32.
 
-    These are the embeddings, the backward RNN, and the networks of prior, auxiliary and emission over time x batch. All
-    else stays in float32: parameters, gradients and the optimiser's state; the recurrence over h_t and z_t, products
-    included, whose errors would add up over the steps; and every density and KL, which are differences of large
-    numbers.
+    All else stays in float32: parameters, gradients and the optimiser's state; the fast loops over h_t and z_t,
+    products included, whose errors would add up over the steps; and every density and KL, which are differences of
+    large numbers. A net with ``recurrence="reference"``, or with step functions of its own, runs its loop through
+    linear layers, which multiply in bfloat16 like any other.
     """
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
