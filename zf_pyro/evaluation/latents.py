@@ -65,7 +65,7 @@ def step_kl(net: ZForcing, x: Tensor, lengths: Tensor | None = None, *, batch_si
     """
     require_count("batch_size", batch_size)
     check(net, x, lengths)
-    result = torch.full(x.shape[:2], float("nan"), device=x.device)
+    result = torch.full(x.shape[:2], float("nan"), device=x.device, dtype=net.emission_layer.weight.dtype)
     with evaluating(net):
         for part in parts(x, lengths, None, batch_size):
             model, guide = run(net, part, 1)
