@@ -55,15 +55,15 @@ PRESETS = {
     ),
     "small": Preset(
         embed_dim=32,
-        hidden_dim=128,
-        latent_dim=32,
-        mlp_dim=64,
-        batch_size=64,
+        hidden_dim=64,
+        latent_dim=16,
+        mlp_dim=32,
+        batch_size=32,
         learning_rate=2e-3,
-        max_steps=2000,
-        annealing_steps=1000,
+        max_steps=800,
+        annealing_steps=300,
         aux_weight=(0.005, 0.0),
-        validate_every=100,
+        validate_every=80,
     ),
 }
 
