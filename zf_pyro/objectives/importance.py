@@ -23,11 +23,10 @@ class ImportanceWeightedELBO(Objective):
     https://arxiv.org/abs/1509.00519. The negative bound, summed over the sequences, is the loss. All particles are
     drawn in one run along a new dimension, and paths of :class:`~zf_pyro.ZForcing` are scored whole. Any other
     site counts too, summed within its sequence: the one of its index in any plate at dim -1 as large as that of the
-    sequences. A site in no
-    such plate, such as a latent that all sequences share, enters the weight of each particle as a whole: then there
-    is one weight a particle for the batch, as in :class:`pyro.infer.RenyiELBO`, since a shared latent cannot be
-    weighted differently for two sequences. A scale that all sites share (subsampling, ``poutine.scale``) multiplies
-    the bound and leaves the weights alone; ``RenyiELBO`` puts it inside.
+    sequences. A site in no such plate, such as a latent that all sequences share, enters the weight of each particle
+    as a whole: then there is one weight a particle for the batch, as in :class:`pyro.infer.RenyiELBO`, since a shared
+    latent cannot be weighted differently for two sequences. A scale that all sites share (subsampling,
+    ``poutine.scale``) multiplies the bound and leaves the weights alone; ``RenyiELBO`` puts it inside.
 
     **Doubly reparameterised gradient** (Tucker, Lawson, Gu, Maddison 2019, https://arxiv.org/abs/1810.04152). Of the
     reparameterised gradient of the bound, the part -sum_k v_k d log q(z_k) / d lambda at fixed z_k, v_k the normalised
@@ -92,7 +91,9 @@ class ImportanceWeightedELBO(Objective):
         net, x = owner_of(guide), args[0] if args else kwargs.get("x")
         if isinstance(net, ZForcing) and isinstance(x, Tensor) and x.dim() > 1:
             gradients = torch.is_grad_enabled()
-            require_room(self.num_particles, run_bytes(net, x.shape[0], x.shape[1], gradients), x.device)
+            runs = 2 if self.doubly_reparameterised and gradients else 1
+            each = runs * run_bytes(net, x.shape[0], x.shape[1], gradients)
+            require_room(self.num_particles, each, x.device)
         if self.max_plate_nesting == float("inf"):
             self._guess_max_plate_nesting(model, guide, args, kwargs)
         model, guide = self._vectorized_num_particles(model), self._vectorized_num_particles(guide)

@@ -112,9 +112,8 @@ def _log_prob(site: Any, scale: Any) -> Tensor:
 
 def _dims_of_their_own(sites: list[Any]) -> list[int]:
     """Dimensions that not all sites have; plates of one size at one dimension count as the same."""
-    plates = [{(frame.dim, frame.size) for frame in site["cond_indep_stack"] if frame.vectorized} for site in sites]
-    own = set().union(*plates) - plates[0].intersection(*plates) if plates else set()
-    return sorted({dim for dim, _ in own})
+    stacks = {frozenset((f.dim, f.size) for f in site["cond_indep_stack"] if f.vectorized) for site in sites}
+    return sorted({dim for some in stacks for other in stacks for dim, _ in some - other})
 
 
 def _common_scale(scales: list[Any], summed: bool) -> Any:
