@@ -133,13 +133,13 @@ def test_memory_is_bounded_at_sixteen_thousand_steps():
     from .training_runs import PROCESSES
 
     arguments = [
-        (ZForcingELBO(), 16_000),
+        (ZForcingELBO(), 4_000),
         (SegmentedELBO(segment=500), 16_000),
         (SegmentedELBO(segment=500, truncate=True), 16_000),
         (SegmentedELBO(segment=500, truncate=True), 4_000),
     ]
     with PROCESSES.Pool(1, maxtasksperchild=1) as pool:
         plain, recomputed, truncated, shorter = pool.starmap(peak, arguments, chunksize=1)
-    assert recomputed < 0.35 * plain
-    assert truncated < 0.2 * plain
+    assert recomputed < 0.6 * plain, "four times the steps in little more than half of the memory"
+    assert truncated < 0.6 * plain
     assert truncated < 1.5 * shorter + 4
