@@ -83,6 +83,7 @@ def test_the_example_refuses_an_unknown_algorithm_before_it_trains(tmp_path):
     assert "warm-up" not in done.stderr
 
 
+@pytest.mark.slow
 def test_the_example_takes_sequences_of_the_users(tmp_path):
     symbols = np.random.default_rng(0).integers(0, 5, (20, 6))
     np.savez(tmp_path / "own.npz", x=symbols, lengths=np.full(20, 6))

@@ -15,7 +15,15 @@ def run(script: Path, *arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, str(script), *arguments], capture_output=True, text=True, timeout=300)
 
 
-@pytest.mark.parametrize("script", EXAMPLES, ids=lambda script: script.stem)
+SLOW = ("blizzard", "diagnose", "swap_inference")
+"""Examples whose smoke run takes more than ten seconds, or goes the way of another."""
+
+
+@pytest.mark.parametrize(
+    "script",
+    [pytest.param(path, marks=pytest.mark.slow) if path.stem in SLOW else path for path in EXAMPLES],
+    ids=lambda script: script.stem,
+)
 def test_an_example_runs_to_its_end(script: Path, tmp_path: Path) -> None:
     done = run(script, "--smoke", "--out", str(tmp_path))
     assert done.returncode == 0, done.stderr

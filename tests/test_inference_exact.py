@@ -29,7 +29,7 @@ CASES = [("gaussian", 3), ("categorical", 2)]
 
 
 CHAINS = [
-    ("gaussian", 2, "nuts", 300),
+    pytest.param("gaussian", 2, "nuts", 300, marks=pytest.mark.slow),
     ("categorical", 1, "hmc", 300),
     pytest.param("gaussian", 3, "nuts", 1000, marks=pytest.mark.slow),
     pytest.param("categorical", 3, "hmc", 1000, marks=pytest.mark.slow),
@@ -53,7 +53,11 @@ def test_chains_have_the_exact_moments(emission, time, kernel, num_samples):
 
 
 @pytest.mark.parametrize(
-    ("emission", "time", "transition"), [("gaussian", 3, "conditional_layer_norm"), ("categorical", 2, "concatenate")]
+    ("emission", "time", "transition"),
+    [
+        pytest.param("gaussian", 3, "conditional_layer_norm", marks=pytest.mark.slow),
+        ("categorical", 2, "concatenate"),
+    ],
 )
 def test_importance_resampling_has_the_exact_moments(emission, time, transition):
     net, x = small(emission, transition, time)
@@ -223,7 +227,12 @@ OBJECTIVES = {
 RUNS = 30
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
+SLOW_OBJECTIVES = ("ReweightedWakeSleep", "RenyiELBO-0.5", "RenyiELBO-2")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW_OBJECTIVES else n for n in OBJECTIVES]
+)
 def test_expected_gradients_are_those_of_the_exact_expectation(name):
     build, particles, objective = OBJECTIVES[name]
     net = random_net(transition="concatenate", latent_dim=1, spread=0.3, seed=4)  # smooth in z, as quadrature needs
