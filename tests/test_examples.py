@@ -15,21 +15,22 @@ def run(script: Path, *arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, str(script), *arguments], capture_output=True, text=True, timeout=300)
 
 
-SLOW = ("blizzard", "diagnose", "swap_inference")
-"""Examples whose smoke run takes more than ten seconds, or goes the way of another."""
-
-
-@pytest.mark.parametrize(
+SLOW = ("blizzard", "diagnose", "imdb", "quickstart", "sequential_mnist", "swap_inference")
+"""Examples whose run takes more than six seconds, or goes the way of another; the quickstart has a test of its own."""
+BY_NAME = pytest.mark.parametrize(
     "script",
     [pytest.param(path, marks=pytest.mark.slow) if path.stem in SLOW else path for path in EXAMPLES],
     ids=lambda script: script.stem,
 )
+
+
+@BY_NAME
 def test_an_example_runs_to_its_end(script: Path, tmp_path: Path) -> None:
     done = run(script, "--smoke", "--out", str(tmp_path))
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("script", EXAMPLES, ids=lambda script: script.stem)
+@BY_NAME
 def test_help_describes_every_flag(script: Path) -> None:
     done = run(script, "--help")
     assert done.returncode == 0, done.stderr

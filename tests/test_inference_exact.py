@@ -123,7 +123,7 @@ def test_bounds_are_ordered_by_their_order(transition):
 
 AUTOGUIDES = [
     "AutoNormal",
-    "AutoDiagonalNormal",
+    pytest.param("AutoDiagonalNormal", marks=pytest.mark.slow),
     pytest.param("AutoMultivariateNormal", marks=pytest.mark.slow),
     pytest.param("AutoLowRankMultivariateNormal", marks=pytest.mark.slow),
 ]
