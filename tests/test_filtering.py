@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from zf_pyro import State, ZForcing
-from zf_pyro.filtering import FilterSettings, run_filter, start_states, steps_of
+from zf_pyro.filter_steps import steps_of
+from zf_pyro.filtering import FilterSettings, run_filter, start_states
 from zf_pyro.given import lay_out
 from zf_pyro.inference import ParticleFilter
 from zf_pyro.resampling import SCHEMES
