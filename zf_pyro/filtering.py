@@ -1,8 +1,8 @@
 """Sequential Monte Carlo over the latents of many sequences at once, on the step functions of a net.
 
 The filter goes step by step, for particles must be weighed at a step before they are chosen for the next. What makes it
-fast is a step that prepares what it can (:mod:`zf_pyro.filter_steps`), and that sequences are taken a few at a time, all
-their steps, so that what a step computes stays near the processor.
+fast is a step that prepares what it can (:mod:`zf_pyro.filter_steps`), and that sequences are taken a few at a time,
+all their steps, so that what a step computes stays near the processor.
 """
 
 import math
