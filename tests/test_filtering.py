@@ -7,12 +7,13 @@ import pytest
 import torch
 
 from zf_pyro import State, ZForcing
-from zf_pyro.filtering import FilterSettings, run_filter, start_states, steps_of
+from zf_pyro.filter_steps import InPlaceSteps, PreparedSteps, Steps, steps_of
+from zf_pyro.filtering import FilterSettings, run_filter, start_states
 from zf_pyro.given import lay_out
 from zf_pyro.inference import ParticleFilter
 from zf_pyro.resampling import SCHEMES
 
-from .conftest import random_frames, random_net, random_state
+from .conftest import EMISSIONS, random_frames, random_net, random_state
 from .exact import log_evidence, posterior_moments, small
 from .helpers import EXACT, assert_same
 
@@ -224,19 +225,59 @@ class Overridden(ZForcing):
 
 @pytest.mark.parametrize("settings", [{"recurrence": "reference"}, {}], ids=["reference", "own prior"])
 @pytest.mark.parametrize("proposal", PROPOSALS)
-def test_step_functions_and_their_prepared_form_are_the_same(proposal, settings, transition):
-    net = random_net("gaussian", transition=transition)
+@pytest.mark.parametrize("emission", sorted(EMISSIONS))
+def test_step_functions_and_their_faster_forms_filter_the_same(emission, proposal, settings, transition):
+    net = random_net(emission, transition=transition)
     sizes = {"embed_dim": 5, "hidden_dim": 4, "latent_dim": 3, "mlp_dim": 6, "transition": transition}
     plain = Overridden(net.emission_family, **sizes, **settings).double()
     plain.load_state_dict(net.state_dict())
-    x, found = random_frames("gaussian"), []
+    x, found = random_frames(emission), []
     for each in (net, plain):
         pyro.set_rng_seed(4)
         result = ParticleFilter(each, 5, proposal=proposal, threshold=0.9).run(
-            x, LENGTHS, random_frames("gaussian", 3, 1, seed=8)[:, 0], random_state(net)
+            x, LENGTHS, random_frames(emission, 3, 1, seed=8)[:, 0], random_state(net)
         )
         found.append(result._asdict())
     assert_same(*found)
+
+
+@pytest.mark.parametrize("form", [PreparedSteps, InPlaceSteps])
+@pytest.mark.parametrize("proposal", PROPOSALS)
+@pytest.mark.parametrize("emission", sorted(EMISSIONS))
+def test_each_step_is_that_of_the_nets_own_step_functions(emission, proposal, form, transition):
+    """Over several steps, so that a result that was overwritten too early would be seen."""
+    net, x = random_net(emission, transition=transition), random_frames(emission)
+    given = lay_out(net, x, None, None, random_state(net))
+    b = net.backward_states(x) if proposal == "posterior" else None
+    noise = torch.randn(4, 3, 5, 3, dtype=torch.float64)
+    with torch.no_grad():
+        moves = []
+        for each in (Steps, form):
+            steps, state, found = each(net, given.u, b, given.x), start_states(given, 5), {}
+            for t in range(4):
+                before = [field.clone() for field in (*state, noise[t])]
+                z, moved, log_likelihood, log_ratio = steps.move(state, t, noise[t])
+                assert all(map(torch.equal, before, (*state, noise[t]))), "what a step is given stays as it is"
+                state = moved
+                fields = {"z": z, "h": state.hidden, "c": state.cell, "x": log_likelihood, "ratio": log_ratio}
+                found |= {f"{name} {t}": field for name, field in fields.items()}
+            moves.append(found)
+    assert_same(*moves)
+
+
+def test_a_step_takes_the_form_that_gradients_and_autocast_allow():
+    net, x = random_net("gaussian", dtype=torch.float32), random_frames("gaussian", dtype=torch.float32)
+    given = lay_out(net, x, None, None, None)
+
+    def form():
+        return type(steps_of(net, given.u, None, given.x))
+
+    assert form() is PreparedSteps
+    with torch.no_grad():
+        assert form() is InPlaceSteps
+        with torch.autocast("cpu", torch.bfloat16):
+            assert form() is PreparedSteps
+            assert ParticleFilter(net, 3).run(x).log_evidence.isfinite().all()
 
 
 def test_steps_are_taken_one_by_one_over_all_particles_and_sequences(monkeypatch):

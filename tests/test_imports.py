@@ -30,7 +30,17 @@ LAYERS = (
         "stamp",
     ),
     *("files", "saving", "paths", "posterior_path", "prior_path", "terms", "traces", "decoding", "sampling", "model"),
-    *("memory", "resampling", "filtering", "objectives", "segments", "graphs", "inference", "evaluation"),
+    *(
+        "memory",
+        "resampling",
+        "filter_steps",
+        "filtering",
+        "objectives",
+        "segments",
+        "graphs",
+        "inference",
+        "evaluation",
+    ),
     *("comparison", "diagnostics", "baselines", "gallery", "data", "training", "experiments"),
 )
 """Parts of the package from low to high: each may import those before it alone."""

@@ -1,8 +1,8 @@
 """Sequential Monte Carlo over the latents of many sequences at once, on the step functions of a net.
 
 The filter goes step by step, for particles must be weighed at a step before they are chosen for the next. What makes it
-fast is everything around that: what depends on x alone is computed once, and sequences are taken a few at a time, all
-their steps, so that what a step computes stays in the processor's cache.
+fast is a step that prepares what it can (:mod:`zf_pyro.filter_steps`), and that sequences are taken a few at a time,
+all their steps, so that what a step computes stays near the processor.
 """
 
 import math
@@ -13,14 +13,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .filter_steps import Steps, steps_of
 from .given import Given
 from .model import ZForcing
-from .networks import State, bounded, clipped_leaky_relu
+from .networks import State
 from .resampling import SCHEMES
 
 PROPOSALS = ("posterior", "prior")
 """What may propose z_t: the guide's q(z_t | h_{t-1}, b_t), which sees the frames to come, or p(z_t | h_{t-1})."""
-NUMBERS_PER_CHUNK = 2**19
+NUMBERS_PER_CHUNK = 2**20
 """Numbers in the widest result of a step: few enough to stay in cache."""
 
 
@@ -63,64 +64,6 @@ class Filtered(NamedTuple):
     """Which particle of the step before each continues; (time, batch, particles). At the first step 0..particles-1."""
 
 
-class Steps:
-    """The step functions of a net over some sequences, each (sequences, particles, ...).
-
-    Args:
-        net: whose own step functions these are.
-        u: inputs (time, sequences, *frame).
-        b: backward states (time, sequences, hidden), or None where the prior proposes.
-        x: frames (time, sequences, *frame).
-    """
-
-    def __init__(self, net: ZForcing, u: Tensor, b: Tensor | None, x: Tensor) -> None:
-        self.net = net
-        self.x = x.unsqueeze(2).unbind(0)
-        self._prepare(u.unsqueeze(2), None if b is None else b.unsqueeze(2))
-
-    def _prepare(self, u: Tensor, b: Tensor | None) -> None:
-        self.u = u.unbind(0)
-        self.b = () if b is None else b.unbind(0)
-
-    def prior(self, state: State) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of p(z_t | h_{t-1})."""
-        normal = self.net.prior(state).base_dist
-        return normal.loc, normal.scale
-
-    def posterior(self, state: State, t: int) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of q(z_t | h_{t-1}, b_t)."""
-        normal = self.net.posterior(state, self.b[t]).base_dist
-        return normal.loc, normal.scale
-
-    def transition(self, state: State, t: int, z_t: Tensor) -> State:
-        """h_t."""
-        return self.net.transition(state, self.u[t], z_t)
-
-    def log_likelihood(self, state: State, t: int) -> Tensor:
-        """log p(x_t | h_t)."""
-        return self.net.emission(state).log_prob(self.x[t])
-
-
-class PreparedSteps(Steps):
-    """The same for a net that has not replaced them, with what depends on u and b alone computed once."""
-
-    def _prepare(self, u: Tensor, b: Tensor | None) -> None:
-        net = self.net
-        self.drives = net.cell.inputs(net.embedding(u)).unbind(0)
-        self.first, self.second, self.bias = net.posterior_network.loop_weights()
-        self.contexts = () if b is None else net.posterior_network.rest(b).unbind(0)
-
-    def prior(self, state: State) -> tuple[Tensor, Tensor]:
-        return bounded(self.net.prior_network(state.hidden))
-
-    def posterior(self, state: State, t: int) -> tuple[Tensor, Tensor]:
-        hidden = clipped_leaky_relu(torch.nn.functional.linear(state.hidden, self.first) + self.contexts[t])
-        return bounded(torch.nn.functional.linear(hidden, self.second, self.bias))
-
-    def transition(self, state: State, t: int, z_t: Tensor) -> State:
-        return self.net.cell.advance(state, self.drives[t], self.net.cell.modulation(z_t))
-
-
 class Known(NamedTuple):
     """What the steps of some sequences are given."""
 
@@ -138,13 +81,6 @@ def known_sequences(net: ZForcing, given: Given, lengths: Tensor | None, setting
         raise ValueError("x must be given: a filter weighs particles by what was observed")
     guided = settings.proposal == "posterior"
     return Known(given.u, net.backward_states(given.x.transpose(0, 1), lengths) if guided else None, given.x)
-
-
-def steps_of(net: ZForcing, u: Tensor, b: Tensor | None, x: Tensor) -> Steps:
-    """The faster form of the step functions that ``net`` allows."""
-    names = ("prior", "posterior", "transition")
-    own = all(getattr(type(net), name) is getattr(ZForcing, name) and name not in vars(net) for name in names)
-    return (PreparedSteps if own and net.recurrence != "reference" else Steps)(net, u, b, x)
 
 
 def random_numbers(like: Tensor, num_steps: int, shape: tuple[int, int, int]) -> Iterator[tuple[Tensor, Tensor]]:
@@ -191,9 +127,8 @@ def run_filter(
                 choices = torch.where(poor, log_weights.gather(-1, ancestors), 0.0).sum(-1)
             state = State(*(_take(field, ancestors) for field in state))
             log_weights = torch.where(poor, -math.log(count), log_weights)
-        z, ratio = _propose(steps, state, t, noise, settings.proposal)
-        moved = steps.transition(state, t, z)
-        log_joint = log_weights + steps.log_likelihood(moved, t) + kl_weight * ratio
+        z, moved, log_likelihood, log_ratio = steps.move(state, t, noise)
+        log_joint = log_weights + log_likelihood + kl_weight * log_ratio
         increment = log_joint.logsumexp(-1)
         new_weights = log_joint - increment.unsqueeze(-1)
         if real is not None:
@@ -202,7 +137,7 @@ def run_filter(
             increment = torch.where(real.squeeze(-1), increment, 0.0)
             new_weights = torch.where(real, new_weights, log_weights)
         state, log_weights = moved, new_weights
-        ess = (2.0 * log_weights.detach()).logsumexp(-1).neg().exp()
+        ess = log_weights.detach().exp().square().sum(-1).reciprocal()
         kept.append((increment, choices, ess, z, ancestors))
     increments, choices, sizes, z, ancestors = (torch.stack(field) for field in zip(*kept, strict=True))
     return Filtered(increments, choices, sizes, log_weights, z, ancestors)
@@ -250,17 +185,6 @@ def sequences_at_once(net: ZForcing, settings: FilterSettings, device: torch.dev
     if device.type != "cpu":
         return batch
     return max(1, NUMBERS_PER_CHUNK // (4 * net.hidden_dim * settings.num_particles))
-
-
-def _propose(steps: Steps, state: State, t: int, noise: Tensor, proposal: str) -> tuple[Tensor, Tensor | float]:
-    """z_t and log p(z_t | h_{t-1}) - log q(z_t | h_{t-1}, b_t)."""
-    loc, scale = steps.prior(state)
-    if proposal == "prior":
-        return loc + scale * noise, 0.0
-    q_loc, q_scale = steps.posterior(state, t)
-    z = q_loc + q_scale * noise
-    ratio = (q_scale / scale).log() + 0.5 * (noise.square() - ((z - loc) / scale).square())
-    return z, ratio.sum(-1)
 
 
 def _take(field: Tensor, ancestors: Tensor) -> Tensor:

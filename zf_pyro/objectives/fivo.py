@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..filtering import Filtered, FilterSettings, known_sequences, random_numbers, run_filter, start_states, steps_of
+from ..filter_steps import steps_of
+from ..filtering import Filtered, FilterSettings, known_sequences, random_numbers, run_filter, start_states
 from ..given import lay_out
 from ..memory import require_room, run_bytes
 from ..model import ZForcing
