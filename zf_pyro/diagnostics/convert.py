@@ -40,7 +40,7 @@ def to_arviz(
     hidden: bool = False,
     labels: Sequence[Any] | Tensor | None = None,
     batch_size: int = 32,
-    chunk: int = 50,
+    chunk: int = 100,
     progress: bool = False,
 ) -> Any:
     """Posterior draws of z for each sequence as ArviZ data: InferenceData (ArviZ 0.x) or DataTree (ArviZ 1.x).

@@ -100,4 +100,4 @@ def batches(net: ZForcing, x: Tensor, lengths: Tensor | None, batch_size: int, *
         rows = part.to(x.device)
         own = None if lengths is None else lengths[rows]
         given = lay_out(net, x[rows] if own is None else x[rows, : int(own.max())], own, None, None)
-        yield Batch(rows, given, net.scan_backward(cast(Tensor, given.x), given.mask, own))
+        yield Batch(rows, given, net.backward_states(cast(Tensor, given.x).transpose(0, 1), own))
