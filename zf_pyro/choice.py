@@ -7,6 +7,14 @@ from torch import Tensor
 from torch.distributions import Independent
 
 
+def drawn(distribution: TorchDistribution) -> Tensor:
+    """A draw without gradients; (*batch_shape, *event). Of normals without the copies that ``sample`` makes."""
+    base = distribution.base_dist if isinstance(distribution, Independent) else distribution
+    if isinstance(base, dist.Normal):
+        return torch.addcmul(base.loc, base.scale, torch.randn_like(base.scale)).detach()
+    return distribution.sample()
+
+
 def tempered(distribution: TorchDistribution, temperature: float) -> TorchDistribution:
     """The density to the power 1 / temperature, normalised again.
 

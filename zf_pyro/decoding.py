@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from .choice import most_likely
 from .emissions import Emission
 from .given import real_frames, zero_padding
-from .networks import State
+from .networks import GatedCell, State
 from .recurrence import PosteriorScan
 
 
@@ -19,7 +19,10 @@ class Steps(Protocol):
     latent_dim: int
     emission_family: Emission
     emission_layer: nn.Linear
+    embedding: nn.Sequential
+    cell: GatedCell
 
+    def plain_loop(self) -> bool: ...
     def initial_state(self, batch_shape: Sequence[int]) -> State: ...
     def inputs(self, x: Tensor, context: Tensor | None = None) -> Tensor: ...
     def backward_states(self, x: Tensor, lengths: Tensor | None = None) -> Tensor: ...

@@ -5,7 +5,7 @@ computed once for all steps, and what depends on the running state. The loops th
 are in :mod:`zf_pyro.recurrence` and :mod:`zf_pyro.kernels`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -44,6 +44,8 @@ class MLP(nn.Module):
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """y for inputs of shape (..., in_dims[i]) that broadcast with one another; (..., out_dim)."""
+        if len(inputs) == 1:
+            return self.second(clipped_leaky_relu(self.first(inputs[0])))
         hidden = F.linear(inputs[0], self._blocks()[0]) + self.rest(*inputs[1:])
         return self.second(clipped_leaky_relu(hidden))
 
@@ -85,13 +87,26 @@ def drive(embedding: nn.Sequential, frames: Tensor, weight: Tensor, bias: Tensor
         weight: (4 hidden, embed).
         bias: (4 hidden,) or None.
     """
+    layer = embedding[0]
+    if isinstance(layer, nn.Linear) and layer.in_features >= frames[..., 0].numel():
+        return Drive(embedding(frames), weight, bias)  # fewer frames than numbers in one: the product is not worth it
+    read, weight, bias = reader(embedding, weight, bias)
+    return Drive(read(frames), weight, bias)
+
+
+def reader(
+    embedding: nn.Sequential, weight: Tensor, bias: Tensor | None
+) -> tuple[Callable[[Tensor], Tensor], Tensor, Tensor | None]:
+    """What reads frames, and the weight and the bias for what it read; arguments as for :func:`drive`.
+
+    Frames smaller than their embedding are read as they are, and the weight is the product of the two.
+    """
     layer, dropout = embedding
-    if isinstance(layer, nn.Linear) and not (isinstance(dropout, nn.Dropout) and dropout.training and dropout.p > 0.0):
-        rows = frames[..., 0].numel()
-        if layer.in_features < min(layer.out_features, rows):
-            constant = weight @ layer.bias
-            return Drive(frames, weight @ layer.weight, constant if bias is None else constant + bias)
-    return Drive(embedding(frames), weight, bias)
+    dropped = isinstance(dropout, nn.Dropout) and dropout.training and dropout.p > 0.0
+    if not isinstance(layer, nn.Linear) or dropped or layer.in_features >= layer.out_features:
+        return embedding, weight, bias
+    constant = weight @ layer.bias
+    return nn.Identity(), weight @ layer.weight, constant if bias is None else constant + bias
 
 
 def loc_scale(parameters: Tensor) -> tuple[Tensor, Tensor]:
@@ -149,6 +164,16 @@ class ConditionalLayerNormCell(nn.Module):
         normed = F.layer_norm(self.hidden_weights(state.hidden), (4 * self.hidden_dim,))
         return lstm(inputs + (1.0 + gain) * normed + shift, state.cell)
 
+    def prepared(self, embedding: nn.Sequential) -> "Transition":
+        """The transition over raw frames, for a loop without gradients: products of weights are formed once, here."""
+        read, weight, bias = reader(embedding, self.input_weights.weight, None)
+
+        def advance(state: State, u_t: Tensor, z_t: Tensor) -> State:
+            inputs = self.input_norm(F.linear(read(u_t), weight, bias))
+            return self.advance(state, inputs, self.modulation(z_t))
+
+        return advance
+
     def modulation_weights(self) -> tuple[Tensor, ...]:
         """W_1, b_1, W_2, b_2 of the modulation."""
         first, second = self.modulation_network.first, self.modulation_network.second
@@ -187,6 +212,17 @@ class ConcatenateCell(nn.Module):
         """h_t from h_{t-1}, ``inputs`` and ``modulation``, both (..., 4 hidden)."""
         return lstm(inputs + modulation + self.hidden_weights(state.hidden), state.cell)
 
+    def prepared(self, embedding: nn.Sequential) -> "Transition":
+        """As for :class:`ConditionalLayerNormCell`; all gates by one product of h_{t-1}, z_t and what was read."""
+        read, weight, bias = reader(embedding, self.input_weights.weight, self.input_weights.bias)
+        joint = torch.cat([self.hidden_weights.weight, *self.modulation_weights(), weight], dim=1)
+
+        def advance(state: State, u_t: Tensor, z_t: Tensor) -> State:
+            seen = (part.expand(*z_t.shape[:-1], -1) for part in (state.hidden, z_t, read(u_t)))
+            return lstm(F.linear(torch.cat(list(seen), dim=-1), joint, bias), state.cell)
+
+        return advance
+
     def modulation_weights(self) -> tuple[Tensor, ...]:
         """The modulation's two linear maps made one."""
         return (self.latent_weights.weight @ self.latent_projection.weight,)
@@ -196,8 +232,10 @@ class ConcatenateCell(nn.Module):
         return self.hidden_weights.weight, drive.weight, drive.bias
 
 
+Transition = Callable[[State, Tensor, Tensor], State]
+"""h_t from h_{t-1}, a raw frame u_t and z_t."""
 GatedCell = ConditionalLayerNormCell | ConcatenateCell
-"""A transition."""
+"""What a transition is made of."""
 CELLS: dict[str, type[ConditionalLayerNormCell] | type[ConcatenateCell]] = {
     "conditional_layer_norm": ConditionalLayerNormCell,
     "concatenate": ConcatenateCell,

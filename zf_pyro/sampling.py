@@ -8,9 +8,10 @@ from pyro.distributions import TorchDistribution
 from pyro.infer.util import is_validation_enabled
 from torch import Tensor
 
-from .choice import most_likely, nucleus, tempered
+from .choice import drawn, most_likely, nucleus, tempered
 from .decoding import Steps, decode, posterior_means, prompted, stretched
 from .emissions import Emission
+from .generation import ancestral
 from .given import check_context, check_frames, check_lengths, check_values, real_frames, zero_padding
 from .modes import evaluating
 from .networks import State
@@ -88,17 +89,8 @@ class Sampling:
                 x, lengths = _prompt(self, prompt, num_sequences)
                 state = prompted(self, x, lengths, context, prompt_particles)
                 u_t = x[torch.arange(len(x), device=x.device), lengths - 1]
-            frames, going = [], None if stop is None else torch.ones_like(u_t, dtype=torch.bool)
-            for _ in range(num_steps):
-                prior = self.prior(state).base_dist
-                scale = prior.scale * latent_temperature**0.5
-                state = self.transition(state, u_t, prior.loc + scale * torch.randn_like(prior.loc))
-                u_t = choose(self.emission(state))
-                if stop is not None and going is not None:
-                    u_t = u_t.where(going, stop)
-                    going = going & (u_t != stop)
-                frames.append(u_t)
-            return torch.stack(frames, dim=1)
+            steps = ancestral(self, state, u_t, num_steps, choose, latent_temperature=latent_temperature, stop=stop)
+            return torch.stack([x_t for _, x_t in steps], dim=1)
 
     def reconstruct(
         self: Steps,
@@ -206,7 +198,7 @@ def _choice(family: Emission, temperature: float, greedy: bool, top_p: float) ->
 
 def _drawn(distribution: TorchDistribution, temperature: float, top_p: float) -> Tensor:
     distribution = tempered(distribution, temperature)
-    return (distribution if top_p == 1.0 else nucleus(distribution, top_p)).sample()
+    return drawn(distribution if top_p == 1.0 else nucleus(distribution, top_p))
 
 
 def _prompt(net: Steps, prompt: tuple[Tensor, Tensor | None], num_sequences: int) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from ..model import ZForcing
 from .arviz_versions import assemble
-from .runs import batches, draw, generate, require_count, require_evaluation
+from .runs import batches, require_count, require_evaluation
+from .walks import draw, generate
 
 Sampler = Callable[[Tensor, int], Tensor]
 
@@ -98,7 +99,10 @@ def calibrate(
     z, x = (made[:, 0].transpose(0, 1) for made in generate(net, num_steps, 1, num_simulations))
     ranks = []
     for batch in batches(net, x, None, batch_size):
-        draws = draw(net, batch, num_draws).z.movedim(0, 2) if posterior is None else posterior(batch.x, num_draws)
+        if posterior is None:
+            draws = draw(net, batch, num_draws, ["z"])["z"].movedim(0, 2)
+        else:
+            draws = posterior(batch.x, num_draws)
         truth = z[batch.rows]
         if draws.shape != (num_draws, *truth.shape):
             raise ValueError(

@@ -55,7 +55,7 @@ class Contributions:
             top = weights.max(0)
             evidence[:, own] = np.log(share @ np.exp(weights - top)) + top
         evidence += jitter[..., None]
-        per_step = np.diff(evidence, axis=-1, prepend=0.0)
-        real = np.arange(steps) < self._lengths[:, None]
         total = np.take_along_axis(evidence, self._lengths[None, :, None] - 1, axis=-1)[..., 0]
-        return total, np.where(real, per_step, np.nan)
+        evidence[..., 1:] -= evidence[..., :-1].copy()
+        evidence[:, np.arange(steps) >= self._lengths[:, None]] = np.nan
+        return total, evidence

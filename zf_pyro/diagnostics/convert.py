@@ -15,8 +15,9 @@ from ..model import ZForcing
 from .arviz_versions import assemble, require_arviz
 from .contributions import Contributions
 from .draws import Plan, plan, posterior_draws, require_same_sequences, thinned
-from .runs import Batch, batches, draw, generate, predict, require_count, require_sequences
+from .runs import Batch, batches, require_count, require_sequences
 from .table import SEQUENCE, STEP, Table
+from .walks import draw, generate
 
 GROUPS = (
     *("posterior", "prior", "posterior_predictive", "prior_predictive"),
@@ -39,7 +40,7 @@ def to_arviz(
     hidden: bool = False,
     labels: Sequence[Any] | Tensor | None = None,
     batch_size: int = 32,
-    chunk: int = 50,
+    chunk: int = 100,
     progress: bool = False,
 ) -> Any:
     """Posterior draws of z for each sequence as ArviZ data: InferenceData (ArviZ 0.x) or DataTree (ArviZ 1.x).
@@ -143,31 +144,32 @@ def _fill(
     hidden: bool,
 ) -> None:
     """All draws of one batch."""
-    scored = {"posterior", "sample_stats", "posterior_predictive", "log_likelihood"} & set(wanted)
+    names = _names(wanted, hidden)
     from_guide = sizes.name == "guide"
-    for first, run in posterior_draws(net, batch, sizes) if scored else ():
+    for first, record in posterior_draws(net, batch, sizes, names) if names else ():
         put = table.writer(batch, first)
         if "posterior" in wanted:
-            put("posterior", "z", run.z)
+            put("posterior", "z", record["z"])
             if hidden:
-                put("posterior", "h", run.hidden)
+                put("posterior", "h", record["hidden"])
         if "sample_stats" in wanted:
-            log_p = batch.sum(run.log_likelihood + run.log_prior)
-            log_q = batch.sum(run.log_guide)
+            log_p = batch.sum(record["log_likelihood"] + record["log_prior"])
+            log_q = batch.sum(record["log_guide"])
             put("sample_stats", "log_p", log_p)
             put("sample_stats", "log_q", log_q)
             put("sample_stats", "log_weight", log_p - log_q)
-            put("sample_stats", "kl", run.kl.sum(-1))
+            put("sample_stats", "kl", record["kl"])
         if "log_likelihood" in wanted:
-            put("log_likelihood", "x_given_z", run.log_likelihood)
+            put("log_likelihood", "x_given_z", record["log_likelihood"])
             if from_guide:
-                contributions.add(batch, first, run.log_weight)
+                log_weight = record["log_likelihood"] + record["log_prior"] - record["log_guide"]
+                contributions.add(batch, first, log_weight)
         if "posterior_predictive" in wanted:
-            put("posterior_predictive", "x", predict(net, run))
+            put("posterior_predictive", "x", record["x"])
     if "log_likelihood" in wanted and not from_guide:
         for first in range(0, sizes.total, sizes.chunk):
-            own = draw(net, batch, min(sizes.chunk, sizes.total - first))
-            contributions.add(batch, first, own.log_weight)
+            own = draw(net, batch, min(sizes.chunk, sizes.total - first), ["log_weight"])
+            contributions.add(batch, first, own["log_weight"])
     prior = {"prior", "prior_predictive"} & set(wanted)
     for first in range(0, sizes.total, sizes.chunk) if prior else ():
         count = min(sizes.chunk, sizes.total - first)
@@ -177,6 +179,17 @@ def _fill(
             put("prior", "z", z)
         if "prior_predictive" in wanted:
             put("prior_predictive", "x", x)
+
+
+def _names(wanted: tuple[str, ...], hidden: bool) -> list[str]:
+    """What these groups ask of a step (:class:`~.walks.Step`)."""
+    asked = {
+        "posterior": ["z", *(["hidden"] if hidden else [])],
+        "sample_stats": ["log_likelihood", "log_prior", "log_guide", "kl"],
+        "log_likelihood": ["log_likelihood", "log_prior", "log_guide"],
+        "posterior_predictive": ["x"],
+    }
+    return list(dict.fromkeys(name for group in wanted for name in asked.get(group, [])))
 
 
 def _mcmc_statistics(table: Table, mcmc: MCMC, sizes: Plan) -> None:

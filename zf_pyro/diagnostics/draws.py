@@ -1,6 +1,6 @@
 """Where posterior draws of the latents come from: guide, importance resampling, particle smoother, MCMC."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -9,7 +9,8 @@ from torch import Tensor
 
 from ..inference import ParticleFilter
 from ..model import ZForcing
-from .runs import Batch, Run, draw, score
+from .runs import Batch
+from .walks import Record, draw, score
 
 POSTERIORS = ("guide", "importance", "smoother")
 """Posteriors with a name; a Pyro MCMC object is the fourth kind."""
@@ -45,8 +46,8 @@ class Drawn(NamedTuple):
 
     first: int
     """The number of the first of them."""
-    run: Run
-    """The draws."""
+    record: Record
+    """What was asked of them."""
 
 
 def plan(
@@ -82,66 +83,62 @@ def plan(
     return Plan(posterior, num_chains or 1, count, num_particles or max(10 * count, 100), chunk)
 
 
-def posterior_draws(net: ZForcing, batch: Batch, plan: Plan) -> Iterator[Drawn]:
-    """All draws of a batch, a chunk at a time."""
+def posterior_draws(net: ZForcing, batch: Batch, plan: Plan, names: Sequence[str]) -> Iterator[Drawn]:
+    """All draws of a batch, a chunk at a time, with what ``names`` ask for (:class:`~.walks.Step`)."""
     if isinstance(plan.posterior, MCMC):
-        yield from _scored(net, batch, plan, _mcmc_draws(plan.posterior, batch, plan))
+        yield from _scored(net, batch, plan, _mcmc_draws(plan.posterior, batch, plan), 0, names)
     elif plan.posterior == "guide":
         for first in range(0, plan.total, plan.chunk):
-            yield Drawn(first, draw(net, batch, min(plan.chunk, plan.total - first)))
-    elif plan.posterior == "importance":
-        for chain in range(plan.num_chains):
-            yield Drawn(chain * plan.num_samples, _resampled(net, batch, plan))
+            yield Drawn(first, draw(net, batch, min(plan.chunk, plan.total - first), names))
     else:
         for chain in range(plan.num_chains):
-            # Each chain is a filter of its own, so that differences between chains show what a filter gets wrong.
-            filtered = ParticleFilter(net, plan.num_particles).run(batch.x, batch.real.sum(0))
-            z = filtered.smoothed(plan.num_samples).movedim(-2, 0)
-            own = plan._replace(num_chains=1)
-            for first, run in _scored(net, batch, own, z):
-                yield Drawn(chain * plan.num_samples + first, run)
+            if plan.posterior == "importance":
+                z = _resampled(net, batch, plan)
+            else:
+                # Each chain is a filter of its own, so that differences between chains show what a filter gets wrong.
+                filtered = ParticleFilter(net, plan.num_particles).run(batch.x, batch.real.sum(0))
+                z = filtered.smoothed(plan.num_samples).movedim(-2, 0)
+            yield from _scored(net, batch, plan, z, chain * plan.num_samples, names)
 
 
-def _scored(net: ZForcing, batch: Batch, plan: Plan, z: Tensor) -> Iterator[Drawn]:
-    for first in range(0, plan.total, plan.chunk):
-        yield Drawn(first, score(net, batch, z[:, first : first + plan.chunk].contiguous()))
+def _scored(net: ZForcing, batch: Batch, plan: Plan, z: Tensor, start: int, names: Sequence[str]) -> Iterator[Drawn]:
+    """Given latents (time, draws, batch, latent), those from number ``start`` on."""
+    first = start
+    for part in z.split(plan.chunk, dim=1):
+        yield Drawn(first, score(net, batch, part.contiguous(), names))
+        first += part.shape[1]
 
 
-def _resampled(net: ZForcing, batch: Batch, plan: Plan) -> Run:
+def _resampled(net: ZForcing, batch: Batch, plan: Plan) -> Tensor:
     """Sampling-importance-resampling: ``num_samples`` of ``num_particles`` draws of the guide, chosen by weight.
 
     Rubin 1988, "Using the SIR algorithm to simulate posterior distributions". The candidates are never held all at
     once: each place keeps the draw chosen so far, and takes one of the next chunk with the share that the chunk has in
     all weight until then, which gives every candidate its due.
+
+    Returns:
+        z (time, num_samples, batch, latent).
     """
-    kept: Run | None = None
+    kept: Tensor | None = None
     total = torch.full((), -torch.inf)
+    sequences = torch.arange(batch.given.batch_size, device=batch.b.device)
     left = plan.num_particles
     while left > 0:
-        run = draw(net, batch, min(left, plan.chunk))
+        record = draw(net, batch, min(left, plan.chunk), ["z", "log_weight"])
         left -= plan.chunk
-        log_weight = batch.sum(run.log_weight).double()
+        log_weight = batch.sum(record["log_weight"]).double()
         of_chunk = log_weight.logsumexp(0)
         total = torch.logaddexp(total.to(of_chunk), of_chunk)
         choice = torch.multinomial((log_weight - of_chunk).exp().T, plan.num_samples, replacement=True).T
-        chosen = Run(*(_pick(field, choice) for field in run))
+        chosen = record["z"][:, choice, sequences]
         if kept is None:
             kept = chosen
             continue
         replaced = torch.rand(choice.shape, device=choice.device, dtype=total.dtype) < (of_chunk - total).exp()
-        kept = Run(*(_where(replaced, new, old) for new, old in zip(chosen, kept, strict=True)))
+        kept = torch.where(replaced.unsqueeze(-1), chosen, kept)
     if kept is None:
         raise RuntimeError("no candidates were drawn")
     return kept
-
-
-def _pick(field: Tensor, choice: Tensor) -> Tensor:
-    """(time, draws, batch, ...) at the draws that ``choice`` (kept, batch) names."""
-    return field[:, choice, torch.arange(choice.shape[1], device=choice.device)]
-
-
-def _where(mask: Tensor, new: Tensor, old: Tensor) -> Tensor:
-    return torch.where(mask.view(*mask.shape, *[1] * (new.dim() - 3)), new, old)
 
 
 def _mcmc_latents(mcmc: MCMC) -> list[Tensor]:

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from ..model import ZForcing
-from .runs import batches, draw, require_count, require_sequences, score
+from .runs import batches, require_count, require_sequences
+from .walks import draw, score
 
 
 class Information(NamedTuple):
@@ -65,12 +66,12 @@ def mutual_information(
         raise ValueError(f"num_steps must leave at least 2 sequences of as many frames, got {steps} and {len(rows)}")
     rows = rows[torch.randperm(len(rows), device=rows.device)[:num_sequences]]
     (batch,) = batches(net, x[rows], own[rows], len(rows))
-    run = draw(net, batch, 1)
+    record = draw(net, batch, 1, ["z", "kl"])
     size = len(rows)
     log_q = torch.empty(size, size, dtype=torch.float64, device=x.device)
     for part in torch.arange(size, device=x.device).split(chunk):
-        z = run.z[:, 0, part].unsqueeze(2).expand(-1, -1, size, -1).contiguous()
-        log_q[part] = score(net, batch, z).log_guide[:steps].sum(0).double()
+        z = record["z"][:, 0, part].unsqueeze(2).expand(-1, -1, size, -1).contiguous()
+        log_q[part] = score(net, batch, z, ["log_guide"])["log_guide"][:steps].sum(0).double()
     estimate = (log_q.diagonal() - (log_q.logsumexp(1) - math.log(size))).mean()
-    rate = run.kl[:steps, 0].sum((0, 2)).mean()
+    rate = record["kl"][:steps, 0].sum(0).mean()
     return Information(float(estimate), math.log(size), float(rate), steps)

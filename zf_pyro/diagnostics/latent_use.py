@@ -7,7 +7,8 @@ from torch import Tensor
 
 from ..model import ZForcing
 from ..networks import State
-from .runs import Batch, Run, batches, draw, require_count, require_sequences
+from .runs import Batch, batches, require_count, require_sequences
+from .walks import Record, draw, score
 
 
 class LatentUse(NamedTuple):
@@ -106,12 +107,14 @@ def latent_use(
     kl = torch.full((*x.shape[:2], net.latent_dim), torch.nan, device=x.device, dtype=net.emission_layer.weight.dtype)
     sums, means, residuals, targets = torch.zeros(3, dtype=torch.float64), [], [], []
     for batch in batches(net, x, lengths, batch_size, at_least=2):
-        run = draw(net, batch, 1)
+        record = draw(net, batch, 1, ["z", "hidden", "cell", "log_likelihood", "kl_by_latent"])
         real = batch.real.T
-        kl[batch.rows, : real.shape[1]] = run.kl[:, 0].transpose(0, 1).where(real.unsqueeze(-1), torch.nan)
-        worth = [run.log_likelihood, _at_prior_mean(net, batch), _shuffled(net, batch, run)]
+        kl[batch.rows, : real.shape[1]] = (
+            record["kl_by_latent"][:, 0].transpose(0, 1).where(real.unsqueeze(-1), torch.nan)
+        )
+        worth = [record["log_likelihood"], _at_prior_mean(net, batch), _shuffled(net, batch, record["z"])]
         sums += torch.stack([batch.sum(value).sum() for value in worth]).cpu()
-        mean, residual, target = _per_frame(net, batch, run)
+        mean, residual, target = _per_frame(net, batch, record)
         means.append(mean)
         residuals.append(residual)
         targets.append(target)
@@ -141,7 +144,7 @@ def _at_prior_mean(net: ZForcing, batch: Batch) -> Tensor:
     return torch.stack(result)
 
 
-def _shuffled(net: ZForcing, batch: Batch, run: Run) -> Tensor:
+def _shuffled(net: ZForcing, batch: Batch, z: Tensor) -> Tensor:
     """log p(x_t | h_t) with the latents of the next sequence of the batch; (time, 1, batch).
 
     A batch is sorted by length, so the next is about as long; where it is shorter, its latents start over.
@@ -149,21 +152,17 @@ def _shuffled(net: ZForcing, batch: Batch, run: Run) -> Tensor:
     steps, size = batch.real.shape
     donors = torch.arange(size, device=batch.rows.device).roll(-1)
     places = torch.arange(steps, device=donors.device).unsqueeze(1) % batch.real.sum(0)[donors]
-    z = run.z[places, 0, donors].unsqueeze(1)
-    start = State(*(field.unsqueeze(0) for field in batch.given.initial_state))
-    states = net.scan_states(start, batch.u, z)
-    after = State(states.hidden[1:], states.cell[1:])
-    return net.emission(after).log_prob(batch.x.transpose(0, 1).unsqueeze(1))
+    return score(net, batch, z[places, 0, donors].unsqueeze(1), ["log_likelihood"])["log_likelihood"]
 
 
-def _per_frame(net: ZForcing, batch: Batch, run: Run) -> tuple[Tensor, Tensor, Tensor]:
+def _per_frame(net: ZForcing, batch: Batch, record: Record) -> tuple[Tensor, Tensor, Tensor]:
     """Of every real frame: posterior mean (frames, latent), the auxiliary's residual and target (frames, hidden)."""
     zero = State(*(field.expand(1, 1, *field.shape) for field in batch.given.initial_state))
     before = State(
-        torch.cat([zero.hidden, run.hidden[:-1]]),
-        torch.cat([zero.cell, run.cell[:-1]]),
+        torch.cat([zero.hidden, record["hidden"][:-1]]),
+        torch.cat([zero.cell, record["cell"][:-1]]),
     )
     b = batch.b.unsqueeze(1)
     mean = net.posterior(before, b).mean
-    residual = b - net.auxiliary(run.z, before).mean
+    residual = b - net.auxiliary(record["z"], before).mean
     return mean[:, 0][batch.real], residual[:, 0][batch.real], batch.b[batch.real]
