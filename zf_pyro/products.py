@@ -31,9 +31,10 @@ class Product:
         weights: W, (out, in), as blocks of columns.
         bias: b, (out,), or None; x then ends in a row of ones.
         tape: where its buffers come from.
+        centred: subtract from W the mean of its rows, so that the features of y have mean 0 whatever x is.
     """
 
-    def __init__(self, weights: Sequence[Tensor], bias: Tensor | None, tape: Tape) -> None:
+    def __init__(self, weights: Sequence[Tensor], bias: Tensor | None, tape: Tape, centred: bool = False) -> None:
         self.blocks = [weight.shape[1] for weight in weights]
         self.in_dim = sum(self.blocks)
         self.tape = tape
@@ -42,6 +43,9 @@ class Product:
         self.weight = _padded(tape.room, len(columns[0]), sum(widths))
         for part, column in zip(self.weight.split(widths, 1), columns, strict=True):
             part.copy_(column)
+        self.centred = centred
+        if centred:
+            self.weight -= self.weight.mean(0)
         self.slots: list[tuple[Tensor, Tensor]] = []
 
     def start_back(self, num_steps: int, rows: int) -> None:
@@ -82,5 +86,7 @@ class Product:
         if self.noted or self.total is None:
             self._fold()
         total = cast(Tensor, self.total)
+        if self.centred:
+            total -= total.mean(0)
         weights = total[:, : self.in_dim].split(self.blocks, 1)
         return weights if total.shape[1] == self.in_dim else (*weights, total[:, self.in_dim])
