@@ -51,8 +51,8 @@ class Cell(ABC):
         """The gates of step t before their nonlinearities, into ``gates[t]``."""
 
     @abstractmethod
-    def room(self) -> Tensor:
-        """Where the gradient of those gates goes; (4 hidden, rows)."""
+    def room(self, out: Tensor | None) -> Tensor:
+        """Where the gradient of those gates goes, (4 hidden, rows); ``out`` as for :meth:`back`."""
 
     @abstractmethod
     def close(
@@ -65,7 +65,7 @@ class Cell(ABC):
         """Before the first step back."""
 
     @abstractmethod
-    def gradients(self) -> tuple[Tensor | None, ...]:
+    def gradients(self) -> tuple[Tensor, ...]:
         """The gradients of the weights, after the last step back."""
 
     def forward(self, t: int, modulation: Tensor | None) -> None:
@@ -100,7 +100,7 @@ class Cell(ABC):
         """
         tanh_c = self.tanh_c[t]
         i, f, o, candidate = self.blocks[t]
-        gradient = self.room()
+        gradient = self.room(out)
         into_i, into_f, into_o, into_candidate = gradient.chunk(4)
         torch.mul(h_gradient, tanh_c, out=into_o)
         c_gradient += _tanh_back(torch.mul(h_gradient, o, out=self.scratch), tanh_c, grad_input=self.scratch)
@@ -114,96 +114,61 @@ class Cell(ABC):
         self.close(t, modulation, out, h_before, into)
 
 
-class _Norm:
-    """norm(W x) over the steps of a loop: mean 0 and variance 1 over the features of each column."""
-
-    def __init__(self, product: Product, num_steps: int, rows: int) -> None:
-        self.product, self.num_steps, self.rows = product, num_steps, rows
-        self.width = product.weight.shape[0]
-        self.normed = product.tape.room(num_steps, self.width, rows).unbind(0)
-        self.inverse_deviation = product.weight.new_empty(num_steps, rows).unbind(0)
-        self.linear = product.weight.new_empty(self.width, rows)
-
-    def forward(self, t: int, x: Tensor) -> Tensor:
-        """(width, rows), kept for the way back."""
-        linear = torch.mm(self.product.weight, x, out=self.linear)
-        normed = torch.sub(linear, linear.mean(0), out=self.normed[t])
-        variance = torch.linalg.vecdot(normed, normed, dim=0).div_(self.width)
-        normed *= torch.rsqrt(variance.add_(1e-5), out=self.inverse_deviation[t])
-        return normed
-
-    def start_back(self) -> None:
-        self.product.start_back(self.num_steps, self.rows)
-
-    def back(self, t: int, x: Tensor) -> Tensor:
-        """From the gradient of the output, in the product's slot, to that of W x, which it becomes. Notes x."""
-        gradient, normed = self.product.slot(), self.normed[t]
-        along = torch.linalg.vecdot(gradient, normed, dim=0).div_(self.width)
-        gradient -= gradient.mean(0)
-        gradient.addcmul_(normed, along, value=-1.0).mul_(self.inverse_deviation[t])
-        self.product.note(x)
-        return gradient
-
-
 class NormedCell(Cell):
-    """gates = norm(W v_t + b) * scale + offset + (1 + gain) * norm(W_h h_{t-1}) + shift.
+    """gates = W v_t + b + (1 + gain) * norm(W_h h_{t-1}) + shift, norm: mean 0 and variance 1 over a column.
 
-    See :class:`zf_pyro.networks.ConditionalLayerNormCell`. Weights W_h, W, b (or None), scale, offset.
+    See :class:`zf_pyro.networks.ConditionalLayerNormCell`. Weights W_h, W, b. The norm's mean is taken from W_h once.
     """
 
     modulation_blocks = 2
 
-    def __init__(self, start: Tensor, c: Tensor, v: Tensor, weights: Sequence[Tensor | None], tape: Tape) -> None:
-        hidden_weight, weight, bias, scale, offset = weights
+    def __init__(self, start: Tensor, c: Tensor, v: Tensor, weights: Sequence[Tensor], tape: Tape) -> None:
+        hidden_weight, weight, bias = weights
         num_steps, rows, in_dim = v.shape
         h = tape.room(num_steps + 1, start.shape[1], rows)
         h[0] = start.t()
         super().__init__(h, c, tape)
-        buffer = with_ones(tape, num_steps, in_dim, rows)[:, : in_dim + (bias is not None)]
+        buffer = with_ones(tape, num_steps, in_dim, rows)
         buffer[:, :in_dim] = v.transpose(1, 2)
         self.v = buffer.unbind(0)
-        hidden, inputs = Product([cast(Tensor, hidden_weight)], None, tape), Product([cast(Tensor, weight)], bias, tape)
-        self.hidden, self.inputs = _Norm(hidden, num_steps, rows), _Norm(inputs, num_steps, rows)
-        self.scale, self.offset = (
-            cast(Tensor, vector).unsqueeze(1).expand(-1, rows).contiguous() for vector in (scale, offset)
-        )
-        self.gradient = torch.empty_like(self.scale)
+        self.hidden, self.inputs = Product([hidden_weight], None, tape, centred=True), Product([weight], bias, tape)
+        self.normed = tape.room(num_steps, self.width, rows).unbind(0)
+        self.inverse_deviation = v.new_empty(num_steps, rows).unbind(0)
+        self.gradient = v.new_empty(self.width, rows)
 
     def open(self, t: int, modulation: Tensor | None) -> None:
         gain, shift = cast(Tensor, modulation).chunk(2)
-        normed = self.hidden.forward(t, self.h[t])
-        gates = torch.addcmul(self.offset, self.inputs.forward(t, self.v[t]), self.scale, out=self.gates[t])
+        normed = torch.mm(self.hidden.weight, self.h[t], out=self.normed[t])
+        variance = torch.linalg.vecdot(normed, normed, dim=0).div_(self.width)
+        normed *= torch.rsqrt(variance.add_(1e-5), out=self.inverse_deviation[t])
+        gates = torch.mm(self.inputs.weight, self.v[t], out=self.gates[t])
         gates.addcmul_(normed, gain).add_(normed).add_(shift)
 
     def start_back(self) -> None:
-        self.hidden.start_back()
-        self.inputs.start_back()
-        self.scale_total, self.offset_total = torch.zeros_like(self.scale), torch.zeros_like(self.offset)
+        self.hidden.start_back(self.num_steps, self.rows)
+        self.inputs.start_back(self.num_steps, self.rows)
 
-    def room(self) -> Tensor:
-        return self.gradient
+    def room(self, out: Tensor | None) -> Tensor:
+        return cast(Tensor, out)[self.width :]  # the shift's gradient is that of the gates
 
     def close(
         self, t: int, modulation: Tensor | None, out: Tensor | None, h_before: Tensor, into: Tensor | None
     ) -> None:
-        gradient = self.gradient
-        into_gain, into_shift = cast(Tensor, out).chunk(2)
-        torch.mul(gradient, self.hidden.normed[t], out=into_gain)
-        into_shift.copy_(gradient)
-        torch.addcmul(gradient, gradient, cast(Tensor, modulation)[: self.width], out=self.hidden.product.slot())
-        h_before.addmm_(self.hidden.product.transposed, self.hidden.back(t, self.h[t]))
-        self.scale_total.addcmul_(gradient, self.inputs.normed[t])
-        self.offset_total += gradient
-        torch.mul(gradient, self.scale, out=self.inputs.product.slot())
-        linear = self.inputs.back(t, self.v[t])
+        into_gain, gradient = cast(Tensor, out).chunk(2)
+        normed = self.normed[t]
+        torch.mul(gradient, normed, out=into_gain)
+        self.inputs.slot().copy_(gradient)
         if into is not None:
-            torch.mm(self.inputs.product.transposed, linear, out=into)
+            torch.mm(self.inputs.transposed, gradient, out=into)
+        self.inputs.note(self.v[t])
+        hidden = torch.addcmul(gradient, gradient, cast(Tensor, modulation)[: self.width], out=self.gradient)
+        along = torch.linalg.vecdot(hidden, normed, dim=0).div_(self.width)
+        hidden.addcmul_(normed, along, value=-1.0)
+        h_before.addmm_(self.hidden.transposed, torch.mul(hidden, self.inverse_deviation[t], out=self.hidden.slot()))
+        self.hidden.note(self.h[t])
 
-    def gradients(self) -> tuple[Tensor | None, ...]:
-        weight, *bias = self.inputs.product.gradient()
-        (hidden_weight,) = self.hidden.product.gradient()
-        totals = self.scale_total.sum(1), self.offset_total.sum(1)
-        return hidden_weight, weight, bias[0] if bias else None, *totals
+    def gradients(self) -> tuple[Tensor, ...]:
+        return *self.hidden.gradient(), *self.inputs.gradient()
 
 
 class PlainCell(Cell):
@@ -214,8 +179,8 @@ class PlainCell(Cell):
 
     modulation_blocks = 1
 
-    def __init__(self, start: Tensor, c: Tensor, v: Tensor, weights: Sequence[Tensor | None], tape: Tape) -> None:
-        hidden_weight, weight, bias = (cast(Tensor, w) for w in weights)
+    def __init__(self, start: Tensor, c: Tensor, v: Tensor, weights: Sequence[Tensor], tape: Tape) -> None:
+        hidden_weight, weight, bias = weights
         num_steps, rows, in_dim = v.shape
         self.hidden_dim = start.shape[1]
         buffer = with_ones(tape, num_steps + 1, self.hidden_dim + in_dim, rows)
@@ -233,7 +198,7 @@ class PlainCell(Cell):
     def start_back(self) -> None:
         self.product.start_back(self.num_steps, self.rows)
 
-    def room(self) -> Tensor:
+    def room(self, out: Tensor | None) -> Tensor:
         return self.product.slot()
 
     def close(
@@ -247,5 +212,5 @@ class PlainCell(Cell):
             torch.mm(self.product.transposed[self.hidden_dim :], gradient, out=into)
         self.product.note(self.x[t])
 
-    def gradients(self) -> tuple[Tensor | None, ...]:
+    def gradients(self) -> tuple[Tensor, ...]:
         return self.product.gradient()

@@ -78,7 +78,7 @@ class PosteriorLoop(torch.autograd.Function):
         posterior = Bounded(Product([first], None, tape), second, bias, 8.0, tape, num_steps, rows)
         modulation: BoundedModulation | LinearModulation
         cell: Cell
-        if len(weights) == 4 + 5:
+        if len(weights) == 4 + 3:
             modulation = BoundedModulation(weights[:4], tape, num_steps, rows)
             cell = NormedCell(h_0, c, v, weights[4:], tape)
         else:
@@ -150,7 +150,8 @@ class StateLoop(torch.autograd.Function):
     def forward(ctx: Any, arena: Arena, *tensors: Any) -> tuple[Tensor, ...]:
         h_0, c_0, v, modulation, *weights = tensors
         tape, c = Tape(arena, v), _cells(c_0, len(v))
-        cell = (NormedCell if len(weights) == 5 else PlainCell)(h_0, c, v, weights, tape)
+        normed = modulation.shape[1] == 8 * h_0.shape[1]
+        cell = (NormedCell if normed else PlainCell)(h_0, c, v, weights, tape)
         for t, modulation_t in enumerate(modulation.unbind(0)):
             cell.forward(t, modulation_t)
         ctx.tape, ctx.cell, ctx.in_dim = tape, cell, v.shape[2]

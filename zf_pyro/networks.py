@@ -179,9 +179,20 @@ class ConditionalLayerNormCell(nn.Module):
         first, second = self.modulation_network.first, self.modulation_network.second
         return first.weight, first.bias, second.weight, second.bias
 
-    def gate_weights(self, drive: Drive) -> tuple[Tensor | None, ...]:
-        """W_h, the drive's weight and bias, gain and bias of its norm."""
-        return self.hidden_weights.weight, drive.weight, drive.bias, self.input_norm.weight, self.input_norm.bias
+    def standing(self, drive: Drive) -> Drive:
+        """The drive with its norm, as a linear map of x_t = (v_t, 1) over the deviation of W x_t.
+
+        Of a linear map the mean over the features is one too, and is taken from W; their variance is then a quadratic
+        form, x_t' W'W x_t / (4 hidden). Both are far smaller than W x_t.
+        """
+        v, weight = drive.v, drive.weight
+        if drive.bias is not None:
+            v, weight = F.pad(v, (0, 1), value=1.0), torch.cat([weight, drive.bias.unsqueeze(1)], dim=1)
+        weight = weight - weight.mean(0)
+        wide, exact = v.double(), weight.double()  # squares lose twice the digits where terms cancel
+        variance = torch.linalg.vecdot(wide @ (exact.t() @ exact / len(exact)), wide).unsqueeze(-1)
+        scaled = v * (variance + self.input_norm.eps).rsqrt().to(v.dtype)
+        return Drive(scaled, self.input_norm.weight.unsqueeze(1) * weight, self.input_norm.bias)
 
 
 class ConcatenateCell(nn.Module):
@@ -227,9 +238,9 @@ class ConcatenateCell(nn.Module):
         """The modulation's two linear maps made one."""
         return (self.latent_weights.weight @ self.latent_projection.weight,)
 
-    def gate_weights(self, drive: Drive) -> tuple[Tensor | None, ...]:
-        """W_h and the drive's weight and bias."""
-        return self.hidden_weights.weight, drive.weight, drive.bias
+    def standing(self, drive: Drive) -> Drive:
+        """The drive as it is: this cell has no norm."""
+        return drive
 
 
 Transition = Callable[[State, Tensor, Tensor], State]

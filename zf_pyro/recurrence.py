@@ -77,8 +77,9 @@ def posterior_scan(
     """
     batch_shape = state.hidden.shape[:-1]
     start = [field.reshape(-1, field.shape[-1]) for field in state]
-    sequences = (_rows(sequence, batch_shape) for sequence in (drive.v, contexts, noise))
-    weights = (*posterior.loop_weights(), *cell.modulation_weights(), *cell.gate_weights(drive))
+    v, *gate_weights = cell.standing(drive)
+    sequences = (_rows(sequence, batch_shape) for sequence in (v, contexts, noise))
+    weights = (*posterior.loop_weights(), *cell.modulation_weights(), cell.hidden_weights.weight, *gate_weights)
     outputs = PosteriorLoop.apply(arena, *start, *sequences, *weights)
     h, c, z, parameters = (output.view(output.shape[0], *batch_shape, output.shape[2]) for output in outputs)
     return PosteriorScan(z, State(h, c), *loc_scale(parameters))
@@ -97,8 +98,9 @@ def state_scan(cell: GatedCell, state: State, drive: Drive, modulation: Tensor, 
     lead, batch = modulation.shape[1:-2], modulation.shape[-1:]
     batch_shape = torch.broadcast_shapes(state.hidden.shape[:-1], lead + batch)
     start = [_rows(field.unsqueeze(0), batch_shape).squeeze(0) for field in state]
-    sequences = _rows(drive.v, batch_shape), _columns(modulation, batch_shape)
-    outputs = StateLoop.apply(arena, *start, *sequences, *cell.gate_weights(drive))
+    v, *gate_weights = cell.standing(drive)
+    sequences = _rows(v, batch_shape), _columns(modulation, batch_shape)
+    outputs = StateLoop.apply(arena, *start, *sequences, cell.hidden_weights.weight, *gate_weights)
     return State(*(output.view(output.shape[0], *batch_shape, output.shape[2]) for output in outputs))
 
 
