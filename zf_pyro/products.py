@@ -1,5 +1,6 @@
 """A matrix product in a time loop, whose weight gradient is formed once a loop instead of once a step."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import cast
 
@@ -8,8 +9,8 @@ from torch import Tensor
 
 from .arena import Tape
 
-COLUMNS_PER_PRODUCT = 2048
-"""Columns noted before they are folded into a weight gradient: enough for full speed, few enough to bound memory."""
+LEAST_COLUMNS = 128
+"""Columns noted before they are folded into a weight gradient, at the least: enough for speed."""
 LINE = 16
 """Numbers in a cache line."""
 
@@ -22,6 +23,16 @@ def _padded(make: Callable[[int, int], Tensor], rows: int, width: int) -> Tensor
     """
     lines = -(-width // LINE)
     return make(rows, (lines + 1 - lines % 2) * LINE)[:, :width]
+
+
+def _columns_per_fold(total: int) -> int:
+    """How many of ``total`` columns to fold into a weight gradient at once.
+
+    Numbers are added up one after the other, both within a fold and from fold to fold, and rounding grows with the root
+    of how many there are: it is least where both are alike. Four times as many in a fold cost little of that, and make
+    fewer passes over the weight.
+    """
+    return max(LEAST_COLUMNS, 4 * math.isqrt(total))
 
 
 class Product:
@@ -51,7 +62,7 @@ class Product:
     def start_back(self, num_steps: int, rows: int) -> None:
         """Before the first step back, of the first pass or a later one."""
         if not self.slots:
-            steps = max(1, min(num_steps, COLUMNS_PER_PRODUCT // rows))
+            steps = max(1, min(num_steps, _columns_per_fold(num_steps * rows) // rows))
             out_dim, in_dim = self.weight.shape
             self.transposed = _padded(self.tape.room, self.in_dim, out_dim).copy_(self.weight[:, : self.in_dim].t())
             self.inputs = _padded(self.tape.room, in_dim, steps * rows)
