@@ -103,7 +103,7 @@ def imdb(run: Run, data: Path | None = None, max_words: int = 16, vocabulary_siz
         more["active_units"] = active_units(fitted.model, x.to(device), lengths.to(device))
         (run.out / "sentences.txt").write_text(sentences(fitted.model, text), encoding="utf-8")
         save(fitted.model, run.out / "net")
-    write_results(run, preset, text.record, {run.name: summarise(scores)}, value="word", **more)
+    write_results(run, preset, text.record, {run.name: summarise(scores)}, scores, value="word", **more)
 
 
 def sentences(net: ZForcing, text: TextSets, pairs: int = 3) -> str:

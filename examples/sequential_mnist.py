@@ -106,7 +106,7 @@ def sequential_mnist(
         more["active_units"] = active_units(fitted.model, x)
         draw(fitted.model, x, run.out)
         save(fitted.model, run.out / "net")
-    write_results(run, preset, images.record, {run.name: summarise(scores)}, value="pixel", **more)
+    write_results(run, preset, images.record, {run.name: summarise(scores)}, scores, value="pixel", **more)
 
 
 def draw(net: ZForcing, x: torch.Tensor, out: Path) -> None:

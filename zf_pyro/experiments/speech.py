@@ -6,7 +6,7 @@ import torch
 
 from ..data import Sequences, Windows, collate
 from ..emissions import Gaussian
-from ..evaluation import Evaluation, active_units, summarise
+from ..evaluation import Evaluation, Scores, active_units, summarise
 from ..evaluation.protocols import PROTOCOLS, Protocol
 from ..gallery import write_wav
 from ..model import ZForcing
@@ -41,12 +41,14 @@ def speech_experiment(run: Run, preset: Preset, folder: Path, protocol: Protocol
     )
     other: Protocol = PROTOCOLS[1 - PROTOCOLS.index(protocol)]
     evaluations: dict[str, Evaluation] = {}
+    every: list[Scores] = []
     for scored, reset_every in ((protocol, None), (protocol, WINDOW), (other, None)):
         scorable = Scored(test, scored)
         batches = evaluation_loader(scorable, preset.batch_size, run.test_sequences)
         scores = scores_of(run, fitted.model, batches, protocol=scored, reset_every=reset_every)
         name = f"{scored}, {'whole' if reset_every is None else f'reset every {reset_every}'}"
         evaluations[name] = summarise(scores)
+        every.append(scores)
         if scored == protocol and reset_every is None:
             evaluations[f"{name}, raw waveform"] = summarise(scores, scale=test.scale)
     more = {"parameters": count_parameters(fitted.model), "training_seconds": fitted.seconds}
@@ -56,7 +58,7 @@ def speech_experiment(run: Run, preset: Preset, folder: Path, protocol: Protocol
         more["active_units"] = active_units(fitted.model, x.to(device), lengths.to(device))
         write_samples(fitted.model, test, run.out / "samples", protocol)
         save(fitted.model, run.out / "net", mean=test.mean, scale=test.scale)
-    write_results(run, preset, test.record, evaluations, value="audio sample", **more)
+    write_results(run, preset, test.record, evaluations, every[0], value="audio sample", **more)
 
 
 def write_samples(net: ZForcing, test: Sequences, out: Path, protocol: Protocol, count: int = 3) -> None:
