@@ -32,6 +32,7 @@ from zf_pyro.experiments import (
     prepared_data,
     save,
     scores_of,
+    spread,
     training_loader,
     write_results,
 )
@@ -86,12 +87,13 @@ def imdb(run: Run, data: Path | None = None, max_words: int = 16, vocabulary_siz
         if data is None:
             prepare = lambda out, _: prepare_docstrings(out, **limits)  # noqa: E731
         text = load_text(prepared_data(run, data, prepare))
+    checks = spread(text.validation, run.validation_sequences)
     fitted = fit_model(
         run,
         preset,
         Categorical(len(text.vocabulary)),
         training_loader(text.train, preset.batch_size, seed=run.seed, share=run.share),
-        training_loader(text.validation, preset.batch_size, shuffle=False, share=run.share),
+        training_loader(checks, preset.batch_size, shuffle=False, share=run.share),
         evaluation_loader(text.train, preset.batch_size),
     )
     scores = scores_of(run, fitted.model, evaluation_loader(text.test, preset.batch_size, run.test_sequences))

@@ -11,7 +11,7 @@ from ..evaluation.protocols import PROTOCOLS, Protocol
 from ..gallery import write_wav
 from ..model import ZForcing
 from .fitting import count_parameters, fit_model, save, scores_of
-from .loaders import Scored, evaluation_loader, training_loader
+from .loaders import Scored, evaluation_loader, spread, training_loader
 from .results import write_results
 from .settings import Preset, Run
 
@@ -30,7 +30,7 @@ def speech_experiment(run: Run, preset: Preset, folder: Path, protocol: Protocol
             are scored under it whole and with states reset at each window, and whole under the other protocol.
     """
     train, validation, test = (Sequences(folder, split) for split in ("train", "validation", "test"))
-    windows, checks = Windows(train, WINDOW), Windows(validation, WINDOW)
+    windows, checks = Windows(train, WINDOW), spread(Windows(validation, WINDOW), run.validation_sequences)
     fitted = fit_model(
         run,
         preset,
