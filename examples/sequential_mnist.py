@@ -104,7 +104,8 @@ def sequential_mnist(
     scores = scores_of(run, fitted.model, evaluation_loader(images.test, preset.batch_size, count))
     more = {"parameters": count_parameters(fitted.model), "training_seconds": fitted.seconds}
     if isinstance(fitted.model, ZForcing):
-        x = collate([images.test[i] for i in range(10)]).x.to(fitted.model.emission_layer.weight.device)
+        shown = spread(images.test, 10)  # where images are sorted by digit, the first are all zeros
+        x = collate([shown[i] for i in range(10)]).x.to(fitted.model.emission_layer.weight.device)
         more["active_units"] = active_units(fitted.model, x)
         draw(fitted.model, x, run.out)
         save(fitted.model, run.out / "net")
