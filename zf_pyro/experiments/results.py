@@ -15,8 +15,8 @@ from typing import Any
 from ..data import Record
 from ..evaluation import Evaluation, Scores, report
 from ..gallery import draw_curves
-from .compare import TABLE, write_sequences
 from .settings import Preset, Run
+from .table import TABLE, write_sequences
 
 Curves = dict[str, list[tuple[float, float]]]
 """(step, value) by the name of what was logged."""
