@@ -104,7 +104,7 @@ def draw_curves(path: Path, logged: Mapping[str, Sequence[tuple[float, float]]],
     for name, (axis, label) in shown.items():
         points = logged.get(name, ())
         if points:
-            steps, values = zip(*points, strict=True)
+            steps, values = [step for step, _ in points], [value for _, value in points]
             if name.startswith("train/"):  # a batch of short windows has another bound than one of long ones
                 values = running_mean(values, max(1, len(values) // 20))
             axis.plot(steps, values, lw=1.0, label=label, marker="." if len(points) < 2 else None)
