@@ -32,6 +32,7 @@ from zf_pyro.experiments import (
     prepared_data,
     save,
     scores_of,
+    spread,
     training_loader,
     write_results,
 )
@@ -86,12 +87,13 @@ def imdb(run: Run, data: Path | None = None, max_words: int = 16, vocabulary_siz
         if data is None:
             prepare = lambda out, _: prepare_docstrings(out, **limits)  # noqa: E731
         text = load_text(prepared_data(run, data, prepare))
+    checks = spread(text.validation, run.validation_sequences)
     fitted = fit_model(
         run,
         preset,
         Categorical(len(text.vocabulary)),
         training_loader(text.train, preset.batch_size, seed=run.seed, share=run.share),
-        training_loader(text.validation, preset.batch_size, shuffle=False, share=run.share),
+        training_loader(checks, preset.batch_size, shuffle=False, share=run.share),
         evaluation_loader(text.train, preset.batch_size),
     )
     scores = scores_of(run, fitted.model, evaluation_loader(text.test, preset.batch_size, run.test_sequences))
@@ -103,7 +105,7 @@ def imdb(run: Run, data: Path | None = None, max_words: int = 16, vocabulary_siz
         more["active_units"] = active_units(fitted.model, x.to(device), lengths.to(device))
         (run.out / "sentences.txt").write_text(sentences(fitted.model, text), encoding="utf-8")
         save(fitted.model, run.out / "net")
-    write_results(run, preset, text.record, {run.name: summarise(scores)}, value="word", **more)
+    write_results(run, preset, text.record, {run.name: summarise(scores)}, scores, value="word", **more)
 
 
 def sentences(net: ZForcing, text: TextSets, pairs: int = 3) -> str:

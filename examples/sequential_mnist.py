@@ -34,6 +34,7 @@ from zf_pyro.experiments import (
     prepared_data,
     save,
     scores_of,
+    spread,
     training_loader,
     write_results,
 )
@@ -60,10 +61,10 @@ PRESETS = {
         mlp_dim=32,
         batch_size=32,
         learning_rate=2e-3,
-        max_steps=800,
+        max_steps=2000,
         annealing_steps=300,
         aux_weight=(0.005, 0.0),
-        validate_every=80,
+        validate_every=100,
     ),
 }
 
@@ -91,22 +92,24 @@ def sequential_mnist(
         prepare = lambda out, _: prepare_digits(out, binarization=binarization or "threshold")  # noqa: E731
     images = load_images(prepared_data(run, data, prepare), frame=8 if run.smoke else frame, seed=run.seed)
     count = 8 if run.smoke else run.test_sequences
+    checks = spread(images.validation, run.validation_sequences)
     fitted = fit_model(
         run,
         preset,
         Bernoulli(images.test[0].shape[1]),
         training_loader(images.train, preset.batch_size, seed=run.seed, share=run.share),
-        training_loader(images.validation, preset.batch_size, shuffle=False, share=run.share),
+        training_loader(checks, preset.batch_size, shuffle=False, share=run.share),
         evaluation_loader(images.train, preset.batch_size),
     )
     scores = scores_of(run, fitted.model, evaluation_loader(images.test, preset.batch_size, count))
     more = {"parameters": count_parameters(fitted.model), "training_seconds": fitted.seconds}
     if isinstance(fitted.model, ZForcing):
-        x = collate([images.test[i] for i in range(10)]).x.to(fitted.model.emission_layer.weight.device)
+        shown = spread(images.test, 10)  # where images are sorted by digit, the first are all zeros
+        x = collate([shown[i] for i in range(10)]).x.to(fitted.model.emission_layer.weight.device)
         more["active_units"] = active_units(fitted.model, x)
         draw(fitted.model, x, run.out)
         save(fitted.model, run.out / "net")
-    write_results(run, preset, images.record, {run.name: summarise(scores)}, value="pixel", **more)
+    write_results(run, preset, images.record, {run.name: summarise(scores)}, scores, value="pixel", **more)
 
 
 def draw(net: ZForcing, x: torch.Tensor, out: Path) -> None:

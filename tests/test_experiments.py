@@ -17,6 +17,7 @@ from zf_pyro.experiments import (
     evaluation_loader,
     fit_model,
     prepared_data,
+    spread,
     training_loader,
 )
 from zf_pyro.experiments.command import _underscored
@@ -73,7 +74,7 @@ def test_flags_choose_the_preset():
     tiny = Run(preset="paper", smoke=True).choose(presets)
     assert (tiny.hidden_dim, tiny.max_steps, tiny.annealing_steps) == (8, 3, 10)
     assert (Run().name, Run(baseline="rnn").name) == ("zforcing", "rnn")
-    for name in ("devices", "max_steps", "particles", "test_sequences"):
+    for name in ("devices", "max_steps", "particles", "validation_sequences", "test_sequences"):
         with pytest.raises(ValueError, match=f"{name} must be a positive integer, got 0"):
             Run(**{name: 0})
 
@@ -132,6 +133,12 @@ def test_evaluation_meets_each_sequence_once(count, expected):
     assert len(lengths) == len(set(lengths)) == expected
     if count == 3:
         assert sorted(lengths) == [1, 5, 9]
+
+
+@pytest.mark.parametrize(("count", "expected"), [(None, range(1, 10)), (9, range(1, 10)), (3, (1, 5, 9))])
+def test_fewer_sequences_are_spread_over_all(count, expected):
+    chosen = spread(Items(), count)
+    assert chosen.lengths.tolist() == [len(chosen[i]) for i in range(len(chosen))] == list(expected)
 
 
 def test_what_was_logged_before_a_restart_gives_way_to_what_came_after(tmp_path):

@@ -4,7 +4,7 @@ import matplotlib.image
 import pytest
 import torch
 
-from zf_pyro.gallery import write_grid, write_wav
+from zf_pyro.gallery import draw_curves, running_mean, write_grid, write_wav
 
 soundfile = pytest.importorskip("soundfile")
 
@@ -55,3 +55,17 @@ def test_rows_that_make_no_grid_are_refused(tmp_path):
         write_grid(path, [torch.zeros(2, 16)], width=5)
     with pytest.raises(ValueError, match="titles must be 1, one a row, got 2"):
         write_grid(path, [torch.zeros(2, 16)], width=4, titles=["a", "b"])
+
+
+def test_a_running_mean_looks_back_as_far_as_there_are_values():
+    assert running_mean([1.0, 3.0, 5.0, 7.0], 3) == pytest.approx([1.0, 2.0, 3.0, 5.0])
+    assert running_mean([1.0, 3.0], 1) == pytest.approx([1.0, 3.0])
+
+
+def test_curves_are_drawn_from_what_was_logged(tmp_path):
+    draw_curves(tmp_path / "none.png", {}, title="a")
+    points = [(float(step), float(step % 2)) for step in range(40)]
+    draw_curves(tmp_path / "some.png", {"train/elbo": points, "validation/elbo": points[::20]}, title="a")
+    none, some = (matplotlib.image.imread(tmp_path / f"{name}.png")[..., :3] for name in ("none", "some"))
+    coloured = [(image.max(-1) - image.min(-1) > 0.5).sum() for image in (none, some)]
+    assert coloured[0] == 0 < coloured[1]

@@ -83,6 +83,8 @@ def write_grid(path: Path, rows: Sequence[Tensor], *, width: int, titles: Sequen
 def draw_curves(path: Path, logged: Mapping[str, Sequence[tuple[float, float]]], *, title: str) -> None:
     """Training curves as one PNG: the bound in training and validation, and the KL.
 
+    What training logged of each batch is drawn as the mean over the latest twentieth of it.
+
     Args:
         path: the file to write.
         logged: (step, value) by the names of :class:`zf_pyro.training.Training`'s logs, in nats a sequence; those that
@@ -102,7 +104,9 @@ def draw_curves(path: Path, logged: Mapping[str, Sequence[tuple[float, float]]],
     for name, (axis, label) in shown.items():
         points = logged.get(name, ())
         if points:
-            steps, values = zip(*points, strict=True)
+            steps, values = [step for step, _ in points], [value for _, value in points]
+            if name.startswith("train/"):  # a batch of short windows has another bound than one of long ones
+                values = running_mean(values, max(1, len(values) // 20))
             axis.plot(steps, values, lw=1.0, label=label, marker="." if len(points) < 2 else None)
     bound.set(title=f"{title}: bound", xlabel="training step", ylabel="nats / sequence")
     divergence.set(title="KL(q || p)", xlabel="training step", ylabel="nats / sequence")
@@ -113,6 +117,15 @@ def draw_curves(path: Path, logged: Mapping[str, Sequence[tuple[float, float]]],
     if bound.lines:
         bound.legend(loc="lower right")
     figure.savefig(path, dpi=110)
+
+
+def running_mean(values: Sequence[float], window: int) -> list[float]:
+    """The mean of each value and those before it, ``window`` of them where there are so many."""
+    sums = np.cumsum([0.0, *values])
+    ends = np.arange(1, len(sums))
+    starts = np.maximum(0, ends - window)
+    means: list[float] = ((sums[ends] - sums[starts]) / (ends - starts)).tolist()
+    return means
 
 
 def _figure(width: float, height: float) -> "Figure":

@@ -2,7 +2,7 @@
 
 from .command import command_line, prepared_data
 from .fitting import Fitted, count_parameters, fit_model, save, scores_of
-from .loaders import evaluation_loader, training_loader
+from .loaders import evaluation_loader, spread, training_loader
 from .results import write_results
 from .settings import Preset, Run
 from .speech import speech_experiment
@@ -19,6 +19,7 @@ __all__ = [
     "save",
     "scores_of",
     "speech_experiment",
+    "spread",
     "training_loader",
     "write_results",
 ]

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Subset
+from torch.utils.data import Subset
 
 from ..data import LengthBatches, Loader, collate
 from ..evaluation.protocols import Protocol
@@ -25,13 +25,27 @@ class EpochBatches(LengthBatches):
             self.data.set_epoch(epoch)
 
 
-class Scored(Subset[Tensor]):
+class Chosen(Subset[Tensor]):
+    """Some sequences of a data set, with their lengths."""
+
+    def __init__(self, data: Any, indices: Tensor) -> None:
+        super().__init__(data, indices.tolist())
+        self.lengths: Tensor = data.lengths[indices]
+
+
+class Scored(Chosen):
     """The sequences that have something to score under a protocol."""
 
     def __init__(self, data: Any, protocol: Protocol) -> None:
         least = 2 if protocol == "first_frame_given" else 1
-        super().__init__(data, (data.lengths >= least).nonzero().flatten().tolist())
-        self.lengths: Tensor = data.lengths[self.indices]
+        super().__init__(data, (data.lengths >= least).nonzero().flatten())
+
+
+def spread(data: Any, count: int | None) -> Any:
+    """``count`` sequences evenly spread over a data set; all of it if None or if it has no more."""
+    if count is None or count >= len(data):
+        return data
+    return Chosen(data, torch.linspace(0, len(data) - 1, count).round().long())
 
 
 def given_first(sequences: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
@@ -70,9 +84,5 @@ def training_loader(
 
 def evaluation_loader(data: Any, batch_size: int, count: int | None = None) -> Loader:
     """Batches (x, lengths) of whole sequences, each once; ``count`` of them, evenly spread, or all if None."""
-    chosen: Dataset[Tensor] = data
-    lengths = data.lengths
-    if count is not None and count < len(data):
-        indices = torch.linspace(0, len(data) - 1, count).round().long()
-        chosen, lengths = Subset(data, indices.tolist()), lengths[indices]
-    return Loader(chosen, LengthBatches(lengths, batch_size, shuffle=False))
+    chosen = spread(data, count)
+    return Loader(chosen, LengthBatches(chosen.lengths, batch_size, shuffle=False))

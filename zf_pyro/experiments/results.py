@@ -1,4 +1,4 @@
-"""What a run leaves: results.json with everything that was scored and how, and a figure of the way there."""
+"""What a run leaves: everything that was scored and how, the nats of each sequence, and a figure of the way there."""
 
 import csv
 import importlib.metadata
@@ -13,22 +13,26 @@ from pathlib import Path
 from typing import Any
 
 from ..data import Record
-from ..evaluation import Evaluation, report
+from ..evaluation import Evaluation, Scores, report
 from ..gallery import draw_curves
 from .settings import Preset, Run
+from .table import TABLE, write_sequences
 
 Curves = dict[str, list[tuple[float, float]]]
 """(step, value) by the name of what was logged."""
 
 
-def write_results(run: Run, preset: Preset, record: Record, evaluations: Mapping[str, Evaluation], **more: Any) -> None:
-    """Print a table; write ``results.json`` and ``figure.png``.
+def write_results(
+    run: Run, preset: Preset, record: Record, evaluations: Mapping[str, Evaluation], scores: Scores, **more: Any
+) -> None:
+    """Print a table; write ``results.json``, ``sequences.csv`` and ``figure.png``.
 
     Args:
         run: the flags.
         preset: sizes and schedules.
         record: how the data was prepared.
         evaluations: by a name that says what is special about each.
+        scores: those behind the first of them, kept sequence by sequence.
         more: what else belongs to the results, in JSON's types.
     """
     print(report(evaluations))
@@ -48,6 +52,7 @@ def write_results(run: Run, preset: Preset, record: Record, evaluations: Mapping
         },
     }
     (run.out / "results.json").write_text(json.dumps(fields, indent=1) + "\n", encoding="utf-8")
+    write_sequences(run.out / TABLE, scores)
     draw_curves(run.out / "figure.png", logged(run.out), title=run.name)
 
 

@@ -83,6 +83,7 @@ class Run:
         max_steps: Training steps, where another number than the preset's is wanted.
         resume: Go on from the latest checkpoint in out.
         particles: Draws of the latents of each sequence, and particles of the filter, behind the bounds.
+        validation_sequences: Validate on only so many sequences (of speech, windows), evenly spread; all if left out.
         test_sequences: Evaluate only so many test sequences, evenly spread over the test set; all if left out.
         smoke: Only see that all of it runs, in seconds, with tiny sizes; the results mean nothing.
     """
@@ -98,11 +99,12 @@ class Run:
     max_steps: int | None = None
     resume: bool = False
     particles: int = 64
+    validation_sequences: int | None = None
     test_sequences: int | None = None
     smoke: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("devices", "max_steps", "particles", "test_sequences"):
+        for name in ("devices", "max_steps", "particles", "validation_sequences", "test_sequences"):
             count = getattr(self, name)
             if count is not None and count < 1:
                 raise ValueError(f"{name} must be a positive integer, got {count}")

@@ -6,12 +6,12 @@ import torch
 
 from ..data import Sequences, Windows, collate
 from ..emissions import Gaussian
-from ..evaluation import Evaluation, active_units, summarise
+from ..evaluation import Evaluation, Scores, active_units, summarise
 from ..evaluation.protocols import PROTOCOLS, Protocol
 from ..gallery import write_wav
 from ..model import ZForcing
 from .fitting import count_parameters, fit_model, save, scores_of
-from .loaders import Scored, evaluation_loader, training_loader
+from .loaders import Scored, evaluation_loader, spread, training_loader
 from .results import write_results
 from .settings import Preset, Run
 
@@ -30,7 +30,7 @@ def speech_experiment(run: Run, preset: Preset, folder: Path, protocol: Protocol
             are scored under it whole and with states reset at each window, and whole under the other protocol.
     """
     train, validation, test = (Sequences(folder, split) for split in ("train", "validation", "test"))
-    windows, checks = Windows(train, WINDOW), Windows(validation, WINDOW)
+    windows, checks = Windows(train, WINDOW), spread(Windows(validation, WINDOW), run.validation_sequences)
     fitted = fit_model(
         run,
         preset,
@@ -41,12 +41,14 @@ def speech_experiment(run: Run, preset: Preset, folder: Path, protocol: Protocol
     )
     other: Protocol = PROTOCOLS[1 - PROTOCOLS.index(protocol)]
     evaluations: dict[str, Evaluation] = {}
+    every: list[Scores] = []
     for scored, reset_every in ((protocol, None), (protocol, WINDOW), (other, None)):
         scorable = Scored(test, scored)
         batches = evaluation_loader(scorable, preset.batch_size, run.test_sequences)
         scores = scores_of(run, fitted.model, batches, protocol=scored, reset_every=reset_every)
         name = f"{scored}, {'whole' if reset_every is None else f'reset every {reset_every}'}"
         evaluations[name] = summarise(scores)
+        every.append(scores)
         if scored == protocol and reset_every is None:
             evaluations[f"{name}, raw waveform"] = summarise(scores, scale=test.scale)
     more = {"parameters": count_parameters(fitted.model), "training_seconds": fitted.seconds}
@@ -56,7 +58,7 @@ def speech_experiment(run: Run, preset: Preset, folder: Path, protocol: Protocol
         more["active_units"] = active_units(fitted.model, x.to(device), lengths.to(device))
         write_samples(fitted.model, test, run.out / "samples", protocol)
         save(fitted.model, run.out / "net", mean=test.mean, scale=test.scale)
-    write_results(run, preset, test.record, evaluations, value="audio sample", **more)
+    write_results(run, preset, test.record, evaluations, every[0], value="audio sample", **more)
 
 
 def write_samples(net: ZForcing, test: Sequences, out: Path, protocol: Protocol, count: int = 3) -> None:

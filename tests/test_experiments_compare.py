@@ -1,0 +1,96 @@
+"""Runs against runs: differences of the same sequences, in pairs."""
+
+import math
+
+import pytest
+import torch
+
+from zf_pyro.emissions import Gaussian
+from zf_pyro.evaluation import Scores
+from zf_pyro.experiments.compare import differences, main
+from zf_pyro.experiments.table import TABLE, read_sequences, write_sequences
+
+FRAMES = torch.tensor([2.0, 3.0, 5.0], dtype=torch.float64)
+
+
+def table(**columns):
+    """A run's table of three sequences."""
+    return {"num_frames": FRAMES, **{name: torch.tensor(nats, dtype=torch.float64) for name, nats in columns.items()}}
+
+
+def scores(kl=None, **columns):
+    nats = {name: torch.tensor(values, dtype=torch.float64) for name, values in columns.items()}
+    return Scores("full_density", None, Gaussian(2), FRAMES, nats, kl, None, None)
+
+
+def folders(tmp_path, **runs):
+    for name, columns in runs.items():
+        (tmp_path / name).mkdir()
+        write_sequences(tmp_path / name / TABLE, scores(**columns))
+    return {name: str(tmp_path / name) for name in runs}
+
+
+def test_a_table_comes_back_as_it_was_written(tmp_path):
+    nats = torch.randn(3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) / 3.0
+    write_sequences(tmp_path / "a.csv", scores(kl=nats, elbo=(-nats).tolist()))
+    found = read_sequences(tmp_path / "a.csv")
+    assert list(found) == ["num_frames", "elbo", "kl"]
+    for name, expected in {"num_frames": FRAMES, "elbo": -nats, "kl": nats}.items():
+        assert torch.equal(found[name], expected)
+
+
+def test_a_difference_is_all_nats_by_all_frames_and_its_error_that_of_the_pairs():
+    found = differences([table(elbo=[1.0, 2.0, 30.0])], [table(elbo=[0.0, 4.0, 20.0])])
+    assert list(found) == ["elbo"]
+    assert found["elbo"].value == pytest.approx((1.0 - 2.0 + 10.0) / 10.0)
+    residuals = [1.0 - 0.9 * 2.0, -2.0 - 0.9 * 3.0, 10.0 - 0.9 * 5.0]
+    assert found["elbo"].standard_error == pytest.approx(math.sqrt(1.5 * sum(r * r for r in residuals)) / 10.0)
+
+
+def test_what_two_models_share_does_not_widen_the_error():
+    """One sequence is hard for both: the difference is the same on all."""
+    found = differences([table(elbo=[2.0, 3.0, 1005.0])], [table(elbo=[0.0, 0.0, 1000.0])])
+    assert found["elbo"].value == pytest.approx(1.0)
+    assert found["elbo"].standard_error == pytest.approx(0.0, abs=1e-12)
+
+
+def test_seeds_are_averaged_sequence_by_sequence():
+    found = differences([table(elbo=[0.0, 0.0, 0.0]), table(elbo=[4.0, 6.0, 10.0])], [table(elbo=[0.0, 0.0, 0.0])])
+    assert found["elbo"].value == pytest.approx(1.0)
+    assert found["elbo"].standard_error == pytest.approx(0.0, abs=1e-12)
+
+
+def test_every_bound_is_held_against_a_likelihood_and_what_is_no_bound_against_nothing():
+    net = table(elbo=[2.0, 3.0, 5.0], particle=[4.0, 6.0, 10.0], prior_mean=[0.0, 0.0, 0.0], kl=[1.0, 1.0, 1.0])
+    alone = table(log_likelihood=[0.0, 0.0, 0.0])
+    ahead = {name: found.value for name, found in differences([net], [alone]).items()}
+    behind = {name: found.value for name, found in differences([alone], [net]).items()}
+    assert ahead == pytest.approx({"elbo": 1.0, "particle": 2.0})
+    assert behind == pytest.approx({"elbo": -1.0, "particle": -2.0})
+
+
+def test_other_sequences_are_refused():
+    other = table(elbo=[1.0, 2.0, 3.0]) | {"num_frames": torch.tensor([2.0, 3.0], dtype=torch.float64)}
+    with pytest.raises(ValueError, match="same sequences, got 3 of 10 frames and 2 of 5"):
+        differences([table(elbo=[1.0, 2.0, 3.0])], [other])
+    with pytest.raises(ValueError, match="at least one run each, got 0 and 1"):
+        differences([], [other])
+
+
+def test_the_command_line_tells_the_mean_and_each_pair(tmp_path, capsys):
+    runs = folders(
+        tmp_path,
+        a0={"elbo": [2.0, 3.0, 5.0]},
+        a1={"elbo": [4.0, 6.0, 10.0]},
+        b0={"log_likelihood": [0.0, 0.0, 0.0]},
+        b1={"log_likelihood": [-2.0, -3.0, -5.0]},
+    )
+    main(["--of", runs["a0"], runs["a1"], "--against", runs["b0"], runs["b1"]])
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["elbo", "+2", "±", "0"] in lines
+    assert ["elbo", "+1", "+3"] in lines
+
+
+def test_a_run_without_its_table_is_named(tmp_path):
+    with pytest.raises(SystemExit, match=r"error: .*nowhere"):
+        main(["--of", str(tmp_path / "nowhere"), "--against", str(tmp_path)])
