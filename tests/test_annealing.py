@@ -8,9 +8,9 @@ import torch
 
 from zf_pyro.inference import AnnealedImportanceSampling
 
+from .comparing import EXACT, assert_same
 from .conftest import random_frames, random_net, random_state
 from .exact import log_evidence, posterior_moments, small
-from .helpers import EXACT, assert_same
 
 LENGTHS = torch.tensor([4, 2, 3])
 

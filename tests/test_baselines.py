@@ -11,8 +11,8 @@ from zf_pyro.baselines import DeterministicRNN, LinearGaussian
 from zf_pyro.emissions import Categorical, Gaussian, GaussianMixture
 from zf_pyro.evaluation import score_density, summarise
 
+from .comparing import EXACT
 from .conftest import EMISSIONS, random_frames
-from .helpers import EXACT
 
 LENGTHS = torch.tensor([4, 1, 3])
 

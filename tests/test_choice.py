@@ -7,8 +7,8 @@ import torch
 from zf_pyro import emissions
 from zf_pyro.choice import most_likely, nucleus, tempered
 
+from .comparing import EXACT
 from .conftest import EMISSIONS
-from .helpers import EXACT
 
 
 def a_distribution(emission, *shape):

@@ -7,8 +7,8 @@ import torch
 
 from zf_pyro import emissions
 
+from .comparing import EXACT
 from .conftest import EMISSIONS
-from .helpers import EXACT
 
 
 def parameters(family, *shape):

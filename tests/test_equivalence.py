@@ -7,6 +7,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 
+from .comparing import assert_same, densities, gradients, weighted_sum
 from .conftest import random_frames, random_net, random_state
 from .handlers import (
     BATCH,
@@ -21,7 +22,6 @@ from .handlers import (
     traced,
     vectorised,
 )
-from .helpers import assert_same, densities, gradients, weighted_sum
 from .textbook import Textbook
 
 ARGUMENTS = {

@@ -11,9 +11,9 @@ from zf_pyro.evaluation import Scores, bounds, evaluate, prior_mean_log_likeliho
 from zf_pyro.evaluation.estimates import mean, ratio
 from zf_pyro.evaluation.protocols import cut
 
+from .comparing import EXACT
 from .conftest import EMISSIONS, random_frames, random_net
 from .exact import log_evidence, small
-from .helpers import EXACT
 
 LENGTHS = torch.tensor([5, 2, 4])
 

@@ -10,8 +10,8 @@ from pyro.infer import Importance, Trace_ELBO, TraceMeanField_ELBO
 
 import zf_pyro
 
+from .comparing import densities, gradients, parameter_grads
 from .exact import NODES, log_evidence, posterior_moments, small
-from .helpers import densities, gradients, parameter_grads
 
 
 def log_weights(net, x, particles, lengths=None):

@@ -13,9 +13,9 @@ from zf_pyro.given import lay_out
 from zf_pyro.inference import ParticleFilter
 from zf_pyro.resampling import SCHEMES
 
+from .comparing import EXACT, assert_same
 from .conftest import EMISSIONS, random_frames, random_net, random_state
 from .exact import log_evidence, posterior_moments, small
-from .helpers import EXACT, assert_same
 
 LENGTHS = torch.tensor([4, 2, 3])
 PROPOSALS = ("posterior", "prior")

@@ -13,9 +13,9 @@ import zf_pyro.inference
 from zf_pyro import FIVO, ImportanceWeightedELBO, Linear
 from zf_pyro.objectives import FIVO as SAME
 
+from .comparing import assert_same, gradients, parameter_grads
 from .conftest import random_frames, random_net, random_state
 from .exact import assert_gradient, fivo_bound, flat, importance_weighted_bound, log_evidence, small
-from .helpers import assert_same, gradients, parameter_grads
 
 LENGTHS = torch.tensor([4, 2, 3])
 

@@ -9,8 +9,8 @@ from zf_pyro import State
 from zf_pyro.choice import drawn, most_likely
 from zf_pyro.generation import ancestral, prepared_transition
 
+from .comparing import EXACT
 from .conftest import EMISSIONS, random_frames, random_net, random_state
-from .helpers import EXACT
 
 
 @pytest.mark.parametrize("embed_dim", [2, 5])

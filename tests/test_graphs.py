@@ -10,8 +10,8 @@ import torch
 from zf_pyro import Linear, ZForcingELBO
 from zf_pyro.graphs import GraphedELBO
 
+from .comparing import assert_same, parameter_grads
 from .conftest import random_frames, random_net, random_state
-from .helpers import assert_same, parameter_grads
 
 WEIGHTS = Linear(0.2, 1.0, 5), Linear(0.1, 0.0, 3), 0.2
 

@@ -11,9 +11,9 @@ from pyro.infer import SVI, RenyiELBO
 
 from zf_pyro import ImportanceWeightedELBO, Linear
 
+from .comparing import EXACT, assert_same, gradients, parameter_grads
 from .conftest import random_frames, random_net
 from .exact import assert_gradient, flat, importance_weighted_bound, log_evidence, small
-from .helpers import EXACT, assert_same, gradients, parameter_grads
 from .test_objective import LENGTHS, WithGlobal
 from .textbook import Textbook
 

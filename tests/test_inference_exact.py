@@ -21,9 +21,9 @@ from zf_pyro.inference import (
     with_padding_prior,
 )
 
+from .comparing import gradients, parameter_grads
 from .conftest import random_frames, random_net
 from .exact import log_evidence, posterior_moments, rule, small
-from .helpers import gradients, parameter_grads
 
 CASES = [("gaussian", 3), ("categorical", 2)]
 

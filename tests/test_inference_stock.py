@@ -27,8 +27,8 @@ from pyro.infer.autoguide.initialization import init_to_feasible
 from zf_pyro import State
 from zf_pyro.inference import ALGORITHMS, WakeSleepPrograms, latent_mcmc, stack_latents, with_padding_prior
 
+from .comparing import EXACT, assert_same, gradients, parameter_grads
 from .conftest import random_frames, random_net
-from .helpers import EXACT, assert_same, gradients, parameter_grads
 from .textbook import Textbook
 
 LENGTHS = torch.tensor([4, 2, 3])

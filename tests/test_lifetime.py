@@ -13,9 +13,9 @@ from pyro.poutine.messenger import Messenger
 
 from zf_pyro import ZForcingELBO
 
+from .comparing import assert_same, densities, gradients, weighted_sum
 from .conftest import random_frames, random_net
 from .handlers import traced
-from .helpers import assert_same, densities, gradients, weighted_sum
 from .test_recurrence import fast_posterior, parts, scan_arguments
 from .textbook import Textbook
 

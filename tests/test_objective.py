@@ -10,9 +10,9 @@ from pyro.infer import SVI, Trace_ELBO, TraceMeanField_ELBO
 import zf_pyro
 from zf_pyro import ZForcingELBO
 
+from .comparing import EXACT, assert_same, gradients, parameter_grads
 from .conftest import random_frames, random_net, random_state
 from .handlers import particles
-from .helpers import EXACT, assert_same, gradients, parameter_grads
 from .textbook import Textbook, hand_terms
 
 LENGTHS = torch.tensor([4, 2, 3])

@@ -9,8 +9,8 @@ from pyro.infer import TraceMeanField_ELBO
 
 from zf_pyro import Constant, Linear, ZForcingELBO
 
+from .comparing import EXACT, assert_same, gradients
 from .conftest import random_frames, random_net
-from .helpers import EXACT, assert_same, gradients
 from .test_objective import LENGTHS, WEIGHTS, loss_of
 from .textbook import Textbook
 

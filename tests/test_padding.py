@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from zf_pyro import ZForcingELBO
 
+from .comparing import assert_same, gradients, parameter_grads
 from .conftest import EMISSIONS, TRANSITIONS, random_frames, random_net
-from .helpers import assert_same, gradients, parameter_grads
 
 few = settings(max_examples=15, deadline=None, derandomize=True, database=None)
 ELBO = {"kl_weight": 0.7, "aux_weight": 0.3, "backward_weight": 0.2}

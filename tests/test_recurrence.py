@@ -18,8 +18,8 @@ from zf_pyro.recurrence import (
     state_scan,
 )
 
+from .comparing import assert_same, gradients, weighted_sum
 from .conftest import random_frames, random_net, random_state
-from .helpers import assert_same, gradients, weighted_sum
 
 SHAPES = {"batch": (3,), "particles": (2, 3), "two dimensions more": (2, 1, 3), "one sequence": (1,)}
 

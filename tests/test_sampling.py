@@ -8,9 +8,9 @@ import torch
 from zf_pyro import State
 from zf_pyro.choice import most_likely
 
+from .comparing import EXACT
 from .conftest import EMISSIONS, random_frames, random_net
 from .exact import log_evidence, small
-from .helpers import EXACT
 
 MANY = 20_000
 LENGTHS = torch.tensor([4, 1, 3])

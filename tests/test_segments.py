@@ -9,8 +9,8 @@ import torch
 from zf_pyro import Linear, State, ZForcing, ZForcingELBO, emissions
 from zf_pyro.segments import SegmentedELBO
 
+from .comparing import assert_same, parameter_grads
 from .conftest import EMISSIONS, random_frames, random_net, random_state
-from .helpers import assert_same, parameter_grads
 
 WEIGHTS = (0.7, 0.3, 0.2)
 LENGTHS = torch.tensor([11, 4, 5])

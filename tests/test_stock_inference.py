@@ -13,8 +13,8 @@ from torch.distributions import kl_divergence
 
 from zf_pyro import ZForcingELBO
 
+from .comparing import EXACT, assert_same, gradients, parameter_grads
 from .conftest import random_frames, random_net, random_state
-from .helpers import EXACT, assert_same, gradients, parameter_grads
 from .textbook import Textbook
 
 LENGTHS = torch.tensor([4, 2, 3])

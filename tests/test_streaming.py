@@ -7,8 +7,8 @@ import torch
 
 from zf_pyro import State
 
+from .comparing import EXACT, assert_same, gradients
 from .conftest import random_frames, random_net, random_state
-from .helpers import EXACT, assert_same, gradients
 from .textbook import Textbook
 
 

@@ -21,7 +21,7 @@ pytest.importorskip("lightning")
 from zf_pyro import ZForcing, ZForcingELBO
 from zf_pyro.training import Batches, NonFiniteError, Training, fit
 
-from .helpers import assert_same
+from .comparing import assert_same
 from .training_runs import loader, objective, tiny_net, train, weights
 
 BITWISE = {"rtol": 0.0, "atol": 0.0}

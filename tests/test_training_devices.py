@@ -18,8 +18,8 @@ from zf_pyro.evaluation import bounds
 from zf_pyro.training import Training, fit
 from zf_pyro.training.precision import BFloat16Products
 
+from .comparing import assert_same
 from .conftest import random_frames, random_net
-from .helpers import assert_same
 from .training_runs import Sequences, final, join, loader, tiny_net, together, weights
 
 

@@ -17,7 +17,7 @@ pytest.importorskip("lightning")
 from zf_pyro.data import Loader
 from zf_pyro.training import latest
 
-from .helpers import assert_same
+from .comparing import assert_same
 from .training_runs import final, join, loader, run, start, together, train, weights
 
 BITWISE = {"rtol": 0.0, "atol": 0.0}

@@ -22,7 +22,7 @@ from zf_pyro.training import Batches, CheckpointError, SafeCheckpointIO, latest
 from zf_pyro.training.callbacks import capture, restore
 from zf_pyro.training.checkpoints import MAGIC
 
-from .helpers import assert_same
+from .comparing import assert_same
 from .training_runs import Sequences, final, join, loader, run, start, tiny_net, train, weights
 
 BITWISE = {"rtol": 0.0, "atol": 0.0}
