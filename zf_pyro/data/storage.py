@@ -118,7 +118,7 @@ def preparing(out: Path, request: Record, *, overwrite: bool = False) -> Iterato
                 ) from error
             raise
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            _remove(folder)
 
 
 def open_array(folder: Path, record: Record, split: str, kind: str) -> np.ndarray:
@@ -168,11 +168,11 @@ def _refuse_foreign(out: Path, overwrite: bool) -> None:
 def _move(folder: Path, out: Path) -> None:
     """Put ``folder`` where ``out`` is; between its two moves a killed run leaves no ``out``, never a mixed one."""
     if out.exists() and any(out.iterdir()):
-        old = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".partial", dir=out.parent))
+        old = folder.with_suffix(".old.partial")
         (out / _LOCK).touch()  # held by nobody: the next run removes what a kill leaves here
         out.rename(old)
         folder.rename(out)
-        shutil.rmtree(old, ignore_errors=True)
+        _remove(old)
     else:
         folder.rename(out)
     (out / _LOCK).unlink()
@@ -191,16 +191,31 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _sweep(out: Path) -> None:
-    """Remove what killed runs left beside ``out``: folders whose lock nobody holds."""
+    """Remove what killed runs left beside ``out``: folders whose lock nobody holds, and empty ones."""
     import fcntl
 
     for folder in out.parent.glob(f".{out.name}.*.partial"):
         try:
             with open(folder / _LOCK, "r+") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+            continue
         except OSError:
             continue
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder, its lock last: if this is killed too, the next run can tell that nobody holds it."""
+    with contextlib.suppress(OSError):
+        for path in folder.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name != _LOCK:
+                path.unlink()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _sync_folder(folder: Path) -> None:
