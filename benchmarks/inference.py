@@ -136,7 +136,7 @@ WORKS = {"particles": particles, "nuts": nuts, "filter": filters}
 def benchmark(
     work: Literal["particles", "nuts", "filter", "all"] = "all",
     rounds: int = 5,
-    hidden_dim: int = 128,
+    hidden_dim: int = 64,
     transition: str = "conditional_layer_norm",
     threads: int | None = None,
     validation: bool = False,
@@ -146,7 +146,7 @@ def benchmark(
     Args:
         work: One comparison, or all.
         rounds: Measured rounds of each, after one that warms up.
-        hidden_dim: Of the net; embedding and MLP have half of it, the latents a quarter.
+        hidden_dim: Of the net, by default the quickstart's; embedding and MLP have half of it, the latents a quarter.
         transition: conditional_layer_norm or concatenate.
         threads: Of PyTorch; as many as it takes by itself if none.
         validation: Whether Pyro validates, as it does by default.
