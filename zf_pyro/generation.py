@@ -12,7 +12,8 @@ from .networks import State, Transition
 
 def prepared_transition(net: Steps) -> Transition:
     """``net.transition`` for a loop without gradients: products of weights formed once, unless it has its own."""
-    return net.transition if net.plain_loop() else net.cell.prepared(net.embedding)
+    replaced = net.plain_loop() or "transition" in vars(net)
+    return net.transition if replaced else net.cell.prepared(net.embedding)
 
 
 def ancestral(
