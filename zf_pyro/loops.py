@@ -1,6 +1,6 @@
 """The time loops as autograd functions: no autograd inside, the way back written out.
 
-Inputs and outputs are (time, rows, features); buffers are by columns (:mod:`zf_pyro.kernels`).
+Inputs and outputs are (time, rows, features); buffers are by columns (:mod:`zf_pyro.instructions`).
 :mod:`zf_pyro.recurrence` lays the arguments out, and holds the plain twins.
 """
 
@@ -12,11 +12,13 @@ from torch import Tensor
 
 from .arena import Arena, Tape
 from .cells import Cell, NormedCell, PlainCell
-from .kernels import Bounded, BoundedModulation, LinearModulation, with_ones
-from .products import Product
+from .instructions import Instruction, Program, Ring, add, copy, draw, draw_back, fill, scale, single
+from .kernels import Bounded, BoundedModulation, LinearModulation
+from .machines import Machine, machine_for
+from .products import Product, steps_per_fold
 
 
-def _refuse_second_derivatives() -> None:
+def refuse_second_derivatives() -> None:
     if torch.is_grad_enabled():
         raise RuntimeError(
             "the fast recurrence has no second derivatives (create_graph=True); build the net with "
@@ -32,36 +34,38 @@ def _cells(c_0: Tensor, num_steps: int) -> Tensor:
     return c
 
 
-def _row_major(columns: Sequence[Tensor]) -> Tensor:
-    """A copy of steps (features, rows) as (time, rows, features)."""
-    features, rows = columns[0].shape
-    out = columns[0].new_empty(len(columns), rows, features)
-    for target, step in zip(out.unbind(0), columns, strict=True):
-        target.copy_(step.t())
-    return out
+def columns(rows: Tensor) -> Ring:
+    """(time, rows, features) as seen by columns."""
+    return Ring(rows.transpose(1, 2))
 
 
-def _steps(gradient: Tensor | None, num_steps: int) -> Sequence[Tensor | None]:
-    return [None] * num_steps if gradient is None else gradient.unbind(0)
-
-
-def _accumulator(gradient: Tensor | None, like: Tensor) -> Tensor:
-    """A copy of ``gradient`` (rows, features) by columns, to add to; zeros like ``like`` if there is none."""
+def _accumulator(gradient: Tensor | None, like: Ring) -> Tensor:
+    """A copy of ``gradient`` (rows, features) by columns, to add to; zeros like an entry of ``like`` for None."""
     if gradient is None:
-        return torch.zeros_like(like)
+        return torch.zeros_like(like.tensor[0])
     return gradient.t().clone(memory_format=torch.contiguous_format)
 
 
-def _columns_gradient(wanted: bool, like: Cell, in_dim: int) -> tuple[Tensor | None, Sequence[Tensor | None]]:
-    """Where the gradient of v goes, (time, in, rows) and its steps, if it is wanted."""
-    if not wanted:
-        return None, [None] * like.num_steps
-    gradient = like.scratch.new_empty(like.num_steps, in_dim, like.rows)
-    return gradient, gradient.unbind(0)
+def _start(out: Ring, gradient: Tensor | None) -> Program:
+    """Set ``out`` to the gradient of each step from outside, (time, rows, features), or to zero."""
+    if gradient is None:
+        return [Instruction(fill, (out,), 0.0)]
+    return [Instruction(copy, (out, columns(gradient)))]
 
 
-def _rows(columns: Tensor | None) -> Tensor | None:
-    return None if columns is None else columns.transpose(1, 2)
+def _more(out: Ring, gradient: Tensor | None) -> Program:
+    """Add the gradient of each step from outside to ``out``."""
+    return [] if gradient is None else [Instruction(add, (out, columns(gradient)))]
+
+
+def run_back(machine: Machine, program: Program, products: Sequence[Product], steps: int, rows: int, by: int) -> None:
+    """Run the steps in direction ``by``, folding what the products have noted as often as their slots are full."""
+    run, size = machine.prepare(program), steps_per_fold(steps, rows)
+    for first in range(0, steps, size)[::by]:
+        count = min(size, steps - first)
+        run(first if by == 1 else first + count - 1, count, by)
+        for part in products:
+            part.fold(first, count)
 
 
 class PosteriorLoop(torch.autograd.Function):
@@ -75,70 +79,81 @@ class PosteriorLoop(torch.autograd.Function):
         h_0, c_0, v, contexts, noise, first, second, bias, *weights = tensors
         num_steps, rows, latent_dim = noise.shape
         tape, c = Tape(arena, noise), _cells(c_0, num_steps)
-        posterior = Bounded(Product([first], None, tape), second, bias, 8.0, tape, num_steps, rows)
+        machine = machine_for(tape)
+        parts = [Product(machine, first)], Product(machine, second, bias)
+        posterior = Bounded(machine, *parts, 8.0, num_steps, rows)
         modulation: BoundedModulation | LinearModulation
         cell: Cell
         if len(weights) == 4 + 3:
-            modulation = BoundedModulation(weights[:4], tape, num_steps, rows)
-            cell = NormedCell(h_0, c, v, weights[4:], tape)
+            modulation = BoundedModulation(weights[:4], machine, num_steps, rows)
+            cell = NormedCell(machine, h_0, c, v, weights[4:])
         else:
-            modulation = LinearModulation(weights[:1], tape, num_steps, rows)
-            cell = PlainCell(h_0, c, v, weights[1:], tape)
-        buffer = with_ones(tape, num_steps, latent_dim, rows)
-        z, draws = buffer.unbind(0), buffer[:, :latent_dim].unbind(0)
-        deviations = (contexts.transpose(1, 2).unbind(0), noise.transpose(1, 2).unbind(0), draws)
-        for t, (context_t, noise_t, z_t) in enumerate(zip(*deviations, strict=True)):
-            loc, log_variance = posterior.forward(t, cell.h[t], context_t).split(latent_dim)
-            torch.addcmul(loc, (0.5 * log_variance).exp_(), noise_t, out=z_t)
-            cell.forward(t, modulation.forward(t, z[t]))
-        ctx.tape, ctx.posterior, ctx.modulation, ctx.cell, ctx.z = tape, posterior, modulation, cell, z
-        ctx.in_dim = v.shape[2]
+            modulation = LinearModulation(weights[:1], machine, num_steps, rows)
+            cell = PlainCell(machine, h_0, c, v, weights[1:])
+        z, noise_t = machine.room(num_steps, latent_dim, rows), machine.room(1, latent_dim, rows)
+        loc, log_variance = posterior.out.part(0, latent_dim), posterior.out.part(latent_dim, 2 * latent_dim)
+        h_out, z_out = noise.new_empty(num_steps + 1, rows, h_0.shape[1]), torch.empty_like(noise)
+        parameters_out = noise.new_empty(num_steps, rows, 2 * latent_dim)
+        h_out[0] = h_0
+        program = [
+            *posterior.forward(cell.before, rest=columns(contexts)),
+            Instruction(copy, (noise_t, columns(noise))),
+            Instruction(draw, (z, loc, log_variance, noise_t)),
+            *modulation.forward(z),
+            *cell.forward(modulation.out),
+            Instruction(copy, (columns(h_out).later(1), cell.after)),
+            Instruction(copy, (columns(z_out), z)),
+            Instruction(copy, (columns(parameters_out), posterior.out)),
+        ]
+        machine.prepare(program)(0, num_steps, 1)
+        ctx.machine, ctx.posterior, ctx.modulation, ctx.cell, ctx.z = machine, posterior, modulation, cell, z
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(first, second, bias, *weights)  # so that a change in place is noticed
-        return _row_major(cell.h), c.transpose(1, 2).detach(), _row_major(draws), _row_major(posterior.out)
+        return h_out, c.transpose(1, 2).detach(), z_out, parameters_out
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
-        _refuse_second_derivatives()
+        refuse_second_derivatives()
         first = ctx.saved_tensors[0]
-        posterior, modulation, cell, z = ctx.posterior, ctx.modulation, ctx.cell, ctx.z
-        num_steps, rows, latent_dim = cell.num_steps, cell.rows, z[0].shape[0] - 1
-        into_h, into_c = (_steps(gradient, num_steps + 1) for gradient in gradients[:2])
-        into_z, into_parameters = (_steps(gradient, num_steps) for gradient in gradients[2:])
+        machine, posterior, modulation, cell, z = ctx.machine, ctx.posterior, ctx.modulation, ctx.cell, ctx.z
+        num_steps, rows, latent_dim = cell.num_steps, cell.rows, z.tensor.shape[1]
+        into_h, into_c, into_z, into_parameters = gradients
         for network in (posterior, modulation, cell):
             network.start_back()
-        v_gradient, into_v = _columns_gradient(ctx.needs_input_grad[3], cell, ctx.in_dim)
+        v_gradient = torch.empty_like(cell.v.tensor) if ctx.needs_input_grad[3] else None
         contexts_gradient = first.new_empty(num_steps, rows, first.shape[0])
-        modulation_gradient = first.new_empty(cell.modulation_blocks * cell.width, rows)
-        h_gradient = _accumulator(into_h[num_steps], cell.h[0])
-        c_gradient = _accumulator(into_c[num_steps], cell.c[0])
-        targets = into_v, contexts_gradient.transpose(1, 2).unbind(0)
-        for t, into_v_t, context_t in zip(reversed(range(num_steps)), *map(reversed, targets), strict=True):
-            h_before = _accumulator(into_h[t], cell.h[0])
-            cell.back(t, h_gradient, c_gradient, modulation.out[t], modulation_gradient, h_before, into_v_t)
-            draw = z[t][:latent_dim]
-            z_gradient = _accumulator(into_z[t], draw)
-            modulation.back(t, z[t], modulation_gradient, z_gradient)
-            parameters_gradient = _accumulator(into_parameters[t], posterior.out[t])
-            loc_gradient, log_variance_gradient = parameters_gradient.split(latent_dim)
-            loc_gradient += z_gradient
-            # dz / dlog_variance = scale * noise / 2 = (z - loc) / 2
-            log_variance_gradient.addcmul_(z_gradient, draw - posterior.out[t][:latent_dim], value=0.5)
-            context_t.copy_(posterior.back(t, cell.h[t], parameters_gradient, h_before))
-            h_gradient = h_before
-            c_share = into_c[t]
-            if c_share is not None:
-                c_gradient += c_share.t()
+        h_gradient = _accumulator(None if into_h is None else into_h[num_steps], cell.h)
+        c_gradient = _accumulator(None if into_c is None else into_c[num_steps], cell.c)
+        h_ring, c_ring, z_gradient = single(h_gradient), single(c_gradient), single(torch.empty_like(z.tensor[0]))
+        modulation_gradient = single(first.new_empty(cell.modulation_blocks * cell.width, rows))
+        parameters_gradient = single(torch.empty_like(posterior.out.tensor[0]))
+        loc, log_variance = (parameters_gradient.part(k * latent_dim, (k + 1) * latent_dim) for k in (0, 1))
+        program = [
+            *cell.back(
+                h_ring,
+                c_ring,
+                [*_start(h_ring, into_h), *_more(c_ring, into_c)],
+                modulation.out,
+                modulation_gradient,
+                None if v_gradient is None else Ring(v_gradient),
+            ),
+            *_start(z_gradient, into_z),
+            *modulation.back(modulation_gradient, z_gradient),
+            *_start(parameters_gradient, into_parameters),
+            Instruction(draw_back, (loc, log_variance, z_gradient, z, posterior.out.part(0, latent_dim))),
+            *posterior.back(parameters_gradient, h_ring),
+            Instruction(copy, (columns(contexts_gradient), posterior.firsts[0].slots)),
+        ]
+        products = (*posterior.products, *modulation.products, *cell.products)
+        run_back(machine, program, products, num_steps, rows, -1)
         return (
             None,
             h_gradient.t(),
             c_gradient.t(),
-            _rows(v_gradient),
+            None if v_gradient is None else v_gradient.transpose(1, 2),
             contexts_gradient,
             None,
-            *posterior.first.gradient(),
-            *posterior.second.gradient(),
-            *modulation.gradients(),
+            *(gradient for part in products[: -len(cell.products)] for gradient in part.gradients()),
             *cell.gradients(),
         )
 
@@ -150,33 +165,35 @@ class StateLoop(torch.autograd.Function):
     def forward(ctx: Any, arena: Arena, *tensors: Any) -> tuple[Tensor, ...]:
         h_0, c_0, v, modulation, *weights = tensors
         tape, c = Tape(arena, v), _cells(c_0, len(v))
+        machine = machine_for(tape)
         normed = modulation.shape[1] == 8 * h_0.shape[1]
-        cell = (NormedCell if normed else PlainCell)(h_0, c, v, weights, tape)
-        for t, modulation_t in enumerate(modulation.unbind(0)):
-            cell.forward(t, modulation_t)
-        ctx.tape, ctx.cell, ctx.in_dim = tape, cell, v.shape[2]
+        cell = (NormedCell if normed else PlainCell)(machine, h_0, c, v, weights)
+        h_out = v.new_empty(len(c), *h_0.shape)
+        h_out[0] = h_0
+        program = [*cell.forward(Ring(modulation)), Instruction(copy, (columns(h_out).later(1), cell.after))]
+        machine.prepare(program)(0, len(v), 1)
+        ctx.machine, ctx.cell = machine, cell
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(modulation, *weights)
-        return _row_major(cell.h), c.transpose(1, 2).detach()
+        return h_out, c.transpose(1, 2).detach()
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
-        _refuse_second_derivatives()
-        cell, modulation = ctx.cell, ctx.saved_tensors[0]
-        into_h, into_c = (_steps(gradient, cell.num_steps + 1) for gradient in gradients)
+        refuse_second_derivatives()
+        machine, cell, modulation = ctx.machine, ctx.cell, ctx.saved_tensors[0]
+        into_h, into_c = gradients
         cell.start_back()
-        v_gradient, into_v = _columns_gradient(ctx.needs_input_grad[3], cell, ctx.in_dim)
+        v_gradient = torch.empty_like(cell.v.tensor) if ctx.needs_input_grad[3] else None
         modulation_gradient = torch.empty_like(modulation)
-        h_gradient = _accumulator(into_h[cell.num_steps], cell.h[0])
-        c_gradient = _accumulator(into_c[cell.num_steps], cell.c[0])
-        for t in reversed(range(cell.num_steps)):
-            h_before = _accumulator(into_h[t], cell.h[0])
-            cell.back(t, h_gradient, c_gradient, modulation[t], modulation_gradient[t], h_before, into_v[t])
-            h_gradient = h_before
-            c_share = into_c[t]
-            if c_share is not None:
-                c_gradient += c_share.t()
-        return None, h_gradient.t(), c_gradient.t(), _rows(v_gradient), modulation_gradient, *cell.gradients()
+        h_gradient = _accumulator(None if into_h is None else into_h[cell.num_steps], cell.h)
+        c_gradient = _accumulator(None if into_c is None else into_c[cell.num_steps], cell.c)
+        h_ring, c_ring = single(h_gradient), single(c_gradient)
+        carried = [*_start(h_ring, into_h), *_more(c_ring, into_c)]
+        into_v = None if v_gradient is None else Ring(v_gradient)
+        program = cell.back(h_ring, c_ring, carried, Ring(modulation), Ring(modulation_gradient), into_v)
+        run_back(machine, program, cell.products, cell.num_steps, cell.rows, -1)
+        rows = None if v_gradient is None else v_gradient.transpose(1, 2)
+        return None, h_gradient.t(), c_gradient.t(), rows, modulation_gradient, *cell.gradients()
 
 
 class BackwardLoop(torch.autograd.Function):
@@ -190,38 +207,42 @@ class BackwardLoop(torch.autograd.Function):
         v, *weights = tensors
         num_steps, rows, _ = v.shape
         tape, hidden_dim = Tape(arena, v), weights[0].shape[1]
-        start = v.new_zeros(rows, hidden_dim)
+        machine = machine_for(tape)
         c = tape.room(num_steps + 1, hidden_dim, rows)
-        c[0] = 0.0
-        cell = PlainCell(start, c, v.flip(0), weights, tape)
-        masks = [None] * num_steps if mask is None else mask.flip(0).unbind(0)
+        c[num_steps] = 0.0
+        cell = PlainCell(machine, v.new_zeros(rows, hidden_dim), c, v, weights, backwards=True)
         out = v.new_empty(num_steps, rows, hidden_dim)
-        for s, (mask_s, out_s) in enumerate(zip(masks, reversed(out.unbind(0)), strict=True)):
-            cell.forward(s, None)
-            if mask_s is not None:
-                cell.h[s + 1].mul_(mask_s)
-                cell.c[s + 1].mul_(mask_s)
-            out_s.copy_(cell.h[s + 1].t())
-        ctx.tape, ctx.cell, ctx.masks, ctx.in_dim = tape, cell, masks, v.shape[2]
+        masks = () if mask is None else (Ring(mask.unsqueeze(1)),)
+        program = [
+            *cell.forward(None),
+            *(Instruction(scale, (state, real)) for real in masks for state in (cell.after, cell.c_after)),
+            Instruction(copy, (columns(out), cell.after)),
+        ]
+        machine.prepare(program)(num_steps - 1, num_steps, -1)
+        ctx.machine, ctx.cell, ctx.masks = machine, cell, masks
         ctx.save_for_backward(*weights)
         return out
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        _refuse_second_derivatives()
-        cell = ctx.cell
+        refuse_second_derivatives()
+        machine, cell = ctx.machine, ctx.cell
         _ = ctx.saved_tensors
         cell.start_back()
-        v_gradient, into_v = _columns_gradient(ctx.needs_input_grad[2], cell, ctx.in_dim)
-        into_h = list(reversed(gradient.unbind(0)))
-        c_gradient = torch.zeros_like(cell.c[0])
-        h_gradient = _accumulator(into_h[-1], cell.h[0])
-        for s in reversed(range(cell.num_steps)):
-            if ctx.masks[s] is not None:
-                h_gradient *= ctx.masks[s]
-                c_gradient *= ctx.masks[s]
-            h_before = _accumulator(into_h[s - 1] if s else None, cell.h[0])
-            cell.back(s, h_gradient, c_gradient, None, None, h_before, into_v[s])
-            h_gradient = h_before
-        rows = _rows(v_gradient)
-        return None, None, None if rows is None else rows.flip(0), *cell.gradients()
+        v_gradient = torch.empty_like(cell.v.tensor) if ctx.needs_input_grad[2] else None
+        h_ring, c_ring = (single(torch.zeros_like(cell.h.tensor[0])) for _ in range(2))
+        program = [
+            *_more(h_ring, gradient),
+            *(Instruction(scale, (state, real)) for real in ctx.masks for state in (h_ring, c_ring)),
+            *cell.back(
+                h_ring,
+                c_ring,
+                _start(h_ring, None),
+                None,
+                None,
+                None if v_gradient is None else Ring(v_gradient),
+            ),
+        ]
+        run_back(machine, program, cell.products, cell.num_steps, cell.rows, 1)
+        rows = None if v_gradient is None else v_gradient.transpose(1, 2)
+        return None, None, rows, *cell.gradients()

@@ -23,30 +23,21 @@ import torch
 from pyro.params import param_with_module_name
 from torch import Tensor, nn
 
-from .arena import Arena
 from .emissions import Emission
 from .given import lay_out, real_frames, zero_padding
-from .networks import CELLS, MLP, BackwardRNN, Drive, State, bounded, drive
+from .networks import CELLS, MLP, BackwardRNN, State, bounded
 from .paths import LatentPath
-from .pieces import in_pieces
 from .plates import sequences
 from .posterior_path import PosteriorPath
 from .prior_path import PriorPath
-from .recurrence import (
-    PosteriorScan,
-    backward_scan,
-    posterior_scan,
-    reference_posterior_scan,
-    reference_state_scan,
-    state_scan,
-)
 from .sampling import Sampling
 from .saving import Saving
+from .scanning import Scanning
 
 _NAMES = itertools.count()
 
 
-class ZForcing(Saving, Sampling, nn.Module):
+class ZForcing(Saving, Sampling, Scanning, nn.Module):
     """A stochastic recurrent network with a backward-RNN posterior, as a pair of Pyro programs.
 
     The step functions (:meth:`inputs` to :meth:`auxiliary`) are pure functions of tensors with any leading batch
@@ -107,7 +98,6 @@ class ZForcing(Saving, Sampling, nn.Module):
         self.settings = {**sizes, "transition": transition, "dropout": dropout, "recurrence": recurrence}
         self.hidden_dim, self.latent_dim = hidden_dim, latent_dim
         self.z_force, self.auxiliary_l2, self.recurrence = z_force, auxiliary_l2, recurrence
-        self._arena, self._backward_arena = Arena(), Arena()
         number = next(_NAMES)
         self.name = name or ("zforcing" if number == 0 else f"zforcing_{number}")
 
@@ -183,59 +173,6 @@ class ZForcing(Saving, Sampling, nn.Module):
     def backward_emission(self, b_t: Tensor) -> dist.TorchDistribution:
         """p_bwd(x_{t-1} | b_t): the backward RNN predicts the frame before."""
         return self.emission_family.distribution(self.backward_emission_layer(b_t))
-
-    # The recurrence over whole sequences ----------------------------------------------------------------------------
-
-    def states(self, x: Tensor, z: Tensor, context: Tensor | None = None, initial_state: State | None = None) -> State:
-        """h_1..h_T for given frames and latents.
-
-        The last one, ``State(*(field[-1] for field in states))``, is the ``initial_state`` of the frames that follow;
-        their ``context`` is the last frame.
-
-        Args:
-            x: (batch, time, frame) floats or (batch, time) integers.
-            z: latents (..., batch, time, latent).
-            context: the frame before the first; see :meth:`inputs`.
-            initial_state: h_0; zeros if None.
-
-        Returns:
-            A State of (time, ..., batch, hidden) tensors.
-        """
-        start = self.initial_state((x.shape[0],)) if initial_state is None else initial_state
-        u = self.inputs(x, context).transpose(0, 1)
-        states = self.scan_states(start, u, z.movedim(-2, 0))
-        return State(states.hidden[1:], states.cell[1:])
-
-    def scan_posterior(self, state: State, u: Tensor, b: Tensor, noise: Tensor) -> PosteriorScan:
-        """Draw z_1..z_T from the posterior, running the recurrence along; u raw, b, noise (time, ...)."""
-        if self.plain_loop():
-            return reference_posterior_scan(self.posterior, self.transition, state, u, b, noise)
-        contexts = self.posterior_network.rest(b)
-        return posterior_scan(self.posterior_network, self.cell, state, self._drive(u), contexts, noise, self._arena)
-
-    def scan_states(self, state: State, u: Tensor, z: Tensor) -> State:
-        """h_0..h_T, (time + 1, ..., hidden), for known latents; u raw, z (time, ...)."""
-        if self.plain_loop():
-            return reference_state_scan(self.transition, state, u, z)
-        modulation = in_pieces(lambda z: self.cell.modulation(z).transpose(-1, -2), z)
-        return state_scan(self.cell, state, self._drive(u), modulation, self._arena)
-
-    def scan_backward(self, x: Tensor, mask: Tensor | None, lengths: Tensor | None) -> Tensor:
-        """b_1..b_T; x (time, batch, *frame) with zeros as padding, mask (time, batch) and lengths (batch,) or None."""
-        if self._reference() or type(self.backward_rnn) is not BackwardRNN or x.device.type != "cpu":
-            return self.backward_rnn(self.embedding(x), lengths)
-        return backward_scan(self.backward_rnn, self.backward_rnn.drive(self.embedding, x), mask, self._backward_arena)
-
-    def _drive(self, u: Tensor) -> Drive:
-        return drive(self.embedding, u, self.cell.input_weights.weight, self.cell.input_weights.bias)
-
-    def plain_loop(self) -> bool:
-        """Whether loops go by the step functions: a subclass overrides them, or the reference was asked for."""
-        own = all(getattr(type(self), name) is getattr(ZForcing, name) for name in ("posterior", "transition"))
-        return self._reference() or not own
-
-    def _reference(self) -> bool:
-        return self.recurrence == "reference" or torch.jit.is_tracing()  # torch.jit cannot see into the fast loops
 
     # The Pyro programs ----------------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ goes by the value that ``pyro.sample`` returned, and recognises its own values b
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from pyro.distributions import Normal, TorchDistribution
@@ -21,6 +22,25 @@ from .given import Given
 from .networks import State
 from .stamp import Stamp, StepFunctions
 from .steps import LatentStep
+
+
+class Neighbours(torch.autograd.Function):
+    """x_0..x_{T-1} and x_1..x_T of x_0..x_T; the way back writes one gradient, where slices write one each."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.set_materialize_grads(False)
+        ctx.zero = x.new_zeros(()).expand_as(x[:1])
+        return x[:-1], x[1:]
+
+    @staticmethod
+    def backward(ctx: Any, before: Tensor | None, after: Tensor | None) -> Tensor | None:
+        if before is None:
+            return None if after is None else torch.cat([ctx.zero, after])
+        whole = torch.cat([before, ctx.zero])
+        if after is not None:
+            whole[1:] += after
+        return whole
 
 
 class LatentPath(ABC):
@@ -40,6 +60,7 @@ class LatentPath(ABC):
         self.states = [given.initial_state]
         self.stamp = Stamp(net)
         self._stacked: State | None = None
+        self._pairs: tuple[Tensor, Tensor] | None = None
         self._group: TorchDistribution | None = None
         self._latents: dict[bool, Tensor] = {}
         self._log_probs: dict[bool, tuple[Tensor, ...]] = {}
@@ -106,8 +127,20 @@ class LatentPath(ABC):
 
     def before(self) -> State:
         """h_0..h_{T-1}, what priors and posteriors see; (time, ..., hidden)."""
-        states = self.stacked()
-        return State(states.hidden[:-1], states.cell[:-1])
+        return State(self.neighbours()[0], self.stacked().cell[:-1])
+
+    def after(self) -> State:
+        """h_1..h_T, what emissions see; (time, ..., hidden)."""
+        return State(self.neighbours()[1], self.stacked().cell[1:])
+
+    def neighbours(self) -> tuple[Tensor, Tensor]:
+        """The hidden states before and after each step."""
+        if self._pairs is None:
+            hidden = self.stacked().hidden
+            with torch.set_grad_enabled(self.stamp.gradients):
+                sliced = torch.jit.is_tracing()  # which does not see into functions of one's own
+                self._pairs = (hidden[:-1], hidden[1:]) if sliced else Neighbours.apply(hidden)
+        return self._pairs
 
     def latents(self) -> Tensor:
         """z_1..z_T; (time, ..., latent)."""

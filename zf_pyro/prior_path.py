@@ -66,7 +66,7 @@ class PriorPath(LatentPath):
         if self._stacked is None and len(self.states) == 1:
             guide = self._replayed()
             if guide is not None:
-                self._stacked = guide.stacked()
+                self._stacked, self._pairs = guide.stacked(), guide.neighbours()
         return super().stacked()
 
     def _replayed(self) -> PosteriorPath | None:
@@ -92,8 +92,7 @@ class PriorPath(LatentPath):
         if self._frame_group is None:
             self.stamp.check()
             with torch.set_grad_enabled(self.stamp.gradients):
-                states = self.stacked()
-                self._frame_group = self.net.emission(State(states.hidden[1:], states.cell[1:]))
+                self._frame_group = self.net.emission(self.after())
         return self._frame_group
 
     def frames(self) -> Tensor:

@@ -1,103 +1,87 @@
 """A matrix product in a time loop, whose weight gradient is formed once a loop instead of once a step."""
 
 import math
-from collections.abc import Callable, Sequence
 from typing import cast
 
-import torch
 from torch import Tensor
 
-from .arena import Tape
+from .instructions import Instruction, Program, Ring, add_product, product, single
+from .machines import Machine
 
 LEAST_COLUMNS = 128
 """Columns noted before they are folded into a weight gradient, at the least: enough for speed."""
-LINE = 16
-"""Numbers in a cache line."""
 
 
-def _padded(make: Callable[[int, int], Tensor], rows: int, width: int) -> Tensor:
-    """A matrix whose rows lie an odd number of cache lines apart.
-
-    A product reads several rows at once. Rows a power of two apart fall on the same few places of the cache and push
-    each other out: on CPUs that takes a third to a half of a product's speed, and parts of a line take a little more.
-    """
-    lines = -(-width // LINE)
-    return make(rows, (lines + 1 - lines % 2) * LINE)[:, :width]
-
-
-def _columns_per_fold(total: int) -> int:
-    """How many of ``total`` columns to fold into a weight gradient at once.
+def steps_per_fold(num_steps: int, rows: int) -> int:
+    """How many steps to fold into a weight gradient at once.
 
     Numbers are added up one after the other, both within a fold and from fold to fold, and rounding grows with the root
     of how many there are: it is least where both are alike. Four times as many in a fold cost little of that, and make
     fewer passes over the weight.
     """
-    return max(LEAST_COLUMNS, 4 * math.isqrt(total))
+    columns = max(LEAST_COLUMNS, 4 * math.isqrt(num_steps * rows))
+    return max(1, min(num_steps, columns // rows))
 
 
 class Product:
-    """y = W x over the steps of a loop, and its way back.
+    """y = W x + b over the steps of a loop, and its way back.
+
+    On the way back the gradient of y is written to ``slots`` at every step; every few steps :meth:`fold` adds what has
+    been noted to the gradient of W as one product.
 
     Args:
-        weights: W, (out, in), as blocks of columns.
-        bias: b, (out,), or None; x then ends in a row of ones.
-        tape: where its buffers come from.
+        machine: runs the loop.
+        weight: W, (out, in).
+        bias: b, (out,), or None.
         centred: subtract from W the mean of its rows, so that the features of y have mean 0 whatever x is.
     """
 
-    def __init__(self, weights: Sequence[Tensor], bias: Tensor | None, tape: Tape, centred: bool = False) -> None:
-        self.blocks = [weight.shape[1] for weight in weights]
-        self.in_dim = sum(self.blocks)
-        self.tape = tape
-        columns = [*weights, *([] if bias is None else [bias.unsqueeze(1)])]
-        widths = [column.shape[1] for column in columns]
-        self.weight = _padded(tape.room, len(columns[0]), sum(widths))
-        for part, column in zip(self.weight.split(widths, 1), columns, strict=True):
-            part.copy_(column)
-        self.centred = centred
-        if centred:
-            self.weight -= self.weight.mean(0)
-        self.slots: list[tuple[Tensor, Tensor]] = []
+    slots: Ring
+    """Gradients of y; (steps of a fold, out, rows)."""
 
-    def start_back(self, num_steps: int, rows: int) -> None:
-        """Before the first step back, of the first pass or a later one."""
-        if not self.slots:
-            steps = max(1, min(num_steps, _columns_per_fold(num_steps * rows) // rows))
-            out_dim, in_dim = self.weight.shape
-            self.transposed = _padded(self.tape.room, self.in_dim, out_dim).copy_(self.weight[:, : self.in_dim].t())
-            self.inputs = _padded(self.tape.room, in_dim, steps * rows)
-            self.gradients = _padded(self.tape.room, out_dim, steps * rows)
-            self.slots = list(zip(self.inputs.split(rows, 1), self.gradients.split(rows, 1), strict=True))
-        self.noted = 0
+    def __init__(self, machine: Machine, weight: Tensor, bias: Tensor | None = None, centred: bool = False) -> None:
+        self.machine, self.centred = machine, centred
+        self.matrix = weight - weight.mean(0) if centred else weight
+        self.weight = machine.weight(self.matrix)
+        self.bias = None if bias is None else single(bias.contiguous().unsqueeze(1))
+        self.transposed: Ring | None = None
+
+    def forward(self, out: Ring, x: Ring) -> Program:
+        """out = W x + b."""
+        self.x = x
+        return [Instruction(product, (out, self.weight, x, *([] if self.bias is None else [self.bias])))]
+
+    def add(self, out: Ring, x: Ring) -> Program:
+        """out = out + W x."""
+        self.x = x
+        return [Instruction(add_product, (out, self.weight, x))]
+
+    def start_back(self, num_steps: int, rows: int, slots: Ring | None = None) -> None:
+        """Before the first step back, of the first pass or a later one; ``slots`` to use another product's."""
+        if self.transposed is None:
+            self.transposed = self.machine.weight(self.matrix.t())
+            self.slots = slots or self.machine.room(steps_per_fold(num_steps, rows), len(self.matrix), rows)
         self.total: Tensor | None = None
+        self.bias_total: Tensor | None = None
 
-    def slot(self) -> Tensor:
-        """Where the output's gradient of this step is to be written, before :meth:`note`; (out, rows)."""
-        return self.slots[self.noted][1]
+    def back(self, into: Ring) -> Program:
+        """into = W^T gradient."""
+        return [Instruction(product, (into, cast(Ring, self.transposed), self.slots))]
 
-    def note(self, x: Tensor) -> None:
-        """Note this step's input, (in, rows)."""
-        self.slots[self.noted][0].copy_(x)
-        self.noted += 1
-        if self.noted == len(self.slots):
-            self._fold()
+    def add_back(self, into: Ring) -> Program:
+        """into = into + W^T gradient."""
+        return [Instruction(add_product, (into, cast(Ring, self.transposed), self.slots))]
 
-    def _fold(self) -> None:
-        columns = self.noted * self.slots[0][0].shape[1]
-        gradients, inputs = self.gradients[:, :columns], self.inputs[:, :columns].t()
-        if self.total is None:
-            self.total = _padded(self.weight.new_empty, *self.weight.shape)
-            torch.mm(gradients, inputs, out=self.total)
-        else:
-            self.total.addmm_(gradients, inputs)
-        self.noted = 0
+    def fold(self, first: int, steps: int) -> None:
+        """Add the noted gradients of these steps, of which ``first`` is the lowest."""
+        self.total = self.machine.fold(self.total, self.slots, self.x, first, steps)
+        if self.bias is not None:
+            noted = self.slots.steps(first, steps).sum((0, 2))
+            self.bias_total = noted if self.bias_total is None else self.bias_total.add_(noted)
 
-    def gradient(self) -> tuple[Tensor, ...]:
-        """The gradients of the blocks of W and, if there is one, of b, after the last step back."""
-        if self.noted or self.total is None:
-            self._fold()
+    def gradients(self) -> tuple[Tensor, ...]:
+        """The gradients of W and, if there is one, of b, after the last fold."""
         total = cast(Tensor, self.total)
         if self.centred:
             total -= total.mean(0)
-        weights = total[:, : self.in_dim].split(self.blocks, 1)
-        return weights if total.shape[1] == self.in_dim else (*weights, total[:, self.in_dim])
+        return (total,) if self.bias_total is None else (total, self.bias_total)

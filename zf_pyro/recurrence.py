@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from .arena import Arena
+from .auxiliary_loop import AuxiliaryLoop
 from .loops import BackwardLoop, PosteriorLoop, StateLoop
 from .networks import MLP, BackwardRNN, Drive, GatedCell, State, loc_scale
 
@@ -118,6 +119,27 @@ def backward_scan(network: BackwardRNN, drive: Drive, mask: Tensor | None, arena
     """
     numbers = None if mask is None else mask.to(drive.v.dtype)
     return BackwardLoop.apply(arena, numbers, drive.v, *network.gate_weights(drive))
+
+
+def auxiliary_scan(network: MLP, z: Tensor, hidden: Tensor, b: Tensor, arena: Arena) -> Tensor:
+    """log p_xi(b_t | z_t [, h_{t-1}]) at every step; the plain twin is :meth:`zf_pyro.ZForcing.auxiliary`.
+
+    Args:
+        network: of the auxiliary; it reads z, or z and h.
+        z: latents; (time, ..., latent).
+        hidden: h_0..h_{T-1}; (time, ..., hidden).
+        b: targets, held fixed; (time, ..., hidden), broadcast to the batch dimensions of z.
+        arena: memory for the loop's buffers.
+
+    Returns:
+        (time, ...) nats.
+    """
+    batch_shape = z.shape[1:-1]
+    inputs = (z, hidden)[: len(network.in_dims)]
+    weights = network.first.weight, network.first.bias, network.second.weight, network.second.bias
+    sequences = (_rows(sequence, batch_shape) for sequence in inputs)
+    log_prob = AuxiliaryLoop.apply(arena, _rows(b, batch_shape), *weights, *sequences)
+    return log_prob.view(-1, *batch_shape)
 
 
 def _stack(states: Sequence[State]) -> State:

@@ -6,9 +6,7 @@ import torch
 from torch import Tensor
 from torch.distributions import kl_divergence
 
-from .networks import State
 from .paths import align
-from .pieces import in_pieces
 from .posterior_path import PosteriorPath
 from .prior_path import PriorPath
 
@@ -53,11 +51,8 @@ def step_terms(model: PriorPath, guide: PosteriorPath, auxiliary: bool = False, 
 
 def auxiliary_log_prob(guide: PosteriorPath) -> Tensor:
     """log p_xi(b_t | z_t [, h_{t-1}]) at every step, b_t held fixed; (time, ..., batch)."""
-
-    def log_prob(z: Tensor, hidden: Tensor, cell: Tensor, target: Tensor) -> Tensor:
-        return guide.net.auxiliary(z, State(hidden, cell)).log_prob(target)
-
-    return in_pieces(log_prob, guide.latents(), *guide.before(), align(guide.b.detach(), len(guide.batch_shape)))
+    target = align(guide.b.detach(), len(guide.batch_shape))
+    return guide.net.scan_auxiliary(guide.latents(), guide.before(), target)
 
 
 def backward_log_prob(guide: PosteriorPath) -> Tensor:
@@ -66,5 +61,6 @@ def backward_log_prob(guide: PosteriorPath) -> Tensor:
     frames = guide.inputs(start, guide.given.num_steps)
     log_prob = guide.b.new_zeros(start, *guide.b.shape[1:-1])
     if len(frames):
-        log_prob = torch.cat([log_prob, guide.net.backward_emission(guide.b[start:]).log_prob(frames)])
+        scored = guide.b.split([start, len(frames)])[1]  # a slice's way back would fill the whole of b first
+        log_prob = torch.cat([log_prob, guide.net.backward_emission(scored).log_prob(frames)])
     return align(log_prob, len(guide.batch_shape), 0)

@@ -1,0 +1,209 @@
+"""The compiled operations equal the plain ones, on every set of vector instructions, for any sizes and threads."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from zf_pyro import instructions, machines
+from zf_pyro.arena import Arena, Tape
+from zf_pyro.instructions import Instruction, Ring, single
+from zf_pyro.machines import CompiledMachine, PlainMachine, machine_for
+
+compiled = pytest.mark.skipif(machines._compiled is None, reason="no C compiler when zf_pyro was installed")
+LEVELS = range(1 if machines._compiled is None else machines._compiled.LEVELS)
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+# Sizes of the operands of each operation, f features and n rows: written ones first.
+OPERATIONS = {
+    "copy": ("fn", "fn"),
+    "add": ("fn", "fn"),
+    "scale": ("fn", "1n"),
+    "activate": ("fn",),
+    "activate_back": ("fn", "fn", "fn"),
+    "draw": ("fn", "fn", "fn", "fn"),
+    "draw_back": ("fn", "fn", "fn", "fn", "fn"),
+    "normalise": ("fn", "1n"),
+    "normalise_back": ("fn", "fn", "fn", "1n"),
+    "log_density": ("1n", "fn", "fn", "fn"),
+    "log_density_back": ("fn", "fn", "1n", "fn", "fn", "fn"),
+    "modulate": ("fn", "fn", "fn", "fn"),
+    "modulate_back": ("fn", "fn", "fn", "fn", "fn"),
+    "lstm": ("fn", "fn", "fn", "gn", "fn"),
+    "lstm_back": ("fn", "gn", "fn", "gn", "fn", "fn"),
+}
+NUMBERS = {"fill": ("fn",), "clamp": ("fn",), "clamp_back": ("fn", "fn", "fn")}
+
+
+def machine(kind, dtype, *level):
+    return kind(Tape(Arena(), torch.empty(0, dtype=dtype)), *level)
+
+
+def values(sizes, features, rows, dtype, spread=2.0, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    count = {"f": features, "g": 4 * features, "1": 1, "n": rows}
+    shapes = [tuple(count[letter] for letter in size) for size in sizes]
+    return [(spread * torch.randn(shape, generator=generator, dtype=torch.float64)).to(dtype) for shape in shapes]
+
+
+def after(machine, operation, tensors, number=None):
+    """The tensors after one instruction, run on copies."""
+    copies = [tensor.clone() for tensor in tensors]
+    instruction = Instruction(operation, tuple(map(single, copies)), number)
+    machine.prepare([instruction])(0, 1, 1)
+    return copies
+
+
+def assert_close(found, expected, dtype):
+    tolerance = 2e-5 if dtype == torch.float32 else 1e-13
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
+
+
+@compiled
+def test_both_machines_know_the_same_operations():
+    listed = set(OPERATIONS) | set(NUMBERS) | {"pack", "product", "add_product"}
+    assert set(machines._compiled.OPERATIONS) == listed
+    assert all(callable(getattr(instructions, name)) for name in listed)
+
+
+@compiled
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", [*OPERATIONS, *NUMBERS])
+def test_a_compiled_operation_equals_the_plain_one(name, dtype, level):
+    dtype, number = DTYPES[dtype], 0.7 if name in NUMBERS else None
+    operation = getattr(instructions, name)
+    for features, rows in ((1, 1), (5, 3), (7, 16), (12, 33)):
+        tensors = values(OPERATIONS.get(name) or NUMBERS[name], features, rows, dtype)
+        found = after(machine(CompiledMachine, dtype, level), operation, tensors, number)
+        expected = after(machine(PlainMachine, dtype), operation, tensors, number)
+        if name == "normalise_back":  # the plain one may overwrite the gradient
+            found[1] = expected[1]
+        assert_close(found, expected, dtype)
+
+
+@compiled
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@settings(max_examples=25, deadline=None)
+@given(out=st.integers(1, 40), inner=st.integers(1, 450), rows=st.integers(1, 150), seed=st.integers(0, 99))
+def test_a_compiled_product_equals_the_plain_one(level, dtype, out, inner, rows, seed):
+    """Depths and widths on both sides of what is multiplied at once, with a bias, and added to what is there."""
+    dtype = DTYPES[dtype]
+    w, x, bias, y = (torch.randn(*s, dtype=dtype) for s in ((out, inner), (inner, rows), (out, 1), (out, rows)))
+    mine = machine(CompiledMachine, dtype, level)
+    found, more, alone = torch.empty_like(y), y.clone(), torch.empty_like(y)
+    weight = mine.weight(w)
+    program = [
+        Instruction(instructions.product, (single(found), weight, single(x), single(bias))),
+        Instruction(instructions.product, (single(alone), weight, single(x))),
+        Instruction(instructions.add_product, (single(more), weight, single(x))),
+    ]
+    mine.prepare(program)(0, 1, 1)
+    exact = w.double() @ x.double()
+    for a, b in ((found, exact + bias), (alone, exact), (more, exact + y)):
+        torch.testing.assert_close(a.double(), b, rtol=0, atol=(3e-6 if dtype == torch.float32 else 1e-14) * inner)
+
+
+@compiled
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_the_number_of_threads_and_of_neighbours_changes_no_digit(threads, monkeypatch):
+    monkeypatch.setattr(machines, "WORTH_A_THREAD", 1)
+    w, x = torch.randn(50, 300), torch.randn(300, 45)
+    before = torch.get_num_threads()
+    results = []
+    for count, columns in ((1, slice(0, 45)), (threads, slice(0, 45)), (threads, slice(7, 30))):
+        torch.set_num_threads(count)
+        mine = machine(CompiledMachine, torch.float32)
+        out, inverse = torch.empty(50, 45)[:, columns].contiguous(), torch.empty(1, 45)[:, columns].contiguous()
+        program = [
+            Instruction(instructions.product, (single(out), mine.weight(w), single(x[:, columns].contiguous()))),
+            Instruction(instructions.normalise, (single(out), single(inverse))),
+            Instruction(instructions.activate, (single(out),)),
+        ]
+        mine.prepare(program)(0, 1, 1)
+        results.append(out)
+    torch.set_num_threads(before)
+    assert torch.equal(results[0], results[1])
+    assert torch.equal(results[0][:, 7:30], results[2])
+
+
+@compiled
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_nonlinearities_are_exact_to_the_last_digits_over_their_whole_range(dtype):
+    """Against float64: sigmoid and tanh at most 4 units in the last place away, near zero and far from it."""
+    dtype = DTYPES[dtype]
+    x = torch.cat([torch.linspace(-30, 30, 4001), torch.logspace(-8, 1, 500), -torch.logspace(-8, 1, 500)]).to(dtype)
+    gates = x.repeat(4, 1)
+    state = [torch.zeros(1, len(x), dtype=dtype) for _ in range(4)]
+    found = after(machine(CompiledMachine, dtype), instructions.lstm, [*state[:3], gates, state[3]])[3]
+    unit = torch.finfo(dtype).eps
+    for row, exact in ((0, x.double().sigmoid()), (3, x.double().tanh())):
+        assert ((found[row].double() - exact).abs() <= 4 * unit * exact.abs() + 1e-30).all()
+
+
+@compiled
+def test_what_is_no_number_stays_none_and_infinities_saturate():
+    for name in ("activate", "clamp", "lstm"):
+        sizes = OPERATIONS.get(name) or NUMBERS[name]
+        tensors = values(sizes, 2, 3, torch.float32)
+        source = 3 if name == "lstm" else 0
+        tensors[source][:] = torch.tensor([math.nan, math.inf, -math.inf])
+        found = after(machine(CompiledMachine, torch.float32), getattr(instructions, name), tensors, 0.5)
+        assert found[source][:, 0].isnan().all()
+        assert found[source][:, 1:].isfinite().all()
+
+
+@pytest.mark.parametrize("kind", [PlainMachine, pytest.param(CompiledMachine, marks=compiled)])
+def test_a_run_goes_through_its_rings_in_either_direction(kind):
+    """A running sum, forwards from x_0 and backwards from x_4, kept in a ring of one more entry."""
+    x = torch.arange(1.0, 6.0).view(5, 1, 1)
+    for first, by, early in ((0, 1, 0), (4, -1, 1)):
+        sums = torch.zeros(6, 1, 1)
+        program = [
+            Instruction(instructions.copy, (Ring(sums, 1 - early), Ring(sums, early))),
+            Instruction(instructions.add, (Ring(sums, 1 - early), Ring(x))),
+        ]
+        machine(kind, torch.float32).prepare(program)(first, 5, by)
+        expected = x.cumsum(0) if by == 1 else x.flip(0).cumsum(0).flip(0)
+        assert torch.equal(sums[1:] if by == 1 else sums[:-1], expected)
+
+
+@pytest.mark.parametrize("kind", [PlainMachine, pytest.param(CompiledMachine, marks=compiled)])
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_fold_adds_up_the_steps(kind, turned):
+    gradients = torch.randn(4, 7, 3, dtype=torch.float64)
+    x = torch.randn(9, 3, 5, dtype=torch.float64).transpose(1, 2) if turned else torch.randn(9, 5, 3).double()
+    one = machine(kind, torch.float64)
+    total = one.fold(None, Ring(gradients), Ring(x, 1), 4, 4)
+    total = one.fold(total, Ring(gradients), Ring(x, 1), 0, 2)
+    exact = torch.einsum("tor,tir->oi", gradients, x[5:9]) + torch.einsum("tor,tir->oi", gradients[:2], x[1:3])
+    torch.testing.assert_close(total, exact, rtol=1e-12, atol=1e-12)
+
+
+@compiled
+def test_rows_that_do_not_lie_together_are_refused_where_they_must():
+    apart = torch.zeros(1, 3, 2).transpose(1, 2)
+    with pytest.raises(ValueError, match="rows of activate must lie next to one another"):
+        machine(CompiledMachine, torch.float32).prepare([Instruction(instructions.activate, (Ring(apart),))])
+
+
+@compiled
+def test_a_program_of_another_size_or_level_is_refused():
+    with pytest.raises(ValueError, match="whole instructions"):
+        machines._compiled.run(b"123", 0, 1, 1, 0, 1, 0)
+    with pytest.raises(ValueError, match="level below"):
+        machines._compiled.run(b"", 0, 1, 1, 0, 1, machines._compiled.LEVELS)
+
+
+def test_the_plain_machine_serves_where_nothing_was_compiled(monkeypatch):
+    monkeypatch.setattr(machines, "_compiled", None)
+    assert isinstance(machine_for(Tape(Arena(), torch.empty(0))), PlainMachine)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_plain_machine_serves_other_numbers(dtype):
+    assert isinstance(machine_for(Tape(Arena(), torch.empty(0, dtype=dtype))), PlainMachine)

@@ -1,0 +1,151 @@
+/* zf_pyro._compiled: runs the instructions of a time loop, all steps in one call and on several threads.
+
+   It knows no PyTorch: Python hands it addresses and strides (zf_pyro/machines.py), and what each operation does is
+   said in zf_pyro/instructions.py, whose functions are its plain twins. */
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <math.h>
+#include <stdint.h>
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+#define PANEL 6   /* rows of a packed weight that are multiplied together: with two vectors of columns they fill the registers */
+#define DEPTH 192 /* columns of a weight multiplied at once: what they need of x stays in the nearest cache */
+#define SLOPE ((REAL)(1.0 / 3.0))
+#define LOG_TWO_PI ((REAL)1.83787706640934548356)
+
+#define OPERATIONS(OPERATION)                                                                                          \
+    OPERATION(PACK, "pack")                                                                                            \
+    OPERATION(PRODUCT, "product")                                                                                      \
+    OPERATION(ADD_PRODUCT, "add_product")                                                                              \
+    OPERATION(COPY, "copy")                                                                                            \
+    OPERATION(ADD, "add")                                                                                              \
+    OPERATION(FILL, "fill")                                                                                            \
+    OPERATION(SCALE, "scale")                                                                                          \
+    OPERATION(ACTIVATE, "activate")                                                                                    \
+    OPERATION(ACTIVATE_BACK, "activate_back")                                                                          \
+    OPERATION(CLAMP, "clamp")                                                                                          \
+    OPERATION(CLAMP_BACK, "clamp_back")                                                                                \
+    OPERATION(DRAW, "draw")                                                                                            \
+    OPERATION(DRAW_BACK, "draw_back")                                                                                  \
+    OPERATION(NORMALISE, "normalise")                                                                                  \
+    OPERATION(NORMALISE_BACK, "normalise_back")                                                                        \
+    OPERATION(LOG_DENSITY, "log_density")                                                                              \
+    OPERATION(LOG_DENSITY_BACK, "log_density_back")                                                                    \
+    OPERATION(MODULATE, "modulate")                                                                                    \
+    OPERATION(MODULATE_BACK, "modulate_back")                                                                          \
+    OPERATION(LSTM, "lstm")                                                                                            \
+    OPERATION(LSTM_BACK, "lstm_back")
+
+#define CODE(code, name) code,
+#define TEXT(code, name) name,
+enum { OPERATIONS(CODE) };
+static const char *const names[] = {OPERATIONS(TEXT)};
+
+/* A value of every step: at step t it starts at data + (t + offset) % ring * step; strides count numbers. */
+typedef struct {
+    int64_t data, ring, offset, step, feature, row;
+} Operand;
+
+typedef struct {
+    int64_t code, features, rows, inner;
+    double number;
+    Operand operand[6];
+} Instruction;
+
+typedef void (*Runner)(const Instruction *, long, long, long, long, long, long);
+
+#define JOIN(a, b) a##_##b
+#define PASTE(a, b) JOIN(a, b)
+#define NAME(name) PASTE(name, SUFFIX)
+
+#define BYTES 16
+#define SUFFIX_FLOAT float_plain
+#define SUFFIX_DOUBLE double_plain
+#include "both.h"
+
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#define SEVERAL_LEVELS
+#pragma GCC push_options
+#pragma GCC target("avx2,fma")
+#define BYTES 32
+#define SUFFIX_FLOAT float_avx2
+#define SUFFIX_DOUBLE double_avx2
+#include "both.h"
+#pragma GCC pop_options
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512dq,avx512vl,avx512bw,avx2,fma")
+#define BYTES 64
+#define SUFFIX_FLOAT float_avx512
+#define SUFFIX_DOUBLE double_avx512
+#include "both.h"
+#pragma GCC pop_options
+#endif
+
+static const Runner runners[][2] = {
+    {run_float_plain, run_double_plain},
+#ifdef SEVERAL_LEVELS
+    {run_float_avx2, run_double_avx2},
+    {run_float_avx512, run_double_avx512},
+#endif
+};
+
+/* How many rows of `runners` this processor can run. */
+static long levels(void) {
+#ifdef SEVERAL_LEVELS
+    __builtin_cpu_init();
+    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return 1;
+    int wide = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+               __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw");
+    return wide ? 3 : 2;
+#else
+    return 1;
+#endif
+}
+
+static PyObject *run(PyObject *self, PyObject *args) {
+    Py_buffer program;
+    long first, steps, by, wide, threads, level;
+    if (!PyArg_ParseTuple(args, "y*llllll", &program, &first, &steps, &by, &wide, &threads, &level)) return NULL;
+    long count = (long)(program.len / (Py_ssize_t)sizeof(Instruction));
+    const Instruction *instructions = program.buf;
+    if (program.len % (Py_ssize_t)sizeof(Instruction) || level < 0 || level >= levels()) {
+        PyBuffer_Release(&program);
+        return PyErr_Format(PyExc_ValueError, "program must be whole instructions and level below %ld", levels());
+    }
+    Runner runner = runners[level][wide ? 1 : 0];
+    Py_BEGIN_ALLOW_THREADS
+#ifdef _OPENMP
+    if (threads > 1) {
+#pragma omp parallel num_threads((int)threads)
+        runner(instructions, count, first, steps, by, omp_get_thread_num(), omp_get_num_threads());
+    } else
+#endif
+        runner(instructions, count, first, steps, by, 0, 1);
+    Py_END_ALLOW_THREADS
+    PyBuffer_Release(&program);
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef methods[] = {
+    {"run", run, METH_VARARGS, "run(program, first, steps, by, wide, threads, level): see zf_pyro/machines.py."},
+    {NULL, NULL, 0, NULL},
+};
+static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_compiled", NULL, 0, methods, NULL, NULL, NULL, NULL};
+
+PyMODINIT_FUNC PyInit__compiled(void) {
+    PyObject *module = PyModule_Create(&definition);
+    if (!module) return NULL;
+    long count = sizeof(names) / sizeof(*names);
+    PyObject *known = PyTuple_New(count);
+    for (long i = 0; known && i < count; i++) PyTuple_SET_ITEM(known, i, PyUnicode_FromString(names[i]));
+    if (!known || PyModule_AddObject(module, "OPERATIONS", known) < 0 ||
+        PyModule_AddIntConstant(module, "PANEL", PANEL) < 0 || PyModule_AddIntConstant(module, "LEVELS", levels()) < 0) {
+        Py_XDECREF(known);
+        Py_DECREF(module);
+        return NULL;
+    }
+    return module;
+}

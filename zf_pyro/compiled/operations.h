@@ -1,0 +1,366 @@
+/* The operations of zf_pyro/instructions.py for one type of number and one set of vector instructions.
+
+   Included by machine.c once for each pair, with REAL, BYTES and NAME set. Every operation computes the share of one
+   thread; its arithmetic does not depend on how many there are, nor on how many columns stand beside one. */
+
+#include "numbers.h"
+
+typedef REAL NAME(vector) __attribute__((vector_size(BYTES), aligned(sizeof(REAL)), may_alias));
+#define LANES ((long)(BYTES / sizeof(REAL)))
+#define TILE (2 * LANES)
+
+static inline REAL *NAME(at)(const Operand *o, long t) {
+    return (REAL *)o->data + (t + o->offset) % o->ring * o->step;
+}
+
+/* acc = W x over k of its columns: PANEL rows of packed W against `vectors` vectors of columns of x. */
+static inline __attribute__((always_inline)) void NAME(tile)(
+    long k, const REAL *restrict w, const REAL *restrict x, long x_stride, REAL *restrict out, long stride, long rows,
+    long columns, const REAL *start, int add, const int vectors) {
+    NAME(vector) acc[PANEL][2];
+    for (int r = 0; r < PANEL; r++)
+        for (int v = 0; v < vectors; v++) acc[r][v] = (NAME(vector)){0} + (start && r < rows ? start[r] : 0);
+    if (add) /* what is added to is wanted last, and lies apart */
+        for (int r = 0; r < PANEL; r++) {
+            __builtin_prefetch(out + r * stride, 1);
+            if (vectors == 2 && BYTES >= 32) __builtin_prefetch(out + r * stride + TILE - 1, 1);
+        }
+    for (long p = 0; p < k; p++, w += PANEL, x += x_stride) {
+        NAME(vector) first = *(const NAME(vector) *)x, second = first;
+        if (vectors == 2) second = *(const NAME(vector) *)(x + LANES);
+#pragma GCC unroll 6
+        for (int r = 0; r < PANEL; r++) {
+            acc[r][0] += w[r] * first;
+            if (vectors == 2) acc[r][1] += w[r] * second;
+        }
+    }
+    if (columns == vectors * LANES) {
+#pragma GCC unroll 6
+        for (int r = 0; r < PANEL; r++)
+            if (r < rows)
+                for (int v = 0; v < vectors; v++) {
+                    NAME(vector) *to = (NAME(vector) *)(out + r * stride + v * LANES);
+                    if (add) *to += acc[r][v];
+                    else *to = acc[r][v];
+                }
+    } else
+        for (int r = 0; r < rows; r++)
+            for (long n = 0; n < columns; n++) {
+                REAL value = acc[r][n / LANES][n % LANES], *to = out + r * stride + n;
+                *to = add ? *to + value : value;
+            }
+}
+
+/* out = W x + bias, or out += W x. Operands: out, packed W, x, bias or nothing. */
+static void NAME(multiply)(const Instruction *i, long t, long id, long threads, int add) {
+    long panels = (i->features + PANEL - 1) / PANEL, begin = panels * id / threads, end = panels * (id + 1) / threads;
+    const REAL *weight = NAME(at)(&i->operand[1], t), *x = NAME(at)(&i->operand[2], t);
+    const REAL *bias = i->operand[3].data ? NAME(at)(&i->operand[3], t) : NULL;
+    REAL *out = NAME(at)(&i->operand[0], t), room[2][DEPTH * TILE];
+    long stride = i->operand[0].feature, x_stride = i->operand[2].feature, panel = i->operand[1].feature;
+    for (long from = 0; from < i->inner; from += DEPTH) {
+        long k = i->inner - from < DEPTH ? i->inner - from : DEPTH;
+        for (long group = 0; group < i->rows; group += 2 * TILE) { /* two tiles read a panel of W while it is near */
+            const REAL *seen[2];
+            long seen_stride[2], columns[2];
+            for (int half = 0; half < 2; half++) {
+                long n = group + half * TILE, left = i->rows - n;
+                columns[half] = left < 0 ? 0 : left < TILE ? left : TILE;
+                seen[half] = x + from * x_stride + n, seen_stride[half] = x_stride;
+                if (columns[half] <= 0 || (columns[half] % LANES == 0 && x_stride <= 64)) continue;
+                for (long p = 0; p < k; p++) /* columns that stand far apart, or fill no vector, are copied */
+                    for (long c = 0; c < TILE; c++)
+                        room[half][p * TILE + c] = c < columns[half] ? seen[half][p * x_stride + c] : 0;
+                seen[half] = room[half], seen_stride[half] = TILE;
+            }
+            for (long p = begin; p < end; p++) {
+                const REAL *w = weight + p * panel + from * PANEL, *start = bias && !from ? bias + p * PANEL : NULL;
+                long rows = i->features - p * PANEL < PANEL ? i->features - p * PANEL : PANEL;
+                for (int half = 0; half < 2; half++) {
+                    REAL *to = out + p * PANEL * stride + group + half * TILE;
+                    if (columns[half] > LANES)
+                        NAME(tile)(k, w, seen[half], seen_stride[half], to, stride, rows, columns[half], start, add || from, 2);
+                    else if (columns[half] > 0)
+                        NAME(tile)(k, w, seen[half], seen_stride[half], to, stride, rows, columns[half], start, add || from, 1);
+                }
+            }
+        }
+    }
+}
+
+/* W by panels of PANEL rows, a column of a panel after the other. Operands: packed (panels, columns * PANEL), W. */
+static void NAME(pack)(const Instruction *i, long t, long id, long threads) {
+    const Operand *to = &i->operand[0], *from = &i->operand[1];
+    REAL *packed = NAME(at)(to, t);
+    const REAL *w = NAME(at)(from, t);
+    for (long p = i->features * id / threads; p < i->features * (id + 1) / threads; p++) {
+        const REAL *rows = w + p * PANEL * from->feature;
+        long real = i->inner - p * PANEL < PANEL ? i->inner - p * PANEL : PANEL;
+        REAL *panel = packed + p * to->feature;
+        for (long k = 0; k < i->rows / PANEL; k++)
+            for (long r = 0; r < PANEL; r++)
+                panel[k * PANEL + r] = r < real ? rows[r * from->feature + k * from->row] : 0;
+    }
+}
+
+/* Any strides on both sides. Operands: to, from. */
+static void NAME(move)(const Instruction *i, long t, long begin, long end, int add) {
+    const Operand *to = &i->operand[0], *from = &i->operand[1];
+    REAL *out = NAME(at)(to, t);
+    const REAL *x = NAME(at)(from, t);
+    if (to->row == 1 && from->row == 1) {
+        for (long f = begin; f < end; f++)
+            for (long n = 0; n < i->rows; n++) {
+                REAL *cell = out + f * to->feature + n, value = x[f * from->feature + n];
+                *cell = add ? *cell + value : value;
+            }
+        return;
+    }
+    for (long block = begin; block < end; block += 16) {
+        long last = block + 16 < end ? block + 16 : end;
+        for (long n = 0; n < i->rows; n++)
+            for (long f = block; f < last; f++) {
+                REAL *cell = out + f * to->feature + n * to->row, value = x[f * from->feature + n * from->row];
+                *cell = add ? *cell + value : value;
+            }
+    }
+}
+
+/* Each run is a stretch of memory: one for each feature, or one for all where nothing lies between them. */
+#define AT(k) (NAME(at)(&i->operand[k], t) + (begin + run) * i->operand[k].feature)
+#define RUNS(count)                                                                                                    \
+    int joined = 1;                                                                                                    \
+    for (int k = 0; k < count; k++) joined &= i->operand[k].feature == i->rows;                                        \
+    long runs = joined ? end > begin : end - begin, width = joined ? (end - begin) * i->rows : i->rows;                \
+    for (long run = 0; run < runs; run++)
+#define EACH _Pragma("GCC ivdep") for (long n = 0; n < width; n++)
+
+static void NAME(fill)(const Instruction *i, long t, long begin, long end) {
+    REAL number = (REAL)i->number;
+    RUNS(1) {
+        REAL *x = AT(0);
+        EACH x[n] = number;
+    }
+}
+
+static void NAME(activate)(const Instruction *i, long t, long begin, long end) {
+    RUNS(1) {
+        REAL *x = AT(0);
+        EACH x[n] = NAME(bounded)(x[n] > 0 ? x[n] : x[n] * SLOPE, 3);
+    }
+}
+
+static void NAME(activate_back)(const Instruction *i, long t, long begin, long end) {
+    RUNS(3) {
+        REAL *out = AT(0);
+        const REAL *gradient = AT(1), *y = AT(2);
+        EACH out[n] = y[n] <= -3 || y[n] >= 3 ? 0 : y[n] > 0 ? gradient[n] : gradient[n] * SLOPE;
+    }
+}
+
+static void NAME(clamp)(const Instruction *i, long t, long begin, long end) {
+    REAL limit = (REAL)i->number;
+    RUNS(1) {
+        REAL *x = AT(0);
+        EACH x[n] = NAME(bounded)(x[n], limit);
+    }
+}
+
+static void NAME(clamp_back)(const Instruction *i, long t, long begin, long end) {
+    REAL limit = (REAL)i->number;
+    RUNS(3) {
+        REAL *out = AT(0);
+        const REAL *gradient = AT(1), *y = AT(2);
+        EACH out[n] = y[n] <= -limit || y[n] >= limit ? 0 : gradient[n];
+    }
+}
+
+static void NAME(draw)(const Instruction *i, long t, long begin, long end) {
+    RUNS(4) {
+        REAL *z = AT(0);
+        const REAL *loc = AT(1), *log_variance = AT(2), *noise = AT(3);
+        EACH z[n] = loc[n] + NAME(exponential)(log_variance[n] / 2) * noise[n];
+    }
+}
+
+static void NAME(draw_back)(const Instruction *i, long t, long begin, long end) {
+    RUNS(5) {
+        REAL *into_loc = AT(0), *into_log_variance = AT(1);
+        const REAL *gradient = AT(2), *z = AT(3), *loc = AT(4);
+        EACH {
+            into_loc[n] += gradient[n];
+            into_log_variance[n] += gradient[n] * (z[n] - loc[n]) / 2;
+        }
+    }
+}
+
+static void NAME(scale)(const Instruction *i, long t, long begin, long end) {
+    const REAL *mask = NAME(at)(&i->operand[1], t);
+    for (long f = begin; f < end; f++) {
+        REAL *x = NAME(at)(&i->operand[0], t) + f * i->operand[0].feature;
+        for (long n = 0; n < i->rows; n++) x[n] *= mask[n];
+    }
+}
+
+/* Operands: x, inverse deviation (1, rows). The share of a thread is of columns: [begin, end). */
+static void NAME(normalise)(const Instruction *i, long t, long begin, long end) {
+    long stride = i->operand[0].feature;
+    for (long from = begin; from < end; from += 16) {
+        long width = end - from < 16 ? end - from : 16;
+        REAL *x = NAME(at)(&i->operand[0], t) + from, *inverse = NAME(at)(&i->operand[1], t) + from;
+        REAL total[16] = {0};
+        for (long f = 0; f < i->features; f++)
+            for (long n = 0; n < width; n++) total[n] += x[f * stride + n] * x[f * stride + n];
+        for (long n = 0; n < width; n++) inverse[n] = 1 / ROOT(total[n] / i->features + (REAL)1e-5);
+        for (long f = 0; f < i->features; f++)
+            for (long n = 0; n < width; n++) x[f * stride + n] *= inverse[n];
+    }
+}
+
+/* Operands: out, gradient, normed, inverse deviation; as for normalise. */
+static void NAME(normalise_back)(const Instruction *i, long t, long begin, long end) {
+    long out_stride = i->operand[0].feature, stride = i->operand[1].feature, y_stride = i->operand[2].feature;
+    for (long from = begin; from < end; from += 16) {
+        long width = end - from < 16 ? end - from : 16;
+        REAL *out = NAME(at)(&i->operand[0], t) + from;
+        const REAL *gradient = NAME(at)(&i->operand[1], t) + from, *y = NAME(at)(&i->operand[2], t) + from;
+        const REAL *inverse = NAME(at)(&i->operand[3], t) + from;
+        REAL along[16] = {0};
+        for (long f = 0; f < i->features; f++)
+            for (long n = 0; n < width; n++) along[n] += gradient[f * stride + n] * y[f * y_stride + n];
+        for (long n = 0; n < width; n++) along[n] /= i->features;
+        for (long f = 0; f < i->features; f++)
+            for (long n = 0; n < width; n++)
+                out[f * out_stride + n] = (gradient[f * stride + n] - along[n] * y[f * y_stride + n]) * inverse[n];
+    }
+}
+
+/* Operands: out (1, rows), loc before its tanh, log variance, x; the share of a thread is of columns. */
+static void NAME(log_density)(const Instruction *i, long t, long begin, long end) {
+    long stride = i->operand[1].feature, variance_stride = i->operand[2].feature, x_stride = i->operand[3].feature;
+    for (long from = begin; from < end; from += 16) {
+        long width = end - from < 16 ? end - from : 16;
+        REAL *out = NAME(at)(&i->operand[0], t) + from, total[16] = {0};
+        const REAL *loc = NAME(at)(&i->operand[1], t) + from, *log_variance = NAME(at)(&i->operand[2], t) + from;
+        const REAL *x = NAME(at)(&i->operand[3], t) + from;
+        for (long f = 0; f < i->inner; f++)
+            for (long n = 0; n < width; n++) {
+                REAL away = x[f * x_stride + n] - NAME(tangent)(loc[f * stride + n]), v = log_variance[f * variance_stride + n];
+                total[n] += away * away * NAME(exponential)(-v) + v;
+            }
+        for (long n = 0; n < width; n++) out[n] = (total[n] + i->inner * LOG_TWO_PI) / -2;
+    }
+}
+
+/* Operands: gradients of loc and log variance, that of the log-density (1, rows), loc, log variance, x. */
+static void NAME(log_density_back)(const Instruction *i, long t, long begin, long end) {
+    const REAL *gradient = NAME(at)(&i->operand[2], t);
+    for (long run = 0; run < end - begin; run++) {
+        REAL *restrict into_loc = AT(0), *restrict into_log_variance = AT(1);
+        const REAL *loc = AT(3), *log_variance = AT(4), *x = AT(5);
+        for (long n = 0; n < i->rows; n++) {
+            REAL mean = NAME(tangent)(loc[n]), away = x[n] - mean, slope = away * NAME(exponential)(-log_variance[n]);
+            into_loc[n] = gradient[n] * slope * (1 - mean * mean);
+            into_log_variance[n] = gradient[n] * (away * slope - 1) / 2;
+        }
+    }
+}
+
+static void NAME(modulate)(const Instruction *i, long t, long begin, long end) {
+    RUNS(4) {
+        REAL *gates = AT(0);
+        const REAL *normed = AT(1), *gain = AT(2), *shift = AT(3);
+        EACH gates[n] += normed[n] + normed[n] * gain[n] + shift[n];
+    }
+}
+
+static void NAME(modulate_back)(const Instruction *i, long t, long begin, long end) {
+    RUNS(5) {
+        REAL *into_gain = AT(0), *into_normed = AT(1);
+        const REAL *gradient = AT(2), *normed = AT(3), *gain = AT(4);
+        EACH {
+            into_gain[n] = gradient[n] * normed[n];
+            into_normed[n] = gradient[n] + gradient[n] * gain[n];
+        }
+    }
+}
+
+/* Operands: c, h, tanh c, gates, c before; the gates in four blocks of as many features. */
+static void NAME(lstm)(const Instruction *i, long t, long begin, long end) {
+    RUNS(5) {
+        REAL *restrict cell = AT(0), *restrict hidden = AT(1), *restrict tanh_cell = AT(2), *restrict in = AT(3);
+        const REAL *before = AT(4);
+        long block = i->features * i->operand[3].feature;
+        REAL *restrict forget = in + block, *restrict out = forget + block, *restrict candidate = out + block;
+        EACH {
+            in[n] = NAME(logistic)(in[n]);
+            forget[n] = NAME(logistic)(forget[n]);
+            out[n] = NAME(logistic)(out[n]);
+            candidate[n] = NAME(tangent)(candidate[n]);
+            cell[n] = forget[n] * before[n] + in[n] * candidate[n];
+            tanh_cell[n] = NAME(tangent)(cell[n]);
+            hidden[n] = out[n] * tanh_cell[n];
+        }
+    }
+}
+
+/* Operands: c's gradient, the gates', h's, gates, c before, tanh c. */
+static void NAME(lstm_back)(const Instruction *i, long t, long begin, long end) {
+    RUNS(6) {
+        REAL *restrict into_cell = AT(0), *restrict into_in = AT(1);
+        const REAL *into_hidden = AT(2), *in = AT(3), *before = AT(4), *tanh_cell = AT(5);
+        long to = i->features * i->operand[1].feature, block = i->features * i->operand[3].feature;
+        REAL *restrict into_forget = into_in + to, *restrict into_out = into_forget + to;
+        REAL *restrict into_candidate = into_out + to;
+        const REAL *forget = in + block, *out = forget + block, *candidate = out + block;
+        EACH {
+            REAL hidden = into_hidden[n], tangent = tanh_cell[n];
+            REAL cell = into_cell[n] + hidden * out[n] * (1 - tangent * tangent);
+            into_out[n] = hidden * tangent * out[n] * (1 - out[n]);
+            into_in[n] = cell * candidate[n] * in[n] * (1 - in[n]);
+            into_forget[n] = cell * before[n] * forget[n] * (1 - forget[n]);
+            into_candidate[n] = cell * in[n] * (1 - candidate[n] * candidate[n]);
+            into_cell[n] = cell * forget[n];
+        }
+    }
+}
+
+/* One thread's share of a whole run. */
+static void NAME(run)(const Instruction *program, long count, long first, long steps, long by, long id, long threads) {
+    for (long t = first, s = 0; s < steps; s++, t += by)
+        for (const Instruction *i = program; i < program + count; i++) {
+            long begin = i->features * id / threads, end = i->features * (id + 1) / threads;
+            long left = (i->rows + 15) / 16 * id / threads * 16, right = (i->rows + 15) / 16 * (id + 1) / threads * 16;
+            if (right > i->rows) right = i->rows;
+            switch (i->code) {
+                case PACK: NAME(pack)(i, t, id, threads); break;
+                case PRODUCT: NAME(multiply)(i, t, id, threads, 0); break;
+                case ADD_PRODUCT: NAME(multiply)(i, t, id, threads, 1); break;
+                case COPY: NAME(move)(i, t, begin, end, 0); break;
+                case ADD: NAME(move)(i, t, begin, end, 1); break;
+                case FILL: NAME(fill)(i, t, begin, end); break;
+                case SCALE: NAME(scale)(i, t, begin, end); break;
+                case ACTIVATE: NAME(activate)(i, t, begin, end); break;
+                case ACTIVATE_BACK: NAME(activate_back)(i, t, begin, end); break;
+                case CLAMP: NAME(clamp)(i, t, begin, end); break;
+                case CLAMP_BACK: NAME(clamp_back)(i, t, begin, end); break;
+                case DRAW: NAME(draw)(i, t, begin, end); break;
+                case DRAW_BACK: NAME(draw_back)(i, t, begin, end); break;
+                case NORMALISE: NAME(normalise)(i, t, left, right); break;
+                case NORMALISE_BACK: NAME(normalise_back)(i, t, left, right); break;
+                case LOG_DENSITY: NAME(log_density)(i, t, left, right); break;
+                case LOG_DENSITY_BACK: NAME(log_density_back)(i, t, begin, end); break;
+                case MODULATE: NAME(modulate)(i, t, begin, end); break;
+                case MODULATE_BACK: NAME(modulate_back)(i, t, begin, end); break;
+                case LSTM: NAME(lstm)(i, t, begin, end); break;
+                case LSTM_BACK: NAME(lstm_back)(i, t, begin, end); break;
+            }
+#pragma omp barrier
+        }
+}
+
+#undef LANES
+#undef TILE
+#undef AT
+#undef RUNS
+#undef EACH
