@@ -27,7 +27,7 @@ LAYERS = (
         "kernels",
         "cells",
         "loops",
-        "auxiliary_loop",
+        "heads",
         "steps",
         "given",
         "recurrence",

@@ -20,6 +20,7 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64}
 OPERATIONS = {
     "copy": ("fn", "fn"),
     "add": ("fn", "fn"),
+    "add_sum": ("f1", "fn"),
     "scale": ("fn", "1n"),
     "activate": ("fn",),
     "activate_back": ("fn", "fn", "fn"),
@@ -177,11 +178,12 @@ def test_a_run_goes_through_its_rings_in_either_direction(kind):
 def test_a_fold_adds_up_the_steps(kind, turned):
     gradients = torch.randn(4, 7, 3, dtype=torch.float64)
     x = torch.randn(9, 3, 5, dtype=torch.float64).transpose(1, 2) if turned else torch.randn(9, 5, 3).double()
-    one = machine(kind, torch.float64)
-    total = one.fold(None, Ring(gradients), Ring(x, 1), 4, 4)
-    total = one.fold(total, Ring(gradients), Ring(x, 1), 0, 2)
+    one, bias = machine(kind, torch.float64), torch.zeros(7, dtype=torch.float64)
+    total = one.fold(None, bias, Ring(gradients), Ring(x, 1), 4, 4)
+    total = one.fold(total, bias, Ring(gradients), Ring(x, 1), 0, 2)
     exact = torch.einsum("tor,tir->oi", gradients, x[5:9]) + torch.einsum("tor,tir->oi", gradients[:2], x[1:3])
     torch.testing.assert_close(total, exact, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(bias, gradients.sum((0, 2)) + gradients[:2].sum((0, 2)), rtol=1e-12, atol=1e-12)
 
 
 @compiled

@@ -98,6 +98,11 @@ def add(out: Tensor, x: Tensor) -> None:
     out.add_(x)
 
 
+def add_sum(out: Tensor, x: Tensor) -> None:
+    """out = out + the sum of x over its rows; out (features, 1)."""
+    out.add_(x.sum(1, keepdim=True))
+
+
 def fill(out: Tensor, number: float) -> None:
     """out = number."""
     out.fill_(number)

@@ -46,11 +46,12 @@ def _accumulator(gradient: Tensor | None, like: Ring) -> Tensor:
     return gradient.t().clone(memory_format=torch.contiguous_format)
 
 
-def _start(out: Ring, gradient: Tensor | None) -> Program:
-    """Set ``out`` to the gradient of each step from outside, (time, rows, features), or to zero."""
-    if gradient is None:
+def _start(out: Ring, *gradients: Tensor | None) -> Program:
+    """Set ``out`` to the sum of each step's gradients from outside, (time, rows, features), or to zero."""
+    given = [columns(gradient) for gradient in gradients if gradient is not None]
+    if not given:
         return [Instruction(fill, (out,), 0.0)]
-    return [Instruction(copy, (out, columns(gradient)))]
+    return [Instruction(copy, (out, given[0])), *(Instruction(add, (out, more)) for more in given[1:])]
 
 
 def _more(out: Ring, gradient: Tensor | None) -> Program:
@@ -69,9 +70,11 @@ def run_back(machine: Machine, program: Program, products: Sequence[Product], st
 
 
 class PosteriorLoop(torch.autograd.Function):
-    """(arena, h_0, c_0, v, contexts, noise, q's three weights, modulation's, the cell's) -> h, c, z, parameters.
+    """(arena, h_0, c_0, v, contexts, noise, q's three weights, modulation's, the cell's) -> h, before, after, c, z, q
 
-    One modulation weight means a :class:`PlainCell`, four a :class:`NormedCell`.
+    h_0..h_T come three times over the same memory: whole, without the last and without the first, each with a gradient
+    of its own, since the way back of slices would write whole gradients and add them up. The last output has q's means
+    and log-variances. One modulation weight means a :class:`PlainCell`, four a :class:`NormedCell`.
     """
 
     @staticmethod
@@ -109,7 +112,7 @@ class PosteriorLoop(torch.autograd.Function):
         ctx.machine, ctx.posterior, ctx.modulation, ctx.cell, ctx.z = machine, posterior, modulation, cell, z
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(first, second, bias, *weights)  # so that a change in place is noticed
-        return h_out, c.transpose(1, 2).detach(), z_out, parameters_out
+        return h_out, h_out[:-1], h_out[1:], c.transpose(1, 2).detach(), z_out, parameters_out
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -117,7 +120,7 @@ class PosteriorLoop(torch.autograd.Function):
         first = ctx.saved_tensors[0]
         machine, posterior, modulation, cell, z = ctx.machine, ctx.posterior, ctx.modulation, ctx.cell, ctx.z
         num_steps, rows, latent_dim = cell.num_steps, cell.rows, z.tensor.shape[1]
-        into_h, into_c, into_z, into_parameters = gradients
+        into_h, into_before, into_after, into_c, into_z, into_parameters = gradients
         for network in (posterior, modulation, cell):
             network.start_back()
         v_gradient = torch.empty_like(cell.v.tensor) if ctx.needs_input_grad[3] else None
@@ -129,10 +132,11 @@ class PosteriorLoop(torch.autograd.Function):
         parameters_gradient = single(torch.empty_like(posterior.out.tensor[0]))
         loc, log_variance = (parameters_gradient.part(k * latent_dim, (k + 1) * latent_dim) for k in (0, 1))
         program = [
+            *_more(h_ring, into_after),
             *cell.back(
                 h_ring,
                 c_ring,
-                [*_start(h_ring, into_h), *_more(c_ring, into_c)],
+                [*_start(h_ring, into_before, into_h), *_more(c_ring, into_c)],
                 modulation.out,
                 modulation_gradient,
                 None if v_gradient is None else Ring(v_gradient),

@@ -13,7 +13,19 @@ import torch
 from torch import Tensor
 
 from .arena import Tape
-from .instructions import Instruction, Program, Ring, add, add_product, copy, log_density, pack, product, single
+from .instructions import (
+    Instruction,
+    Program,
+    Ring,
+    add,
+    add_product,
+    add_sum,
+    copy,
+    log_density,
+    pack,
+    product,
+    single,
+)
 
 try:
     from . import _compiled
@@ -63,11 +75,14 @@ class Machine(ABC):
         """Make a program ready to be run."""
 
     @abstractmethod
-    def fold(self, total: Tensor | None, gradients: Ring, x: Ring, first: int, steps: int) -> Tensor:
+    def fold(
+        self, total: Tensor | None, bias: Tensor | None, gradients: Ring, x: Ring, first: int, steps: int
+    ) -> Tensor:
         """Add up gradient x^T over steps that lie one after the other in both rings; (out, in).
 
         Args:
             total: the sum so far, which is added to and returned; None for zero.
+            bias: the sum of the gradients over columns so far, (out,), which is added to; None if it is not wanted.
             gradients: (ring, out, rows).
             x: (ring, in, rows).
             first: the lowest step.
@@ -102,7 +117,11 @@ class PlainMachine(Machine):
 
         return run
 
-    def fold(self, total: Tensor | None, gradients: Ring, x: Ring, first: int, steps: int) -> Tensor:
+    def fold(
+        self, total: Tensor | None, bias: Tensor | None, gradients: Ring, x: Ring, first: int, steps: int
+    ) -> Tensor:
+        if bias is not None:
+            bias += gradients.steps(first, steps).sum((0, 2))
         wide = gradients.steps(first, steps).transpose(0, 1).flatten(1)
         tall = x.steps(first, steps).transpose(1, 2).flatten(0, 1)
         return wide @ tall if total is None else total.addmm_(wide, tall)
@@ -141,7 +160,9 @@ class CompiledMachine(Machine):
 
         return run
 
-    def fold(self, total: Tensor | None, gradients: Ring, x: Ring, first: int, steps: int) -> Tensor:
+    def fold(
+        self, total: Tensor | None, bias: Tensor | None, gradients: Ring, x: Ring, first: int, steps: int
+    ) -> Tensor:
         (_, out_dim, rows), in_dim = gradients.tensor.shape, x.tensor.shape[1]
         columns, panels = steps * rows, _panels(out_dim)
         sizes = panels * columns * _compiled.PANEL, columns * in_dim
@@ -151,6 +172,8 @@ class CompiledMachine(Machine):
         gather = [
             Instruction(pack, (Ring(wide.view(panels, steps, -1).transpose(0, 1)), gradients.later(first))),
         ]
+        if bias is not None:
+            gather.append(Instruction(add_sum, (single(bias.unsqueeze(1)), gradients.later(first))))
         turned = x.steps(first, steps).transpose(1, 2)
         if turned.is_contiguous():
             tall = turned
@@ -191,6 +214,8 @@ def _encoded(instruction: Instruction) -> bytes:
         inner = operands[2].tensor.shape[1]
     elif operation in (pack, log_density):
         inner = operands[1].tensor.shape[1]
+    elif operation is add_sum:
+        inner = operands[1].tensor.shape[2]
     numbers = []
     for tensor, offset in operands:
         step, feature, row = tensor.stride()

@@ -56,6 +56,10 @@ class MLP(nn.Module):
             total = total + F.linear(x, weight)
         return total
 
+    def weights(self) -> tuple[Tensor, ...]:
+        """W_1 (of all inputs), b_1, W_2 and b_2."""
+        return self.first.weight, self.first.bias, self.second.weight, self.second.bias
+
     def loop_weights(self) -> tuple[Tensor, Tensor, Tensor]:
         """W_1 of the first input, W_2 and b_2: what a loop applies to its state."""
         return self._blocks()[0], self.second.weight, self.second.bias
@@ -176,8 +180,7 @@ class ConditionalLayerNormCell(nn.Module):
 
     def modulation_weights(self) -> tuple[Tensor, ...]:
         """W_1, b_1, W_2, b_2 of the modulation."""
-        first, second = self.modulation_network.first, self.modulation_network.second
-        return first.weight, first.bias, second.weight, second.bias
+        return self.modulation_network.weights()
 
     def standing(self, drive: Drive) -> Drive:
         """The drive with its norm, as a linear map of x_t = (v_t, 1) over the deviation of W x_t.

@@ -60,13 +60,15 @@ class PosteriorPath(LatentPath):
         start = State(*(field.expand(*batch_shape, -1) for field in self.states[0]))
         self._ahead = self.net.scan_posterior(start, self.inputs(0, num_steps), self.b, noise)
         self._drawn = self._ahead.z.unbind(0)
-        self._stacked = self._ahead.states
+        self._stacked, self._pairs = self._ahead.states, (self._ahead.before, self._ahead.after)
 
     def record(self, z_t: Tensor) -> Tensor:
         t = len(self.z)
         if self._ahead is not None and z_t is not self._drawn[t]:
             self.states = unstack(self._ahead.states)[: t + 1]
-            self._ahead = self._stacked = None  # a handler put in another value: from here on step by step
+            self._ahead = self._stacked = self._pairs = (
+                None  # a handler put in another value: from here on step by step
+            )
         if t == 0:
             LIVE_PATHS[id(z_t)] = self
         return super().record(z_t)

@@ -85,7 +85,7 @@ class PriorPath(LatentPath):
         return None
 
     def _all_steps(self) -> TorchDistribution:
-        return self.net.prior(self.before())
+        return self.net.scan_prior(self.before())
 
     def frame_group(self) -> TorchDistribution:
         """The distributions of all x_t of a finished run; batch shape (time, ...)."""

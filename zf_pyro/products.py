@@ -62,7 +62,7 @@ class Product:
             self.transposed = self.machine.weight(self.matrix.t())
             self.slots = slots or self.machine.room(steps_per_fold(num_steps, rows), len(self.matrix), rows)
         self.total: Tensor | None = None
-        self.bias_total: Tensor | None = None
+        self.bias_total = None if self.bias is None else self.matrix.new_zeros(len(self.matrix))
 
     def back(self, into: Ring) -> Program:
         """into = W^T gradient."""
@@ -74,10 +74,7 @@ class Product:
 
     def fold(self, first: int, steps: int) -> None:
         """Add the noted gradients of these steps, of which ``first`` is the lowest."""
-        self.total = self.machine.fold(self.total, self.slots, self.x, first, steps)
-        if self.bias is not None:
-            noted = self.slots.steps(first, steps).sum((0, 2))
-            self.bias_total = noted if self.bias_total is None else self.bias_total.add_(noted)
+        self.total = self.machine.fold(self.total, self.bias_total, self.slots, self.x, first, steps)
 
     def gradients(self) -> tuple[Tensor, ...]:
         """The gradients of W and, if there is one, of b, after the last fold."""

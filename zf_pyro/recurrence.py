@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .arena import Arena
-from .auxiliary_loop import AuxiliaryLoop
+from .heads import DensityHead, ParameterHead
 from .loops import BackwardLoop, PosteriorLoop, StateLoop
 from .networks import MLP, BackwardRNN, Drive, GatedCell, State, loc_scale
 
@@ -25,6 +25,10 @@ class PosteriorScan(NamedTuple):
     """z_1..z_T; (time, ..., latent)."""
     states: State
     """h_0..h_T; (time + 1, ..., hidden)."""
+    before: Tensor
+    """The hidden states h_0..h_{T-1}; (time, ..., hidden)."""
+    after: Tensor
+    """The hidden states h_1..h_T; (time, ..., hidden)."""
     loc: Tensor
     """Means of q; (time, ..., latent)."""
     scale: Tensor
@@ -48,7 +52,9 @@ def reference_posterior_scan(
         states.append(state)
         locs.append(q.loc)
         scales.append(q.scale)
-    return PosteriorScan(torch.stack(z), _stack(states), torch.stack(locs), torch.stack(scales))
+    stacked = _stack(states)
+    neighbours = stacked.hidden[:-1], stacked.hidden[1:]
+    return PosteriorScan(torch.stack(z), stacked, *neighbours, torch.stack(locs), torch.stack(scales))
 
 
 def reference_state_scan(
@@ -82,8 +88,9 @@ def posterior_scan(
     sequences = (_rows(sequence, batch_shape) for sequence in (v, contexts, noise))
     weights = (*posterior.loop_weights(), *cell.modulation_weights(), cell.hidden_weights.weight, *gate_weights)
     outputs = PosteriorLoop.apply(arena, *start, *sequences, *weights)
-    h, c, z, parameters = (output.view(output.shape[0], *batch_shape, output.shape[2]) for output in outputs)
-    return PosteriorScan(z, State(h, c), *loc_scale(parameters))
+    shaped = (output.view(output.shape[0], *batch_shape, output.shape[2]) for output in outputs)
+    h, before, after, c, z, parameters = shaped
+    return PosteriorScan(z, State(h, c), before, after, *loc_scale(parameters))
 
 
 def state_scan(cell: GatedCell, state: State, drive: Drive, modulation: Tensor, arena: Arena) -> State:
@@ -136,10 +143,24 @@ def auxiliary_scan(network: MLP, z: Tensor, hidden: Tensor, b: Tensor, arena: Ar
     """
     batch_shape = z.shape[1:-1]
     inputs = (z, hidden)[: len(network.in_dims)]
-    weights = network.first.weight, network.first.bias, network.second.weight, network.second.bias
     sequences = (_rows(sequence, batch_shape) for sequence in inputs)
-    log_prob = AuxiliaryLoop.apply(arena, _rows(b, batch_shape), *weights, *sequences)
-    return log_prob.view(-1, *batch_shape)
+    return DensityHead.apply(arena, _rows(b, batch_shape), *network.weights(), *sequences).view(-1, *batch_shape)
+
+
+def prior_scan(network: MLP, hidden: Tensor, arena: Arena) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of p(z_t | h_{t-1}) at every step; the plain twin is :meth:`zf_pyro.ZForcing.prior`.
+
+    Args:
+        network: of the prior.
+        hidden: h_0..h_{T-1}; (time, ..., hidden).
+        arena: memory for the loop's buffers.
+
+    Returns:
+        Both (time, ..., latent).
+    """
+    batch_shape = hidden.shape[1:-1]
+    parameters = ParameterHead.apply(arena, *network.weights(), _rows(hidden, batch_shape))
+    return loc_scale(parameters.view(-1, *batch_shape, parameters.shape[-1]))
 
 
 def _stack(states: Sequence[State]) -> State:

@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from pyro.distributions import Normal, TorchDistribution
 from torch import Tensor, nn
 
 from .arena import Arena
@@ -14,6 +15,7 @@ from .recurrence import (
     auxiliary_scan,
     backward_scan,
     posterior_scan,
+    prior_scan,
     reference_posterior_scan,
     reference_state_scan,
     state_scan,
@@ -28,8 +30,10 @@ class Scanning(nn.Module):
     cell: GatedCell
     posterior_network: MLP
     auxiliary_network: MLP
+    prior_network: MLP
     recurrence: str
     auxiliary_l2: bool
+    prior: Any
     posterior: Any
     transition: Any
     auxiliary: Any
@@ -38,7 +42,8 @@ class Scanning(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self._arena, self._backward_arena, self._auxiliary_arena = Arena(), Arena(), Arena()
+        self._arena, self._backward_arena = Arena(), Arena()
+        self._prior_arena, self._auxiliary_arena = Arena(), Arena()
 
     def states(self, x: Tensor, z: Tensor, context: Tensor | None = None, initial_state: State | None = None) -> State:
         """h_1..h_T for given frames and latents.
@@ -82,7 +87,7 @@ class Scanning(nn.Module):
 
     def scan_auxiliary(self, z: Tensor, before: State, b: Tensor) -> Tensor:
         """log p_xi(b_t | z_t [, h_{t-1}]) at every step, (time, ...) nats; z, before and b (time, ..., features)."""
-        if self._own("auxiliary") and not (self._reference() or self.auxiliary_l2) and compiles(z):
+        if self._fast("auxiliary", z) and not self.auxiliary_l2:
             return auxiliary_scan(self.auxiliary_network, z, before.hidden, b, self._auxiliary_arena)
 
         def log_prob(z: Tensor, hidden: Tensor, cell: Tensor, b: Tensor) -> Tensor:
@@ -90,12 +95,22 @@ class Scanning(nn.Module):
 
         return in_pieces(log_prob, z, *before, b)
 
+    def scan_prior(self, before: State) -> TorchDistribution:
+        """p(z_t | h_{t-1}) at every step; ``before`` is h_0..h_{T-1}, (time, ..., hidden)."""
+        if self._fast("prior", before.hidden):
+            return Normal(*prior_scan(self.prior_network, before.hidden, self._prior_arena)).to_event(1)
+        return self.prior(before)
+
     def plain_loop(self) -> bool:
         """Whether loops go by the step functions: a subclass overrides them, or the reference was asked for."""
         return self._reference() or not self._own("posterior", "transition")
 
     def _drive(self, u: Tensor) -> Drive:
         return drive(self.embedding, u, self.cell.input_weights.weight, self.cell.input_weights.bias)
+
+    def _fast(self, step_function: str, numbers: Tensor) -> bool:
+        """Whether a step function of whole sequences is compiled."""
+        return self._own(step_function) and not self._reference() and compiles(numbers)
 
     def _own(self, *names: str) -> bool:
         """Whether these step functions are those of the class that this one was made for, not a subclass's."""

@@ -1,6 +1,6 @@
 """The parts of the objective for one run of the model against one run of the guide."""
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -57,10 +57,10 @@ def auxiliary_log_prob(guide: PosteriorPath) -> Tensor:
 
 def backward_log_prob(guide: PosteriorPath) -> Tensor:
     """log p_bwd(x_{t-1} | b_t) at every step; (time, ..., batch). Zero at the first step, unless a context is given."""
-    start = 0 if guide.given.has_context else 1
-    frames = guide.inputs(start, guide.given.num_steps)
-    log_prob = guide.b.new_zeros(start, *guide.b.shape[1:-1])
-    if len(frames):
-        scored = guide.b.split([start, len(frames)])[1]  # a slice's way back would fill the whole of b first
-        log_prob = torch.cat([log_prob, guide.net.backward_emission(scored).log_prob(frames)])
+    frames, context = guide.inputs(0, guide.given.num_steps), guide.given.has_context
+    if not context:  # u_1 is then no frame: any other is scored in its place, and left out
+        frames = torch.cat([cast(Tensor, guide.given.x)[:1], frames[1:]])
+    log_prob = guide.net.backward_emission(guide.b).log_prob(frames)
+    if not context:  # of the results, since the way back of a part of b would fill a gradient as large as b
+        log_prob = torch.cat([torch.zeros_like(log_prob[:1]), log_prob[1:]])
     return align(log_prob, len(guide.batch_shape), 0)

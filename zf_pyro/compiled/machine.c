@@ -22,6 +22,7 @@
     OPERATION(ADD_PRODUCT, "add_product")                                                                              \
     OPERATION(COPY, "copy")                                                                                            \
     OPERATION(ADD, "add")                                                                                              \
+    OPERATION(ADD_SUM, "add_sum")                                                                                      \
     OPERATION(FILL, "fill")                                                                                            \
     OPERATION(SCALE, "scale")                                                                                          \
     OPERATION(ACTIVATE, "activate")                                                                                    \

@@ -97,9 +97,13 @@ static void NAME(pack)(const Instruction *i, long t, long id, long threads) {
         const REAL *rows = w + p * PANEL * from->feature;
         long real = i->inner - p * PANEL < PANEL ? i->inner - p * PANEL : PANEL;
         REAL *panel = packed + p * to->feature;
-        for (long k = 0; k < i->rows / PANEL; k++)
-            for (long r = 0; r < PANEL; r++)
-                panel[k * PANEL + r] = r < real ? rows[r * from->feature + k * from->row] : 0;
+        if (real == PANEL)
+            for (long k = 0; k < i->rows / PANEL; k++)
+                for (long r = 0; r < PANEL; r++) panel[k * PANEL + r] = rows[r * from->feature + k * from->row];
+        else
+            for (long k = 0; k < i->rows / PANEL; k++)
+                for (long r = 0; r < PANEL; r++)
+                    panel[k * PANEL + r] = r < real ? rows[r * from->feature + k * from->row] : 0;
     }
 }
 
@@ -116,13 +120,39 @@ static void NAME(move)(const Instruction *i, long t, long begin, long end, int a
             }
         return;
     }
-    for (long block = begin; block < end; block += 16) {
-        long last = block + 16 < end ? block + 16 : end;
-        for (long n = 0; n < i->rows; n++)
-            for (long f = block; f < last; f++) {
-                REAL *cell = out + f * to->feature + n * to->row, value = x[f * from->feature + n * from->row];
-                *cell = add ? *cell + value : value;
-            }
+    REAL square[16][16]; /* turned round where it is near: neither side is then read or written across its lines */
+    for (long f = begin; f < end; f += 16)
+        for (long n = 0; n < i->rows; n += 16) {
+            long height = end - f < 16 ? end - f : 16, width = i->rows - n < 16 ? i->rows - n : 16;
+            const REAL *corner = x + f * from->feature + n * from->row;
+            REAL *target = out + f * to->feature + n * to->row;
+            if (from->row == 1)
+                for (long p = 0; p < height; p++)
+                    for (long q = 0; q < width; q++) square[p][q] = corner[p * from->feature + q];
+            else
+                for (long q = 0; q < width; q++)
+                    for (long p = 0; p < height; p++) square[p][q] = corner[p * from->feature + q * from->row];
+            if (to->row == 1)
+                for (long p = 0; p < height; p++)
+                    for (long q = 0; q < width; q++)
+                        target[p * to->feature + q] = add ? target[p * to->feature + q] + square[p][q] : square[p][q];
+            else
+                for (long q = 0; q < width; q++)
+                    for (long p = 0; p < height; p++) {
+                        REAL *cell = target + p * to->feature + q * to->row;
+                        *cell = add ? *cell + square[p][q] : square[p][q];
+                    }
+        }
+}
+
+static void NAME(add_sum)(const Instruction *i, long t, long begin, long end) {
+    for (long f = begin; f < end; f++) {
+        const REAL *x = NAME(at)(&i->operand[1], t) + f * i->operand[1].feature;
+        REAL parts[16] = {0}, total = 0;
+        for (long n = 0; n < i->inner; n += 16)
+            for (long p = 0; p < 16 && n + p < i->inner; p++) parts[p] += x[n + p];
+        for (long p = 0; p < 16; p++) total += parts[p];
+        NAME(at)(&i->operand[0], t)[f * i->operand[0].feature] += total;
     }
 }
 
@@ -338,6 +368,7 @@ static void NAME(run)(const Instruction *program, long count, long first, long s
                 case ADD_PRODUCT: NAME(multiply)(i, t, id, threads, 1); break;
                 case COPY: NAME(move)(i, t, begin, end, 0); break;
                 case ADD: NAME(move)(i, t, begin, end, 1); break;
+                case ADD_SUM: NAME(add_sum)(i, t, begin, end); break;
                 case FILL: NAME(fill)(i, t, begin, end); break;
                 case SCALE: NAME(scale)(i, t, begin, end); break;
                 case ACTIVATE: NAME(activate)(i, t, begin, end); break;

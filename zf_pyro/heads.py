@@ -1,0 +1,120 @@
+"""Networks of whole sequences as autograd functions, their way back written out: the prior and the auxiliary.
+
+A step needs none before it; running them one after the other keeps what a step computes in the cache, where under
+autograd the same would be hundreds of megabytes. Plain twins are :meth:`zf_pyro.ZForcing.prior` and ``auxiliary``.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .arena import Arena, Tape
+from .instructions import Instruction, Program, Ring, copy, fill, log_density, log_density_back, single
+from .kernels import Bounded
+from .loops import columns, refuse_second_derivatives, run_back
+from .machines import machine_for
+from .products import Product
+
+
+class Head:
+    """clip(MLP(x_1, x_2, ...), -8, 8) of every step.
+
+    Args:
+        arena: memory for its buffers.
+        weights: W_1, b_1, W_2, b_2.
+        inputs: x_i, (time, rows, features).
+    """
+
+    def __init__(self, arena: Arena, weights: Sequence[Tensor], inputs: Sequence[Tensor]) -> None:
+        weight, bias, second, second_bias = weights
+        self.num_steps, self.rows, _ = inputs[0].shape
+        self.machine, self.inputs = machine_for(Tape(arena, weight)), inputs
+        parts = weight.split([x.shape[2] for x in inputs], 1)
+        firsts = [Product(self.machine, part, None if k else bias) for k, part in enumerate(parts)]
+        product = Product(self.machine, second, second_bias)
+        self.network = Bounded(self.machine, firsts, product, 8.0, self.num_steps, self.rows)
+        self.out = self.network.out
+
+    def forward(self) -> Program:
+        """To ``out``."""
+        xs = [single(x.new_empty(x.shape[2], self.rows)) for x in self.inputs]
+        loaded = [Instruction(copy, (x, columns(given))) for x, given in zip(xs, self.inputs, strict=True)]
+        program = [*loaded, *self.network.forward(*xs)]
+        for first, given in zip(self.network.firsts, self.inputs, strict=True):
+            first.x = columns(given)  # all steps of it, where the program goes by one at a time
+        return program
+
+    def back(self, before: Program, gradient: Ring) -> tuple[tuple[Tensor, ...], list[Tensor]]:
+        """Run the way back; the gradients of the weights and of the inputs.
+
+        Args:
+            before: what sets ``gradient`` at each step.
+            gradient: that of ``out``.
+        """
+        self.network.start_back()
+        into = [single(x.new_empty(x.shape[2], self.rows)) for x in self.inputs]
+        gradients = [torch.empty_like(x, memory_format=torch.contiguous_format) for x in self.inputs]
+        program = [
+            *before,
+            *(Instruction(fill, (x,), 0.0) for x in into),
+            *self.network.back(gradient, *into),
+            *(Instruction(copy, (columns(to), x)) for to, x in zip(gradients, into, strict=True)),
+        ]
+        run_back(self.machine, program, self.network.products, self.num_steps, self.rows, -1)
+        weight = torch.cat([first.gradients()[0] for first in self.network.firsts], 1)
+        return (weight, self.network.firsts[0].gradients()[1], *self.network.second.gradients()), gradients
+
+
+class ParameterHead(torch.autograd.Function):
+    """(arena, W_1, b_1, W_2, b_2, x) -> clip(MLP(x), -8, 8); x (time, rows, in), the output (time, rows, out)."""
+
+    @staticmethod
+    def forward(ctx: Any, arena: Arena, *tensors: Any) -> Tensor:
+        *weights, x = tensors
+        head = Head(arena, weights, [x])
+        out = x.new_empty(head.num_steps, head.rows, head.out.tensor.shape[1])
+        program = [*head.forward(), Instruction(copy, (columns(out), head.out))]
+        head.machine.prepare(program)(0, head.num_steps, 1)
+        ctx.head = head
+        ctx.save_for_backward(*tensors)  # so that a change in place is noticed
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        refuse_second_derivatives()
+        x = ctx.saved_tensors[-1]
+        own = single(x.new_empty(gradient.shape[2], gradient.shape[1]))
+        weights, inputs = ctx.head.back([Instruction(copy, (own, columns(gradient)))], own)
+        return None, *weights, *inputs
+
+
+class DensityHead(torch.autograd.Function):
+    """(arena, b, W_1, b_1, W_2, b_2, then z or z and h) -> log N(b; tanh(m), exp(v)), (m, v) = clip(MLP(z, h), -8, 8).
+
+    Inputs are (time, rows, features), the output is (time, rows). b is held fixed.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, arena: Arena, b: Tensor, *tensors: Any) -> Tensor:
+        num_steps, rows, hidden_dim = b.shape
+        head = Head(arena, tensors[:4], tensors[4:])
+        target = single(b.new_empty(hidden_dim, rows))
+        given = head.out.part(0, hidden_dim), head.out.part(hidden_dim, 2 * hidden_dim), target
+        out, load = b.new_empty(num_steps, 1, rows), Instruction(copy, (target, columns(b)))
+        program = [*head.forward(), load, Instruction(log_density, (Ring(out), *given))]
+        head.machine.prepare(program)(0, num_steps, 1)
+        ctx.head, ctx.given, ctx.load = head, given, load
+        ctx.save_for_backward(b, *tensors)
+        return out.squeeze(1)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        refuse_second_derivatives()
+        b = ctx.saved_tensors[0]
+        hidden_dim, rows = b.shape[2], b.shape[1]
+        own, along = single(b.new_empty(2 * hidden_dim, rows)), Ring(gradient.contiguous().unsqueeze(1))
+        halves = own.part(0, hidden_dim), own.part(hidden_dim, 2 * hidden_dim)
+        weights, inputs = ctx.head.back([ctx.load, Instruction(log_density_back, (*halves, along, *ctx.given))], own)
+        return None, None, *weights, *inputs
