@@ -2,6 +2,7 @@
 
     python benchmarks/train_step.py                       # all three workloads, growth in T, peak memory
     python benchmarks/train_step.py --work timit --rounds 9
+    python benchmarks/train_step.py --apart true          # each contender in a process of its own
     python benchmarks/train_step.py --device cuda
 
 In one process, interleaved and paired round by round:
@@ -14,6 +15,10 @@ In one process, interleaved and paired round by round:
 so that a / d and b / c compare equal work. Machines are noisy: what is printed are medians of ratios within a round,
 with their quartiles. The floor is the time that the floating-point operations of the full objective would take at the
 speed of a large matrix product measured in the same rounds.
+
+In one process the contenders also share the C library's heap: what (b), (c) and (d) have freed saves (a), which
+allocates a tensor as large as the sequence at every step back, the cost of new pages. With ``--apart true`` each has
+its own process, as when it trains by itself; still interleaved, and paired.
 """
 
 import math
@@ -22,6 +27,7 @@ import pathlib
 import statistics
 import time
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from typing import NamedTuple
 
 import pyro
@@ -136,21 +142,54 @@ def pyro_seconds(step: Callable[[], object]) -> float:
     return spent[0]
 
 
-def compare(name: str, work: Work, rounds: int, device: str) -> None:
+def serve(connection: Connection, key: str, work: Work, device: str) -> None:
+    """Time one contender in this process whenever asked, until told to stop."""
+    pyro.enable_validation(False)
+    steps = contenders(work, device)
+    while connection.recv():
+        steps["clear"]()
+        connection.send(seconds(steps[key], device))
+
+
+class Apart:
+    """The contenders, each in a process of its own."""
+
+    def __init__(self, work: Work, device: str) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.connections = {}
+        for key in "abcd":
+            self.connections[key], theirs = context.Pipe()
+            context.Process(target=serve, args=(theirs, key, work, device), daemon=True).start()
+
+    def seconds(self, key: str) -> float:
+        """Wall time of one step."""
+        self.connections[key].send(True)
+        return self.connections[key].recv()
+
+    def stop(self) -> None:
+        """End the processes."""
+        for connection in self.connections.values():
+            connection.send(False)
+
+
+def compare(name: str, work: Work, rounds: int, device: str, apart: bool) -> None:
     """Print the paired ratios of one workload."""
     steps = contenders(work, device)
+    processes = Apart(work, device) if apart else None
     times: dict[str, list[float]] = {key: [] for key in "abcd"}
     rates = []
     for i in range(rounds + 1):  # the first round warms up
         rates.append(product_rate(device))
         for key, record in times.items():
             steps["clear"]()
-            record.append(seconds(steps[key], device))
+            record.append(processes.seconds(key) if processes else seconds(steps[key], device))
         if i == 0:
             rates.clear()
             for record in times.values():
                 record.clear()
-    print(f"\n{name}: {work}")
+    if processes:
+        processes.stop()
+    print(f"\n{name}: {work}{', each contender in a process of its own' if apart else ''}")
     print("  median seconds  " + "  ".join(f"({key}) {statistics.median(t):.3f}" for key, t in times.items()))
     for (slow, fast), goal in zip(("ad", "bc"), GOALS[name], strict=True):
         ratios = sorted(s / f for s, f in zip(times[slow], times[fast], strict=True))
@@ -215,13 +254,14 @@ def growth(work: Work, rounds: int, device: str) -> None:
     print(f"  memory (d) / (a) at T = {lengths[-1]}: {memory['d'][-1] / memory['a'][-1]:.2f}  goal at most 1.1")
 
 
-def main(work: str = "all", rounds: int = 7, device: str = "cpu") -> None:
+def main(work: str = "all", rounds: int = 7, device: str = "cpu", apart: bool = False) -> None:
     """Compare training steps.
 
     Args:
         work: a workload (timit, mnist_128, mnist_512), "growth" for growth with T, or "all".
         rounds: counted rounds, after one to warm up.
         device: cpu or cuda.
+        apart: run each contender in a process of its own.
     """
     if work not in (*WORKS, "growth", "all"):
         raise ValueError(f"work must be one of {[*WORKS, 'growth', 'all']}, got {work!r}")
@@ -230,7 +270,7 @@ def main(work: str = "all", rounds: int = 7, device: str = "cpu") -> None:
     print(f"{name}; torch {torch.__version__}, pyro {pyro.__version__}")
     for key, sizes in WORKS.items():
         if work in (key, "all"):
-            compare(key, sizes, rounds, device)
+            compare(key, sizes, rounds, device, apart)
     if work in ("growth", "all"):
         growth(WORKS["mnist_128"], rounds, device)
 

@@ -7,12 +7,14 @@ import pytest
 import torch
 
 import zf_pyro
-from zf_pyro import State
+from zf_pyro import State, machines
 from zf_pyro.arena import Arena
 from zf_pyro.networks import Drive
 from zf_pyro.recurrence import (
+    auxiliary_scan,
     backward_scan,
     posterior_scan,
+    prior_scan,
     reference_posterior_scan,
     reference_state_scan,
     state_scan,
@@ -20,6 +22,16 @@ from zf_pyro.recurrence import (
 
 from .comparing import assert_same, gradients, weighted_sum
 from .conftest import random_frames, random_net, random_state
+
+
+@pytest.fixture(params=["compiled", "plain"], autouse=True)
+def machine(request, monkeypatch):
+    """Every test on both machines that run the fast loops."""
+    if request.param == "plain":
+        monkeypatch.setattr(machines, "_compiled", None)
+    elif machines._compiled is None:
+        pytest.skip("no C compiler when zf_pyro was installed")
+
 
 SHAPES = {"batch": (3,), "particles": (2, 3), "two dimensions more": (2, 1, 3), "one sequence": (1,)}
 
@@ -146,6 +158,95 @@ def test_state_scan_passes_gradcheck(transition):
 
     leaves = [leaf.detach().requires_grad_() for leaf in (*state, *drive, modulation)]
     assert torch.autograd.gradcheck(scan, (*leaves, net.cell.hidden_weights.weight))
+
+
+def heads(net, state, u, b, noise):
+    """The fast prior and auxiliary of some hidden states and latents, then the plain ones."""
+    hidden, z = u.new_zeros(()) + torch.tanh(noise @ torch.ones(net.latent_dim, net.hidden_dim).to(noise)), noise
+    hidden = (hidden * state.hidden).detach().requires_grad_()
+    z, b = z.detach().requires_grad_(), widened(b, state.hidden.shape[:-1])
+    loc, scale = prior_scan(net.prior_network, hidden, Arena())
+    density = auxiliary_scan(net.auxiliary_network, z, hidden, b, Arena())
+    fast = {"loc": loc, "scale": scale, "density": density}
+    prior, before = net.prior(State(hidden, hidden)).base_dist, State(hidden, hidden)
+    plain = {"loc": prior.loc, "scale": prior.scale, "density": net.auxiliary(z, before).log_prob(b)}
+    return (hidden, z), fast, plain
+
+
+@pytest.mark.parametrize("z_force", [False, True])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_prior_and_auxiliary_of_whole_sequences_equal_the_step_functions(shape, z_force):
+    net = random_net("gaussian", z_force=z_force, spread=0.8)
+    inputs, *both = heads(net, *scan_arguments(net, SHAPES[shape]))
+    found = []
+    for parts_of_it in both:
+        loss = weighted_sum(parts_of_it)
+        into = torch.autograd.grad(loss, inputs, retain_graph=True)
+        found.append((parts_of_it, dict(enumerate(into)), gradients(net, loss)))
+    for fast, plain in zip(*found, strict=True):
+        assert_same(fast, plain)
+
+
+@pytest.mark.parametrize("z_force", [False, True])
+def test_prior_and_auxiliary_pass_gradcheck(z_force):
+    net = random_net("gaussian", z_force=z_force, spread=0.3)
+    _state, _u, b, noise = scan_arguments(net, (2,), time=3)
+    hidden, z = b.detach().flip(0).requires_grad_(), noise.requires_grad_()
+
+    def scan(hidden, z, *_weights):
+        density = auxiliary_scan(net.auxiliary_network, z, hidden, b, Arena())
+        return (*prior_scan(net.prior_network, hidden, Arena()), density)
+
+    weights = (*net.prior_network.parameters(), *net.auxiliary_network.parameters())
+    assert torch.autograd.gradcheck(scan, (hidden, z, *weights))
+
+
+@pytest.mark.parametrize("z_force", [False, True])
+def test_prior_and_auxiliary_have_second_derivatives(z_force):
+    net = random_net("gaussian", z_force=z_force, spread=0.3)
+    (hidden, z), *both = heads(net, *scan_arguments(net, (2,), time=3))
+    found = []
+    for each in both:
+        wanted = (hidden, z, *net.prior_network.parameters(), *net.auxiliary_network.parameters())
+        first = torch.autograd.grad(weighted_sum(each), wanted, create_graph=True)
+        second = torch.autograd.grad(weighted_sum(dict(enumerate(first))), wanted)
+        found.append(dict(enumerate(second)))
+    assert_same(*found)
+
+
+def test_weights_of_prior_and_auxiliary_changed_before_the_way_back_are_noticed():
+    net = random_net("gaussian")
+    _, fast, _ = heads(net, *scan_arguments(net, (3,)))
+    with torch.no_grad():
+        net.prior_network.second.weight.mul_(1.1)
+        net.auxiliary_network.second.weight.mul_(1.1)
+    for name in ("loc", "density"):
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            fast[name].sum().backward()
+
+
+class Prior(zf_pyro.ZForcing):
+    """A prior and an auxiliary of the user's own."""
+
+    def prior(self, state):
+        return super().prior(State(2.0 * state.hidden, state.cell))
+
+    def auxiliary(self, z_t, state):
+        return super().auxiliary(2.0 * z_t, state)
+
+
+def test_a_prior_and_an_auxiliary_of_ones_own_are_what_runs():
+    net, twin, x = random_net("gaussian"), random_net("gaussian"), random_frames("gaussian")
+    net.__class__ = Prior
+    found = []
+    for each in (net, twin):
+        pyro.set_rng_seed(3)
+        elbo = zf_pyro.ZForcingELBO(aux_weight=0.5)
+        elbo.differentiable_loss(each.model, each.guide, x)
+        found.append(elbo.terms)
+    assert torch.equal(found[0].log_likelihood, found[1].log_likelihood)
+    assert (found[0].kl != found[1].kl).all()
+    assert (found[0].auxiliary != found[1].auxiliary).all()
 
 
 LENGTHS = {"all real": None, "padded": torch.tensor([4, 1, 3])}

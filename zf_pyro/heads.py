@@ -1,20 +1,24 @@
 """Networks of whole sequences as autograd functions, their way back written out: the prior and the auxiliary.
 
 A step needs none before it; running them one after the other keeps what a step computes in the cache, where under
-autograd the same would be hundreds of megabytes. Plain twins are :meth:`zf_pyro.ZForcing.prior` and ``auxiliary``.
+autograd the same would be hundreds of megabytes. Plain twins are :meth:`zf_pyro.ZForcing.prior` and ``auxiliary``, and
+second derivatives are those of the plain form.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from torch.distributions import Normal
 
 from .arena import Arena, Tape
 from .instructions import Instruction, Program, Ring, copy, fill, log_density, log_density_back, single
 from .kernels import Bounded
-from .loops import columns, refuse_second_derivatives, run_back
+from .loops import columns, run_back
 from .machines import machine_for
+from .networks import bounded, clipped_leaky_relu
 from .products import Product
 
 
@@ -67,6 +71,18 @@ class Head:
         return (weight, self.network.firsts[0].gradients()[1], *self.network.second.gradients()), gradients
 
 
+def _outer(weight: Tensor, bias: Tensor, second: Tensor, second_bias: Tensor, *inputs: Tensor) -> Tensor:
+    """The plain form of a head before its clamp."""
+    return F.linear(clipped_leaky_relu(F.linear(torch.cat(inputs, -1), weight, bias)), second, second_bias)
+
+
+def _differentiable(plain: Callable[..., Tensor], tensors: Sequence[Tensor], gradient: Tensor) -> list[Tensor | None]:
+    """The gradients of a plain form, of which there are gradients in turn; None where none is asked for."""
+    wanted = [tensor for tensor in tensors if tensor.requires_grad]
+    found = iter(torch.autograd.grad(plain(*tensors), wanted, gradient, create_graph=True))
+    return [next(found) if tensor.requires_grad else None for tensor in tensors]
+
+
 class ParameterHead(torch.autograd.Function):
     """(arena, W_1, b_1, W_2, b_2, x) -> clip(MLP(x), -8, 8); x (time, rows, in), the output (time, rows, out)."""
 
@@ -83,7 +99,8 @@ class ParameterHead(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        refuse_second_derivatives()
+        if torch.is_grad_enabled():
+            return None, *_differentiable(lambda *given: _outer(*given).clamp(-8.0, 8.0), ctx.saved_tensors, gradient)
         x = ctx.saved_tensors[-1]
         own = single(x.new_empty(gradient.shape[2], gradient.shape[1]))
         weights, inputs = ctx.head.back([Instruction(copy, (own, columns(gradient)))], own)
@@ -111,8 +128,14 @@ class DensityHead(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        refuse_second_derivatives()
-        b = ctx.saved_tensors[0]
+        b, *tensors = ctx.saved_tensors
+        if torch.is_grad_enabled():
+
+            def density(*given: Tensor) -> Tensor:
+                loc, deviation = bounded(_outer(*given))
+                return Normal(loc.tanh(), deviation).log_prob(b.detach()).sum(-1)
+
+            return None, None, *_differentiable(density, tensors, gradient)
         hidden_dim, rows = b.shape[2], b.shape[1]
         own, along = single(b.new_empty(2 * hidden_dim, rows)), Ring(gradient.contiguous().unsqueeze(1))
         halves = own.part(0, hidden_dim), own.part(hidden_dim, 2 * hidden_dim)

@@ -66,9 +66,8 @@ class PosteriorPath(LatentPath):
         t = len(self.z)
         if self._ahead is not None and z_t is not self._drawn[t]:
             self.states = unstack(self._ahead.states)[: t + 1]
-            self._ahead = self._stacked = self._pairs = (
-                None  # a handler put in another value: from here on step by step
-            )
+            # A handler put in another value: from here on step by step.
+            self._ahead = self._stacked = self._pairs = None
         if t == 0:
             LIVE_PATHS[id(z_t)] = self
         return super().record(z_t)

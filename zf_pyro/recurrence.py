@@ -1,9 +1,11 @@
 """The time loops over whole sequences, with weight gradients formed once a loop instead of once a step.
 
-:func:`posterior_scan`, :func:`state_scan` and :func:`backward_scan` are the fast loops: they run without autograd, and
-their way back is written out (:mod:`zf_pyro.loops`). Their plain twins :func:`reference_posterior_scan` and
+:func:`posterior_scan`, :func:`state_scan` and :func:`backward_scan` are the fast loops, :func:`prior_scan` and
+:func:`auxiliary_scan` the networks that only need what the loops leave: they run without autograd, and their way back
+is written out (:mod:`zf_pyro.loops`, :mod:`zf_pyro.heads`). The plain twins :func:`reference_posterior_scan` and
 :func:`reference_state_scan` loop over the model's own step functions under ordinary autograd, and are what any subclass
-with step functions of its own runs on; that of the last is PyTorch's LSTM (:class:`zf_pyro.networks.BackwardRNN`).
+with step functions of its own runs on; that of the backward loop is PyTorch's LSTM
+(:class:`zf_pyro.networks.BackwardRNN`), those of the networks are the step functions over all steps at once.
 """
 
 from collections.abc import Callable, Sequence

@@ -109,8 +109,9 @@ class Scanning(nn.Module):
         return drive(self.embedding, u, self.cell.input_weights.weight, self.cell.input_weights.bias)
 
     def _fast(self, step_function: str, numbers: Tensor) -> bool:
-        """Whether a step function of whole sequences is compiled."""
-        return self._own(step_function) and not self._reference() and compiles(numbers)
+        """Whether a step function of whole sequences is compiled: it is the net's own, and a machine is there."""
+        own = self._own(step_function) and step_function not in vars(self)
+        return own and not self._reference() and compiles(numbers)
 
     def _own(self, *names: str) -> bool:
         """Whether these step functions are those of the class that this one was made for, not a subclass's."""
