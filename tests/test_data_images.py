@@ -380,6 +380,7 @@ def test_the_real_text_reads_back(tmp_path):
     assert np.array_equal(read_amat(tmp_path / "binarized_mnist_test.amat"), pixels)
 
 
+@pytest.mark.slow
 def test_the_real_fixed_binarisation_is_prepared_whole(tmp_path):
     source = archive("mnist/binarized_mnist_train.packbits.npy.xz").parent
     prepare_mnist(tmp_path / "out", source)
@@ -388,6 +389,7 @@ def test_the_real_fixed_binarisation_is_prepared_whole(tmp_path):
     assert sets.test[0].shape == (28, 28)
 
 
+@pytest.mark.slow
 def test_the_real_grey_levels_are_prepared_whole_and_damage_is_refused(tmp_path):
     source = archive("mnist/train-images-idx3-ubyte.gz").parent
     record = prepare_mnist(tmp_path / "out", source, binarization="epoch")

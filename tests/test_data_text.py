@@ -378,6 +378,7 @@ def test_prose_of_docstrings_is_read_module_by_module(tmp_path):
         library_sources(tmp_path / "nowhere")
 
 
+@pytest.mark.slow
 def test_the_library_of_this_python_needs_no_network(tmp_path):
     sets = load_docstrings(tmp_path / "out", max_words=16, vocabulary_size=2000)
     assert len(sets.vocabulary) == 2000
@@ -395,6 +396,7 @@ def test_the_library_of_this_python_needs_no_network(tmp_path):
 # The real shape, and the command --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_shaped_tree_has_1800_and_200_reviews(tmp_path):
     source = unpack("imdb/aclImdb_shaped_movie_reviews.tar.xz", tmp_path)
     reviews = read_reviews(source)

@@ -94,6 +94,7 @@ def test_weighted_draws_have_the_moments_of_the_posterior(transition):
         assert ((estimate - exact).abs() < 4 * error + 1e-3).all()
 
 
+@pytest.mark.slow
 def test_pyros_importance_agrees_with_the_evidence():
     net, x = small("gaussian", "conditional_layer_norm", 2)
     x = x[:1]
