@@ -18,7 +18,7 @@ from .machines import Machine, machine_for
 from .products import Product, steps_per_fold
 
 
-def refuse_second_derivatives() -> None:
+def _refuse_second_derivatives() -> None:
     if torch.is_grad_enabled():
         raise RuntimeError(
             "the fast recurrence has no second derivatives (create_graph=True); build the net with "
@@ -116,7 +116,7 @@ class PosteriorLoop(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
-        refuse_second_derivatives()
+        _refuse_second_derivatives()
         first = ctx.saved_tensors[0]
         machine, posterior, modulation, cell, z = ctx.machine, ctx.posterior, ctx.modulation, ctx.cell, ctx.z
         num_steps, rows, latent_dim = cell.num_steps, cell.rows, z.tensor.shape[1]
@@ -183,7 +183,7 @@ class StateLoop(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
-        refuse_second_derivatives()
+        _refuse_second_derivatives()
         machine, cell, modulation = ctx.machine, ctx.cell, ctx.saved_tensors[0]
         into_h, into_c = gradients
         cell.start_back()
@@ -229,7 +229,7 @@ class BackwardLoop(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        refuse_second_derivatives()
+        _refuse_second_derivatives()
         machine, cell = ctx.machine, ctx.cell
         _ = ctx.saved_tensors
         cell.start_back()

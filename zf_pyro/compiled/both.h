@@ -19,19 +19,6 @@
     p = p * r + 1.0f / 6;                                                                                              \
     p = p * r + 1.0f / 2;
 #include "operations.h"
-#undef SUFFIX
-#undef REAL
-#undef INTEGER
-#undef UNSIGNED
-#undef ROOT
-#undef MAGIC
-#undef MANTISSA
-#undef LOG2_HIGH
-#undef LOG2_LOW
-#undef LARGE
-#undef SATURATED
-#undef TAYLOR_START
-#undef TAYLOR
 
 #define SUFFIX SUFFIX_DOUBLE
 #define REAL double
@@ -58,19 +45,6 @@
     p = p * r + 1.0 / 6;                                                                                               \
     p = p * r + 1.0 / 2;
 #include "operations.h"
-#undef SUFFIX
-#undef REAL
-#undef INTEGER
-#undef UNSIGNED
-#undef ROOT
-#undef MAGIC
-#undef MANTISSA
-#undef LOG2_HIGH
-#undef LOG2_LOW
-#undef LARGE
-#undef SATURATED
-#undef TAYLOR_START
-#undef TAYLOR
 #undef BYTES
 #undef SUFFIX_FLOAT
 #undef SUFFIX_DOUBLE

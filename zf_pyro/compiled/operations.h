@@ -395,3 +395,16 @@ static void NAME(run)(const Instruction *program, long count, long first, long s
 #undef AT
 #undef RUNS
 #undef EACH
+#undef SUFFIX
+#undef REAL
+#undef INTEGER
+#undef UNSIGNED
+#undef ROOT
+#undef MAGIC
+#undef MANTISSA
+#undef LOG2_HIGH
+#undef LOG2_LOW
+#undef LARGE
+#undef SATURATED
+#undef TAYLOR_START
+#undef TAYLOR
