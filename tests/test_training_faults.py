@@ -38,6 +38,20 @@ def run_killed_at_call(out, name, call, **settings):
     run(out, **settings)
 
 
+def kill_within(process, out, draw):
+    """Kill a run: one in four soon after its start, the others soon after it has written a checkpoint."""
+    if draw.random() < 0.25:
+        process.join(draw.uniform(0.2, 1.5))
+    else:
+        deadline, before = time.monotonic() + 60.0, set((out / "checkpoints").glob("*.ckpt"))
+        while (
+            process.is_alive() and set((out / "checkpoints").glob("*.ckpt")) <= before and time.monotonic() < deadline
+        ):
+            time.sleep(0.005)
+        process.join(draw.uniform(0.0, 0.3))
+    process.kill()
+
+
 @pytest.mark.slow
 def test_a_run_that_is_killed_twenty_times_ends_with_the_same_parameters(tmp_path):
     expected = weights(train(tmp_path / "whole", STEPS))
@@ -49,8 +63,7 @@ def test_a_run_that_is_killed_twenty_times_ends_with_the_same_parameters(tmp_pat
             process = start(run_killed_at_call, out, name, call, **settings)
         else:
             process = start(run, out, **settings)
-            process.join(draw.uniform(0.2, 1.5))
-            process.kill()
+            kill_within(process, out, draw)
         (code,) = join([process])
         assert code in (0, -signal.SIGKILL), f"resuming failed after {kills} kills"
         if code == 0:  # it came to its end before it was killed: begin anew
