@@ -20,6 +20,7 @@ pytest.importorskip("lightning")
 
 from zf_pyro import ZForcing, ZForcingELBO
 from zf_pyro.training import Batches, NonFiniteError, Training, fit
+from zf_pyro.training.optimisers import build, skips_by_itself
 
 from .comparing import assert_same
 from .training_runs import loader, objective, tiny_net, train, weights
@@ -328,6 +329,24 @@ def test_clipping_and_schedules_of_pyros_optimisers_are_refused(tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             train(tmp_path, 1, net=net, module=Training(net.model, net.guide, ZForcingELBO(), optimiser))
+
+
+@pytest.mark.parametrize("make", [functools.partial(torch.optim.Adam, lr=0.1), pyro.optim.Adam({"lr": 0.1})])
+def test_a_fused_adam_leaves_out_a_step_by_itself(make):
+    """As on a GPU: the kernel goes by a number that nobody reads back."""
+    parameter = nn.Parameter(torch.ones(3))
+    optimiser = build(make, {"weight": parameter}, fused=True)
+    assert skips_by_itself(optimiser)
+    assert all(group["fused"] for group in optimiser.param_groups)
+    for bad, moved in ((1.0, False), (0.0, True)):
+        parameter.grad, optimiser.found_inf = torch.ones(3), torch.tensor(bad)
+        optimiser.step()
+        assert bool((parameter != 1.0).all()) == moved
+
+
+def test_an_optimiser_told_how_to_run_stays_as_it_is():
+    optimiser = build(functools.partial(torch.optim.Adam, fused=False), {"w": nn.Parameter(torch.ones(3))}, fused=True)
+    assert not skips_by_itself(optimiser)
 
 
 def test_the_example_in_the_docs_runs(tmp_path, monkeypatch):

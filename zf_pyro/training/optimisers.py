@@ -44,10 +44,13 @@ def build(optimiser: PyroOptim | Factory, parameters: Mapping[str, Tensor], *, f
     if not isinstance(made, torch.optim.Optimizer):
         raise TypeError(f"optimiser must make a torch.optim.Optimizer, got {type(made).__name__}")
     if fused and type(made) in (torch.optim.Adam, torch.optim.AdamW) and made.defaults["fused"] is None:
-        made = type(made)(made.param_groups, **{**made.defaults, "foreach": None, "fused": True})
+        # Groups hold a value of their own for every setting, which would win over the one given here.
+        groups = [{**group, "foreach": None, "fused": True} for group in made.param_groups]
+        made = type(made)(groups, **{**made.defaults, "foreach": None, "fused": True})
     return made
 
 
 def skips_by_itself(optimiser: torch.optim.Optimizer) -> bool:
     """Whether the optimiser goes by a tensor ``found_inf``, as torch's fused kernels do."""
-    return bool(optimiser.defaults.get("fused")) and type(optimiser) in (torch.optim.Adam, torch.optim.AdamW)
+    fused = all(group.get("fused") for group in optimiser.param_groups)
+    return fused and type(optimiser) in (torch.optim.Adam, torch.optim.AdamW)
