@@ -65,7 +65,7 @@ def assert_close(found, expected, dtype):
 
 @compiled
 def test_both_machines_know_the_same_operations():
-    listed = set(OPERATIONS) | set(NUMBERS) | {"pack", "product", "add_product"}
+    listed = set(OPERATIONS) | set(NUMBERS) | {"pack", "product", "add_product", "add_outer"}
     assert set(machines._compiled.OPERATIONS) == listed
     assert all(callable(getattr(instructions, name)) for name in listed)
 
@@ -110,10 +110,35 @@ def test_a_compiled_product_equals_the_plain_one(level, dtype, out, inner, rows,
 
 
 @compiled
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@settings(max_examples=25, deadline=None)
+@given(
+    out=st.integers(1, 40),
+    inner=st.integers(1, 90),
+    steps=st.integers(1, 12),
+    rows=st.one_of(st.integers(1, 70), st.integers(180, 400)),
+    seed=st.integers(0, 99),
+)
+def test_a_compiled_sum_of_outer_products_equals_the_plain_one(level, dtype, out, inner, steps, rows, seed):
+    """Parts of a step, a step and several steps at once, from rings of which the first entries are not meant."""
+    dtype, generator = DTYPES[dtype], torch.Generator().manual_seed(seed)
+    shapes = (steps + 2, out, rows), (steps + 1, rows, inner), (out, inner)
+    gradients, x, total = (torch.randn(shape, generator=generator, dtype=dtype) for shape in shapes)
+    operands = gradients[2:].transpose(0, 1), x[1:].permute(2, 0, 1)
+    exact = torch.addmm(total.double(), operands[0].flatten(1).double(), operands[1].flatten(1).double().t())
+    for one in (machine(CompiledMachine, dtype, level), machine(PlainMachine, dtype)):
+        found = total.clone()
+        one.prepare([Instruction(instructions.add_outer, tuple(map(single, (found, *operands))))])(0, 1, 1)
+        tolerance = (3e-6 if dtype == torch.float32 else 1e-14) * steps * rows
+        torch.testing.assert_close(found.double(), exact, rtol=0, atol=tolerance)
+
+
+@compiled
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_the_number_of_threads_and_of_neighbours_changes_no_digit(threads, monkeypatch):
     monkeypatch.setattr(machines, "WORTH_A_THREAD", 1)
-    w, x = torch.randn(50, 300), torch.randn(300, 45)
+    w, x, y = torch.randn(50, 300), torch.randn(300, 45), torch.randn(60, 45)
     before = torch.get_num_threads()
     results = []
     for count, columns in ((1, slice(0, 45)), (threads, slice(0, 45)), (threads, slice(7, 30))):
@@ -126,10 +151,14 @@ def test_the_number_of_threads_and_of_neighbours_changes_no_digit(threads, monke
             Instruction(instructions.activate, (single(out),)),
         ]
         mine.prepare(program)(0, 1, 1)
-        results.append(out)
+        total = torch.zeros(50, 60)
+        noting, fold = mine.folding(total, None, single(out), single(y[:, columns].contiguous()), 1)
+        mine.prepare(noting)(0, 1, 1)
+        fold(0, 1)
+        results.append((out, total))
     torch.set_num_threads(before)
-    assert torch.equal(results[0], results[1])
-    assert torch.equal(results[0][:, 7:30], results[2])
+    assert all(map(torch.equal, results[0], results[1]))
+    assert torch.equal(results[0][0][:, 7:30], results[2][0])
 
 
 @compiled
@@ -179,9 +208,12 @@ def test_a_fold_adds_up_the_steps(kind, turned):
     gradients = torch.randn(4, 7, 3, dtype=torch.float64)
     x = torch.randn(9, 3, 5, dtype=torch.float64).transpose(1, 2) if turned else torch.randn(9, 5, 3).double()
     one, bias = machine(kind, torch.float64), torch.zeros(7, dtype=torch.float64)
-    total = one.fold(None, bias, Ring(gradients), Ring(x, 1), 4, 4)
-    total = one.fold(total, bias, Ring(gradients), Ring(x, 1), 0, 2)
-    exact = torch.einsum("tor,tir->oi", gradients, x[5:9]) + torch.einsum("tor,tir->oi", gradients[:2], x[1:3])
+    total = torch.zeros(7, 5, dtype=torch.float64)
+    noting, fold = one.folding(total, bias, Ring(gradients), Ring(x, 1), 6)
+    for first, steps in ((4, 2), (0, 4)):
+        one.prepare(noting)(first, steps, 1)
+        fold(first, steps)
+    exact = torch.einsum("tor,tir->oi", gradients, x[1:5]) + torch.einsum("tor,tir->oi", gradients[:2], x[5:7])
     torch.testing.assert_close(total, exact, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(bias, gradients.sum((0, 2)) + gradients[:2].sum((0, 2)), rtol=1e-12, atol=1e-12)
 

@@ -88,6 +88,11 @@ def add_product(out: Tensor, weight: Tensor, x: Tensor) -> None:
     out.addmm_(weight, x)
 
 
+def add_outer(out: Tensor, gradients: Tensor, x: Tensor) -> None:
+    """out = out + the sum over steps of gradient x^T; gradients (out, steps, rows) and x (in, steps, rows)."""
+    out.addmm_(gradients.flatten(1), x.flatten(1).t())
+
+
 def copy(out: Tensor, x: Tensor) -> None:
     """out = x."""
     out.copy_(x)

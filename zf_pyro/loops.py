@@ -61,7 +61,8 @@ def _more(out: Ring, gradient: Tensor | None) -> Program:
 
 def run_back(machine: Machine, program: Program, products: Sequence[Product], steps: int, rows: int, by: int) -> None:
     """Run the steps in direction ``by``, folding what the products have noted as often as their slots are full."""
-    run, size = machine.prepare(program), steps_per_fold(steps, rows)
+    noting = [instruction for part in products for instruction in part.noting]
+    run, size = machine.prepare([*program, *noting]), steps_per_fold(steps, rows)
     for first in range(0, steps, size)[::by]:
         count = min(size, steps - first)
         run(first if by == 1 else first + count - 1, count, by)

@@ -18,6 +18,7 @@ from .instructions import (
     Program,
     Ring,
     add,
+    add_outer,
     add_product,
     add_sum,
     copy,
@@ -40,6 +41,8 @@ WORTH_A_THREAD = 100_000
 """Multiplications of a step, for each thread, below which another thread costs more than it takes over."""
 Run = Callable[[int, int, int], None]
 """Runs a program: of the first step, the number of steps, and 1 or -1 for where the next one lies."""
+Fold = Callable[[int, int], None]
+"""Adds up what the steps of a fold have noted: of the lowest step, and of how many there are."""
 
 
 def compiles(numbers: Tensor) -> bool:
@@ -75,18 +78,19 @@ class Machine(ABC):
         """Make a program ready to be run."""
 
     @abstractmethod
-    def fold(
-        self, total: Tensor | None, bias: Tensor | None, gradients: Ring, x: Ring, first: int, steps: int
-    ) -> Tensor:
-        """Add up gradient x^T over steps that lie one after the other in both rings; (out, in).
+    def folding(
+        self, total: Tensor, bias: Tensor | None, gradients: Ring, x: Ring, num_steps: int
+    ) -> tuple[Program, Fold]:
+        """What adds up gradient x^T, over as many steps at a time as the gradients' ring has entries, or the rest.
+
+        The program is to be run at the end of every step, while its gradient and its x are near.
 
         Args:
-            total: the sum so far, which is added to and returned; None for zero.
+            total: the sum so far, (out, in), which is added to.
             bias: the sum of the gradients over columns so far, (out,), which is added to; None if it is not wanted.
-            gradients: (ring, out, rows).
-            x: (ring, in, rows).
-            first: the lowest step.
-            steps: how many.
+            gradients: (steps of a fold, out, rows).
+            x: (ring, in, rows), an entry for each of the steps.
+            num_steps: all steps.
         """
 
 
@@ -117,14 +121,16 @@ class PlainMachine(Machine):
 
         return run
 
-    def fold(
-        self, total: Tensor | None, bias: Tensor | None, gradients: Ring, x: Ring, first: int, steps: int
-    ) -> Tensor:
-        if bias is not None:
-            bias += gradients.steps(first, steps).sum((0, 2))
-        wide = gradients.steps(first, steps).transpose(0, 1).flatten(1)
-        tall = x.steps(first, steps).transpose(1, 2).flatten(0, 1)
-        return wide @ tall if total is None else total.addmm_(wide, tall)
+    def folding(
+        self, total: Tensor, bias: Tensor | None, gradients: Ring, x: Ring, num_steps: int
+    ) -> tuple[Program, Fold]:
+        def fold(first: int, steps: int) -> None:
+            given = gradients.steps(first, steps)
+            if bias is not None:
+                bias.add_(given.sum((0, 2)))
+            add_outer(total, given.transpose(0, 1), x.steps(first, steps).transpose(0, 1))
+
+        return [], fold
 
 
 class CompiledMachine(Machine):
@@ -141,7 +147,6 @@ class CompiledMachine(Machine):
     def __init__(self, tape: Tape, level: int | None = None) -> None:
         super().__init__(tape)
         self.level = _compiled.LEVELS - 1 if level is None else level
-        self._spare = tape.block[:0]
 
     def weight(self, matrix: Tensor) -> Ring:
         packed = single(self.tape.room(_panels(len(matrix)), matrix.shape[1] * _compiled.PANEL))
@@ -152,7 +157,7 @@ class CompiledMachine(Machine):
         code = b"".join(map(_encoded, program))
         work = sum(map(_multiplications, program))
         threads = max(1, min(torch.get_num_threads(), work // WORTH_A_THREAD))
-        wide = program[0].operands[0].tensor.dtype == torch.float64
+        wide = self.tape.block.dtype == torch.float64
 
         def run(first: int, steps: int, by: int) -> None:
             if program:  # which keeps what the code points to alive
@@ -160,32 +165,25 @@ class CompiledMachine(Machine):
 
         return run
 
-    def fold(
-        self, total: Tensor | None, bias: Tensor | None, gradients: Ring, x: Ring, first: int, steps: int
-    ) -> Tensor:
-        (_, out_dim, rows), in_dim = gradients.tensor.shape, x.tensor.shape[1]
-        columns, panels = steps * rows, _panels(out_dim)
-        sizes = panels * columns * _compiled.PANEL, columns * in_dim
-        if len(self._spare) < sum(sizes):
-            self._spare = self.tape.room(sum(sizes))
-        wide, tall = self._spare[: sum(sizes)].split(sizes)
-        gather = [
-            Instruction(pack, (Ring(wide.view(panels, steps, -1).transpose(0, 1)), gradients.later(first))),
-        ]
+    def folding(
+        self, total: Tensor, bias: Tensor | None, gradients: Ring, x: Ring, num_steps: int
+    ) -> tuple[Program, Fold]:
+        (size, _, rows), seen, program = gradients.tensor.shape, x.steps(0, num_steps), []
         if bias is not None:
-            gather.append(Instruction(add_sum, (single(bias.unsqueeze(1)), gradients.later(first))))
-        turned = x.steps(first, steps).transpose(1, 2)
-        if turned.is_contiguous():
-            tall = turned
-        else:
-            gather.append(Instruction(copy, (Ring(tall.view(turned.shape).transpose(1, 2)), x.later(first))))
-        operation = product if total is None else add_product
-        if total is None:
-            total = wide.new_empty(out_dim, in_dim)
-        together = single(total), single(wide.view(panels, -1)), single(tall.reshape(columns, in_dim))
-        self.prepare(gather)(0, steps, 1)
-        self.prepare([Instruction(operation, together)])(0, 1, 1)
-        return total
+            program.append(Instruction(add_sum, (single(bias.unsqueeze(1)), gradients)))
+        if not seen.transpose(1, 2).is_contiguous():
+            seen = self.tape.room(size, rows, seen.shape[1]).transpose(1, 2)
+            program.append(Instruction(copy, (Ring(seen), x)))
+        runs = {}
+        for steps in {size, num_steps % size} - {0}:
+            # An entry for each fold; a fold of fewer steps, the last, starts where all but one of them end.
+            windows = (value.unfold(0, steps, size).transpose(2, 3) for value in (gradients.tensor, seen))
+            runs[steps] = self.prepare([Instruction(add_outer, (single(total), *map(Ring, windows)))])
+
+        def fold(first: int, steps: int) -> None:
+            runs[steps](first // size, 1, 1)
+
+        return program, fold
 
 
 def _panels(rows: int) -> int:
@@ -193,7 +191,7 @@ def _panels(rows: int) -> int:
 
 
 _OPERANDS = 6
-_ANY_STRIDES = (copy, add, pack)
+_ANY_STRIDES = (copy, add, pack, add_outer)
 """Operations for which the rows of a value need not lie next to one another."""
 
 
@@ -202,6 +200,8 @@ def _multiplications(instruction: Instruction) -> int:
     numbers = instruction.operands[0].tensor[0].numel()
     if instruction.operation in (product, add_product):
         return numbers * instruction.operands[2].tensor.shape[1]
+    if instruction.operation is add_outer:
+        return numbers * instruction.operands[1].tensor[0, 0].numel()
     return numbers * FOR_A_NUMBER
 
 
@@ -209,21 +209,23 @@ def _encoded(instruction: Instruction) -> bytes:
     """An ``Instruction`` of compiled/machine.c."""
     operation, operands, number = instruction
     _, features, rows = operands[0].tensor.shape
-    inner = 0
+    inner = steps = 0
     if operation in (product, add_product):
         inner = operands[2].tensor.shape[1]
     elif operation in (pack, log_density):
         inner = operands[1].tensor.shape[1]
     elif operation is add_sum:
         inner = operands[1].tensor.shape[2]
+    elif operation is add_outer:
+        _, _, steps, inner = operands[1].tensor.shape
     numbers = []
     for tensor, offset in operands:
-        step, feature, row = tensor.stride()
-        if operation not in _ANY_STRIDES and row != 1 and tensor.shape[2] > 1:
+        step, feature, *part, row = tensor.stride()
+        if operation not in _ANY_STRIDES and row != 1 and tensor.shape[-1] > 1:
             raise ValueError(
                 f"the rows of {operation.__name__} must lie next to one another, got strides {tensor.stride()}"
             )
-        numbers += [tensor.data_ptr(), len(tensor), offset, step, feature, row]
-    numbers += itertools.repeat(0, 6 * (_OPERANDS - len(operands)))
+        numbers += [tensor.data_ptr(), len(tensor), offset, step, feature, row, *(part or [0])]
+    numbers += itertools.repeat(0, 7 * (_OPERANDS - len(operands)))
     code = _compiled.OPERATIONS.index(operation.__name__)
-    return struct.pack(f"4qd{6 * _OPERANDS}q", code, features, rows, inner, number or 0.0, *numbers)
+    return struct.pack(f"5qd{7 * _OPERANDS}q", code, features, rows, inner, steps, number or 0.0, *numbers)

@@ -26,7 +26,7 @@ def steps_per_fold(num_steps: int, rows: int) -> int:
 class Product:
     """y = W x + b over the steps of a loop, and its way back.
 
-    On the way back the gradient of y is written to ``slots`` at every step; every few steps :meth:`fold` adds what has
+    On the way back the gradient of y is written to ``slots`` at every step; every few steps ``fold`` adds what has
     been noted to the gradient of W as one product.
 
     Args:
@@ -58,11 +58,14 @@ class Product:
 
     def start_back(self, num_steps: int, rows: int, slots: Ring | None = None) -> None:
         """Before the first step back, of the first pass or a later one; ``slots`` to use another product's."""
+        out_dim = len(self.matrix)
         if self.transposed is None:
             self.transposed = self.machine.weight(self.matrix.t())
-            self.slots = slots or self.machine.room(steps_per_fold(num_steps, rows), len(self.matrix), rows)
-        self.total: Tensor | None = None
-        self.bias_total = None if self.bias is None else self.matrix.new_zeros(len(self.matrix))
+            self.slots = slots or self.machine.room(steps_per_fold(num_steps, rows), out_dim, rows)
+        self.total = self.matrix.new_zeros(self.matrix.shape)
+        self.bias_total = None if self.bias is None else self.matrix.new_zeros(out_dim)
+        # What a step back does last, and what is called with the lowest step and how many, to add up the gradient of W.
+        self.noting, self.fold = self.machine.folding(self.total, self.bias_total, self.slots, self.x, num_steps)
 
     def back(self, into: Ring) -> Program:
         """into = W^T gradient."""
@@ -72,13 +75,8 @@ class Product:
         """into = into + W^T gradient."""
         return [Instruction(add_product, (into, cast(Ring, self.transposed), self.slots))]
 
-    def fold(self, first: int, steps: int) -> None:
-        """Add the noted gradients of these steps, of which ``first`` is the lowest."""
-        self.total = self.machine.fold(self.total, self.bias_total, self.slots, self.x, first, steps)
-
     def gradients(self) -> tuple[Tensor, ...]:
         """The gradients of W and, if there is one, of b, after the last fold."""
-        total = cast(Tensor, self.total)
         if self.centred:
-            total -= total.mean(0)
-        return (total,) if self.bias_total is None else (total, self.bias_total)
+            self.total -= self.total.mean(0)
+        return (self.total,) if self.bias_total is None else (self.total, self.bias_total)

@@ -20,6 +20,7 @@
     OPERATION(PACK, "pack")                                                                                            \
     OPERATION(PRODUCT, "product")                                                                                      \
     OPERATION(ADD_PRODUCT, "add_product")                                                                              \
+    OPERATION(ADD_OUTER, "add_outer")                                                                                  \
     OPERATION(COPY, "copy")                                                                                            \
     OPERATION(ADD, "add")                                                                                              \
     OPERATION(ADD_SUM, "add_sum")                                                                                      \
@@ -45,13 +46,14 @@
 enum { OPERATIONS(CODE) };
 static const char *const names[] = {OPERATIONS(TEXT)};
 
-/* A value of every step: at step t it starts at data + (t + offset) % ring * step; strides count numbers. */
+/* A value of every step: at step t it starts at data + (t + offset) % ring * step; strides count numbers. What is itself
+   of several steps has them `part` apart. */
 typedef struct {
-    int64_t data, ring, offset, step, feature, row;
+    int64_t data, ring, offset, step, feature, row, part;
 } Operand;
 
 typedef struct {
-    int64_t code, features, rows, inner;
+    int64_t code, features, rows, inner, steps;
     double number;
     Operand operand[6];
 } Instruction;

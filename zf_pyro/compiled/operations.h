@@ -13,26 +13,39 @@ static inline REAL *NAME(at)(const Operand *o, long t) {
     return (REAL *)o->data + (t + o->offset) % o->ring * o->step;
 }
 
-/* acc = W x over k of its columns: PANEL rows of packed W against `vectors` vectors of columns of x. */
+/* out = [out or start +] W x: PANEL rows of W against `vectors` vectors of columns of x, of which k times `parts` rows are
+   read one after the other. A packed W lies as pack leaves it. Else its rows lie `across` apart, and its columns side
+   by side, k in each part, parts `step` apart. Meanwhile `next` is fetched, laid out as W: no processor foresees it, as
+   a stretch of W ends before it has been noticed. */
 static inline __attribute__((always_inline)) void NAME(tile)(
-    long k, const REAL *restrict w, const REAL *restrict x, long x_stride, REAL *restrict out, long stride, long rows,
-    long columns, const REAL *start, int add, const int vectors) {
+    const int packed, long parts, long k, const REAL *restrict w, long across, long step, const REAL *next,
+    const REAL *restrict x, long x_stride, REAL *restrict out, long stride, long rows, long columns, const REAL *start,
+    int add, const int vectors) {
     NAME(vector) acc[PANEL][2];
-    for (int r = 0; r < PANEL; r++)
+    const REAL *row[PANEL];
+    for (int r = 0; r < PANEL; r++) {
+        row[r] = w + (r < rows ? r : 0) * across;
         for (int v = 0; v < vectors; v++) acc[r][v] = (NAME(vector)){0} + (start && r < rows ? start[r] : 0);
+    }
     if (add) /* what is added to is wanted last, and lies apart */
         for (int r = 0; r < PANEL; r++) {
             __builtin_prefetch(out + r * stride, 1);
             if (vectors == 2 && BYTES >= 32) __builtin_prefetch(out + r * stride + TILE - 1, 1);
         }
-    for (long p = 0; p < k; p++, w += PANEL, x += x_stride) {
-        NAME(vector) first = *(const NAME(vector) *)x, second = first;
-        if (vectors == 2) second = *(const NAME(vector) *)(x + LANES);
+    for (long part = 0; part < parts; part++, next += step) {
+        for (long p = 0; p < k; p++, x += x_stride) {
+            __builtin_prefetch(next + p * PANEL, 0, 2);
+            NAME(vector) first = *(const NAME(vector) *)x, second = first;
+            if (vectors == 2) second = *(const NAME(vector) *)(x + LANES);
 #pragma GCC unroll 6
-        for (int r = 0; r < PANEL; r++) {
-            acc[r][0] += w[r] * first;
-            if (vectors == 2) acc[r][1] += w[r] * second;
+            for (int r = 0; r < PANEL; r++) {
+                REAL weight = packed ? w[p * PANEL + r] : row[r][p];
+                acc[r][0] += weight * first;
+                if (vectors == 2) acc[r][1] += weight * second;
+            }
         }
+#pragma GCC unroll 6
+        for (int r = 0; r < PANEL; r++) row[r] += step;
     }
     if (columns == vectors * LANES) {
 #pragma GCC unroll 6
@@ -75,17 +88,60 @@ static void NAME(multiply)(const Instruction *i, long t, long id, long threads, 
             }
             for (long p = begin; p < end; p++) {
                 const REAL *w = weight + p * panel + from * PANEL, *start = bias && !from ? bias + p * PANEL : NULL;
+                const REAL *after = p + 1 < end ? w + panel : weight + begin * panel + (from + DEPTH) * PANEL;
                 long rows = i->features - p * PANEL < PANEL ? i->features - p * PANEL : PANEL;
                 for (int half = 0; half < 2; half++) {
+                    const REAL *next = half ? w : after;
                     REAL *to = out + p * PANEL * stride + group + half * TILE;
                     if (columns[half] > LANES)
-                        NAME(tile)(k, w, seen[half], seen_stride[half], to, stride, rows, columns[half], start, add || from, 2);
+                        NAME(tile)(1, 1, k, w, 0, 0, next, seen[half], seen_stride[half], to, stride, rows, columns[half], start, add || from, 2);
                     else if (columns[half] > 0)
-                        NAME(tile)(k, w, seen[half], seen_stride[half], to, stride, rows, columns[half], start, add || from, 1);
+                        NAME(tile)(1, 1, k, w, 0, 0, next, seen[half], seen_stride[half], to, stride, rows, columns[half], start, add || from, 1);
                 }
             }
         }
     }
+}
+
+/* out += the sum over steps of G x^T. Operands: out, G, x; of the latter the features lie next to one another. */
+static void NAME(outer)(const Instruction *i, long t, long id, long threads) {
+    const Operand *left = &i->operand[1], *right = &i->operand[2];
+    long panels = (i->features + PANEL - 1) / PANEL, begin = panels * id / threads, end = panels * (id + 1) / threads;
+    const REAL *gradients = NAME(at)(left, t), *xs = NAME(at)(right, t);
+    REAL *out = NAME(at)(&i->operand[0], t), room[2][DEPTH * TILE];
+    long stride = i->operand[0].feature, whole = i->inner < DEPTH ? DEPTH / i->inner : 1;
+    for (long s = 0; s < i->steps; s += whole)
+        for (long from = 0; from < i->inner; from += DEPTH) {
+            long parts = i->steps - s < whole ? i->steps - s : whole, k = i->inner - from < DEPTH ? i->inner - from : DEPTH;
+            const REAL *g = gradients + s * left->part + from, *x = xs + s * right->part + from * right->row;
+            for (long group = 0; group < i->rows; group += 2 * TILE) {
+                long columns[2];
+                for (int half = 0; half < 2; half++) {
+                    long left_over = i->rows - group - half * TILE;
+                    columns[half] = left_over < 0 ? 0 : left_over < TILE ? left_over : TILE;
+                    REAL *to = room[half];
+                    if (columns[half])
+                        for (long part = 0; part < parts; part++)
+                            for (long p = 0; p < k; p++, to += TILE) {
+                                const REAL *seen = x + part * right->part + p * right->row + group + half * TILE;
+                                for (long c = 0; c < TILE; c++) to[c] = c < columns[half] ? seen[c] : 0;
+                            }
+                }
+                for (long p = begin; p < end; p++) {
+                    const REAL *w = g + p * PANEL * left->feature;
+                    const REAL *after = p + 1 < end ? w + PANEL * left->feature : g + begin * PANEL * left->feature + whole * left->part;
+                    long rows = i->features - p * PANEL < PANEL ? i->features - p * PANEL : PANEL;
+                    for (int half = 0; half < 2; half++) {
+                        REAL *to = out + p * PANEL * stride + group + half * TILE;
+                        const REAL *next = half ? w : after;
+                        if (columns[half] > LANES)
+                            NAME(tile)(0, parts, k, w, left->feature, left->part, next, room[half], TILE, to, stride, rows, columns[half], NULL, 1, 2);
+                        else if (columns[half] > 0)
+                            NAME(tile)(0, parts, k, w, left->feature, left->part, next, room[half], TILE, to, stride, rows, columns[half], NULL, 1, 1);
+                    }
+                }
+            }
+        }
 }
 
 /* W by panels of PANEL rows, a column of a panel after the other. Operands: packed (panels, columns * PANEL), W. */
@@ -366,6 +422,7 @@ static void NAME(run)(const Instruction *program, long count, long first, long s
                 case PACK: NAME(pack)(i, t, id, threads); break;
                 case PRODUCT: NAME(multiply)(i, t, id, threads, 0); break;
                 case ADD_PRODUCT: NAME(multiply)(i, t, id, threads, 1); break;
+                case ADD_OUTER: NAME(outer)(i, t, id, threads); break;
                 case COPY: NAME(move)(i, t, begin, end, 0); break;
                 case ADD: NAME(move)(i, t, begin, end, 1); break;
                 case ADD_SUM: NAME(add_sum)(i, t, begin, end); break;
