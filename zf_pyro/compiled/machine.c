@@ -58,7 +58,7 @@ typedef struct {
     Operand operand[6];
 } Instruction;
 
-typedef void (*Runner)(const Instruction *, long, long, long, long, long, long);
+typedef void (*Runner)(const Instruction *, long, long, long, long, long, long, long *);
 
 #define JOIN(a, b) a##_##b
 #define PASTE(a, b) JOIN(a, b)
@@ -118,15 +118,16 @@ static PyObject *run(PyObject *self, PyObject *args) {
         PyBuffer_Release(&program);
         return PyErr_Format(PyExc_ValueError, "program must be whole instructions and level below %ld", levels());
     }
+    long ticket = 0; /* the next one, of all threads */
     Runner runner = runners[level][wide ? 1 : 0];
     Py_BEGIN_ALLOW_THREADS
 #ifdef _OPENMP
     if (threads > 1) {
 #pragma omp parallel num_threads((int)threads)
-        runner(instructions, count, first, steps, by, omp_get_thread_num(), omp_get_num_threads());
+        runner(instructions, count, first, steps, by, omp_get_thread_num(), omp_get_num_threads(), &ticket);
     } else
 #endif
-        runner(instructions, count, first, steps, by, 0, 1);
+        runner(instructions, count, first, steps, by, 0, 1, &ticket);
     Py_END_ALLOW_THREADS
     PyBuffer_Release(&program);
     Py_RETURN_NONE;

@@ -64,9 +64,8 @@ static inline __attribute__((always_inline)) void NAME(tile)(
             }
 }
 
-/* out = W x + bias, or out += W x. Operands: out, packed W, x, bias or nothing. */
-static void NAME(multiply)(const Instruction *i, long t, long id, long threads, int add) {
-    long panels = (i->features + PANEL - 1) / PANEL, begin = panels * id / threads, end = panels * (id + 1) / threads;
+/* out = W x + bias, or out += W x, for some panels of W. Operands: out, packed W, x, bias or nothing. */
+static void NAME(multiply)(const Instruction *i, long t, long begin, long end, int add) {
     const REAL *weight = NAME(at)(&i->operand[1], t), *x = NAME(at)(&i->operand[2], t);
     const REAL *bias = i->operand[3].data ? NAME(at)(&i->operand[3], t) : NULL;
     REAL *out = NAME(at)(&i->operand[0], t), room[2][DEPTH * TILE];
@@ -101,6 +100,17 @@ static void NAME(multiply)(const Instruction *i, long t, long id, long threads, 
             }
         }
     }
+}
+
+/* Threads take panels a few at a time, so that one that has lost its processor for a while holds up the others less;
+   where x is copied first, only once each. Each takes one ticket too many, which tells it that no panels are left. */
+static void NAME(share)(const Instruction *i, long t, long threads, int add, long *ticket, long *taken) {
+    int copied = i->rows > 2 * TILE || i->rows % LANES || i->operand[2].feature > 64;
+    long panels = (i->features + PANEL - 1) / PANEL, few = (panels - 1) / (copied ? threads : 8 * threads) + 1;
+    long shares = (panels + few - 1) / few;
+    for (long mine; (mine = __atomic_fetch_add(ticket, 1, __ATOMIC_RELAXED) - *taken) < shares;)
+        NAME(multiply)(i, t, mine * few, (mine + 1) * few < panels ? (mine + 1) * few : panels, add);
+    *taken += shares + threads;
 }
 
 /* out += the sum over steps of G x^T. Operands: out, G, x; of the latter the features lie next to one another. */
@@ -412,7 +422,9 @@ static void NAME(lstm_back)(const Instruction *i, long t, long begin, long end) 
 }
 
 /* One thread's share of a whole run. */
-static void NAME(run)(const Instruction *program, long count, long first, long steps, long by, long id, long threads) {
+static void NAME(run)(
+    const Instruction *program, long count, long first, long steps, long by, long id, long threads, long *ticket) {
+    long taken = 0;
     for (long t = first, s = 0; s < steps; s++, t += by)
         for (const Instruction *i = program; i < program + count; i++) {
             long begin = i->features * id / threads, end = i->features * (id + 1) / threads;
@@ -420,8 +432,8 @@ static void NAME(run)(const Instruction *program, long count, long first, long s
             if (right > i->rows) right = i->rows;
             switch (i->code) {
                 case PACK: NAME(pack)(i, t, id, threads); break;
-                case PRODUCT: NAME(multiply)(i, t, id, threads, 0); break;
-                case ADD_PRODUCT: NAME(multiply)(i, t, id, threads, 1); break;
+                case PRODUCT: NAME(share)(i, t, threads, 0, ticket, &taken); break;
+                case ADD_PRODUCT: NAME(share)(i, t, threads, 1, ticket, &taken); break;
                 case ADD_OUTER: NAME(outer)(i, t, id, threads); break;
                 case COPY: NAME(move)(i, t, begin, end, 0); break;
                 case ADD: NAME(move)(i, t, begin, end, 1); break;
