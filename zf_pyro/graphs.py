@@ -6,6 +6,8 @@ may change from step to step is copied into the graph's own inputs: the data, an
 numbers are fresh in each replay: torch registers the generator with the graph and moves its Philox offset on.
 """
 
+import functools
+import gc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol
@@ -55,8 +57,9 @@ class CudaCapture:
 
         Random numbers are then where they were, so that the replays draw what ``function`` would have drawn.
         """
-        with torch.random.fork_rng(devices=[torch.cuda.current_device()]):
-            stream = torch.cuda.Stream()
+        device = torch.cuda.current_device()
+        with torch.random.fork_rng(devices=[device]), _no_garbage_collection():
+            stream = _warm_up_stream(device)
             stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(stream):
                 for _ in range(WARM_UP):
@@ -73,6 +76,25 @@ class CudaCapture:
             return outcome
 
         return replay
+
+
+@functools.cache
+def _warm_up_stream(device: int) -> torch.cuda.Stream:
+    """One for all captures, as libraries keep memory for each stream."""
+    return torch.cuda.Stream(device)
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Garbage may hold graphs, and to free one while another is captured spoils the capture."""
+    gc.collect()
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 class Weight:
@@ -131,7 +153,7 @@ class GraphedELBO(ZForcingELBO):
 
     @property
     def num_graphs(self) -> int:
-        """Graphs captured so far."""
+        """Graphs that are kept."""
         return len(self._graphs)
 
     def backward(
@@ -157,24 +179,19 @@ class GraphedELBO(ZForcingELBO):
         key = situation, tuple(None if given is None else (given.shape, given.dtype) for given in inputs)
         graph = self._graphs.get(key)
         if graph is None:
-            if not self._has_room(situation):
+            full = len(self._graphs) >= self.capacity
+            old = next((key for key in self._graphs if key[0] != situation), None) if full else None
+            if full and old is None:
                 return super().backward(model, guide, *arguments)
             graph = self._graphs[key] = _Graph(self, net, inputs, positive, self.capture)
+            if old is not None:  # only now: the memory that graphs share is gone with the last of them
+                del self._graphs[old]
         outcome = graph.run(inputs, weights)
         if _PYRO_STACK:  # whoever takes down parameters, as SVI does, sees none in a replay
             net.register()
         self.step += 1
         self.terms, self.other = Terms(*(term.clone() for term in outcome.terms)), 0.0
         return outcome.loss.clone()
-
-    def _has_room(self, situation: Any) -> bool:
-        """Whether there is room for another graph; if need be the oldest of another situation makes it."""
-        if len(self._graphs) < self.capacity:
-            return True
-        old = next((key for key in self._graphs if key[0] != situation), None)
-        if old is not None:
-            del self._graphs[old]
-        return old is not None
 
 
 class _Graph:

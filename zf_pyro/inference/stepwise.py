@@ -121,7 +121,7 @@ def smc_filter(
         max_plate_nesting=1,
         ess_threshold=ess_threshold,
     )
-    smc.state = _State(num_particles)
+    smc.state = _State(num_particles, x.device)
     smc.init(x, lengths, context, initial_state)
     for t in range(x.shape[1]):
         smc.step(t)
@@ -129,7 +129,12 @@ def smc_filter(
 
 
 class _State(SMCState):
-    """Where Pyro's systematic resampling may, by rounding, choose one particle more than there are: take the last."""
+    """Pyro's, with weights on a device of choice, and where its systematic resampling may, by rounding, choose one
+    particle more than there are, the last one taken."""
+
+    def __init__(self, num_particles: int, device: torch.device) -> None:
+        super().__init__(num_particles)
+        self._log_weights = self._log_weights.to(device)
 
     def _resample(self, index: Tensor) -> None:
         super()._resample(index.clamp(max=self._num_particles - 1))
