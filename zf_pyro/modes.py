@@ -1,4 +1,4 @@
-"""The modes that nets run in: evaluation, and one precision throughout."""
+"""The modes that nets run in: evaluation, with gradients on every device, and one precision throughout."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -19,6 +19,18 @@ def evaluating(net: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
+
+
+class LSTM(nn.LSTM):
+    """PyTorch's, with gradients in evaluation mode too, which cuDNN has in training mode alone; not for dropout."""
+
+    def forward(self, *arguments: Any) -> Any:
+        """Without dropout the mode says nothing but whether a way back is prepared for."""
+        mode, self.training = self.training, torch.is_grad_enabled()
+        try:
+            return super().forward(*arguments)
+        finally:
+            self.training = mode
 
 
 def in_full_precision(method: Callable[..., Any]) -> Callable[..., Any]:

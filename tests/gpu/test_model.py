@@ -89,6 +89,13 @@ def test_svi_takes_the_steps_of_a_cpu(transition):
     assert losses[0] == pytest.approx(losses[1], rel=1e-7)
 
 
+def test_gradients_in_evaluation_mode_are_those_of_training_without_dropout(transition):
+    net, given = random_net(transition=transition).cuda(), on("cuda", (random_frames(time=6), LENGTHS))
+    found = [outcome(mode, ZForcingELBO(0.7, 0.3, 0.2), *given) for mode in (net.train(), net.eval())]
+    assert_same(*found)
+    assert not net.backward_rnn.lstm.training
+
+
 @pytest.mark.parametrize("truncate", [False, True])
 def test_segments_are_what_they_are_on_a_cpu(truncate):
     settings = {"segment": 4, "truncate": truncate}
