@@ -21,8 +21,9 @@ from zf_pyro.experiments import (
     training_loader,
 )
 from zf_pyro.experiments.command import _underscored
-from zf_pyro.experiments.fitting import build
+from zf_pyro.experiments.fitting import build, train
 from zf_pyro.experiments.results import logged
+from zf_pyro.graphs import GraphedELBO
 
 PRESET = Preset(
     embed_dim=8,
@@ -92,6 +93,29 @@ def test_one_seed_makes_one_net():
     first, again, other = (build(Run(seed=seed), PRESET, Gaussian(3)).state_dict() for seed in (1, 1, 2))
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not all(torch.equal(first[name], other[name]) for name in first)
+
+
+def test_a_net_is_trained_under_an_objective_that_a_gpu_captures(monkeypatch):
+    """At the state of the plain one, which is what checkpoints hold; the RNN has nothing to capture."""
+    from zf_pyro import training
+
+    modules = []
+
+    def fit(module, *_, **__):
+        modules.append(module)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "fit", fit)
+    for baseline in (None, "rnn"):
+        run = Run(baseline=baseline)
+        with pytest.raises(KeyboardInterrupt):
+            train(run, PRESET, build(run, PRESET, Gaussian(2)), None, None)
+    of_net, of_rnn = (module.objective for module in modules)
+    assert isinstance(of_net, GraphedELBO)
+    assert not isinstance(of_rnn, GraphedELBO)
+    plain = PRESET.objective("zforcing")
+    assert of_net.state_dict() == plain.state_dict()
+    assert weights(of_net, 5) == weights(plain, 5)
 
 
 def test_the_linear_baseline_is_for_real_numbers():

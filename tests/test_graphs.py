@@ -4,6 +4,7 @@ What only a GPU can show is in tests/gpu.
 """
 
 import pyro
+import pyro.poutine as poutine
 import pytest
 import torch
 
@@ -30,7 +31,8 @@ class Replay:
 
         def replay():
             self.replays += 1
-            new = function()
+            with poutine.block():  # nobody sees statements, as there are none
+                new = function()
             pairs = zip((kept.loss, *kept.terms, *kept.gradients), (new.loss, *new.terms, *new.gradients), strict=True)
             for old, value in pairs:
                 if old is not None:
@@ -61,7 +63,7 @@ def test_a_graphed_objective_gives_the_same_numbers(graphed, transition):
         x, lengths = random_frames(time=num_steps, seed=seed), torch.tensor([num_steps, 2, 1])
         assert_same(outcome(net, elbo, x, lengths, seed=seed), outcome(net, plain, x, lengths, seed=seed))
     assert elbo.step == plain.step == 9
-    assert capture.captures == elbo.num_graphs == 3
+    assert (capture.captures, elbo.num_graphs) == (4, 3)
 
 
 def test_lengths_of_a_bucket_share_a_graph_and_the_number_is_bounded(graphed):
@@ -77,15 +79,57 @@ def test_lengths_of_a_bucket_share_a_graph_and_the_number_is_bounded(graphed):
 
 def test_other_shapes_and_arguments_get_graphs_of_their_own(graphed):
     elbo, capture = graphed
-    elbo.step, net, other = 10, random_net(), random_net(seed=7)
+    elbo.step, net = 10, random_net()
     plain = ZForcingELBO(*WEIGHTS)
     plain.step = 10
     x = random_frames()
-    for arguments in ((x,), (x[:2],), (x, None, random_frames(time=1)[:, 0], random_state(net))):
+    more = (x, None, random_frames(time=1)[:, 0], random_state(net))
+    for arguments, captures in (((x,), 1), ((x[:2],), 2), (more, 3), ((x[:1],), 3), ((x,), 3)):
         assert_same(outcome(net, elbo, *arguments), outcome(net, plain, *arguments))
-    assert capture.captures == 3
-    assert_same(outcome(other, elbo, x), outcome(other, plain, x))
-    assert capture.captures == 3, "beyond the capacity the objective runs as it is"
+        assert capture.captures == captures, "beyond the capacity the objective runs as it is"
+
+
+def frozen(net):
+    net.emission_layer.bias.requires_grad_(False)
+
+
+def moved(net):
+    for parameter in net.parameters():
+        parameter.data = parameter.data.clone()
+
+
+@pytest.mark.parametrize("change", [frozen, moved, torch.nn.Module.eval])
+def test_a_net_that_is_not_as_it_was_is_captured_anew(graphed, change):
+    """Frozen, moved, or without dropout: the graph would use what was."""
+    elbo, capture = graphed
+    elbo.step, x = 10, random_frames()
+    found = []
+    for objective in (elbo, ZForcingELBO(*WEIGHTS)):
+        objective.step, net = 10, random_net(dropout=0.5)
+        before = outcome(net, objective, x)
+        net.zero_grad(set_to_none=True)
+        change(net)
+        with torch.no_grad():
+            net.cell.hidden_weights.weight.mul_(1.1)
+        found += [before, outcome(net, objective, x)]
+    for ours, theirs in zip(found[:2], found[2:], strict=True):
+        assert_same(ours, theirs)
+    assert capture.captures == 2
+
+
+def test_a_new_situation_takes_the_place_of_the_oldest_of_another(graphed):
+    """As when a weight becomes zero: the old graphs are not used again, and would leave no room."""
+    elbo, capture = graphed
+    net, x = random_net(), random_frames(time=12)
+    for step, num_steps, captures in ((0, 12, 1), (0, 8, 2), (0, 4, 3), (5, 12, 4), (5, 8, 5), (0, 4, 5), (5, 12, 5)):
+        elbo.step = step
+        outcome(net, elbo, x[:, :num_steps])
+        assert (capture.captures, elbo.num_graphs) == (captures, min(captures, 3))
+    elbo.step = 5
+    outcome(net, elbo, x[:, :4])
+    elbo.step = 5
+    outcome(net, elbo, x[:2])
+    assert (capture.captures, elbo.num_graphs) == (6, 3), "three of one situation are there"
 
 
 def test_gradients_add_up_over_replays(graphed):
@@ -118,6 +162,64 @@ def test_an_optimisers_steps_are_seen_by_the_graph(graphed):
         pyro.set_rng_seed(0)
         found.append([svi.step(random_frames()) for _ in range(4)])
     assert found[0] == pytest.approx(found[1], rel=1e-9)
+    assert found[0][3] < found[0][0] - 1, "nothing was learned"
+
+
+def test_under_handlers_and_for_other_programs_the_objective_runs_as_it_is(graphed):
+    elbo, capture = graphed
+    net, x, plain = random_net(), random_frames(), ZForcingELBO(*WEIGHTS)
+    for objective in (elbo, plain):
+        objective.step = 10
+    whole = outcome(net, elbo, x)["loss"]
+    with poutine.scale(scale=0.5):
+        assert_same(outcome(net, elbo, x), outcome(net, plain, x))
+    torch.manual_seed(0)
+    scaled = poutine.scale(net.model, scale=0.5), poutine.scale(net.guide, scale=0.5)
+    assert elbo.loss_and_grads(*scaled, x) == pytest.approx(whole.item() / 2, rel=1e-6)
+    assert (capture.captures, capture.replays) == (1, 1)
+
+
+def under_autocast(net, elbo, steps, cache=True):
+    """Losses and gradients of steps that each change a weight, within one region of autocast."""
+    found = []
+    with torch.autocast("cpu", dtype=torch.bfloat16, cache_enabled=cache):
+        for seed in range(steps):
+            found.append(outcome(net, elbo, random_frames(dtype=torch.float32), seed=seed))
+            with torch.no_grad():
+                net.emission_layer.weight.mul_(1.5)
+        assert torch.is_autocast_cache_enabled() == cache
+    return found
+
+
+def test_under_autocast_a_replay_uses_the_weights_of_its_step(graphed):
+    """Autocast keeps the weights that it has cast until its region ends; what is captured must not read those."""
+    elbo, capture = graphed
+    plain = ZForcingELBO(*WEIGHTS)
+    elbo.step = plain.step = 10
+    nets = [random_net(dtype=torch.float32) for _ in range(2)]
+    both = under_autocast(nets[0], elbo, 3), under_autocast(nets[1], plain, 3, cache=False)
+    for ours, theirs in zip(*both, strict=True):
+        assert_same(ours, theirs, rtol=1e-5, atol=1e-5)
+    assert (capture.captures, capture.replays) == (1, 3)
+
+
+def test_each_precision_has_a_graph_of_its_own(graphed):
+    training = pytest.importorskip("zf_pyro.training.precision")
+    elbo, capture = graphed
+    net, x, found = random_net(dtype=torch.float32), random_frames(dtype=torch.float32), []
+    precisions = (
+        torch.autocast("cpu", torch.bfloat16),
+        training.BFloat16Products(),
+        torch.autocast("cpu", enabled=False),
+    )
+    for _ in range(2):
+        for precision in precisions:
+            elbo.step = 10
+            with precision:
+                found.append(outcome(net, elbo, x)["loss"].item())
+    assert found[:3] == found[3:]
+    assert len(set(found)) == 3
+    assert (capture.captures, capture.replays) == (3, 6)
 
 
 def test_without_cuda_the_objective_runs_as_it_is():

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from .emissions import Emission, Gaussian
 from .given import check_context, check_frames, check_lengths, real_frames, zero_padding
+from .modes import LSTM
 
 
 class LinearGaussian:
@@ -160,7 +161,7 @@ class DeterministicRNN(nn.Module):
             raise ValueError(f"dropout must be a probability in [0, 1), got {dropout!r}")
         self.emission, self.hidden_dim, self.name = emission, hidden_dim, name
         self.embedding = nn.Sequential(emission.embedding(embed_dim), nn.Dropout(dropout))
-        self.lstm = nn.LSTM(embed_dim, hidden_dim, batch_first=True)
+        self.lstm = LSTM(embed_dim, hidden_dim, batch_first=True)
         nn.init.orthogonal_(self.lstm.get_parameter("weight_hh_l0"))
         self.emission_layer = nn.Linear(hidden_dim, emission.num_parameters)
 

@@ -6,15 +6,22 @@ may change from step to step is copied into the graph's own inputs: the data, an
 numbers are fresh in each replay: torch registers the generator with the graph and moves its Philox offset on.
 """
 
-from collections.abc import Callable, Sequence
+import functools
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol
 
 import pyro
+import pyro.poutine as poutine
 import torch
-from torch import Tensor, nn
+from pyro.poutine.runtime import _PYRO_STACK
+from torch import Tensor
+from torch.overrides import _get_current_function_mode_stack
 
+from .model import ZForcing
 from .networks import State
-from .objectives import Program, ZForcingELBO, owner_of, plain
+from .objectives import Program, ZForcingELBO, plain
 from .terms import Terms
 
 WARM_UP = 3
@@ -46,16 +53,22 @@ class CudaCapture:
         self.pool: Any = None
 
     def __call__(self, function: Callable[[], Outcome]) -> Callable[[], Outcome]:
-        """Capture ``function`` after a few runs on a stream of its own, as torch asks for."""
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(WARM_UP):
-                function()
-        torch.cuda.current_stream().wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self.pool):
-            outcome = function()
+        """Capture ``function`` after a few runs on a stream of its own, as torch asks for.
+
+        Random numbers are then where they were, so that the replays draw what ``function`` would have drawn.
+        """
+        device = torch.cuda.current_device()
+        with torch.random.fork_rng(devices=[device]), _no_garbage_collection():
+            stream = _warm_up_stream(device)
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                for _ in range(WARM_UP):
+                    function()
+            torch.cuda.current_stream().wait_stream(stream)
+            graph = torch.cuda.CUDAGraph()
+            # Other threads go on meanwhile: loaders pin memory, NCCL looks at its events.
+            with torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):
+                outcome = function()
         self.pool = graph.pool()
 
         def replay() -> Outcome:
@@ -63,6 +76,25 @@ class CudaCapture:
             return outcome
 
         return replay
+
+
+@functools.cache
+def _warm_up_stream(device: int) -> torch.cuda.Stream:
+    """One for all captures, as libraries keep memory for each stream."""
+    return torch.cuda.Stream(device)
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Garbage may hold events, memory or graphs of the device, and what frees those is no part of a capture."""
+    gc.collect()
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 class Weight:
@@ -86,15 +118,22 @@ class Weight:
 class GraphedELBO(ZForcingELBO):
     """An objective of which each shape is captured once and replayed from then on; the same numbers, less time.
 
-    Use it in place of the objective, in :class:`~pyro.infer.SVI` or :class:`zf_pyro.training.Training`. The parameters
-    must stay where they are: load weights with ``load_state_dict``, do not move the net. Pyro's validation is off in
-    what is captured, as it would wait for the device. On a device without CUDA, or with ``capacity=0``, the objective
-    runs as it is. **Not measured on a GPU.**
+    Use it in place of the objective, in :class:`~pyro.infer.SVI` or :class:`zf_pyro.training.Training`. Pyro's
+    validation is off in what is captured, as it would wait for the device. The objective runs as it is without CUDA,
+    with ``capacity=0``, for programs that are not a net's own model and guide, and under Pyro's handlers.
+
+    A graph is of one shape and of one situation: which weights are zero, the net's mode, where its parameters lie and
+    which of them are frozen, and the precision (``torch.autocast``, ``bf16-mixed``). Where the situation changes, new
+    graphs are captured, and take the place of the old ones, the oldest first.
+
+    On an NVIDIA H100 a step took between a quarter and a sixth of the time that the objective takes as it is
+    (``docs/speed.md``).
 
     Args:
         objective: what is captured; its schedules and its step are used as they are.
         bucket: steps of time that lengths are padded up to a multiple of. Padding costs time, but makes fewer shapes.
-        capacity: how many graphs are kept; each holds its inputs and the gradients, all share the rest.
+        capacity: how many graphs are kept; each holds its inputs and the gradients, all share the rest. Further shapes
+            of one situation run as they are.
         capture: how to capture; CUDA graphs if None.
 
     Raises:
@@ -117,7 +156,7 @@ class GraphedELBO(ZForcingELBO):
 
     @property
     def num_graphs(self) -> int:
-        """Graphs captured so far."""
+        """Graphs that are kept."""
         return len(self._graphs)
 
     def backward(
@@ -132,18 +171,27 @@ class GraphedELBO(ZForcingELBO):
         """The loss, a scalar in nats; adds its gradients to the parameters. Nothing waits for the device."""
         if self.capture is None and x.device.type == "cuda" and self.capacity:
             self.capture = CudaCapture()
-        given = _pad(x, lengths, self.bucket), context, *(initial_state or (None, None))
-        inputs = *given[0], *given[1:]
+        net = getattr(guide, "__self__", None)
+        arguments = x, lengths, context, initial_state
+        if self.capture is None or not isinstance(net, ZForcing) or not _own(net, model, guide):
+            return super().backward(model, guide, *arguments)
+        inputs = *_pad(x, lengths, self.bucket), context, *(initial_state or (None, None))
         weights = self.kl_weight, self.aux_weight, self.backward_weight
         positive = tuple(weight > 0 for weight in weights)
-        net = owner_of(guide)
-        key = (id(net), id(owner_of(model)), positive, *(None if i is None else (i.shape, i.dtype) for i in inputs))
+        situation = positive, _state_of(net), _precision(x.device)
+        key = situation, tuple(None if given is None else (given.shape, given.dtype) for given in inputs)
         graph = self._graphs.get(key)
         if graph is None:
-            if self.capture is None or len(self._graphs) >= self.capacity or not isinstance(net, nn.Module):
-                return super().backward(model, guide, x, lengths, context, initial_state)
-            graph = self._graphs[key] = _Graph(self, model, guide, net, inputs, positive, self.capture)
+            full = len(self._graphs) >= self.capacity
+            old = next((key for key in self._graphs if key[0] != situation), None) if full else None
+            if full and old is None:
+                return super().backward(model, guide, *arguments)
+            graph = self._graphs[key] = _Graph(self, net, inputs, positive, self.capture)
+            if old is not None:  # only now: the memory that graphs share is gone with the last of them
+                del self._graphs[old]
         outcome = graph.run(inputs, weights)
+        if _PYRO_STACK:  # whoever takes down parameters, as SVI does, sees none in a replay
+            net.register()
         self.step += 1
         self.terms, self.other = Terms(*(term.clone() for term in outcome.terms)), 0.0
         return outcome.loss.clone()
@@ -155,9 +203,7 @@ class _Graph:
     def __init__(
         self,
         elbo: GraphedELBO,
-        model: Program,
-        guide: Program,
-        net: nn.Module,
+        net: ZForcing,
         inputs: Sequence[Tensor | None],
         positive: Sequence[bool],
         capture: Capture,
@@ -173,13 +219,12 @@ class _Graph:
         def evaluate() -> Outcome:
             x, lengths, context, *state = self.inputs
             given = (x, lengths, context, None if state[0] is None else State(*state))  # type: ignore[arg-type]
-            with pyro.validation_enabled(False):
-                loss = objective.differentiable_loss(model, guide, *given)
-            gradients = torch.autograd.grad(loss, self.parameters, allow_unused=True)
-            if objective.terms is None:
-                raise RuntimeError(
-                    "only a model and guide of one ZForcing, without handlers around sites, are captured"
-                )
+            with pyro.validation_enabled(False), poutine.block(), _casts_not_cached():
+                loss = objective.differentiable_loss(net.model, net.guide, *given)
+                with torch.autocast(loss.device.type, enabled=False):
+                    gradients = torch.autograd.grad(loss, self.parameters, allow_unused=True)
+            if objective.terms is None or isinstance(objective.other, Tensor):
+                raise RuntimeError("only a model and guide of one path, without other sites, are captured")
             return Outcome(loss.detach(), objective.terms, gradients)
 
         self.replay = capture(evaluate)
@@ -219,3 +264,31 @@ def _pad(x: Tensor, lengths: Tensor | None, bucket: int) -> tuple[Tensor, Tensor
         lengths = torch.full((batch_size,), num_steps, device=x.device)
     missing = -num_steps % bucket
     return (x if missing == 0 else torch.cat([x, x.new_zeros(batch_size, missing, *x.shape[2:])], dim=1)), lengths
+
+
+def _own(net: ZForcing, model: Program, guide: Program) -> bool:
+    """Whether the programs are the net's, and no handlers are around them but one that takes down parameters."""
+    alone = all(getattr(handler, "param_only", False) for handler in _PYRO_STACK)
+    return alone and model == net.model and guide == net.guide
+
+
+def _state_of(net: ZForcing) -> tuple[Any, ...]:
+    """What of a net a graph is bound to: its mode, and where its parameters lie and which of them have gradients."""
+    return id(net), net.training, *((id(p), p.data_ptr(), p.requires_grad) for p in net.parameters())
+
+
+def _precision(device: torch.device) -> tuple[Any, ...]:
+    """What decides the precision of products: autocast, and modes such as that of ``bf16-mixed``."""
+    cast = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else None
+    return cast, *(type(mode) for mode in _get_current_function_mode_stack())
+
+
+@contextmanager
+def _casts_not_cached() -> Iterator[None]:
+    """Autocast casts weights anew, as part of the graph: one kept from before would be replayed as it was then."""
+    cached = torch.is_autocast_cache_enabled()
+    torch.set_autocast_cache_enabled(False)
+    try:
+        yield
+    finally:
+        torch.set_autocast_cache_enabled(cached)

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .modes import LSTM
+
 
 class State(NamedTuple):
     """The forward recurrent state h_t = (h_t, c_t)."""
@@ -271,7 +273,7 @@ class BackwardRNN(nn.Module):
 
     def __init__(self, embed_dim: int, hidden_dim: int) -> None:
         super().__init__()
-        self.lstm = nn.LSTM(embed_dim, hidden_dim)
+        self.lstm = LSTM(embed_dim, hidden_dim)
         nn.init.orthogonal_(self.lstm.get_parameter("weight_hh_l0"))
 
     def forward(self, embedded: Tensor, lengths: Tensor | None) -> Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from .arena import Arena
 from .machines import compiles
+from .modes import in_full_precision
 from .networks import MLP, BackwardRNN, Drive, GatedCell, State, drive
 from .pieces import in_pieces
 from .recurrence import (
@@ -23,7 +24,7 @@ from .recurrence import (
 
 
 class Scanning(nn.Module):
-    """What a net of the step functions runs over whole sequences, with gradients."""
+    """What a net of the step functions runs over whole sequences, with gradients, in the precision of its weights."""
 
     embedding: nn.Sequential
     backward_rnn: BackwardRNN
@@ -65,6 +66,7 @@ class Scanning(nn.Module):
         states = self.scan_states(start, u, z.movedim(-2, 0))
         return State(states.hidden[1:], states.cell[1:])
 
+    @in_full_precision
     def scan_posterior(self, state: State, u: Tensor, b: Tensor, noise: Tensor) -> PosteriorScan:
         """Draw z_1..z_T from the posterior, running the recurrence along; u raw, b, noise (time, ...)."""
         if self.plain_loop():
@@ -72,6 +74,7 @@ class Scanning(nn.Module):
         contexts = self.posterior_network.rest(b)
         return posterior_scan(self.posterior_network, self.cell, state, self._drive(u), contexts, noise, self._arena)
 
+    @in_full_precision
     def scan_states(self, state: State, u: Tensor, z: Tensor) -> State:
         """h_0..h_T, (time + 1, ..., hidden), for known latents; u raw, z (time, ...)."""
         if self.plain_loop():
@@ -79,12 +82,14 @@ class Scanning(nn.Module):
         modulation = in_pieces(lambda z: self.cell.modulation(z).transpose(-1, -2), z)
         return state_scan(self.cell, state, self._drive(u), modulation, self._arena)
 
+    @in_full_precision
     def scan_backward(self, x: Tensor, mask: Tensor | None, lengths: Tensor | None) -> Tensor:
         """b_1..b_T; x (time, batch, *frame) with zeros as padding, mask (time, batch) and lengths (batch,) or None."""
         if self._reference() or type(self.backward_rnn) is not BackwardRNN or x.device.type != "cpu":
             return self.backward_rnn(self.embedding(x), lengths)
         return backward_scan(self.backward_rnn, self.backward_rnn.drive(self.embedding, x), mask, self._backward_arena)
 
+    @in_full_precision
     def scan_auxiliary(self, z: Tensor, before: State, b: Tensor) -> Tensor:
         """log p_xi(b_t | z_t [, h_{t-1}]) at every step, (time, ...) nats; z, before and b (time, ..., features)."""
         if self._fast("auxiliary", z) and not self.auxiliary_l2:
@@ -95,6 +100,7 @@ class Scanning(nn.Module):
 
         return in_pieces(log_prob, z, *before, b)
 
+    @in_full_precision
     def scan_prior(self, before: State) -> TorchDistribution:
         """p(z_t | h_{t-1}) at every step; ``before`` is h_0..h_{T-1}, (time, ..., hidden)."""
         if self._fast("prior", before.hidden):

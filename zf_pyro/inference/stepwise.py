@@ -1,5 +1,6 @@
 """The net as programs with ``init`` and ``step``, which Pyro's SMCFilter needs."""
 
+from contextlib import nullcontext
 from typing import Any, cast
 
 import pyro
@@ -114,17 +115,19 @@ def smc_filter(
     """
     if not isinstance(num_particles, int) or isinstance(num_particles, bool) or num_particles < 1:
         raise ValueError(f"num_particles must be a positive integer, got {num_particles!r}")
-    smc = SMCFilter(
-        StepwiseModel(net),
-        StepwiseGuide(net, proposal),
-        num_particles,
-        max_plate_nesting=1,
-        ess_threshold=ess_threshold,
-    )
-    smc.state = _State(num_particles)
-    smc.init(x, lengths, context, initial_state)
-    for t in range(x.shape[1]):
-        smc.step(t)
+    device = x.device if isinstance(x, Tensor) else torch.device("cpu")
+    with torch.device(device) if device.type != "cpu" else nullcontext():  # where Pyro is to make weights and numbers
+        smc = SMCFilter(
+            StepwiseModel(net),
+            StepwiseGuide(net, proposal),
+            num_particles,
+            max_plate_nesting=1,
+            ess_threshold=ess_threshold,
+        )
+        smc.state = _State(num_particles)
+        smc.init(x, lengths, context, initial_state)
+        for t in range(x.shape[1]):
+            smc.step(t)
     return smc
 
 

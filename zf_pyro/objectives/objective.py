@@ -83,7 +83,8 @@ class Objective(ELBO):
         total: Tensor | float = 0.0
         for loss in self._losses(model, guide, args, kwargs):
             if loss.requires_grad:
-                loss.backward(retain_graph=self.retain_graph)
+                with torch.autocast(loss.device.type, enabled=False):  # as torch asks for; it would round sums
+                    loss.backward(retain_graph=self.retain_graph)
             total = total + loss.detach()
         self.step += 1
         return torch.as_tensor(total)

@@ -45,7 +45,7 @@ class BFloat16Mixed(Precision):
 def mixed(precision: str) -> list[Precision]:
     """The plugin for ``precision="bf16-mixed"``; for the others Lightning has its own.
 
-    Lightning's own mixed precision is not taken: autocast would put the recurrence into bfloat16.
+    Lightning's own mixed precision is not taken: autocast would put densities into bfloat16.
     """
     return [BFloat16Mixed()] if precision == "bf16-mixed" else []
 

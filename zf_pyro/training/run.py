@@ -25,9 +25,10 @@ QUIET = (
     ".*but have no .val_dataloader.*",
     ".*exists and is not empty.*",
     ".*recommended to use .self.log.*sync_dist=True.*",
+    ".*RNN module weights are not part of single contiguous chunk.*",
 )
-"""Warnings of Lightning that say nothing here: of its own calls, loaders meant as they are, folders gone on with, and
-values that are the same on every process."""
+"""Warnings that say nothing here. Of Lightning: of its own calls, loaders meant as they are, folders gone on with, and
+values that are the same on every process. Of torch: weights that were just cast to bfloat16 lie apart on a GPU."""
 
 
 def fit(
