@@ -13,7 +13,7 @@ from zf_pyro.instructions import Instruction, Ring, single
 from zf_pyro.machines import CompiledMachine, PlainMachine, machine_for
 
 compiled = pytest.mark.skipif(machines._compiled is None, reason="no C compiler when zf_pyro was installed")
-LEVELS = range(1 if machines._compiled is None else machines._compiled.LEVELS)
+LEVELS = range(1 if machines._compiled is None else len(machines._compiled.PANELS))
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 # Sizes of the operands of each operation, f features and n rows: written ones first.
@@ -226,11 +226,19 @@ def test_rows_that_do_not_lie_together_are_refused_where_they_must():
 
 
 @compiled
+def test_numbers_of_different_sizes_are_refused():
+    """Their memory would be read beyond its end."""
+    operands = single(torch.zeros(3, 2)), single(torch.zeros(3, 2, dtype=torch.bfloat16))
+    with pytest.raises(TypeError, match=r"operands of copy must be torch.float32 as the tape, got torch.bfloat16"):
+        machine(CompiledMachine, torch.float32).prepare([Instruction(instructions.copy, operands)])
+
+
+@compiled
 def test_a_program_of_another_size_or_level_is_refused():
     with pytest.raises(ValueError, match="whole instructions"):
         machines._compiled.run(b"123", 0, 1, 1, 0, 1, 0)
     with pytest.raises(ValueError, match="level below"):
-        machines._compiled.run(b"", 0, 1, 1, 0, 1, machines._compiled.LEVELS)
+        machines._compiled.run(b"", 0, 1, 1, 0, 1, len(machines._compiled.PANELS))
 
 
 def test_the_plain_machine_serves_where_nothing_was_compiled(monkeypatch):

@@ -2,10 +2,9 @@
 
 OPERATIONS: tuple[str, ...]
 """Names of the operations of :mod:`zf_pyro.instructions`, by their code."""
-PANEL: int
-"""Rows of a packed weight that are multiplied together."""
-LEVELS: int
-"""How many sets of vector instructions this processor has, from the plainest to the widest."""
+PANELS: tuple[int, ...]
+"""Rows of a packed weight that are multiplied together, by each set of vector instructions that this processor has, from
+the plainest to the widest."""
 
 def run(program: bytes, first: int, steps: int, by: int, wide: int, threads: int, level: int, /) -> None:
     """Run a program of instructions.
@@ -17,7 +16,7 @@ def run(program: bytes, first: int, steps: int, by: int, wide: int, threads: int
         by: from each step to the next, 1 or -1.
         wide: 1 for float64, 0 for float32.
         threads: at most so many.
-        level: below LEVELS.
+        level: an index of PANELS.
 
     Raises:
         ValueError: the program is not whole instructions, or the processor lacks the level.

@@ -146,15 +146,16 @@ class CompiledMachine(Machine):
 
     def __init__(self, tape: Tape, level: int | None = None) -> None:
         super().__init__(tape)
-        self.level = _compiled.LEVELS - 1 if level is None else level
+        self.level = len(_compiled.PANELS) - 1 if level is None else level
 
     def weight(self, matrix: Tensor) -> Ring:
-        packed = single(self.tape.room(_panels(len(matrix)), matrix.shape[1] * _compiled.PANEL))
+        panel = _compiled.PANELS[self.level]
+        packed = single(self.tape.room(-(-len(matrix) // panel), matrix.shape[1] * panel))
         self.prepare([Instruction(pack, (packed, single(matrix)))])(0, 1, 1)
         return packed
 
     def prepare(self, program: Program) -> Run:
-        code = b"".join(map(_encoded, program))
+        code = b"".join(_encoded(instruction, self.tape.block.dtype) for instruction in program)
         work = sum(map(_multiplications, program))
         threads = max(1, min(torch.get_num_threads(), work // WORTH_A_THREAD))
         wide = self.tape.block.dtype == torch.float64
@@ -186,10 +187,6 @@ class CompiledMachine(Machine):
         return program, fold
 
 
-def _panels(rows: int) -> int:
-    return -(-rows // _compiled.PANEL)
-
-
 _OPERANDS = 6
 _ANY_STRIDES = (copy, add, pack, add_outer)
 """Operations for which the rows of a value need not lie next to one another."""
@@ -205,7 +202,7 @@ def _multiplications(instruction: Instruction) -> int:
     return numbers * FOR_A_NUMBER
 
 
-def _encoded(instruction: Instruction) -> bytes:
+def _encoded(instruction: Instruction, dtype: torch.dtype) -> bytes:
     """An ``Instruction`` of compiled/machine.c."""
     operation, operands, number = instruction
     _, features, rows = operands[0].tensor.shape
@@ -221,6 +218,8 @@ def _encoded(instruction: Instruction) -> bytes:
     numbers = []
     for tensor, offset in operands:
         step, feature, *part, row = tensor.stride()
+        if tensor.dtype != dtype:
+            raise TypeError(f"operands of {operation.__name__} must be {dtype} as the tape, got {tensor.dtype}")
         if operation not in _ANY_STRIDES and row != 1 and tensor.shape[-1] > 1:
             raise ValueError(
                 f"the rows of {operation.__name__} must lie next to one another, got strides {tensor.stride()}"

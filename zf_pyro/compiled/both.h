@@ -46,5 +46,6 @@
     p = p * r + 1.0 / 2;
 #include "operations.h"
 #undef BYTES
+#undef PANEL
 #undef SUFFIX_FLOAT
 #undef SUFFIX_DOUBLE

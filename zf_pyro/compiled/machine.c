@@ -11,7 +11,6 @@
 #include <omp.h>
 #endif
 
-#define PANEL 6   /* rows of a packed weight that are multiplied together: with two vectors of columns they fill the registers */
 #define DEPTH 192 /* columns of a weight multiplied at once: what they need of x stays in the nearest cache */
 #define SLOPE ((REAL)(1.0 / 3.0))
 #define LOG_TWO_PI ((REAL)1.83787706640934548356)
@@ -64,7 +63,9 @@ typedef void (*Runner)(const Instruction *, long, long, long, long, long, long, 
 #define PASTE(a, b) JOIN(a, b)
 #define NAME(name) PASTE(name, SUFFIX)
 
+/* PANEL: rows of a weight that are multiplied together; with two vectors of columns of BYTES they fill the registers. */
 #define BYTES 16
+#define PANEL 6
 #define SUFFIX_FLOAT float_plain
 #define SUFFIX_DOUBLE double_plain
 #include "both.h"
@@ -74,6 +75,7 @@ typedef void (*Runner)(const Instruction *, long, long, long, long, long, long, 
 #pragma GCC push_options
 #pragma GCC target("avx2,fma")
 #define BYTES 32
+#define PANEL 6
 #define SUFFIX_FLOAT float_avx2
 #define SUFFIX_DOUBLE double_avx2
 #include "both.h"
@@ -81,6 +83,7 @@ typedef void (*Runner)(const Instruction *, long, long, long, long, long, long, 
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx512dq,avx512vl,avx512bw,avx2,fma")
 #define BYTES 64
+#define PANEL 12
 #define SUFFIX_FLOAT float_avx512
 #define SUFFIX_DOUBLE double_avx512
 #include "both.h"
@@ -94,6 +97,7 @@ static const Runner runners[][2] = {
     {run_float_avx512, run_double_avx512},
 #endif
 };
+static const long panels[] = {6, 6, 12}; /* PANEL of each */
 
 /* How many rows of `runners` this processor can run. */
 static long levels(void) {
@@ -142,12 +146,15 @@ static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_compiled", NULL
 PyMODINIT_FUNC PyInit__compiled(void) {
     PyObject *module = PyModule_Create(&definition);
     if (!module) return NULL;
-    long count = sizeof(names) / sizeof(*names);
-    PyObject *known = PyTuple_New(count);
+    long count = sizeof(names) / sizeof(*names), sets = levels();
+    PyObject *known = PyTuple_New(count), *sizes = PyTuple_New(sets);
     for (long i = 0; known && i < count; i++) PyTuple_SET_ITEM(known, i, PyUnicode_FromString(names[i]));
-    if (!known || PyModule_AddObject(module, "OPERATIONS", known) < 0 ||
-        PyModule_AddIntConstant(module, "PANEL", PANEL) < 0 || PyModule_AddIntConstant(module, "LEVELS", levels()) < 0) {
-        Py_XDECREF(known);
+    for (long i = 0; sizes && i < sets; i++) PyTuple_SET_ITEM(sizes, i, PyLong_FromLong(panels[i]));
+    int failed = !known || !sizes || PyModule_AddObjectRef(module, "OPERATIONS", known) < 0 ||
+                 PyModule_AddObjectRef(module, "PANELS", sizes) < 0;
+    Py_XDECREF(known);
+    Py_XDECREF(sizes);
+    if (failed) {
         Py_DECREF(module);
         return NULL;
     }

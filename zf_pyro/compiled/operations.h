@@ -37,18 +37,18 @@ static inline __attribute__((always_inline)) void NAME(tile)(
             __builtin_prefetch(next + p * PANEL, 0, 2);
             NAME(vector) first = *(const NAME(vector) *)x, second = first;
             if (vectors == 2) second = *(const NAME(vector) *)(x + LANES);
-#pragma GCC unroll 6
+#pragma GCC unroll 12
             for (int r = 0; r < PANEL; r++) {
                 REAL weight = packed ? w[p * PANEL + r] : row[r][p];
                 acc[r][0] += weight * first;
                 if (vectors == 2) acc[r][1] += weight * second;
             }
         }
-#pragma GCC unroll 6
+#pragma GCC unroll 12
         for (int r = 0; r < PANEL; r++) row[r] += step;
     }
     if (columns == vectors * LANES) {
-#pragma GCC unroll 6
+#pragma GCC unroll 12
         for (int r = 0; r < PANEL; r++)
             if (r < rows)
                 for (int v = 0; v < vectors; v++) {
