@@ -16,9 +16,9 @@ from .instructions import (
     lstm_back,
     modulate,
     modulate_back,
-    normalise,
     normalise_back,
     single,
+    sum_squares,
 )
 from .machines import Machine
 from .products import Product
@@ -129,14 +129,14 @@ class NormedCell(Cell):
         super().__init__(machine, start, c, v, weights)
         self.normed = machine.room(self.num_steps, self.width, self.rows)
         self.inverse_deviation = machine.room(self.num_steps, 1, self.rows)
-        self.scratch = single(v.new_empty(self.width, self.rows))
+        self.parts = machine.room(1, machine.blocks, self.rows)
 
     def open(self, modulation: Ring | None) -> Program:
         gain, shift = self._halves(modulation)
         return [
             *self.hidden.forward(self.normed, self.before),
-            Instruction(normalise, (self.normed, self.inverse_deviation)),
-            Instruction(modulate, (self.gates, self.normed, gain, shift)),
+            Instruction(sum_squares, (self.parts, self.normed)),
+            Instruction(modulate, (self.gates, self.normed, self.inverse_deviation, self.parts, gain, shift)),
         ]
 
     def start_back(self) -> None:
@@ -146,11 +146,11 @@ class NormedCell(Cell):
     def close(self, modulation: Ring | None, out: Ring | None, h_gradient: Ring) -> Program:
         gain, _ = self._halves(modulation)
         into_gain, into_shift = self._halves(out)
-        gradient = self.inputs.slots
+        given = self.parts, self.inputs.slots, self.normed, gain
         return [
-            Instruction(copy, (into_shift, gradient)),
-            Instruction(modulate_back, (into_gain, self.scratch, gradient, self.normed, gain)),
-            Instruction(normalise_back, (self.hidden.slots, self.scratch, self.normed, self.inverse_deviation)),
+            Instruction(copy, (into_shift, self.inputs.slots)),
+            Instruction(modulate_back, (into_gain, *given)),
+            Instruction(normalise_back, (self.hidden.slots, *given, self.inverse_deviation)),
             *self.hidden.add_back(h_gradient),
         ]
 

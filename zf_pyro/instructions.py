@@ -151,17 +151,19 @@ def draw_back(into_loc: Tensor, into_log_variance: Tensor, gradient: Tensor, z: 
     into_log_variance.addcmul_(gradient, z - loc, value=0.5)
 
 
-def normalise(out: Tensor, inverse_deviation: Tensor) -> None:
-    """out = out / deviation, of columns whose mean is 0; inverse_deviation (1, rows) is written to as well."""
-    variance = torch.linalg.vecdot(out, out, dim=0).div_(len(out))
-    torch.rsqrt(variance.add_(EPSILON), out=inverse_deviation[0])
-    out.mul_(inverse_deviation)
+def sum_squares(parts: Tensor, x: Tensor) -> None:
+    """parts = the sums of x^2 over blocks of features, as even as may be; parts (blocks, rows)."""
+    _sums(parts, x, x)
 
 
-def normalise_back(out: Tensor, gradient: Tensor, normed: Tensor, inverse_deviation: Tensor) -> None:
-    """The gradient of x from that of normed = x / deviation(x), which may be overwritten."""
-    along = torch.linalg.vecdot(gradient, normed, dim=0).div_(len(normed))
-    torch.mul(gradient.addcmul_(normed, along, value=-1.0), inverse_deviation, out=out)
+def _sums(parts: Tensor, x: Tensor, y: Tensor) -> None:
+    blocks = (value.tensor_split(len(parts)) for value in (x, y))
+    for part, *values in zip(parts, *blocks, strict=True):
+        torch.linalg.vecdot(*values, dim=0, out=part)
+
+
+def _mean(parts: Tensor, count: int) -> Tensor:
+    return (parts[0] if len(parts) == 1 else parts.sum(0)) / count
 
 
 def log_density(out: Tensor, loc: Tensor, log_variance: Tensor, x: Tensor) -> None:
@@ -182,15 +184,33 @@ def log_density_back(
     torch.mul(gradient * 0.5, away * slope - 1.0, out=into_log_variance)
 
 
-def modulate(gates: Tensor, normed: Tensor, gain: Tensor, shift: Tensor) -> None:
-    """gates = gates + (1 + gain) normed + shift."""
+def modulate(
+    gates: Tensor, normed: Tensor, inverse_deviation: Tensor, parts: Tensor, gain: Tensor, shift: Tensor
+) -> None:
+    """gates = gates + (1 + gain) normed + shift, where normed becomes itself / deviation.
+
+    Its columns have mean 0, and ``parts`` the sums of their squares; inverse_deviation (1, rows) is written to as well.
+    """
+    torch.rsqrt(_mean(parts, len(normed)).add_(EPSILON), out=inverse_deviation[0])
+    normed.mul_(inverse_deviation)
     gates.addcmul_(normed, gain).add_(normed).add_(shift)
 
 
-def modulate_back(into_gain: Tensor, into_normed: Tensor, gradient: Tensor, normed: Tensor, gain: Tensor) -> None:
-    """The gradients of gain and of normed from that of the gates, which is the shift's as well."""
+def modulate_back(into_gain: Tensor, parts: Tensor, gradient: Tensor, normed: Tensor, gain: Tensor) -> None:
+    """The gradient of gain from that of the gates, which is the shift's as well.
+
+    parts are the sums over blocks of normed times its own gradient, (1 + gain) gradient, for ``normalise_back``.
+    """
     torch.mul(gradient, normed, out=into_gain)
-    torch.addcmul(gradient, gradient, gain, out=into_normed)
+    _sums(parts, into_gain, 1.0 + gain)
+
+
+def normalise_back(
+    out: Tensor, parts: Tensor, gradient: Tensor, normed: Tensor, gain: Tensor, inverse_deviation: Tensor
+) -> None:
+    """The gradient of x, where normed = x / deviation(x), from that of the gates."""
+    torch.addcmul(gradient, gradient, gain, out=out)
+    out.addcmul_(normed, _mean(parts, len(normed)), value=-1.0).mul_(inverse_deviation)
 
 
 def lstm(cell: Tensor, hidden: Tensor, tanh_cell: Tensor, gates: Tensor, before: Tensor) -> None:

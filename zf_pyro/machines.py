@@ -23,9 +23,13 @@ from .instructions import (
     add_sum,
     copy,
     log_density,
+    modulate,
+    modulate_back,
+    normalise_back,
     pack,
     product,
     single,
+    sum_squares,
 )
 
 try:
@@ -61,6 +65,9 @@ class Machine(ABC):
     Args:
         tape: where the buffers of the loop come from.
     """
+
+    blocks = 1
+    """Sums over all features of a value are formed by so many blocks of them."""
 
     def __init__(self, tape: Tape) -> None:
         self.tape = tape
@@ -144,6 +151,8 @@ class CompiledMachine(Machine):
         level: which of its sets of vector instructions to use; the largest that the processor has if None.
     """
 
+    blocks = 16  # for as many threads, and the same digits from any number of them
+
     def __init__(self, tape: Tape, level: int | None = None) -> None:
         super().__init__(tape)
         self.level = len(_compiled.PANELS) - 1 if level is None else level
@@ -209,8 +218,10 @@ def _encoded(instruction: Instruction, dtype: torch.dtype) -> bytes:
     inner = steps = 0
     if operation in (product, add_product):
         inner = operands[2].tensor.shape[1]
-    elif operation in (pack, log_density):
+    elif operation in (pack, log_density, sum_squares, modulate_back, normalise_back):
         inner = operands[1].tensor.shape[1]
+    elif operation is modulate:
+        inner = operands[3].tensor.shape[1]
     elif operation is add_sum:
         inner = operands[1].tensor.shape[2]
     elif operation is add_outer:

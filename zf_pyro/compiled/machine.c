@@ -31,7 +31,7 @@
     OPERATION(CLAMP_BACK, "clamp_back")                                                                                \
     OPERATION(DRAW, "draw")                                                                                            \
     OPERATION(DRAW_BACK, "draw_back")                                                                                  \
-    OPERATION(NORMALISE, "normalise")                                                                                  \
+    OPERATION(SUM_SQUARES, "sum_squares")                                                                              \
     OPERATION(NORMALISE_BACK, "normalise_back")                                                                        \
     OPERATION(LOG_DENSITY, "log_density")                                                                              \
     OPERATION(LOG_DENSITY_BACK, "log_density_back")                                                                    \

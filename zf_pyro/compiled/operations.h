@@ -298,36 +298,102 @@ static void NAME(scale)(const Instruction *i, long t, long begin, long end) {
     }
 }
 
-/* Operands: x, inverse deviation (1, rows). The share of a thread is of columns: [begin, end). */
-static void NAME(normalise)(const Instruction *i, long t, long begin, long end) {
-    long stride = i->operand[0].feature;
-    for (long from = begin; from < end; from += 16) {
-        long width = end - from < 16 ? end - from : 16;
-        REAL *x = NAME(at)(&i->operand[0], t) + from, *inverse = NAME(at)(&i->operand[1], t) + from;
-        REAL total[16] = {0};
-        for (long f = 0; f < i->features; f++)
-            for (long n = 0; n < width; n++) total[n] += x[f * stride + n] * x[f * stride + n];
-        for (long n = 0; n < width; n++) inverse[n] = 1 / ROOT(total[n] / i->features + (REAL)1e-5);
-        for (long f = 0; f < i->features; f++)
-            for (long n = 0; n < width; n++) x[f * stride + n] *= inverse[n];
+/* Sums over features are formed by blocks of them, whichever thread takes a block, and then added up in their order. */
+#define BLOCK(k, features, blocks) ((k) * ((features) / (blocks)) + ((k) < (features) % (blocks) ? (k) : (features) % (blocks)))
+#define WIDTH 32 /* columns at a time */
+
+/* scale[n] = mean over the features of what `parts` are the sums of, for `width` columns. */
+static inline void NAME(mean)(const REAL *parts, long stride, long blocks, long features, long width, REAL *mean) {
+    for (long n = 0; n < width; n++) mean[n] = 0;
+    for (long k = 0; k < blocks; k++)
+        for (long n = 0; n < width; n++) mean[n] += parts[k * stride + n];
+    for (long n = 0; n < width; n++) mean[n] /= features;
+}
+
+/* Operands: parts (blocks, rows), x. The share of a thread is of blocks. */
+static void NAME(sum_squares)(const Instruction *i, long t, long begin, long end) {
+    long stride = i->operand[1].feature;
+    for (long k = begin; k < end; k++)
+        for (long from = 0; from < i->rows; from += WIDTH) {
+            long width = i->rows - from < WIDTH ? i->rows - from : WIDTH;
+            const REAL *x = NAME(at)(&i->operand[1], t) + from;
+            REAL *out = NAME(at)(&i->operand[0], t) + k * i->operand[0].feature + from, total[WIDTH] = {0};
+            for (long f = BLOCK(k, i->inner, i->features); f < BLOCK(k + 1, i->inner, i->features); f++)
+                if (width == WIDTH)
+                    for (long n = 0; n < WIDTH; n++) total[n] += x[f * stride + n] * x[f * stride + n];
+                else
+                    for (long n = 0; n < width; n++) total[n] += x[f * stride + n] * x[f * stride + n];
+            for (long n = 0; n < width; n++) out[n] = total[n];
+        }
+}
+
+/* Operands: gates, normed, inverse deviation (1, rows), parts, gain, shift. */
+static void NAME(modulate)(const Instruction *i, long t, long begin, long end) {
+    for (long from = 0; from < i->rows; from += WIDTH) {
+        long width = i->rows - from < WIDTH ? i->rows - from : WIDTH;
+        REAL inverse[WIDTH];
+        NAME(mean)(NAME(at)(&i->operand[3], t) + from, i->operand[3].feature, i->inner, i->features, width, inverse);
+        for (long n = 0; n < width; n++) inverse[n] = 1 / ROOT(inverse[n] + (REAL)1e-5);
+        if (begin == 0 && end > 0)
+            for (long n = 0; n < width; n++) NAME(at)(&i->operand[2], t)[from + n] = inverse[n];
+        for (long run = 0; run < end - begin; run++) {
+            REAL *restrict gates = AT(0) + from, *restrict normed = AT(1) + from;
+            const REAL *gain = AT(4) + from, *shift = AT(5) + from;
+            if (width == WIDTH)
+                for (long n = 0; n < WIDTH; n++) {
+                    normed[n] *= inverse[n];
+                    gates[n] += normed[n] + normed[n] * gain[n] + shift[n];
+                }
+            else
+                for (long n = 0; n < width; n++) {
+                    normed[n] *= inverse[n];
+                    gates[n] += normed[n] + normed[n] * gain[n] + shift[n];
+                }
+        }
     }
 }
 
-/* Operands: out, gradient, normed, inverse deviation; as for normalise. */
+/* Operands: gain's gradient, parts, the gates', normed, gain. The share of a thread is of blocks. */
+static void NAME(modulate_back)(const Instruction *i, long t, long first, long last) {
+    for (long k = first; k < last; k++)
+        for (long from = 0; from < i->rows; from += WIDTH) {
+            long width = i->rows - from < WIDTH ? i->rows - from : WIDTH, begin = BLOCK(k, i->features, i->inner);
+            REAL *parts = NAME(at)(&i->operand[1], t) + k * i->operand[1].feature + from, total[WIDTH] = {0};
+            for (long run = 0; run < BLOCK(k + 1, i->features, i->inner) - begin; run++) {
+                REAL *restrict into_gain = AT(0) + from;
+                const REAL *gradient = AT(2) + from, *normed = AT(3) + from, *gain = AT(4) + from;
+                if (width == WIDTH)
+                    for (long n = 0; n < WIDTH; n++) {
+                        into_gain[n] = gradient[n] * normed[n];
+                        total[n] += into_gain[n] + into_gain[n] * gain[n];
+                    }
+                else
+                    for (long n = 0; n < width; n++) {
+                        into_gain[n] = gradient[n] * normed[n];
+                        total[n] += into_gain[n] + into_gain[n] * gain[n];
+                    }
+            }
+            for (long n = 0; n < width; n++) parts[n] = total[n];
+        }
+}
+
+/* Operands: gradient of what was normed, parts, the gates' gradient, normed, gain, inverse deviation. */
 static void NAME(normalise_back)(const Instruction *i, long t, long begin, long end) {
-    long out_stride = i->operand[0].feature, stride = i->operand[1].feature, y_stride = i->operand[2].feature;
-    for (long from = begin; from < end; from += 16) {
-        long width = end - from < 16 ? end - from : 16;
-        REAL *out = NAME(at)(&i->operand[0], t) + from;
-        const REAL *gradient = NAME(at)(&i->operand[1], t) + from, *y = NAME(at)(&i->operand[2], t) + from;
-        const REAL *inverse = NAME(at)(&i->operand[3], t) + from;
-        REAL along[16] = {0};
-        for (long f = 0; f < i->features; f++)
-            for (long n = 0; n < width; n++) along[n] += gradient[f * stride + n] * y[f * y_stride + n];
-        for (long n = 0; n < width; n++) along[n] /= i->features;
-        for (long f = 0; f < i->features; f++)
-            for (long n = 0; n < width; n++)
-                out[f * out_stride + n] = (gradient[f * stride + n] - along[n] * y[f * y_stride + n]) * inverse[n];
+    for (long from = 0; from < i->rows; from += WIDTH) {
+        long width = i->rows - from < WIDTH ? i->rows - from : WIDTH;
+        const REAL *inverse = NAME(at)(&i->operand[5], t) + from;
+        REAL along[WIDTH];
+        NAME(mean)(NAME(at)(&i->operand[1], t) + from, i->operand[1].feature, i->inner, i->features, width, along);
+        for (long run = 0; run < end - begin; run++) {
+            REAL *restrict out = AT(0) + from;
+            const REAL *gradient = AT(2) + from, *normed = AT(3) + from, *gain = AT(4) + from;
+            if (width == WIDTH)
+                for (long n = 0; n < WIDTH; n++)
+                    out[n] = (gradient[n] + gradient[n] * gain[n] - along[n] * normed[n]) * inverse[n];
+            else
+                for (long n = 0; n < width; n++)
+                    out[n] = (gradient[n] + gradient[n] * gain[n] - along[n] * normed[n]) * inverse[n];
+        }
     }
 }
 
@@ -358,25 +424,6 @@ static void NAME(log_density_back)(const Instruction *i, long t, long begin, lon
             REAL mean = NAME(tangent)(loc[n]), away = x[n] - mean, slope = away * NAME(exponential)(-log_variance[n]);
             into_loc[n] = gradient[n] * slope * (1 - mean * mean);
             into_log_variance[n] = gradient[n] * (away * slope - 1) / 2;
-        }
-    }
-}
-
-static void NAME(modulate)(const Instruction *i, long t, long begin, long end) {
-    RUNS(4) {
-        REAL *gates = AT(0);
-        const REAL *normed = AT(1), *gain = AT(2), *shift = AT(3);
-        EACH gates[n] += normed[n] + normed[n] * gain[n] + shift[n];
-    }
-}
-
-static void NAME(modulate_back)(const Instruction *i, long t, long begin, long end) {
-    RUNS(5) {
-        REAL *into_gain = AT(0), *into_normed = AT(1);
-        const REAL *gradient = AT(2), *normed = AT(3), *gain = AT(4);
-        EACH {
-            into_gain[n] = gradient[n] * normed[n];
-            into_normed[n] = gradient[n] + gradient[n] * gain[n];
         }
     }
 }
@@ -446,12 +493,12 @@ static void NAME(run)(
                 case CLAMP_BACK: NAME(clamp_back)(i, t, begin, end); break;
                 case DRAW: NAME(draw)(i, t, begin, end); break;
                 case DRAW_BACK: NAME(draw_back)(i, t, begin, end); break;
-                case NORMALISE: NAME(normalise)(i, t, left, right); break;
-                case NORMALISE_BACK: NAME(normalise_back)(i, t, left, right); break;
+                case SUM_SQUARES: NAME(sum_squares)(i, t, begin, end); break;
+                case NORMALISE_BACK: NAME(normalise_back)(i, t, begin, end); break;
                 case LOG_DENSITY: NAME(log_density)(i, t, left, right); break;
                 case LOG_DENSITY_BACK: NAME(log_density_back)(i, t, begin, end); break;
                 case MODULATE: NAME(modulate)(i, t, begin, end); break;
-                case MODULATE_BACK: NAME(modulate_back)(i, t, begin, end); break;
+                case MODULATE_BACK: NAME(modulate_back)(i, t, i->inner * id / threads, i->inner * (id + 1) / threads); break;
                 case LSTM: NAME(lstm)(i, t, begin, end); break;
                 case LSTM_BACK: NAME(lstm_back)(i, t, begin, end); break;
             }
@@ -464,6 +511,8 @@ static void NAME(run)(
 #undef AT
 #undef RUNS
 #undef EACH
+#undef BLOCK
+#undef WIDTH
 #undef SUFFIX
 #undef REAL
 #undef INTEGER
