@@ -3,8 +3,8 @@
 OPERATIONS: tuple[str, ...]
 """Names of the operations of :mod:`zf_pyro.instructions`, by their code."""
 PANELS: tuple[int, ...]
-"""Rows of a packed weight that are multiplied together, by each set of vector instructions that this processor has, from
-the plainest to the widest."""
+"""Rows of a packed weight that are multiplied together: by each set of vector instructions that this processor has,
+from the plainest to the widest."""
 
 def run(program: bytes, first: int, steps: int, by: int, wide: int, threads: int, level: int, /) -> None:
     """Run a program of instructions.

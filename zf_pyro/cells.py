@@ -17,7 +17,6 @@ from .instructions import (
     modulate,
     modulate_back,
     normalise_back,
-    single,
     sum_squares,
 )
 from .machines import Machine
