@@ -225,6 +225,7 @@ def command(*arguments, **settings):
     )
 
 
+@pytest.mark.slow
 def test_one_command_prepares_a_corpus(tmp_path):
     done = command("timit", "--source", small_timit(tmp_path / "source"), "--out", tmp_path / "out", "--sa", "false")
     assert done.returncode == 0, done.stderr

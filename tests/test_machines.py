@@ -1,6 +1,8 @@
 """The compiled operations equal the plain ones, on every set of vector instructions, for any sizes and threads."""
 
 import math
+import os
+import time
 
 import pytest
 import torch
@@ -161,6 +163,24 @@ def test_the_number_of_threads_and_of_neighbours_changes_no_digit(threads, monke
     torch.set_num_threads(before)
     assert all(map(torch.equal, results[0], results[1]))
     assert torch.equal(results[0][0][:, 7:30], results[2][0])
+
+
+@compiled
+def test_more_threads_than_processors_still_come_through(monkeypatch):
+    """A thread that waits lets those run that have no processor: thousands of meetings of many threads take moments."""
+    monkeypatch.setattr(machines, "WORTH_A_THREAD", 1)
+    before = torch.get_num_threads()
+    torch.set_num_threads(4 * (os.cpu_count() or 1))
+    values, mine = torch.zeros(3000, 64, 16), machine(CompiledMachine, torch.float32)
+    program = [Instruction(instructions.fill, (Ring(values),), 1.0)]
+    program += [Instruction(instructions.add, (Ring(values, 1), Ring(values)))]
+    start = time.perf_counter()
+    mine.prepare(program)(0, 2999, 1)
+    seconds = time.perf_counter() - start
+    torch.set_num_threads(before)
+    assert (values[1:2999] == 1.0).all()
+    assert (values[2999] == 1.0).all()
+    assert seconds < 20.0
 
 
 @compiled

@@ -63,7 +63,8 @@ def table(out):
         return [{k: float(v) for k, v in row.items() if v and "second" not in k} for row in csv.DictReader(file)]
 
 
-@pytest.mark.parametrize("accumulate", [1, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("accumulate", [1, 3])
 def test_two_processes_train_as_one_with_the_same_global_batch(accumulate, tmp_path):
     """Losses, gradient norms, clipped steps and validations, with lengths and shares of unequal size, in float64."""
     share(tmp_path / "one", accumulate=accumulate)

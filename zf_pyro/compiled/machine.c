@@ -11,6 +11,19 @@
 #include <omp.h>
 #endif
 
+#if defined(__unix__) || defined(__APPLE__)
+#include <sched.h>
+#define YIELD sched_yield()
+#else
+#define YIELD (void)0
+#endif
+#if defined(__x86_64__) && defined(__GNUC__)
+#define PAUSE __builtin_ia32_pause()
+#else
+#define PAUSE (void)0
+#endif
+
+#define TURNS 2000 /* some ten microseconds or more */
 #define DEPTH 192 /* columns of a weight multiplied at once: what they need of x stays in the nearest cache */
 #define SLOPE ((REAL)(1.0 / 3.0))
 #define LOG_TWO_PI ((REAL)1.83787706640934548356)
@@ -57,7 +70,27 @@ typedef struct {
     Operand operand[6];
 } Instruction;
 
-typedef void (*Runner)(const Instruction *, long, long, long, long, long, long, long *);
+/* What the threads of a run share. */
+typedef struct {
+    long ticket;        /* of the next panels */
+    long here, passed;  /* threads at the barrier, and how often all have been there */
+} Team;
+
+/* A thread waits for the others by turning round for a moment, as they mostly come at once, and then lets others run: it
+   may be one of them that has no processor, on a machine that has more to do. */
+static void meet(Team *team, long threads) {
+    long passed = __atomic_load_n(&team->passed, __ATOMIC_ACQUIRE);
+    if (__atomic_add_fetch(&team->here, 1, __ATOMIC_ACQ_REL) == threads) {
+        __atomic_store_n(&team->here, 0, __ATOMIC_RELAXED);
+        __atomic_store_n(&team->passed, passed + 1, __ATOMIC_RELEASE);
+        return;
+    }
+    for (long turns = 0; __atomic_load_n(&team->passed, __ATOMIC_ACQUIRE) == passed; turns++)
+        if (turns < TURNS) PAUSE;
+        else YIELD;
+}
+
+typedef void (*Runner)(const Instruction *, long, long, long, long, long, long, Team *);
 
 #define JOIN(a, b) a##_##b
 #define PASTE(a, b) JOIN(a, b)
@@ -122,16 +155,16 @@ static PyObject *run(PyObject *self, PyObject *args) {
         PyBuffer_Release(&program);
         return PyErr_Format(PyExc_ValueError, "program must be whole instructions and level below %ld", levels());
     }
-    long ticket = 0; /* the next one, of all threads */
+    Team team = {0, 0, 0};
     Runner runner = runners[level][wide ? 1 : 0];
     Py_BEGIN_ALLOW_THREADS
 #ifdef _OPENMP
     if (threads > 1) {
 #pragma omp parallel num_threads((int)threads)
-        runner(instructions, count, first, steps, by, omp_get_thread_num(), omp_get_num_threads(), &ticket);
+        runner(instructions, count, first, steps, by, omp_get_thread_num(), omp_get_num_threads(), &team);
     } else
 #endif
-        runner(instructions, count, first, steps, by, 0, 1, &ticket);
+        runner(instructions, count, first, steps, by, 0, 1, &team);
     Py_END_ALLOW_THREADS
     PyBuffer_Release(&program);
     Py_RETURN_NONE;

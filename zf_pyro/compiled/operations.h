@@ -104,11 +104,11 @@ static void NAME(multiply)(const Instruction *i, long t, long begin, long end, i
 
 /* Threads take panels a few at a time, so that one that has lost its processor for a while holds up the others less;
    where x is copied first, only once each. Each takes one ticket too many, which tells it that no panels are left. */
-static void NAME(share)(const Instruction *i, long t, long threads, int add, long *ticket, long *taken) {
+static void NAME(share)(const Instruction *i, long t, long threads, int add, Team *team, long *taken) {
     int copied = i->rows > 2 * TILE || i->rows % LANES || i->operand[2].feature > 64;
     long panels = (i->features + PANEL - 1) / PANEL, few = (panels - 1) / (copied ? threads : 8 * threads) + 1;
     long shares = (panels + few - 1) / few;
-    for (long mine; (mine = __atomic_fetch_add(ticket, 1, __ATOMIC_RELAXED) - *taken) < shares;)
+    for (long mine; (mine = __atomic_fetch_add(&team->ticket, 1, __ATOMIC_RELAXED) - *taken) < shares;)
         NAME(multiply)(i, t, mine * few, (mine + 1) * few < panels ? (mine + 1) * few : panels, add);
     *taken += shares + threads;
 }
@@ -470,7 +470,7 @@ static void NAME(lstm_back)(const Instruction *i, long t, long begin, long end) 
 
 /* One thread's share of a whole run. */
 static void NAME(run)(
-    const Instruction *program, long count, long first, long steps, long by, long id, long threads, long *ticket) {
+    const Instruction *program, long count, long first, long steps, long by, long id, long threads, Team *team) {
     long taken = 0;
     for (long t = first, s = 0; s < steps; s++, t += by)
         for (const Instruction *i = program; i < program + count; i++) {
@@ -479,8 +479,8 @@ static void NAME(run)(
             if (right > i->rows) right = i->rows;
             switch (i->code) {
                 case PACK: NAME(pack)(i, t, id, threads); break;
-                case PRODUCT: NAME(share)(i, t, threads, 0, ticket, &taken); break;
-                case ADD_PRODUCT: NAME(share)(i, t, threads, 1, ticket, &taken); break;
+                case PRODUCT: NAME(share)(i, t, threads, 0, team, &taken); break;
+                case ADD_PRODUCT: NAME(share)(i, t, threads, 1, team, &taken); break;
                 case ADD_OUTER: NAME(outer)(i, t, id, threads); break;
                 case COPY: NAME(move)(i, t, begin, end, 0); break;
                 case ADD: NAME(move)(i, t, begin, end, 1); break;
@@ -502,7 +502,7 @@ static void NAME(run)(
                 case LSTM: NAME(lstm)(i, t, begin, end); break;
                 case LSTM_BACK: NAME(lstm_back)(i, t, begin, end); break;
             }
-#pragma omp barrier
+            if (threads > 1) meet(team, threads);
         }
 }
 
