@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import zf_pyro
-from zf_pyro import emissions
+from zf_pyro import emissions, machines
 
 TRANSITIONS = ("conditional_layer_norm", "concatenate")
 EMISSIONS = {
@@ -18,6 +18,15 @@ EMISSIONS = {
 
 # Tensors of a few numbers gain nothing from a second thread, and on a busy machine waiting for it costs a lot.
 torch.set_num_threads(1)
+
+
+@pytest.fixture(params=["compiled", "plain"])
+def each_machine(request, monkeypatch):
+    """A test on both machines that run the fast loops."""
+    if request.param == "plain":
+        monkeypatch.setattr(machines, "_compiled", None)
+    elif machines._compiled is None:
+        pytest.skip("no C compiler when zf_pyro was installed")
 
 
 def random_net(emission="gaussian", *, dtype=torch.float64, spread=0.4, seed=1, **settings):

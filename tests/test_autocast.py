@@ -5,20 +5,14 @@ import pytest
 import torch
 from pyro.infer import TraceMeanField_ELBO
 
-from zf_pyro import ZForcingELBO, machines
+from zf_pyro import ZForcingELBO
 
 from .comparing import assert_same, parameter_grads
 from .conftest import random_frames, random_net
 
+pytestmark = pytest.mark.usefixtures("each_machine")
+
 BFLOAT16 = torch.autocast("cpu", torch.bfloat16)
-
-
-@pytest.fixture(params=["compiled", "plain"], autouse=True)
-def machine(request, monkeypatch):
-    if request.param == "plain":
-        monkeypatch.setattr(machines, "_compiled", None)
-    elif machines._compiled is None:
-        pytest.skip("no C compiler when zf_pyro was installed")
 
 
 def scans(net, x):

@@ -166,20 +166,22 @@ def test_the_number_of_threads_and_of_neighbours_changes_no_digit(threads, monke
 
 
 @compiled
-def test_more_threads_than_processors_still_come_through(monkeypatch):
-    """A thread that waits lets those run that have no processor: thousands of meetings of many threads take moments."""
+def test_more_threads_than_processors_wait_for_one_another(monkeypatch):
+    """Each step shifts the features by one, so that threads read what others have written in the step before.
+
+    A thread that waits lets those run that have no processor, or thousands of meetings would take minutes.
+    """
     monkeypatch.setattr(machines, "WORTH_A_THREAD", 1)
-    before = torch.get_num_threads()
+    before, steps = torch.get_num_threads(), 3000
     torch.set_num_threads(4 * (os.cpu_count() or 1))
-    values, mine = torch.zeros(3000, 64, 16), machine(CompiledMachine, torch.float32)
-    program = [Instruction(instructions.fill, (Ring(values),), 1.0)]
-    program += [Instruction(instructions.add, (Ring(values, 1), Ring(values)))]
+    values, mine = torch.zeros(steps + 1, 64, 16), machine(CompiledMachine, torch.float32)
+    values[0] = torch.randn(64, 16)
+    shift = mine.weight(torch.eye(64).roll(1, 0))
     start = time.perf_counter()
-    mine.prepare(program)(0, 2999, 1)
+    mine.prepare([Instruction(instructions.product, (Ring(values, 1), shift, Ring(values)))])(0, steps, 1)
     seconds = time.perf_counter() - start
     torch.set_num_threads(before)
-    assert (values[1:2999] == 1.0).all()
-    assert (values[2999] == 1.0).all()
+    assert torch.equal(values[steps], values[0].roll(steps, 0))
     assert seconds < 20.0
 
 

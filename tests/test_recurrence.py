@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import zf_pyro
-from zf_pyro import State, machines
+from zf_pyro import State
 from zf_pyro.arena import Arena
 from zf_pyro.networks import Drive
 from zf_pyro.recurrence import (
@@ -23,14 +23,7 @@ from zf_pyro.recurrence import (
 from .comparing import assert_same, gradients, weighted_sum
 from .conftest import random_frames, random_net, random_state
 
-
-@pytest.fixture(params=["compiled", "plain"], autouse=True)
-def machine(request, monkeypatch):
-    """Every test on both machines that run the fast loops."""
-    if request.param == "plain":
-        monkeypatch.setattr(machines, "_compiled", None)
-    elif machines._compiled is None:
-        pytest.skip("no C compiler when zf_pyro was installed")
+pytestmark = pytest.mark.usefixtures("each_machine")
 
 
 SHAPES = {"batch": (3,), "particles": (2, 3), "two dimensions more": (2, 1, 3), "one sequence": (1,)}
