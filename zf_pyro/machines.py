@@ -186,7 +186,7 @@ class CompiledMachine(Machine):
             program.append(Instruction(copy, (Ring(seen), x)))
         runs = {}
         for steps in {size, num_steps % size} - {0}:
-            # An entry for each fold; a fold of fewer steps, the last, starts where all but one of them end.
+            # An entry for each fold, by whose number they are run; one of fewer steps comes after all others.
             windows = (value.unfold(0, steps, size).transpose(2, 3) for value in (gradients.tensor, seen))
             runs[steps] = self.prepare([Instruction(add_outer, (single(total), *map(Ring, windows)))])
 

@@ -302,7 +302,7 @@ static void NAME(scale)(const Instruction *i, long t, long begin, long end) {
 #define BLOCK(k, features, blocks) ((k) * ((features) / (blocks)) + ((k) < (features) % (blocks) ? (k) : (features) % (blocks)))
 #define WIDTH 32 /* columns at a time */
 
-/* scale[n] = mean over the features of what `parts` are the sums of, for `width` columns. */
+/* mean[n] = mean over the features of what `parts` are the sums of, for `width` columns. */
 static inline void NAME(mean)(const REAL *parts, long stride, long blocks, long features, long width, REAL *mean) {
     for (long n = 0; n < width; n++) mean[n] = 0;
     for (long k = 0; k < blocks; k++)
