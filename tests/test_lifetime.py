@@ -12,6 +12,7 @@ from pyro.infer import SVI, TraceMeanField_ELBO
 from pyro.poutine.messenger import Messenger
 
 from zf_pyro import ZForcingELBO
+from zf_pyro.arena import Tape
 
 from .comparing import assert_same, densities, gradients, weighted_sum
 from .conftest import random_frames, random_net
@@ -39,6 +40,30 @@ def test_a_thousand_steps_leave_no_growing_set_of_tensors(loss):
         if step in (200, 1000):
             counts[step] = live_tensors()
     assert counts[1000] <= counts[200]
+
+
+def tapes_left(step):
+    """How many loops still hold their memory after a step in which the garbage collector did not run."""
+    gc.collect()
+    gc.disable()
+    try:
+        step()
+        return sum(type(thing) is Tape for thing in gc.get_objects())
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("loss", [ZForcingELBO(aux_weight=0.1), TraceMeanField_ELBO()], ids=["own", "stock"])
+def test_a_step_returns_its_memory_without_the_garbage_collector(loss, transition, each_machine):
+    net, x = random_net("gaussian", transition=transition), random_frames("gaussian")
+    svi = SVI(net.model, net.guide, pyro.optim.Adam({"lr": 1e-3}), loss=loss)
+    assert tapes_left(lambda: svi.step(x, LENGTHS)) == 0
+
+
+def test_given_latents_return_their_memory_without_the_garbage_collector(transition, each_machine):
+    net, x = random_net("gaussian", transition=transition), random_frames("gaussian")
+    z = torch.randn(*x.shape[:2], net.latent_dim, dtype=x.dtype, requires_grad=True)
+    assert tapes_left(lambda: net.states(x, z).hidden.square().sum().backward()) == 0
 
 
 @pytest.mark.parametrize("scored", [False, True])

@@ -27,7 +27,7 @@ class Cell(ABC):
     """An LSTM over the steps of a loop; the subclasses say what sets its gates. Weights W_h, W, b.
 
     Attributes:
-        h: the hidden states, (time + 1, hidden, rows).
+        h: two hidden states, (2, hidden, rows); who wants those of all steps copies them out.
         before: h_{t-1} at step t.
         after: h_t at step t.
 
@@ -57,8 +57,8 @@ class Cell(ABC):
         self.num_steps, self.rows, in_dim = v.shape
         hidden_weight, weight, bias = weights
         self.width, hidden_dim = hidden_weight.shape
-        self.h, self.c = machine.room(self.num_steps + 1, hidden_dim, self.rows), Ring(c)
-        self.h.tensor[-1 if backwards else 0].copy_(start.t())
+        self.h, self.c = machine.room(2, hidden_dim, self.rows), Ring(c)
+        self.h.tensor[self.num_steps % 2 if backwards else 0].copy_(start.t())
         late, early = (0, 1) if backwards else (1, 0)
         self.before, self.after = self.h.later(early), self.h.later(late)
         self.c_before, self.c_after = self.c.later(early), self.c.later(late)

@@ -112,14 +112,16 @@ class PosteriorLoop(torch.autograd.Function):
         machine.prepare(program)(0, num_steps, 1)
         ctx.machine, ctx.posterior, ctx.modulation, ctx.cell, ctx.z = machine, posterior, modulation, cell, z
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(first, second, bias, *weights)  # so that a change in place is noticed
+        ctx.save_for_backward(h_out, first, second, bias, *weights)  # the weights so that a change in place is noticed
         return h_out, h_out[:-1], h_out[1:], c.transpose(1, 2).detach(), z_out, parameters_out
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         _refuse_second_derivatives()
-        first = ctx.saved_tensors[0]
+        h, first, *_ = ctx.saved_tensors
         machine, posterior, modulation, cell, z = ctx.machine, ctx.posterior, ctx.modulation, ctx.cell, ctx.z
+        # Detached, since h's graph holds what holds this.
+        posterior.firsts[0].x = cell.hidden.x = columns(h.detach())
         num_steps, rows, latent_dim = cell.num_steps, cell.rows, z.tensor.shape[1]
         into_h, into_before, into_after, into_c, into_z, into_parameters = gradients
         for network in (posterior, modulation, cell):
@@ -179,13 +181,14 @@ class StateLoop(torch.autograd.Function):
         machine.prepare(program)(0, len(v), 1)
         ctx.machine, ctx.cell = machine, cell
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(modulation, *weights)
+        ctx.save_for_backward(h_out, modulation, *weights)
         return h_out, c.transpose(1, 2).detach()
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         _refuse_second_derivatives()
-        machine, cell, modulation = ctx.machine, ctx.cell, ctx.saved_tensors[0]
+        machine, cell, (h, modulation, *_) = ctx.machine, ctx.cell, ctx.saved_tensors
+        cell.hidden.x = columns(h.detach())
         into_h, into_c = gradients
         cell.start_back()
         v_gradient = torch.empty_like(cell.v.tensor) if ctx.needs_input_grad[3] else None
@@ -216,7 +219,8 @@ class BackwardLoop(torch.autograd.Function):
         c = tape.room(num_steps + 1, hidden_dim, rows)
         c[num_steps] = 0.0
         cell = PlainCell(machine, v.new_zeros(rows, hidden_dim), c, v, weights, backwards=True)
-        out = v.new_empty(num_steps, rows, hidden_dim)
+        out = v.new_empty(num_steps + 1, rows, hidden_dim)
+        out[num_steps] = 0.0
         masks = () if mask is None else (Ring(mask.unsqueeze(1)),)
         program = [
             *cell.forward(None),
@@ -225,14 +229,14 @@ class BackwardLoop(torch.autograd.Function):
         ]
         machine.prepare(program)(num_steps - 1, num_steps, -1)
         ctx.machine, ctx.cell, ctx.masks = machine, cell, masks
-        ctx.save_for_backward(*weights)
-        return out
+        ctx.save_for_backward(out, *weights)
+        return out[:num_steps]
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         _refuse_second_derivatives()
         machine, cell = ctx.machine, ctx.cell
-        _ = ctx.saved_tensors
+        cell.hidden.x = columns(ctx.saved_tensors[0]).later(1)
         cell.start_back()
         v_gradient = torch.empty_like(cell.v.tensor) if ctx.needs_input_grad[2] else None
         h_ring, c_ring = (single(torch.zeros_like(cell.h.tensor[0])) for _ in range(2))

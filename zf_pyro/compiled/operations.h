@@ -64,6 +64,14 @@ static inline __attribute__((always_inline)) void NAME(tile)(
             }
 }
 
+/* A tile's part of a row of x, zero from `columns` on. */
+static inline void NAME(take)(REAL *to, const REAL *x, long columns) {
+    if (columns == TILE)
+        for (int v = 0; v < 2; v++) ((NAME(vector) *)to)[v] = ((const NAME(vector) *)x)[v];
+    else
+        for (long c = 0; c < TILE; c++) to[c] = c < columns ? x[c] : 0;
+}
+
 /* out = W x + bias, or out += W x, for some panels of W. Operands: out, packed W, x, bias or nothing. */
 static void NAME(multiply)(const Instruction *i, long t, long begin, long end, int add) {
     const REAL *weight = NAME(at)(&i->operand[1], t), *x = NAME(at)(&i->operand[2], t);
@@ -81,8 +89,7 @@ static void NAME(multiply)(const Instruction *i, long t, long begin, long end, i
                 seen[half] = x + from * x_stride + n, seen_stride[half] = x_stride;
                 if (columns[half] <= 0 || (columns[half] % LANES == 0 && x_stride <= 64)) continue;
                 for (long p = 0; p < k; p++) /* columns that stand far apart, or fill no vector, are copied */
-                    for (long c = 0; c < TILE; c++)
-                        room[half][p * TILE + c] = c < columns[half] ? seen[half][p * x_stride + c] : 0;
+                    NAME(take)(room[half] + p * TILE, seen[half] + p * x_stride, columns[half]);
                 seen[half] = room[half], seen_stride[half] = TILE;
             }
             for (long p = begin; p < end; p++) {
@@ -125,16 +132,19 @@ static void NAME(outer)(const Instruction *i, long t, long id, long threads) {
             long parts = i->steps - s < whole ? i->steps - s : whole, k = i->inner - from < DEPTH ? i->inner - from : DEPTH;
             const REAL *g = gradients + s * left->part + from, *x = xs + s * right->part + from * right->row;
             for (long group = 0; group < i->rows; group += 2 * TILE) {
-                long columns[2];
-                for (int half = 0; half < 2; half++) {
-                    long left_over = i->rows - group - half * TILE;
-                    columns[half] = left_over < 0 ? 0 : left_over < TILE ? left_over : TILE;
+                /* Meanwhile what is copied next is fetched: it lies across lines, and as a rule far away. */
+                long rest = i->rows - group, columns[2];
+                long ahead = rest > 2 * TILE ? 2 * TILE : (k < i->inner ? k * right->row : parts * right->part) - group;
+                for (int half = 0; half < 2; half++, rest -= TILE) {
                     REAL *to = room[half];
+                    columns[half] = rest < 0 ? 0 : rest < TILE ? rest : TILE;
                     if (columns[half])
                         for (long part = 0; part < parts; part++)
                             for (long p = 0; p < k; p++, to += TILE) {
                                 const REAL *seen = x + part * right->part + p * right->row + group + half * TILE;
-                                for (long c = 0; c < TILE; c++) to[c] = c < columns[half] ? seen[c] : 0;
+                                __builtin_prefetch(seen + ahead, 0, 2);
+                                if (BYTES == 64) __builtin_prefetch(seen + ahead + LANES, 0, 2);
+                                NAME(take)(to, seen, columns[half]);
                             }
                 }
                 for (long p = begin; p < end; p++) {
@@ -173,6 +183,15 @@ static void NAME(pack)(const Instruction *i, long t, long id, long threads) {
     }
 }
 
+/* out = the transpose of x, or out += it, 16 rows of 16: neither side is read or written across its lines. */
+static void NAME(turn)(REAL *restrict out, long stride, const REAL *restrict x, long x_stride, int add) {
+    REAL square[16][16];
+    for (long p = 0; p < 16; p++)
+        for (long q = 0; q < 16; q++) square[p][q] = x[p * x_stride + q];
+    for (long q = 0; q < 16; q++)
+        for (long p = 0; p < 16; p++) out[q * stride + p] = add ? out[q * stride + p] + square[p][q] : square[p][q];
+}
+
 /* Any strides on both sides. Operands: to, from. */
 static void NAME(move)(const Instruction *i, long t, long begin, long end, int add) {
     const Operand *to = &i->operand[0], *from = &i->operand[1];
@@ -186,39 +205,42 @@ static void NAME(move)(const Instruction *i, long t, long begin, long end, int a
             }
         return;
     }
-    REAL square[16][16]; /* turned round where it is near: neither side is then read or written across its lines */
     for (long f = begin; f < end; f += 16)
         for (long n = 0; n < i->rows; n += 16) {
             long height = end - f < 16 ? end - f : 16, width = i->rows - n < 16 ? i->rows - n : 16;
-            const REAL *corner = x + f * from->feature + n * from->row;
             REAL *target = out + f * to->feature + n * to->row;
-            if (from->row == 1)
-                for (long p = 0; p < height; p++)
-                    for (long q = 0; q < width; q++) square[p][q] = corner[p * from->feature + q];
+            const REAL *corner = x + f * from->feature + n * from->row;
+            if (height == 16 && width == 16 && to->row == 1 && from->feature == 1)
+                NAME(turn)(target, to->feature, corner, from->row, add);
+            else if (height == 16 && width == 16 && to->feature == 1 && from->row == 1)
+                NAME(turn)(target, to->row, corner, from->feature, add);
             else
-                for (long q = 0; q < width; q++)
-                    for (long p = 0; p < height; p++) square[p][q] = corner[p * from->feature + q * from->row];
-            if (to->row == 1)
                 for (long p = 0; p < height; p++)
-                    for (long q = 0; q < width; q++)
-                        target[p * to->feature + q] = add ? target[p * to->feature + q] + square[p][q] : square[p][q];
-            else
-                for (long q = 0; q < width; q++)
-                    for (long p = 0; p < height; p++) {
+                    for (long q = 0; q < width; q++) {
                         REAL *cell = target + p * to->feature + q * to->row;
-                        *cell = add ? *cell + square[p][q] : square[p][q];
+                        REAL value = corner[p * from->feature + q * from->row];
+                        *cell = add ? *cell + value : value;
                     }
         }
 }
 
+/* Sixteen features at a time: the last numbers of each are added up one after the other, but those of all side by side. */
 static void NAME(add_sum)(const Instruction *i, long t, long begin, long end) {
-    for (long f = begin; f < end; f++) {
-        const REAL *x = NAME(at)(&i->operand[1], t) + f * i->operand[1].feature;
-        REAL parts[16] = {0}, total = 0;
-        for (long n = 0; n < i->inner; n += 16)
-            for (long p = 0; p < 16 && n + p < i->inner; p++) parts[p] += x[n + p];
-        for (long p = 0; p < 16; p++) total += parts[p];
-        NAME(at)(&i->operand[0], t)[f * i->operand[0].feature] += total;
+    for (long f = begin; f < end; f += 16) {
+        REAL parts[16][LANES] = {0}, totals[16] = {0};
+        long height = end - f < 16 ? end - f : 16;
+        for (long p = 0; p < height; p++) {
+            const REAL *x = NAME(at)(&i->operand[1], t) + (f + p) * i->operand[1].feature;
+            NAME(vector) sums = {0};
+            long n = 0;
+            for (; n + LANES <= i->inner; n += LANES) sums += *(const NAME(vector) *)(x + n);
+            *(NAME(vector) *)parts[p] = sums;
+            for (; n < i->inner; n++) parts[p][0] += x[n];
+        }
+        for (long lane = 0; lane < LANES; lane++)
+            for (long p = 0; p < 16; p++) totals[p] += parts[p][lane];
+        REAL *out = NAME(at)(&i->operand[0], t) + f * i->operand[0].feature;
+        for (long p = 0; p < height; p++) out[p * i->operand[0].feature] += totals[p];
     }
 }
 
