@@ -40,8 +40,6 @@ class Cell(ABC):
         backwards: whether the loop runs from the last step to the first, each state lying before the one it comes from.
     """
 
-    modulation_blocks: int
-    """Size of the modulation in multiples of 4 hidden."""
     centred = False
     """Whether W_h is to have features of mean 0."""
 
@@ -121,7 +119,6 @@ class NormedCell(Cell):
     See :class:`zf_pyro.networks.ConditionalLayerNormCell`. The norm's mean is taken from W_h once.
     """
 
-    modulation_blocks = 2
     centred = True
 
     def __init__(self, machine: Machine, start: Tensor, c: Tensor, v: Tensor, weights: Sequence[Tensor]) -> None:
@@ -160,8 +157,6 @@ class NormedCell(Cell):
 
 class PlainCell(Cell):
     """gates = W_h h_{t-1} + W v_t + b [+ modulation]: :class:`zf_pyro.networks.ConcatenateCell`, or a plain LSTM."""
-
-    modulation_blocks = 1
 
     def open(self, modulation: Ring | None) -> Program:
         added = [] if modulation is None else [Instruction(add, (self.gates, modulation))]

@@ -50,20 +50,23 @@ class Head:
             first.x = columns(given)  # all steps of it, where the program goes by one at a time
         return program
 
-    def back(self, before: Program, gradient: Ring) -> tuple[tuple[Tensor, ...], list[Tensor]]:
+    def start_back(self) -> Ring:
+        """Before the way back: where it wants the gradient of ``out``."""
+        self.network.start_back()
+        return self.network.gradient
+
+    def back(self, before: Program) -> tuple[tuple[Tensor, ...], list[Tensor]]:
         """Run the way back; the gradients of the weights and of the inputs.
 
         Args:
-            before: what sets ``gradient`` at each step.
-            gradient: that of ``out``.
+            before: what sets the gradient of ``out`` at each step.
         """
-        self.network.start_back()
         into = [single(x.new_empty(x.shape[2], self.rows)) for x in self.inputs]
         gradients = [torch.empty_like(x, memory_format=torch.contiguous_format) for x in self.inputs]
         program = [
             *before,
             *(Instruction(fill, (x,), 0.0) for x in into),
-            *self.network.back(gradient, *into),
+            *self.network.back(*into),
             *(Instruction(copy, (columns(to), x)) for to, x in zip(gradients, into, strict=True)),
         ]
         run_back(self.machine, program, self.network.products, self.num_steps, self.rows, -1)
@@ -101,9 +104,8 @@ class ParameterHead(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
             return None, *_differentiable(lambda *given: _outer(*given).clamp(-8.0, 8.0), ctx.saved_tensors, gradient)
-        x = ctx.saved_tensors[-1]
-        own = single(x.new_empty(gradient.shape[2], gradient.shape[1]))
-        weights, inputs = ctx.head.back([Instruction(copy, (own, columns(gradient)))], own)
+        _ = ctx.saved_tensors
+        weights, inputs = ctx.head.back([Instruction(copy, (ctx.head.start_back(), columns(gradient)))])
         return None, *weights, *inputs
 
 
@@ -136,8 +138,7 @@ class DensityHead(torch.autograd.Function):
                 return Normal(loc.tanh(), deviation).log_prob(b.detach()).sum(-1)
 
             return None, None, *_differentiable(density, tensors, gradient)
-        hidden_dim, rows = b.shape[2], b.shape[1]
-        own, along = single(b.new_empty(2 * hidden_dim, rows)), Ring(gradient.contiguous().unsqueeze(1))
+        hidden_dim, own, along = b.shape[2], ctx.head.start_back(), Ring(gradient.contiguous().unsqueeze(1))
         halves = own.part(0, hidden_dim), own.part(hidden_dim, 2 * hidden_dim)
-        weights, inputs = ctx.head.back([ctx.load, Instruction(log_density_back, (*halves, along, *ctx.given))], own)
+        weights, inputs = ctx.head.back([ctx.load, Instruction(log_density_back, (*halves, along, *ctx.given))])
         return None, None, *weights, *inputs

@@ -66,14 +66,19 @@ class Bounded:
         for first in self.firsts[1:]:
             first.start_back(self.num_steps, self.rows, self.firsts[0].slots)
 
-    def back(self, gradient: Ring, *intos: Ring) -> Program:
-        """From the output's gradient to that of each x_i, which is added to; the first slots then hold that of rest."""
+    @property
+    def gradient(self) -> Ring:
+        """Where the gradient of ``out`` is to be set at each step back; there after ``start_back``."""
+        return self.second.slots
+
+    def back(self, *intos: Ring) -> Program:
+        """From ``gradient`` to that of each x_i, which is added to; the first slots then hold that of rest."""
         slots = self.firsts[0].slots
         through = [
             instruction for part in zip(self.firsts, intos, strict=True) for instruction in part[0].add_back(part[1])
         ]
         return [
-            Instruction(clamp_back, (self.second.slots, gradient, self.out), self.limit),
+            Instruction(clamp_back, (self.gradient, self.gradient, self.out), self.limit),
             *self.second.back(self.scratch),
             Instruction(activate_back, (slots, self.scratch, self.inner)),
             *through,
@@ -105,5 +110,9 @@ class LinearModulation:
     def start_back(self) -> None:
         self.product.start_back(self.num_steps, self.rows)
 
-    def back(self, gradient: Ring, into: Ring) -> Program:
-        return [Instruction(copy, (self.product.slots, gradient)), *self.product.add_back(into)]
+    @property
+    def gradient(self) -> Ring:
+        return self.product.slots
+
+    def back(self, into: Ring) -> Program:
+        return self.product.add_back(into)

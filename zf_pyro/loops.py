@@ -131,9 +131,7 @@ class PosteriorLoop(torch.autograd.Function):
         h_gradient = _accumulator(None if into_h is None else into_h[num_steps], cell.h)
         c_gradient = _accumulator(None if into_c is None else into_c[num_steps], cell.c)
         h_ring, c_ring, z_gradient = single(h_gradient), single(c_gradient), single(torch.empty_like(z.tensor[0]))
-        modulation_gradient = single(first.new_empty(cell.modulation_blocks * cell.width, rows))
-        parameters_gradient = single(torch.empty_like(posterior.out.tensor[0]))
-        loc, log_variance = (parameters_gradient.part(k * latent_dim, (k + 1) * latent_dim) for k in (0, 1))
+        loc, log_variance = (posterior.gradient.part(k * latent_dim, (k + 1) * latent_dim) for k in (0, 1))
         program = [
             *_more(h_ring, into_after),
             *cell.back(
@@ -141,14 +139,14 @@ class PosteriorLoop(torch.autograd.Function):
                 c_ring,
                 [*_start(h_ring, into_before, into_h), *_more(c_ring, into_c)],
                 modulation.out,
-                modulation_gradient,
+                modulation.gradient,
                 None if v_gradient is None else Ring(v_gradient),
             ),
             *_start(z_gradient, into_z),
-            *modulation.back(modulation_gradient, z_gradient),
-            *_start(parameters_gradient, into_parameters),
+            *modulation.back(z_gradient),
+            *_start(posterior.gradient, into_parameters),
             Instruction(draw_back, (loc, log_variance, z_gradient, z, posterior.out.part(0, latent_dim))),
-            *posterior.back(parameters_gradient, h_ring),
+            *posterior.back(h_ring),
             Instruction(copy, (columns(contexts_gradient), posterior.firsts[0].slots)),
         ]
         products = (*posterior.products, *modulation.products, *cell.products)
