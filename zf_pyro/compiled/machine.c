@@ -25,6 +25,7 @@
 
 #define TURNS 2000 /* some ten microseconds or more */
 #define DEPTH 192 /* columns of a weight multiplied at once: what they need of x stays in the nearest cache */
+#define ENOUGH 24 /* panels for each copy of x */
 #define SLOPE ((REAL)(1.0 / 3.0))
 #define LOG_TWO_PI ((REAL)1.83787706640934548356)
 

@@ -109,21 +109,10 @@ static void NAME(multiply)(const Instruction *i, long t, long begin, long end, i
     }
 }
 
-/* Threads take panels a few at a time, so that one that has lost its processor for a while holds up the others less;
-   where x is copied first, only once each. Each takes one ticket too many, which tells it that no panels are left. */
-static void NAME(share)(const Instruction *i, long t, long threads, int add, Team *team, long *taken) {
-    int copied = i->rows > 2 * TILE || i->rows % LANES || i->operand[2].feature > 64;
-    long panels = (i->features + PANEL - 1) / PANEL, few = (panels - 1) / (copied ? threads : 8 * threads) + 1;
-    long shares = (panels + few - 1) / few;
-    for (long mine; (mine = __atomic_fetch_add(&team->ticket, 1, __ATOMIC_RELAXED) - *taken) < shares;)
-        NAME(multiply)(i, t, mine * few, (mine + 1) * few < panels ? (mine + 1) * few : panels, add);
-    *taken += shares + threads;
-}
-
-/* out += the sum over steps of G x^T. Operands: out, G, x; of the latter the features lie next to one another. */
-static void NAME(outer)(const Instruction *i, long t, long id, long threads) {
+/* out += the sum over steps of G x^T, for some panels of rows. Operands: out, G, x; of the latter the features lie next to
+   one another. */
+static void NAME(outer)(const Instruction *i, long t, long begin, long end) {
     const Operand *left = &i->operand[1], *right = &i->operand[2];
-    long panels = (i->features + PANEL - 1) / PANEL, begin = panels * id / threads, end = panels * (id + 1) / threads;
     const REAL *gradients = NAME(at)(left, t), *xs = NAME(at)(right, t);
     REAL *out = NAME(at)(&i->operand[0], t), room[2][DEPTH * TILE];
     long stride = i->operand[0].feature, whole = i->inner < DEPTH ? DEPTH / i->inner : 1;
@@ -162,6 +151,22 @@ static void NAME(outer)(const Instruction *i, long t, long id, long threads) {
                 }
             }
         }
+}
+
+/* Threads take panels a few at a time, so that one that has lost its processor for a while, or shares it, holds up the
+   others less; where each share copies x first, enough of them for that not to count. Each takes one ticket too many,
+   which tells it that no panels are left. */
+static void NAME(share)(const Instruction *i, long t, long threads, Team *team, long *taken) {
+    int copied = i->code == ADD_OUTER || i->rows > 2 * TILE || i->rows % LANES || i->operand[2].feature > 64;
+    long panels = (i->features + PANEL - 1) / PANEL, few = (panels - 1) / (8 * threads) + 1, most = (panels - 1) / threads + 1;
+    if (copied && few < ENOUGH) few = ENOUGH < most ? ENOUGH : most;
+    long shares = (panels - 1) / few + 1;
+    for (long mine; (mine = __atomic_fetch_add(&team->ticket, 1, __ATOMIC_RELAXED) - *taken) < shares;) {
+        long begin = mine * few, end = begin + few < panels ? begin + few : panels;
+        if (i->code == ADD_OUTER) NAME(outer)(i, t, begin, end);
+        else NAME(multiply)(i, t, begin, end, i->code == ADD_PRODUCT);
+    }
+    *taken += shares + threads;
 }
 
 /* W by panels of PANEL rows, a column of a panel after the other. Operands: packed (panels, columns * PANEL), W. */
@@ -501,9 +506,9 @@ static void NAME(run)(
             if (right > i->rows) right = i->rows;
             switch (i->code) {
                 case PACK: NAME(pack)(i, t, id, threads); break;
-                case PRODUCT: NAME(share)(i, t, threads, 0, team, &taken); break;
-                case ADD_PRODUCT: NAME(share)(i, t, threads, 1, team, &taken); break;
-                case ADD_OUTER: NAME(outer)(i, t, id, threads); break;
+                case PRODUCT:
+                case ADD_PRODUCT:
+                case ADD_OUTER: NAME(share)(i, t, threads, team, &taken); break;
                 case COPY: NAME(move)(i, t, begin, end, 0); break;
                 case ADD: NAME(move)(i, t, begin, end, 1); break;
                 case ADD_SUM: NAME(add_sum)(i, t, begin, end); break;
