@@ -79,13 +79,33 @@ def test_both_machines_know_the_same_operations():
 def test_a_compiled_operation_equals_the_plain_one(name, dtype, level):
     dtype, number = DTYPES[dtype], 0.7 if name in NUMBERS else None
     operation = getattr(instructions, name)
-    for features, rows in ((1, 1), (5, 3), (7, 16), (12, 33)):
-        tensors = values(OPERATIONS.get(name) or NUMBERS[name], features, rows, dtype)
+    for features, rows, spread in ((1, 1, 2.0), (5, 3, 2.0), (7, 16, 2.0), (12, 33, 2.0), (37, 50, 1.0)):
+        tensors = values(OPERATIONS.get(name) or NUMBERS[name], features, rows, dtype, spread)
         if name == "modulate":  # sums of squares
             tensors[3].abs_()
         found = after(machine(CompiledMachine, dtype, level), operation, tensors, number)
         expected = after(machine(PlainMachine, dtype), operation, tensors, number)
         assert_close(found, expected, dtype)
+
+
+@compiled
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", ["copy", "add"])
+@settings(max_examples=25, deadline=None)
+@given(features=st.integers(1, 70), rows=st.integers(1, 70), turned=st.sampled_from([(0,), (1,), (0, 1)]))
+def test_columns_become_rows_and_rows_columns(name, level, dtype, features, rows, turned):
+    """Into one, from the other or both; what lies beside the numbers stays."""
+    dtype = DTYPES[dtype]
+    tensors = [
+        (torch.randn(rows, features + 3, dtype=dtype).t() if k in turned else torch.randn(features + 3, rows).to(dtype))
+        for k in range(2)
+    ]
+    expected = [tensor.clone() for tensor in tensors]
+    getattr(instructions, name)(expected[0][:features], expected[1][:features])
+    program = [Instruction(getattr(instructions, name), tuple(single(tensor[:features]) for tensor in tensors))]
+    machine(CompiledMachine, dtype, level).prepare(program)(0, 1, 1)
+    assert all(map(torch.equal, tensors, expected))
 
 
 @compiled
@@ -140,13 +160,13 @@ def test_a_compiled_sum_of_outer_products_equals_the_plain_one(level, dtype, out
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_the_number_of_threads_and_of_neighbours_changes_no_digit(threads, monkeypatch):
     monkeypatch.setattr(machines, "WORTH_A_THREAD", 1)
-    w, x, y = torch.randn(50, 300), torch.randn(300, 45), torch.randn(60, 45)
+    w, x, y = torch.randn(400, 300), torch.randn(300, 45), torch.randn(60, 45)
     before = torch.get_num_threads()
     results = []
     for count, columns in ((1, slice(0, 45)), (threads, slice(0, 45)), (threads, slice(7, 30))):
         torch.set_num_threads(count)
         mine = machine(CompiledMachine, torch.float32)
-        out, inverse = torch.empty(50, 45)[:, columns].contiguous(), torch.empty(1, 45)[:, columns].contiguous()
+        out, inverse = torch.empty(400, 45)[:, columns].contiguous(), torch.empty(1, 45)[:, columns].contiguous()
         parts, more = inverse.new_empty(mine.blocks, out.shape[1]), [torch.zeros_like(out) for _ in range(3)]
         program = [
             Instruction(instructions.product, (single(out), mine.weight(w), single(x[:, columns].contiguous()))),
@@ -155,7 +175,7 @@ def test_the_number_of_threads_and_of_neighbours_changes_no_digit(threads, monke
             Instruction(instructions.activate, (single(out),)),
         ]
         mine.prepare(program)(0, 1, 1)
-        total = torch.zeros(50, 60)
+        total = torch.zeros(400, 60)
         noting, fold = mine.folding(total, None, single(out), single(y[:, columns].contiguous()), 1)
         mine.prepare(noting)(0, 1, 1)
         fold(0, 1)

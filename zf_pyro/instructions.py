@@ -1,7 +1,7 @@
 """What a step of a time loop is made of: operations on the values of one step, written down before the loop runs.
 
 A program is a list of instructions for one step; a machine (:mod:`zf_pyro.machines`) runs it for many. The operations
-here are the plain ones, in PyTorch, and say what each is; ``compiled/operations.h`` has the same in C.
+here are the plain ones, in PyTorch, and say what each is; ``compiled/`` has the same in C.
 
 Layout: columns are sequences, (features, rows) a step. A product of a weight with a few columns, W X, runs up to twice
 as fast as the row-major X W^T on CPUs, and the gates of an LSTM are then contiguous blocks. What comes first among

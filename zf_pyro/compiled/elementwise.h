@@ -1,0 +1,117 @@
+/* Operations of each number by itself; included by operations.h. */
+
+/* Each run is a stretch of memory: one for each feature, or one for all where nothing lies between them. */
+#define AT(k) (NAME(at)(&i->operand[k], t) + (begin + run) * i->operand[k].feature)
+#define RUNS(count)                                                                                                    \
+    int joined = 1;                                                                                                    \
+    for (int k = 0; k < count; k++) joined &= i->operand[k].feature == i->rows;                                        \
+    long runs = joined ? end > begin : end - begin, width = joined ? (end - begin) * i->rows : i->rows;                \
+    for (long run = 0; run < runs; run++)
+#define EACH _Pragma("GCC ivdep") for (long n = 0; n < width; n++)
+
+static void NAME(fill)(const Instruction *i, long t, long begin, long end) {
+    REAL number = (REAL)i->number;
+    RUNS(1) {
+        REAL *x = AT(0);
+        EACH x[n] = number;
+    }
+}
+
+static void NAME(activate)(const Instruction *i, long t, long begin, long end) {
+    RUNS(1) {
+        REAL *x = AT(0);
+        EACH x[n] = NAME(bounded)(x[n] > 0 ? x[n] : x[n] * SLOPE, 3);
+    }
+}
+
+static void NAME(activate_back)(const Instruction *i, long t, long begin, long end) {
+    RUNS(3) {
+        REAL *out = AT(0);
+        const REAL *gradient = AT(1), *y = AT(2);
+        EACH out[n] = y[n] <= -3 || y[n] >= 3 ? 0 : y[n] > 0 ? gradient[n] : gradient[n] * SLOPE;
+    }
+}
+
+static void NAME(clamp)(const Instruction *i, long t, long begin, long end) {
+    REAL limit = (REAL)i->number;
+    RUNS(1) {
+        REAL *x = AT(0);
+        EACH x[n] = NAME(bounded)(x[n], limit);
+    }
+}
+
+static void NAME(clamp_back)(const Instruction *i, long t, long begin, long end) {
+    REAL limit = (REAL)i->number;
+    RUNS(3) {
+        REAL *out = AT(0);
+        const REAL *gradient = AT(1), *y = AT(2);
+        EACH out[n] = y[n] <= -limit || y[n] >= limit ? 0 : gradient[n];
+    }
+}
+
+static void NAME(draw)(const Instruction *i, long t, long begin, long end) {
+    RUNS(4) {
+        REAL *z = AT(0);
+        const REAL *loc = AT(1), *log_variance = AT(2), *noise = AT(3);
+        EACH z[n] = loc[n] + NAME(exponential)(log_variance[n] / 2) * noise[n];
+    }
+}
+
+static void NAME(draw_back)(const Instruction *i, long t, long begin, long end) {
+    RUNS(5) {
+        REAL *into_loc = AT(0), *into_log_variance = AT(1);
+        const REAL *gradient = AT(2), *z = AT(3), *loc = AT(4);
+        EACH {
+            into_loc[n] += gradient[n];
+            into_log_variance[n] += gradient[n] * (z[n] - loc[n]) / 2;
+        }
+    }
+}
+
+static void NAME(scale)(const Instruction *i, long t, long begin, long end) {
+    const REAL *mask = NAME(at)(&i->operand[1], t);
+    for (long f = begin; f < end; f++) {
+        REAL *x = NAME(at)(&i->operand[0], t) + f * i->operand[0].feature;
+        for (long n = 0; n < i->rows; n++) x[n] *= mask[n];
+    }
+}
+
+/* Operands: c, h, tanh c, gates, c before; the gates in four blocks of as many features. */
+static void NAME(lstm)(const Instruction *i, long t, long begin, long end) {
+    RUNS(5) {
+        REAL *restrict cell = AT(0), *restrict hidden = AT(1), *restrict tanh_cell = AT(2), *restrict in = AT(3);
+        const REAL *before = AT(4);
+        long block = i->features * i->operand[3].feature;
+        REAL *restrict forget = in + block, *restrict out = forget + block, *restrict candidate = out + block;
+        EACH {
+            in[n] = NAME(logistic)(in[n]);
+            forget[n] = NAME(logistic)(forget[n]);
+            out[n] = NAME(logistic)(out[n]);
+            candidate[n] = NAME(tangent)(candidate[n]);
+            cell[n] = forget[n] * before[n] + in[n] * candidate[n];
+            tanh_cell[n] = NAME(tangent)(cell[n]);
+            hidden[n] = out[n] * tanh_cell[n];
+        }
+    }
+}
+
+/* Operands: c's gradient, the gates', h's, gates, c before, tanh c. */
+static void NAME(lstm_back)(const Instruction *i, long t, long begin, long end) {
+    RUNS(6) {
+        REAL *restrict into_cell = AT(0), *restrict into_in = AT(1);
+        const REAL *into_hidden = AT(2), *in = AT(3), *before = AT(4), *tanh_cell = AT(5);
+        long to = i->features * i->operand[1].feature, block = i->features * i->operand[3].feature;
+        REAL *restrict into_forget = into_in + to, *restrict into_out = into_forget + to;
+        REAL *restrict into_candidate = into_out + to;
+        const REAL *forget = in + block, *out = forget + block, *candidate = out + block;
+        EACH {
+            REAL hidden = into_hidden[n], tangent = tanh_cell[n];
+            REAL cell = into_cell[n] + hidden * out[n] * (1 - tangent * tangent);
+            into_out[n] = hidden * tangent * out[n] * (1 - out[n]);
+            into_in[n] = cell * candidate[n] * in[n] * (1 - in[n]);
+            into_forget[n] = cell * before[n] * forget[n] * (1 - forget[n]);
+            into_candidate[n] = cell * in[n] * (1 - candidate[n] * candidate[n]);
+            into_cell[n] = cell * forget[n];
+        }
+    }
+}
