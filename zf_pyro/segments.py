@@ -1,6 +1,7 @@
 """Long sequences a segment of time at a time, so that memory does not grow with all that a step computes."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import pyro
@@ -21,9 +22,8 @@ class SegmentedELBO(ZForcingELBO):
 
     **Recomputation**, the default: the same loss and the same gradients, at the same random numbers, with less memory.
     What a segment computes is dropped, and computed again on the way back (``torch.utils.checkpoint``). What grows with
-    time is the data and, for each frame, b_t in two orders and its gradient; all the rest is that of one segment. With
-    dropout the masks are others than the plain objective's. Gradients by ``backward`` alone, not by
-    ``torch.autograd.grad``.
+    time is the data and, for each frame, b_t or its gradient; all the rest is that of one segment. With dropout the
+    masks are others than the plain objective's. Gradients by ``backward`` alone, not by ``torch.autograd.grad``.
 
     **Truncation**: each segment is a sequence of its own whose h_0 is the last state of the one before, without its
     gradient, whose first input is that one's last frame, and whose backward RNN ends with it. The loss is the sum over
@@ -80,6 +80,7 @@ class _Run:
         self.state = State(*(field.expand(len(x), -1) for field in given.initial_state))
         ends = [*range(elbo.segment, x.shape[1], elbo.segment), x.shape[1]]
         self.segments = list(zip([0, *ends[:-1]], ends, strict=True))
+        self.ends = [] if lengths is None else sorted(set(lengths.tolist()))
         self.elbo = plain(elbo)
         self.anchor = torch.zeros((), device=x.device, requires_grad=True)
 
@@ -97,8 +98,7 @@ class _Run:
     def recomputed(self, parts: list[Terms]) -> Tensor:
         """The loss of the whole."""
         state, losses = self.state, []
-        sizes = [stop - start for start, stop in self.segments]
-        for (start, stop), b in zip(self.segments, self._backward_states().split(sizes), strict=True):
+        for (start, stop), b in zip(self.segments, self._backward_states(), strict=True):
             arguments = (self.anchor, b, *state, *self._given(start, stop))
             if torch.is_grad_enabled():
                 # Re-entrant: the other kind keeps what the recurrence's own autograd function holds.
@@ -132,7 +132,8 @@ class _Run:
             with poutine.trace() as tracer:
                 z = self.net.guide(*args, b=b)
             path: Any = tracer.trace.nodes["z_0"]["fn"]
-            last.append(State(*(field[-1] for field in path.path.stacked())))
+            # Copies: a view would keep the states of every step.
+            last.append(State(*(field[-1].clone() for field in path.path.stacked())))
             return z
 
         # x was checked as a whole; a sequence that has ended has no frames here, which only checks would refuse.
@@ -143,19 +144,26 @@ class _Run:
             raise RuntimeError("a handler changed sites of the path: segments are scored whole or not at all")
         return loss, *last[0], *terms
 
-    def _backward_states(self) -> Tensor:
-        """:meth:`zf_pyro.ZForcing.backward_states`, by an LSTM run over segments in its own order of time."""
-        x = self.frames
-        steps = torch.arange(len(x), device=x.device).unsqueeze(1)
-        lengths = torch.full(x.shape[1:2], len(x), device=x.device) if self.lengths is None else self.lengths
-        order = torch.where(steps < lengths, lengths - 1 - steps, steps).clamp(0, len(x) - 1)
-        turned = x.gather(0, order.view(*order.shape, *[1] * (x.dim() - 2)).expand_as(x))
-        hidden, cell, states = *self.net.initial_state((1, x.shape[1])), []
-        for start, stop in self.segments:
-            piece, hidden, cell = checkpoint(self._read, turned[start:stop], hidden, cell, use_reentrant=False)
-            states.append(piece)
-        return torch.cat(states).gather(0, order.unsqueeze(-1).expand(*order.shape, self.net.hidden_dim))
+    def _backward_states(self) -> list[Tensor]:
+        """:meth:`zf_pyro.ZForcing.backward_states` for each segment; (steps, batch, hidden)."""
+        hidden, cell = (torch.zeros_like(field).unsqueeze(0) for field in self.state)
+        states = []
+        for start, stop in reversed(self.segments):
+            b, hidden, cell = checkpoint(self._read, start, stop, hidden, cell, use_reentrant=False)
+            states.append(b)
+        return states[::-1]
 
-    def _read(self, x: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        states, (hidden, cell) = self.net.backward_rnn.lstm(self.net.embedding(x), (hidden, cell))
-        return states, hidden, cell
+    def _read(self, start: int, stop: int, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """b over a segment from the state after it, and the state before it."""
+        cuts = [start, *(end for end in self.ends if start < end < stop), stop]
+        pieces = []
+        for first, last in reversed(list(pairwise(cuts))):
+            embedded = self.net.embedding(self.frames[first:last].flip(0))
+            states, (read, kept) = self.net.backward_rnn.lstm(embedded, (hidden, cell))
+            pieces.append(states.flip(0))
+            if self.lengths is None:
+                hidden, cell = read, kept
+            else:  # a sequence that ends before these frames has read nothing yet
+                begun = (self.lengths >= last).unsqueeze(1)
+                hidden, cell = torch.where(begun, read, hidden), torch.where(begun, kept, cell)
+        return torch.cat(pieces[::-1]), hidden, cell
