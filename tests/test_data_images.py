@@ -81,8 +81,8 @@ def test_idx_arrays_come_back_compressed_or_not(tmp_path, compress):
         (idx(np.zeros((2, 3, 4), np.uint8))[:10], "ends within its IDX header, after 10 bytes"),
         (idx(np.zeros((2, 3, 4), np.uint8))[:-1], "holds 23 numbers, its header says 2 x 3 x 4 = 24"),
         (idx(np.zeros((2, 3, 4), np.uint8)) + b"\0", "holds 25 numbers"),
-        (gzip.compress(idx(np.zeros((2, 3, 4), np.uint8)))[:-9], "corrupt gzip data"),
-        (gzip.compress(idx(np.zeros((2, 3, 4), np.uint8)))[:-8] + bytes(8), "corrupt gzip data"),
+        (gzip.compress(idx(np.zeros((2, 3, 4), np.uint8)), mtime=0)[:-9], "corrupt gzip data"),
+        (gzip.compress(idx(np.zeros((2, 3, 4), np.uint8)), mtime=0)[:-8] + bytes(8), "corrupt gzip data"),
         (b"\x1f\x8b\x08\x00" + b"\xff" * 30, "corrupt gzip data"),
     ],
 )
@@ -130,7 +130,7 @@ LINE = b"0 " * 783 + b"1\n"
         (LINE * 2 + LINE[:100], "line 3: 50 pixels, expected 784"),
         (LINE + b"\n" + LINE, "line 2: 0 pixels"),
         (b"0 " + LINE, "line 1: 785 pixels"),
-        (gzip.compress(LINE)[:-4], "corrupt gzip data"),
+        (gzip.compress(LINE, mtime=0)[:-4], "corrupt gzip data"),
     ],
 )
 def test_what_is_no_binarised_image_is_refused_by_line(tmp_path, content, complaint):
