@@ -80,7 +80,6 @@ class _Run:
         self.state = State(*(field.expand(len(x), -1) for field in given.initial_state))
         ends = [*range(elbo.segment, x.shape[1], elbo.segment), x.shape[1]]
         self.segments = list(zip([0, *ends[:-1]], ends, strict=True))
-        self.ends = [] if lengths is None else sorted(set(lengths.tolist()))
         self.elbo = plain(elbo)
         self.anchor = torch.zeros((), device=x.device, requires_grad=True)
 
@@ -147,15 +146,16 @@ class _Run:
     def _backward_states(self) -> list[Tensor]:
         """:meth:`zf_pyro.ZForcing.backward_states` for each segment; (steps, batch, hidden)."""
         hidden, cell = (torch.zeros_like(field).unsqueeze(0) for field in self.state)
+        ends = set() if self.lengths is None else set(self.lengths.tolist())
         states = []
         for start, stop in reversed(self.segments):
-            b, hidden, cell = checkpoint(self._read, start, stop, hidden, cell, use_reentrant=False)
+            cuts = sorted({start, *(end for end in ends if start < end < stop), stop})
+            b, hidden, cell = checkpoint(self._read, cuts, hidden, cell, use_reentrant=False)
             states.append(b)
         return states[::-1]
 
-    def _read(self, start: int, stop: int, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """b over a segment from the state after it, and the state before it."""
-        cuts = [start, *(end for end in self.ends if start < end < stop), stop]
+    def _read(self, cuts: list[int], hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """b over a segment, cut where sequences end, from the state after it; and the state before it."""
         pieces = []
         for first, last in reversed(list(pairwise(cuts))):
             embedded = self.net.embedding(self.frames[first:last].flip(0))
