@@ -2,10 +2,12 @@
 
 A loop of many steps writes buffers of hundreds of megabytes. Freshly allocated on a CPU, each page of them costs a
 fault and a clearing, which takes longer than the arithmetic done on it; CUDA has PyTorch's caching allocator for that.
-An arena keeps the block of the latest loop for the next one.
+An arena keeps the block of the latest loop for the next one; a pool does so for what loops hand out.
 """
 
+import copy
 import math
+import weakref
 from typing import Any
 
 import torch
@@ -14,15 +16,61 @@ from torch import Tensor
 ALIGNED = 16
 """Numbers that every buffer starts at a multiple of: whole cache lines, as in memory of torch's own. Else the last bits
 of a product would depend on whether its buffers come from the block, hence on the steps before."""
+LARGE = 32 * 2**20
+"""Bytes from which on the C library gives memory back to the system at once: mallopt(3), M_MMAP_THRESHOLD."""
+KEPT = 8
+"""Blocks of a pool: a training step hands out five at a time, and whoever collects outputs is not to fill it."""
+
+
+class Pool:
+    """Memory of large tensors, each block free for the next one when no tensor sees it any more.
+
+    A tensor from here owns its storage as any other does, but cannot be resized.
+    """
+
+    def __init__(self) -> None:
+        self._blocks: list[Tensor] = []
+        self._wanted = 0
+
+    def empty(self, like: Tensor, *shape: int) -> Tensor:
+        """A new tensor of this shape, not filled in, of the dtype and device of ``like``."""
+        numbers = math.prod(shape)
+        if like.device.type != "cpu" or numbers * like.element_size() < LARGE:
+            return like.new_empty(shape)
+        self._wanted = max(self._wanted, numbers)
+        try:
+            block = self._blocks.pop()
+        except IndexError:
+            block = None
+        if block is None or block.dtype != like.dtype or len(block) < self._wanted:
+            block = like.new_empty(self._wanted)
+        seen = block[:numbers].view(shape).numpy()  # dies with the last tensor over it
+        weakref.finalize(seen, _keep, self._blocks, block).atexit = False
+        return torch.from_numpy(seen)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Pool":
+        return memo.setdefault(id(self), Pool())
+
+    def __reduce__(self) -> tuple[type["Pool"], tuple[()]]:
+        return Pool, ()
+
+
+def _keep(blocks: list[Tensor], block: Tensor) -> None:
+    if len(blocks) < KEPT:
+        blocks.append(block)
 
 
 class Arena:
     """One block of memory, as large as the largest loop so far, kept between training steps.
 
     Loops may overlap and run in several threads: whoever finds the block taken gets a new one.
+
+    Args:
+        pool: memory for what loops hand out, which arenas of one net share; one of its own for None.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, pool: Pool | None = None) -> None:
+        self.pool = Pool() if pool is None else pool
         self._blocks: list[Tensor] = []
         self._wanted = 0
 
@@ -33,7 +81,8 @@ class Arena:
         except IndexError:
             block = None
         if block is None or block.dtype != like.dtype or block.device != like.device or len(block) < self._wanted:
-            block = like.new_empty(self._wanted if like.device.type == "cpu" else 0)
+            with torch.inference_mode(False):  # training cannot write to what inference mode has made
+                block = like.new_empty(self._wanted if like.device.type == "cpu" else 0)
         return block
 
     def give_back(self, block: Tensor, wanted: int) -> None:
@@ -43,10 +92,10 @@ class Arena:
             self._blocks.append(block)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Arena":
-        return Arena()
+        return Arena(copy.deepcopy(self.pool, memo))
 
-    def __reduce__(self) -> tuple[type["Arena"], tuple[()]]:
-        return Arena, ()
+    def __reduce__(self) -> tuple[type["Arena"], tuple[Pool]]:
+        return Arena, (self.pool,)
 
 
 class Tape:

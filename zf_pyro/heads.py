@@ -34,7 +34,7 @@ class Head:
     def __init__(self, arena: Arena, weights: Sequence[Tensor], inputs: Sequence[Tensor]) -> None:
         weight, bias, second, second_bias = weights
         self.num_steps, self.rows, _ = inputs[0].shape
-        self.machine, self.inputs = machine_for(Tape(arena, weight)), inputs
+        self.machine, self.inputs, self.pool = machine_for(Tape(arena, weight)), inputs, arena.pool
         parts = weight.split([x.shape[2] for x in inputs], 1)
         firsts = [Product(self.machine, part, None if k else bias) for k, part in enumerate(parts)]
         product = Product(self.machine, second, second_bias)
@@ -62,7 +62,7 @@ class Head:
             before: what sets the gradient of ``out`` at each step.
         """
         into = [single(x.new_empty(x.shape[2], self.rows)) for x in self.inputs]
-        gradients = [torch.empty_like(x, memory_format=torch.contiguous_format) for x in self.inputs]
+        gradients = [self.pool.empty(x, *x.shape) for x in self.inputs]
         program = [
             *before,
             *(Instruction(fill, (x,), 0.0) for x in into),

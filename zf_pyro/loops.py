@@ -26,10 +26,10 @@ def _refuse_second_derivatives() -> None:
         )
 
 
-def _cells(c_0: Tensor, num_steps: int) -> Tensor:
+def _cells(c_0: Tensor, num_steps: int, arena: Arena) -> Tensor:
     """Room for c_0..c_T by columns, with c_0 (rows, hidden) filled in; not on a tape, since it is handed out."""
     rows, hidden_dim = c_0.shape
-    c = c_0.new_empty(num_steps + 1, hidden_dim, rows)
+    c = arena.pool.empty(c_0, num_steps + 1, hidden_dim, rows)
     c[0] = c_0.t()
     return c
 
@@ -82,7 +82,7 @@ class PosteriorLoop(torch.autograd.Function):
     def forward(ctx: Any, arena: Arena, *tensors: Any) -> tuple[Tensor, ...]:
         h_0, c_0, v, contexts, noise, first, second, bias, *weights = tensors
         num_steps, rows, latent_dim = noise.shape
-        tape, c = Tape(arena, noise), _cells(c_0, num_steps)
+        tape, c = Tape(arena, noise), _cells(c_0, num_steps, arena)
         machine = machine_for(tape)
         parts = [Product(machine, first)], Product(machine, second, bias)
         posterior = Bounded(machine, *parts, 8.0, num_steps, rows)
@@ -96,7 +96,7 @@ class PosteriorLoop(torch.autograd.Function):
             cell = PlainCell(machine, h_0, c, v, weights[1:])
         z, noise_t = machine.room(num_steps, latent_dim, rows), machine.room(1, latent_dim, rows)
         loc, log_variance = posterior.out.part(0, latent_dim), posterior.out.part(latent_dim, 2 * latent_dim)
-        h_out, z_out = noise.new_empty(num_steps + 1, rows, h_0.shape[1]), torch.empty_like(noise)
+        h_out, z_out = arena.pool.empty(noise, num_steps + 1, *h_0.shape), torch.empty_like(noise)
         parameters_out = noise.new_empty(num_steps, rows, 2 * latent_dim)
         h_out[0] = h_0
         program = [
@@ -169,11 +169,11 @@ class StateLoop(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, arena: Arena, *tensors: Any) -> tuple[Tensor, ...]:
         h_0, c_0, v, modulation, *weights = tensors
-        tape, c = Tape(arena, v), _cells(c_0, len(v))
+        tape, c = Tape(arena, v), _cells(c_0, len(v), arena)
         machine = machine_for(tape)
         normed = modulation.shape[1] == 8 * h_0.shape[1]
         cell = (NormedCell if normed else PlainCell)(machine, h_0, c, v, weights)
-        h_out = v.new_empty(len(c), *h_0.shape)
+        h_out = arena.pool.empty(v, len(c), *h_0.shape)
         h_out[0] = h_0
         program = [*cell.forward(Ring(modulation)), Instruction(copy, (columns(h_out).later(1), cell.after))]
         machine.prepare(program)(0, len(v), 1)
@@ -217,7 +217,7 @@ class BackwardLoop(torch.autograd.Function):
         c = tape.room(num_steps + 1, hidden_dim, rows)
         c[num_steps] = 0.0
         cell = PlainCell(machine, v.new_zeros(rows, hidden_dim), c, v, weights, backwards=True)
-        out = v.new_empty(num_steps + 1, rows, hidden_dim)
+        out = arena.pool.empty(v, num_steps + 1, rows, hidden_dim)
         out[num_steps] = 0.0
         masks = () if mask is None else (Ring(mask.unsqueeze(1)),)
         program = [

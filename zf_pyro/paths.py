@@ -135,8 +135,8 @@ class LatentPath(ABC):
 
     def neighbours(self) -> tuple[Tensor, Tensor]:
         """The hidden states before and after each step."""
+        hidden = self.stacked().hidden  # with which a replayed model takes over the guide's pairs too
         if self._pairs is None:
-            hidden = self.stacked().hidden
             with torch.set_grad_enabled(self.stamp.gradients):
                 sliced = torch.jit.is_tracing()  # which does not see into functions of one's own
                 self._pairs = (hidden[:-1], hidden[1:]) if sliced else Neighbours.apply(hidden)

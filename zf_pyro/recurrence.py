@@ -171,6 +171,8 @@ def _stack(states: Sequence[State]) -> State:
 
 def _rows(sequence: Tensor, batch_shape: torch.Size) -> Tensor:
     """(time, ..., features), broadcast to the batch, as (time, rows, features)."""
+    if sequence.dim() == 3 and sequence.shape[1:2] == batch_shape:
+        return sequence  # autograd adds up gradients in place unless they come back through a view
     missing = len(batch_shape) - (sequence.dim() - 2)
     sequence = sequence[(slice(None), *[None] * missing)].expand(-1, *batch_shape, -1)
     return sequence.reshape(sequence.shape[0], -1, sequence.shape[-1])

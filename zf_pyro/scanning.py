@@ -6,7 +6,7 @@ import torch
 from pyro.distributions import Normal, TorchDistribution
 from torch import Tensor, nn
 
-from .arena import Arena
+from .arena import Arena, Pool
 from .machines import compiles
 from .modes import in_full_precision
 from .networks import MLP, BackwardRNN, Drive, GatedCell, State, drive
@@ -43,8 +43,9 @@ class Scanning(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self._arena, self._backward_arena = Arena(), Arena()
-        self._prior_arena, self._auxiliary_arena = Arena(), Arena()
+        pool = Pool()
+        self._arena, self._backward_arena = Arena(pool), Arena(pool)
+        self._prior_arena, self._auxiliary_arena = Arena(pool), Arena(pool)
 
     def states(self, x: Tensor, z: Tensor, context: Tensor | None = None, initial_state: State | None = None) -> State:
         """h_1..h_T for given frames and latents.
