@@ -38,12 +38,7 @@ class Pool:
         if like.device.type != "cpu" or numbers * like.element_size() < LARGE:
             return like.new_empty(shape)
         self._wanted = max(self._wanted, numbers)
-        try:
-            block = self._blocks.pop()
-        except IndexError:
-            block = None
-        if block is None or block.dtype != like.dtype or len(block) < self._wanted:
-            block = like.new_empty(self._wanted)
+        block = _take(self._blocks, like, self._wanted)
         seen = block[:numbers].view(shape).numpy()  # dies with the last tensor over it
         weakref.finalize(seen, _keep, self._blocks, block).atexit = False
         return torch.from_numpy(seen)
@@ -53,6 +48,18 @@ class Pool:
 
     def __reduce__(self) -> tuple[type["Pool"], tuple[()]]:
         return Pool, ()
+
+
+def _take(blocks: list[Tensor], like: Tensor, wanted: int) -> Tensor:
+    """The last block if it fits, or a new one; (numbers,), of the dtype and device of ``like``."""
+    try:
+        block = blocks.pop()
+    except IndexError:
+        block = None
+    if block is None or block.dtype != like.dtype or block.device != like.device or len(block) < wanted:
+        with torch.inference_mode(False):  # training cannot write to what inference mode has made
+            block = like.new_empty(wanted)
+    return block
 
 
 def _keep(blocks: list[Tensor], block: Tensor) -> None:
@@ -76,14 +83,7 @@ class Arena:
 
     def borrow(self, like: Tensor) -> Tensor:
         """The block if it is free and large enough, or a new one; (numbers,), of the dtype and device of ``like``."""
-        try:
-            block = self._blocks.pop()
-        except IndexError:
-            block = None
-        if block is None or block.dtype != like.dtype or block.device != like.device or len(block) < self._wanted:
-            with torch.inference_mode(False):  # training cannot write to what inference mode has made
-                block = like.new_empty(self._wanted if like.device.type == "cpu" else 0)
-        return block
+        return _take(self._blocks, like, self._wanted if like.device.type == "cpu" else 0)
 
     def give_back(self, block: Tensor, wanted: int) -> None:
         """Take a block back from a loop that wanted that many numbers."""
