@@ -2,6 +2,7 @@
 
 #define SUFFIX SUFFIX_FLOAT
 #define REAL float
+#define TYPE "ps" /* in the names of instructions */
 #define INTEGER int32_t
 #define UNSIGNED uint32_t
 #define ROOT sqrtf
@@ -22,6 +23,7 @@
 
 #define SUFFIX SUFFIX_DOUBLE
 #define REAL double
+#define TYPE "pd"
 #define INTEGER int64_t
 #define UNSIGNED uint64_t
 #define ROOT sqrt
@@ -47,5 +49,6 @@
 #include "operations.h"
 #undef BYTES
 #undef PANEL
+#undef STEPS
 #undef SUFFIX_FLOAT
 #undef SUFFIX_DOUBLE

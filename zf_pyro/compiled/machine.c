@@ -97,9 +97,12 @@ typedef void (*Runner)(const Instruction *, long, long, long, long, long, long, 
 #define PASTE(a, b) JOIN(a, b)
 #define NAME(name) PASTE(name, SUFFIX)
 
-/* PANEL: rows of a weight that are multiplied together; with two vectors of columns of BYTES they fill the registers. */
+/* PANEL: rows of a weight that are multiplied together; with two vectors of columns of BYTES they fill the registers.
+   STEPS: columns of a panel written out one after the other in the loop. A processor core that also runs another program
+   starts three instructions a cycle instead of six, and one column a loop has 26 of them in its six cycles. */
 #define BYTES 16
 #define PANEL 6
+#define STEPS 1
 #define SUFFIX_FLOAT float_plain
 #define SUFFIX_DOUBLE double_plain
 #include "both.h"
@@ -110,6 +113,7 @@ typedef void (*Runner)(const Instruction *, long, long, long, long, long, long, 
 #pragma GCC target("avx2,fma")
 #define BYTES 32
 #define PANEL 6
+#define STEPS 4
 #define SUFFIX_FLOAT float_avx2
 #define SUFFIX_DOUBLE double_avx2
 #include "both.h"
@@ -118,6 +122,7 @@ typedef void (*Runner)(const Instruction *, long, long, long, long, long, long, 
 #pragma GCC target("avx512f,avx512dq,avx512vl,avx512bw,avx2,fma")
 #define BYTES 64
 #define PANEL 12
+#define STEPS 1
 #define SUFFIX_FLOAT float_avx512
 #define SUFFIX_DOUBLE double_avx512
 #include "both.h"

@@ -8,6 +8,8 @@
 typedef REAL NAME(vector) __attribute__((vector_size(BYTES), aligned(sizeof(REAL)), may_alias));
 #define LANES ((long)(BYTES / sizeof(REAL)))
 #define TILE (2 * LANES)
+#define GROUP (2 * TILE)
+#define LINE (64 / (long)sizeof(REAL)) /* numbers in a line of the cache */
 
 static inline REAL *NAME(at)(const Operand *o, long t) {
     return (REAL *)o->data + (t + o->offset) % o->ring * o->step;
@@ -58,6 +60,10 @@ static void NAME(run)(
 
 #undef LANES
 #undef TILE
+#undef GROUP
+#undef LINE
+#undef FUSE
+#undef KIND
 #undef AT
 #undef RUNS
 #undef EACH
@@ -65,6 +71,7 @@ static void NAME(run)(
 #undef WIDTH
 #undef SUFFIX
 #undef REAL
+#undef TYPE
 #undef INTEGER
 #undef UNSIGNED
 #undef ROOT

@@ -1,96 +1,153 @@
 /* Products of weights with columns, and of gradients with inputs; included by operations.h. */
 
-/* out = [out or start +] W x: PANEL rows of W against `vectors` vectors of columns of x, of which k times `parts` rows are
-   read one after the other. A packed W lies as pack leaves it. Else its rows lie `across` apart, and its columns side
-   by side, k in each part, parts `step` apart. Meanwhile `next` is fetched, laid out as W: no processor foresees it, as
-   a stretch of W ends before it has been noticed. */
-static inline __attribute__((always_inline)) void NAME(tile)(
-    const int packed, long parts, long k, const REAL *restrict w, long across, long step, const REAL *next,
-    const REAL *restrict x, long x_stride, REAL *restrict out, long stride, long rows, long columns, const REAL *start,
-    int add, const int vectors) {
-    NAME(vector) acc[PANEL][2];
-    const REAL *row[PANEL];
+/* sum += weight x. Where several steps are written out, compilers would put some sums into other registers and move them
+   back, were the instruction not given. */
+#if STEPS > 1
+#define FUSE(sum, weight, x) \
+    __asm__("vfmadd231" TYPE " %2, %1, %0" : "+x"(sum) : "x"((weight) - (NAME(vector)){0}), "x"(x))
+#else
+#define FUSE(sum, weight, x) ((sum) += (weight) * (x))
+#endif
+
+/* sums += column p of PANEL rows of W, times `vectors` vectors of a row of x. */
+static inline __attribute__((always_inline)) void NAME(step)(
+    const int packed, const REAL *restrict w, const REAL *const *row, long p, const REAL *restrict x,
+    NAME(vector) (*sums)[2], const int vectors) {
+    NAME(vector) first = *(const NAME(vector) *)x, second = first;
+    if (vectors == 2) second = *(const NAME(vector) *)(x + LANES);
+#pragma GCC unroll 12
     for (int r = 0; r < PANEL; r++) {
-        row[r] = w + (r < rows ? r : 0) * across;
-        for (int v = 0; v < vectors; v++) acc[r][v] = (NAME(vector)){0} + (start && r < rows ? start[r] : 0);
+        REAL weight = packed ? w[p * PANEL + r] : row[r][p];
+        FUSE(sums[r][0], weight, first);
+        if (vectors == 2) FUSE(sums[r][1], weight, second);
     }
-    if (add) /* what is added to is wanted last, and lies apart */
+}
+
+/* What is the same for all tiles of a product. W has k columns side by side, or in each of some parts, `step` apart. It is
+   packed, as pack leaves it, or its rows lie `across` apart; those of x and of out are x_stride and `stride` apart. */
+typedef struct {
+    long parts, k, step, across, x_stride, stride;
+    int add;
+} NAME(Shape);
+
+/* out = [out or start +] W x: PANEL rows of W, of which `rows` are real, against `vectors` vectors of columns of x, of
+   which `columns` are, `steps` rows of x at a time. Meanwhile `next` is fetched, laid out as W: no processor foresees it,
+   as a stretch of W ends before it has been noticed. */
+static inline __attribute__((always_inline)) void NAME(tile)(
+    const NAME(Shape) *s, const REAL *restrict w, const REAL *next, const REAL *restrict x, REAL *restrict out, long rows,
+    long columns, const REAL *start, const int packed, const int steps, const int vectors) {
+    long k = s->k, x_stride = s->x_stride, stride = s->stride;
+    NAME(vector) sums[PANEL][2];
+    const REAL *row[PANEL];
+#pragma GCC unroll 12
+    for (int r = 0; r < PANEL; r++) {
+        row[r] = w + (r < rows ? r : 0) * s->across;
+#pragma GCC unroll 2
+        for (int v = 0; v < vectors; v++) sums[r][v] = (NAME(vector)){0} + (start && r < rows ? start[r] : 0);
+    }
+    if (s->add) /* what is added to is wanted last, and lies apart */
         for (int r = 0; r < PANEL; r++) {
             __builtin_prefetch(out + r * stride, 1);
             if (vectors == 2 && BYTES >= 32) __builtin_prefetch(out + r * stride + TILE - 1, 1);
         }
-    for (long part = 0; part < parts; part++, next += step) {
-        for (long p = 0; p < k; p++, x += x_stride) {
-            __builtin_prefetch(next + p * PANEL, 0, 2);
-            NAME(vector) first = *(const NAME(vector) *)x, second = first;
-            if (vectors == 2) second = *(const NAME(vector) *)(x + LANES);
-#pragma GCC unroll 12
-            for (int r = 0; r < PANEL; r++) {
-                REAL weight = packed ? w[p * PANEL + r] : row[r][p];
-                acc[r][0] += weight * first;
-                if (vectors == 2) acc[r][1] += weight * second;
-            }
+    for (long part = 0; part < s->parts; part++, next += s->step) {
+        for (long p = 0; p < k; p += steps, x += steps * x_stride) {
+            for (long n = 0; n < steps * PANEL; n += LINE) __builtin_prefetch(next + p * PANEL + n, 0, 2);
+#pragma GCC unroll 4
+            for (int q = 0; q < steps; q++) NAME(step)(packed, w, row, p + q, x + q * x_stride, sums, vectors);
         }
 #pragma GCC unroll 12
-        for (int r = 0; r < PANEL; r++) row[r] += step;
+        for (int r = 0; r < PANEL; r++) row[r] += s->step;
     }
     if (columns == vectors * LANES) {
 #pragma GCC unroll 12
         for (int r = 0; r < PANEL; r++)
             if (r < rows)
+#pragma GCC unroll 2
                 for (int v = 0; v < vectors; v++) {
                     NAME(vector) *to = (NAME(vector) *)(out + r * stride + v * LANES);
-                    if (add) *to += acc[r][v];
-                    else *to = acc[r][v];
+                    if (s->add) *to += sums[r][v];
+                    else *to = sums[r][v];
                 }
-    } else
+    } else {
+        REAL values[PANEL][TILE]; /* registers have no addresses */
+#pragma GCC unroll 12
+        for (int r = 0; r < PANEL; r++)
+#pragma GCC unroll 2
+            for (int v = 0; v < vectors; v++) *(NAME(vector) *)(values[r] + v * LANES) = sums[r][v];
         for (int r = 0; r < rows; r++)
             for (long n = 0; n < columns; n++) {
-                REAL value = acc[r][n / LANES][n % LANES], *to = out + r * stride + n;
-                *to = add ? *to + value : value;
+                REAL *to = out + r * stride + n;
+                *to = s->add ? *to + values[r][n] : values[r][n];
             }
+    }
 }
 
-/* A tile's part of a row of x, zero from `columns` on. */
-static inline void NAME(take)(REAL *to, const REAL *x, long columns) {
-    if (columns == TILE)
-        for (int v = 0; v < 2; v++) ((NAME(vector) *)to)[v] = ((const NAME(vector) *)x)[v];
-    else
-        for (long c = 0; c < TILE; c++) to[c] = c < columns ? x[c] : 0;
+/* A function for each kind: in one for all the compiler runs out of registers. */
+#define KIND(name, packed, steps, vectors)                                                                             \
+    static __attribute__((noinline)) void NAME(name)(                                                                  \
+        const NAME(Shape) *s, const REAL *w, const REAL *next, const REAL *x, REAL *out, long rows, long columns,       \
+        const REAL *start) {                                                                                           \
+        NAME(tile)(s, w, next, x, out, rows, columns, start, packed, steps, vectors);                                  \
+    }
+KIND(loose_wide, 0, STEPS, 2)
+KIND(loose_narrow, 0, STEPS, 1)
+KIND(loose_odd_wide, 0, 1, 2)
+KIND(loose_odd_narrow, 0, 1, 1)
+KIND(packed_wide, 1, STEPS, 2)
+KIND(packed_narrow, 1, STEPS, 1)
+KIND(packed_odd_wide, 1, 1, 2)
+KIND(packed_odd_narrow, 1, 1, 1)
+
+/* Whether W is packed, whether k is no multiple of STEPS, whether one vector of columns is enough. */
+static void (*const NAME(kinds)[2][2][2])(
+    const NAME(Shape) *, const REAL *, const REAL *, const REAL *, REAL *, long, long, const REAL *) = {
+    {{NAME(loose_wide), NAME(loose_narrow)}, {NAME(loose_odd_wide), NAME(loose_odd_narrow)}},
+    {{NAME(packed_wide), NAME(packed_narrow)}, {NAME(packed_odd_wide), NAME(packed_odd_narrow)}},
+};
+
+/* The same for a group of columns, whose tiles lie `apart`: both read a panel of W while it is near. */
+static inline void NAME(tiles)(
+    const NAME(Shape) *s, int packed, const REAL *w, const REAL *next, const REAL *x, long apart, REAL *out, long rows,
+    long columns, const REAL *start) {
+    for (; columns > 0; columns -= TILE, x += apart, out += TILE, next = w) {
+        long width = columns < TILE ? columns : TILE;
+        NAME(kinds)[packed][s->k % STEPS != 0][width <= LANES](s, w, next, x, out, rows, width, start);
+    }
+}
+
+/* Copies a group's part of a row of x, to tiles `apart`, zero from `columns` on. */
+static inline void NAME(take)(REAL *to, long apart, const REAL *x, long columns) {
+    for (; columns > 0; columns -= TILE, x += TILE, to += apart)
+        if (columns >= TILE)
+            for (int v = 0; v < 2; v++) ((NAME(vector) *)to)[v] = ((const NAME(vector) *)x)[v];
+        else
+            for (long c = 0; c < TILE; c++) to[c] = c < columns ? x[c] : 0;
 }
 
 /* out = W x + bias, or out += W x, for some panels of W. Operands: out, packed W, x, bias or nothing. */
 static void NAME(multiply)(const Instruction *i, long t, long begin, long end, int add) {
     const REAL *weight = NAME(at)(&i->operand[1], t), *x = NAME(at)(&i->operand[2], t);
     const REAL *bias = i->operand[3].data ? NAME(at)(&i->operand[3], t) : NULL;
-    REAL *out = NAME(at)(&i->operand[0], t), room[2][DEPTH * TILE];
+    REAL *out = NAME(at)(&i->operand[0], t), room[DEPTH * GROUP];
     long stride = i->operand[0].feature, x_stride = i->operand[2].feature, panel = i->operand[1].feature;
-    for (long from = 0; from < i->inner; from += DEPTH) {
-        long k = i->inner - from < DEPTH ? i->inner - from : DEPTH;
-        for (long group = 0; group < i->rows; group += 2 * TILE) { /* two tiles read a panel of W while it is near */
-            const REAL *seen[2];
-            long seen_stride[2], columns[2];
-            for (int half = 0; half < 2; half++) {
-                long n = group + half * TILE, left = i->rows - n;
-                columns[half] = left < 0 ? 0 : left < TILE ? left : TILE;
-                seen[half] = x + from * x_stride + n, seen_stride[half] = x_stride;
-                if (columns[half] <= 0 || (columns[half] % LANES == 0 && x_stride <= 64)) continue;
-                for (long p = 0; p < k; p++) /* columns that stand far apart, or fill no vector, are copied */
-                    NAME(take)(room[half] + p * TILE, seen[half] + p * x_stride, columns[half]);
-                seen[half] = room[half], seen_stride[half] = TILE;
+    for (long from = 0, k; from < i->inner; from += k) {
+        k = i->inner - from < DEPTH ? i->inner - from : DEPTH;
+        if (k > STEPS) k -= k % STEPS;
+        for (long group = 0; group < i->rows; group += GROUP) {
+            long columns = i->rows - group < GROUP ? i->rows - group : GROUP, seen_stride = x_stride, apart = TILE;
+            const REAL *seen = x + from * x_stride + group;
+            if (columns % LANES || x_stride > 64) { /* columns that fill no vector, or stand far apart, are copied */
+                for (long p = 0; p < k; p++) NAME(take)(room + p * TILE, DEPTH * TILE, seen + p * x_stride, columns);
+                seen = room, seen_stride = TILE, apart = DEPTH * TILE;
             }
+            NAME(Shape) shape = {1, k, 0, 0, seen_stride, stride, add || from};
             for (long p = begin; p < end; p++) {
                 const REAL *w = weight + p * panel + from * PANEL, *start = bias && !from ? bias + p * PANEL : NULL;
-                const REAL *after = p + 1 < end ? w + panel : weight + begin * panel + (from + DEPTH) * PANEL;
+                const REAL *next = p + 1 < end ? w + panel : weight + begin * panel + (from + k) * PANEL;
                 long rows = i->features - p * PANEL < PANEL ? i->features - p * PANEL : PANEL;
-                for (int half = 0; half < 2; half++) {
-                    const REAL *next = half ? w : after;
-                    REAL *to = out + p * PANEL * stride + group + half * TILE;
-                    if (columns[half] > LANES)
-                        NAME(tile)(1, 1, k, w, 0, 0, next, seen[half], seen_stride[half], to, stride, rows, columns[half], start, add || from, 2);
-                    else if (columns[half] > 0)
-                        NAME(tile)(1, 1, k, w, 0, 0, next, seen[half], seen_stride[half], to, stride, rows, columns[half], start, add || from, 1);
-                }
+                REAL *to = out + p * PANEL * stride + group;
+                NAME(tiles)(&shape, 1, w, next, seen, apart, to, rows, columns, start);
             }
         }
     }
@@ -101,40 +158,29 @@ static void NAME(multiply)(const Instruction *i, long t, long begin, long end, i
 static void NAME(outer)(const Instruction *i, long t, long begin, long end) {
     const Operand *left = &i->operand[1], *right = &i->operand[2];
     const REAL *gradients = NAME(at)(left, t), *xs = NAME(at)(right, t);
-    REAL *out = NAME(at)(&i->operand[0], t), room[2][DEPTH * TILE];
-    long stride = i->operand[0].feature, whole = i->inner < DEPTH ? DEPTH / i->inner : 1;
+    REAL *out = NAME(at)(&i->operand[0], t), room[DEPTH * GROUP];
+    long stride = i->operand[0].feature, whole = i->inner < DEPTH ? DEPTH / i->inner : 1, panel = PANEL * left->feature;
     for (long s = 0; s < i->steps; s += whole)
         for (long from = 0; from < i->inner; from += DEPTH) {
             long parts = i->steps - s < whole ? i->steps - s : whole, k = i->inner - from < DEPTH ? i->inner - from : DEPTH;
             const REAL *g = gradients + s * left->part + from, *x = xs + s * right->part + from * right->row;
-            for (long group = 0; group < i->rows; group += 2 * TILE) {
+            for (long group = 0; group < i->rows; group += GROUP) {
                 /* Meanwhile what is copied next is fetched: it lies across lines, and as a rule far away. */
-                long rest = i->rows - group, columns[2];
-                long ahead = rest > 2 * TILE ? 2 * TILE : (k < i->inner ? k * right->row : parts * right->part) - group;
-                for (int half = 0; half < 2; half++, rest -= TILE) {
-                    REAL *to = room[half];
-                    columns[half] = rest < 0 ? 0 : rest < TILE ? rest : TILE;
-                    if (columns[half])
-                        for (long part = 0; part < parts; part++)
-                            for (long p = 0; p < k; p++, to += TILE) {
-                                const REAL *seen = x + part * right->part + p * right->row + group + half * TILE;
-                                __builtin_prefetch(seen + ahead, 0, 2);
-                                if (BYTES == 64) __builtin_prefetch(seen + ahead + LANES, 0, 2);
-                                NAME(take)(to, seen, columns[half]);
-                            }
-                }
-                for (long p = begin; p < end; p++) {
-                    const REAL *w = g + p * PANEL * left->feature;
-                    const REAL *after = p + 1 < end ? w + PANEL * left->feature : g + begin * PANEL * left->feature + whole * left->part;
-                    long rows = i->features - p * PANEL < PANEL ? i->features - p * PANEL : PANEL;
-                    for (int half = 0; half < 2; half++) {
-                        REAL *to = out + p * PANEL * stride + group + half * TILE;
-                        const REAL *next = half ? w : after;
-                        if (columns[half] > LANES)
-                            NAME(tile)(0, parts, k, w, left->feature, left->part, next, room[half], TILE, to, stride, rows, columns[half], NULL, 1, 2);
-                        else if (columns[half] > 0)
-                            NAME(tile)(0, parts, k, w, left->feature, left->part, next, room[half], TILE, to, stride, rows, columns[half], NULL, 1, 1);
+                long rest = i->rows - group, columns = rest < GROUP ? rest : GROUP;
+                long ahead = rest > GROUP ? GROUP : (k < i->inner ? k * right->row : parts * right->part) - group;
+                REAL *to = room;
+                for (long part = 0; part < parts; part++)
+                    for (long p = 0; p < k; p++, to += TILE) {
+                        const REAL *seen = x + part * right->part + p * right->row + group;
+                        for (long n = 0; n < columns; n += LINE) __builtin_prefetch(seen + ahead + n, 0, 2);
+                        NAME(take)(to, DEPTH * TILE, seen, columns);
                     }
+                NAME(Shape) shape = {parts, k, left->part, left->feature, TILE, stride, 1};
+                for (long p = begin; p < end; p++) {
+                    const REAL *w = g + p * panel, *next = p + 1 < end ? w + panel : g + begin * panel + whole * left->part;
+                    long rows = i->features - p * PANEL < PANEL ? i->features - p * PANEL : PANEL;
+                    REAL *sum = out + p * PANEL * stride + group;
+                    NAME(tiles)(&shape, 0, w, next, room, DEPTH * TILE, sum, rows, columns, NULL);
                 }
             }
         }
@@ -144,7 +190,7 @@ static void NAME(outer)(const Instruction *i, long t, long begin, long end) {
    others less; where each share copies x first, enough of them for that not to count. Each takes one ticket too many,
    which tells it that no panels are left. */
 static void NAME(share)(const Instruction *i, long t, long threads, Team *team, long *taken) {
-    int copied = i->code == ADD_OUTER || i->rows > 2 * TILE || i->rows % LANES || i->operand[2].feature > 64;
+    int copied = i->code == ADD_OUTER || i->rows > GROUP || i->rows % LANES || i->operand[2].feature > 64;
     long panels = (i->features + PANEL - 1) / PANEL, few = (panels - 1) / (8 * threads) + 1, most = (panels - 1) / threads + 1;
     if (copied && few < ENOUGH) few = ENOUGH < most ? ENOUGH : most;
     long shares = (panels - 1) / few + 1;
