@@ -98,8 +98,8 @@ typedef void (*Runner)(const Instruction *, long, long, long, long, long, long, 
 #define NAME(name) PASTE(name, SUFFIX)
 
 /* PANEL: rows of a weight that are multiplied together; with two vectors of columns of BYTES they fill the registers.
-   STEPS: columns of a panel written out one after the other in the loop. A processor core that also runs another program
-   starts three instructions a cycle instead of six, and one column a loop has 26 of them in its six cycles. */
+   STEPS: columns of a panel written out one after the other. One a loop has 26 instructions around its twelve
+   multiply-adds, more than a core that also runs another program seems to start in their six cycles. */
 #define BYTES 16
 #define PANEL 6
 #define STEPS 1
