@@ -1,11 +1,15 @@
 """Where handlers touched some sites the objective goes site by site; its weights follow their schedules."""
 
+import math
+
 import pyro
+import pyro.distributions as dist
 import pyro.poutine as poutine
 import pytest
 import torch
 from pyro.contrib.autoname import scope
 from pyro.infer import TraceMeanField_ELBO
+from torch.distributions import kl_divergence
 
 from zf_pyro import Constant, Linear, ZForcingELBO
 
@@ -98,6 +102,34 @@ def test_masking_a_sequence_takes_away_its_terms():
     mask = masked([True, False, True])
     left = loss_of(ZForcingELBO(**WEIGHTS), Handled(net, mask, mask), x, LENGTHS)
     torch.testing.assert_close(whole - left, sum(term[1] for term in terms), **EXACT)
+
+
+def test_a_latent_without_an_analytic_kl_counts_by_its_draw():
+    net, x = random_net("gaussian"), random_frames("gaussian")
+    zero = torch.zeros((), dtype=torch.float64)
+    loc = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+    drawn = []
+
+    class Global:
+        def model(self, x, lengths=None):
+            drawn.append(pyro.sample("level", dist.Cauchy(zero, zero + 2.0)))
+            net.model(x, lengths)
+
+        def guide(self, x, lengths=None):
+            net.guide(x, lengths)  # first, so that z is drawn as without the level
+            pyro.sample("level", dist.Normal(loc, zero + 0.5))
+
+    with pytest.raises(NotImplementedError):
+        kl_divergence(dist.Normal(loc, zero + 0.5), dist.Cauchy(zero, zero + 2.0))
+    whole = loss_of(ZForcingELBO(**WEIGHTS), net, x, LENGTHS)
+    both = loss_of(ZForcingELBO(**WEIGHTS), Global(), x, LENGTHS)
+    away = (drawn[-1] - loc) / 0.5
+    normal = -0.5 * away**2 - math.log(0.5 * math.sqrt(2 * math.pi))
+    cauchy = -torch.log(2.0 * math.pi * (1.0 + (drawn[-1] / 2.0) ** 2))
+    torch.testing.assert_close(both - whole, normal - cauchy, **EXACT)
+    (found,) = torch.autograd.grad(both, loc, retain_graph=True)
+    # The draw is loc + noise: its own density does not change with loc, the prior's does.
+    torch.testing.assert_close(found, (2.0 * drawn[-1] / (4.0 + drawn[-1] ** 2)).detach(), **EXACT)
 
 
 def test_two_runs_in_one_program_are_both_counted():
