@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from zf_pyro import ZForcing, to_arviz
-from zf_pyro.data.vowels import NUM_CEPSTRA, Utterances, load_vowels
+from zf_pyro.data import NUM_CEPSTRA, Utterances, load_vowels
 from zf_pyro.emissions import Gaussian
 
 

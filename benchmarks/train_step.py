@@ -39,8 +39,8 @@ from released_form import released_form_loss
 from textbook import Textbook
 
 from zf_pyro import ZForcing, ZForcingELBO, emissions
-from zf_pyro.graphs import GraphedELBO
-from zf_pyro.posterior_path import PosteriorPath
+from zf_pyro.objectives import GraphedELBO
+from zf_pyro.paths.posterior import PosteriorPath
 
 WEIGHTS = (1.0, 0.1, 0.1)
 """beta, alpha, gamma of the full objective."""

@@ -19,7 +19,7 @@ import torch
 from quickstart import SIZES, quickstart
 
 from zf_pyro import ZForcing, diagnostics, to_arviz
-from zf_pyro.data.vowels import NUM_CEPSTRA, Utterances, load_vowels
+from zf_pyro.data import NUM_CEPSTRA, Utterances, load_vowels
 from zf_pyro.diagnostics.plots import (
     plot_check,
     plot_fan,

@@ -17,9 +17,7 @@ import tempfile
 from pathlib import Path
 
 from zf_pyro import ZForcing
-from zf_pyro.data import TextSets, collate, load_text
-from zf_pyro.data.docstrings import prepare_docstrings
-from zf_pyro.data.imdb import prepare_imdb
+from zf_pyro.data import TextSets, collate, load_text, prepare_docstrings, prepare_imdb
 from zf_pyro.emissions import Categorical
 from zf_pyro.evaluation import active_units, summarise
 from zf_pyro.experiments import (

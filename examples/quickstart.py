@@ -27,7 +27,7 @@ from pyro.optim import ClippedAdam
 from tqdm import tqdm
 
 from zf_pyro import Linear, ZForcing, ZForcingELBO
-from zf_pyro.data.vowels import NUM_CEPSTRA, Utterances, Vowels, load_vowels
+from zf_pyro.data import NUM_CEPSTRA, Utterances, Vowels, load_vowels
 from zf_pyro.emissions import Gaussian
 from zf_pyro.evaluation import active_units, bounds, step_kl
 

@@ -19,9 +19,7 @@ from typing import Literal
 import torch
 
 from zf_pyro import ZForcing
-from zf_pyro.data import collate, load_images
-from zf_pyro.data.digits import prepare_digits
-from zf_pyro.data.mnist import prepare_mnist
+from zf_pyro.data import collate, load_images, prepare_digits, prepare_mnist
 from zf_pyro.emissions import Bernoulli
 from zf_pyro.evaluation import active_units, summarise
 from zf_pyro.experiments import (
@@ -38,7 +36,7 @@ from zf_pyro.experiments import (
     training_loader,
     write_results,
 )
-from zf_pyro.gallery import write_grid
+from zf_pyro.experiments.gallery import write_grid
 
 PRESETS = {
     # The paper's sizes for MNIST could not be checked: these are half of TIMIT's, with the released code's KL weight.

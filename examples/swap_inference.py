@@ -26,9 +26,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from zf_pyro import Linear, ZForcing, ZForcingELBO
-from zf_pyro.comparison import Outcome, infer_and_judge, train_and_judge
-from zf_pyro.data.vowels import load_vowels
+from zf_pyro.data import load_vowels
 from zf_pyro.emissions import Categorical, Emission, Gaussian
+from zf_pyro.evaluation import Outcome, infer_and_judge, train_and_judge
 from zf_pyro.inference import ALGORITHMS
 
 matplotlib.use("Agg")

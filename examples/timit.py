@@ -16,8 +16,8 @@ import tempfile
 from pathlib import Path
 from typing import Literal
 
-from zf_pyro.data.speech import prepare_timit
-from zf_pyro.data.synthetic import write_timit
+from zf_pyro.data import prepare_timit
+from zf_pyro.data.speech.synthetic import write_timit
 from zf_pyro.experiments import Preset, Run, command_line, prepared_data, speech_experiment
 
 PRESETS = {

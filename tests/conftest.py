@@ -5,7 +5,8 @@ import pytest
 import torch
 
 import zf_pyro
-from zf_pyro import emissions, machines
+from zf_pyro import emissions
+from zf_pyro.recurrence.engine import machines
 
 TRANSITIONS = ("conditional_layer_norm", "concatenate")
 EMISSIONS = {

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from zf_pyro.data.record import Record
-from zf_pyro.data.storage import preparing
+from zf_pyro.data.folders.preparing import preparing
+from zf_pyro.data.folders.record import Record
 
 SAMPLES = [np.arange(length, dtype=np.int16) * 7 - 50 for length in (12, 5, 9, 23, 4)]
 

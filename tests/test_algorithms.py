@@ -11,6 +11,7 @@ from pyro.infer import MCMC, SMCFilter
 from zf_pyro.inference import ALGORITHMS, stack_latents
 
 from .conftest import random_frames, random_net
+from .counting import count_calls
 
 QUICK = {
     "NUTS": {"num_samples": 3, "warmup_steps": 3, "max_tree_depth": 2},
@@ -43,19 +44,11 @@ def built(name, num_steps, counts=None):
     pyro.set_rng_seed(3)
     dtype = torch.float32 if name in DEFAULT_DTYPE else torch.float64
     net = random_net(dtype=dtype)
-    for method in ("prior", "emission", "transition", "scan_states") if counts is not None else ():
-        setattr(net, method, counted(getattr(net, method), method, counts))
+    if counts is not None:
+        count_calls(net, counts, "prior", "emission", "transition", "scan_states")
     row = ALGORITHMS[name]
     call = getattr(row.build(net, **QUICK.get(name, {})), row.call)
     return call, net, (random_frames(time=num_steps, dtype=dtype), lengths_for(name, num_steps))
-
-
-def counted(function, name, counts):
-    def call(*args):
-        counts[name] += 1
-        return function(*args)
-
-    return call
 
 
 @every_algorithm

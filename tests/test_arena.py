@@ -8,8 +8,9 @@ import pytest
 import torch
 from pyro.infer import TraceMeanField_ELBO
 
-from zf_pyro import ZForcingELBO, arena
-from zf_pyro.arena import Arena, Pool
+from zf_pyro import ZForcingELBO
+from zf_pyro.recurrence.engine import buffers
+from zf_pyro.recurrence.engine.buffers import Arena, Pool
 
 from .comparing import assert_same, parameter_grads
 from .conftest import random_frames, random_net
@@ -20,7 +21,7 @@ LIKE = torch.empty(0)
 @pytest.fixture
 def everything_is_large(monkeypatch):
     """Pools serve tensors of every size."""
-    monkeypatch.setattr(arena, "LARGE", 0)
+    monkeypatch.setattr(buffers, "LARGE", 0)
 
 
 def test_memory_comes_back_when_no_tensor_sees_it_any_more(everything_is_large):
@@ -48,17 +49,17 @@ def test_another_dtype_or_a_larger_tensor_gets_new_memory(everything_is_large):
 def test_small_tensors_are_the_c_librarys():
     pool = Pool()
     assert pool.empty(LIKE, 8).untyped_storage().resizable()
-    large = pool.empty(LIKE, arena.LARGE // 4)
+    large = pool.empty(LIKE, buffers.LARGE // 4)
     assert not large.untyped_storage().resizable()
     assert large.is_contiguous()
 
 
 def test_whoever_collects_outputs_does_not_fill_a_pool(everything_is_large):
     pool = Pool()
-    collected = [pool.empty(LIKE, 5) for _ in range(3 * arena.KEPT)]
+    collected = [pool.empty(LIKE, 5) for _ in range(3 * buffers.KEPT)]
     assert len({tensor.data_ptr() for tensor in collected}) == len(collected)
     collected.clear()
-    assert len(pool._blocks) == arena.KEPT
+    assert len(pool._blocks) == buffers.KEPT
 
 
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda thing: pickle.loads(pickle.dumps(thing))])

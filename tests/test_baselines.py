@@ -7,9 +7,9 @@ import pytest
 import torch
 from pyro.infer import SVI, Trace_ELBO
 
-from zf_pyro.baselines import DeterministicRNN, LinearGaussian
 from zf_pyro.emissions import Categorical, Gaussian, GaussianMixture
 from zf_pyro.evaluation import score_density, summarise
+from zf_pyro.models import DeterministicRNN, LinearGaussian
 
 from .comparing import EXACT
 from .conftest import EMISSIONS, random_frames

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from zf_pyro import emissions
-from zf_pyro.choice import most_likely, nucleus, tempered
+from zf_pyro.generation.strategies import most_likely, nucleus, tempered
 
 from .comparing import EXACT
 from .conftest import EMISSIONS

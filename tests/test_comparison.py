@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from zf_pyro.comparison import infer_and_judge, train_and_judge
-from zf_pyro.evaluation import bounds
+from zf_pyro.evaluation import bounds, infer_and_judge, train_and_judge
 
 from .conftest import random_frames, random_net
 from .exact import log_evidence, small

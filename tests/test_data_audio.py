@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from zf_pyro.data import audio
-from zf_pyro.data.audio import check_audio, check_length, read_audio
+from zf_pyro.data.speech import audio
+from zf_pyro.data.speech.audio import check_audio, check_length, read_audio
 
 NOISE = (np.random.default_rng(0).normal(size=8000) * 3000).astype(np.int16)
 

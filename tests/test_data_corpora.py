@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zf_pyro.data.corpora import blizzard, draw_groups, folder, timit
+from zf_pyro.data.speech.listings import blizzard, draw_groups, folder, timit
 
 SENTENCES = ("SA1", "SA2", "SI943", "SX133")
 

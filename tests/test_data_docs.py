@@ -19,7 +19,7 @@ def test_sequences_of_ones_own_are_prepared_as_shown(tmp_path, monkeypatch, caps
 
 def test_digits_and_docstrings_are_read_as_shown(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("zf_pyro.data.docstrings.library_sources", lambda root: sorted(root.glob("c*.py")))
+    monkeypatch.setattr("zf_pyro.data.text.docstrings.library_sources", lambda root: sorted(root.glob("c*.py")))
     for title, lines in (("Digits", 20), ("Text", 2)):
         program = re.search(r"```python\n(.*?)```", DOCS.read_text().split(f"## {title}\n")[1], re.DOTALL)
         assert program is not None

@@ -17,11 +17,11 @@ from pyro.infer import SVI
 
 from zf_pyro import ZForcing, ZForcingELBO
 from zf_pyro.data import Binarized, LengthBatches, Loader, Sequences, load_digits, load_images
-from zf_pyro.data.amat import SHA256, amat_sha256, read_amat, read_packed, write_packed
-from zf_pyro.data.digits import prepare_digits
-from zf_pyro.data.idx import read_idx
-from zf_pyro.data.imdb import prepare_imdb
-from zf_pyro.data.mnist import fetch_idx, prepare_mnist
+from zf_pyro.data.images.amat import SHA256, amat_sha256, read_amat, read_packed, write_packed
+from zf_pyro.data.images.digits import prepare_digits
+from zf_pyro.data.images.idx import read_idx
+from zf_pyro.data.images.mnist import fetch_idx, prepare_mnist
+from zf_pyro.data.text.imdb import prepare_imdb
 from zf_pyro.emissions import Bernoulli
 
 from .real_data import archive
@@ -107,7 +107,7 @@ def test_amat_text_and_its_compact_form_hold_the_same_pixels(tmp_path_factory, n
 
 
 def test_amat_text_is_read_across_pieces(tmp_path, monkeypatch):
-    monkeypatch.setattr("zf_pyro.data.amat._PIECE", 4000)
+    monkeypatch.setattr("zf_pyro.data.images.amat._PIECE", 4000)
     pixels = np.random.default_rng(0).integers(0, 2, (11, 784)).astype(np.uint8)
     (tmp_path / "a.amat").write_bytes(amat(pixels))
     assert np.array_equal(read_amat(tmp_path / "a.amat"), pixels)

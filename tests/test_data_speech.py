@@ -18,10 +18,12 @@ import pytest
 import soundfile
 import torch
 
-from zf_pyro.data import LengthBatches, Loader, Sequences, Windows, download, speech
+from zf_pyro.data import LengthBatches, Loader, Sequences, Windows
+from zf_pyro.data.folders import download
+from zf_pyro.data.folders.record import read_record
 from zf_pyro.data.prepare import main
-from zf_pyro.data.record import read_record
-from zf_pyro.data.speech import prepare_blizzard, prepare_folder, prepare_timit
+from zf_pyro.data.speech import prepare
+from zf_pyro.data.speech.prepare import prepare_blizzard, prepare_folder, prepare_timit
 
 from .real_data import unpack
 from .test_data_audio import sphere
@@ -313,13 +315,13 @@ def server(tmp_path, monkeypatch):
 
 
 def test_without_a_source_the_sample_is_downloaded_and_checked(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(speech, "NLTK_TIMIT", server[0])
-    monkeypatch.setattr(speech, "NLTK_TIMIT_HASH", server[1])
-    monkeypatch.setattr(speech, "fetch", functools.partial(download.fetch, cache=tmp_path / "cache"))
+    monkeypatch.setattr(prepare, "NLTK_TIMIT", server[0])
+    monkeypatch.setattr(prepare, "NLTK_TIMIT_HASH", server[1])
+    monkeypatch.setattr(prepare, "fetch", functools.partial(download.fetch, cache=tmp_path / "cache"))
     record = prepare_timit(tmp_path / "out")
     assert sum(split.num_sequences for split in record.splits.values()) == 6
     assert [path.name for path in (tmp_path / "cache").iterdir()] == ["timit.zip"]
-    monkeypatch.setattr(speech, "NLTK_TIMIT", server[0].replace("127.0.0.1", "nowhere.invalid"))
+    monkeypatch.setattr(prepare, "NLTK_TIMIT", server[0].replace("127.0.0.1", "nowhere.invalid"))
     assert prepare_timit(tmp_path / "out") == record  # from the cache, without the net
 
 
@@ -395,7 +397,7 @@ def test_memory_stays_flat_while_hours_are_prepared(tmp_path):
             for _ in range(seconds):
                 file.write(noise)
     program = (
-        "import sys, soundfile, soxr, tqdm; from zf_pyro.data.speech import prepare_folder; before = peak()\n"
+        "import sys, soundfile, soxr, tqdm; from zf_pyro.data.speech.prepare import prepare_folder; before = peak()\n"
         "prepare_folder(Path(sys.argv[1]), Path(sys.argv[2]), rate=8000); print(peak() - before)"
     )
     run = [sys.executable, "-c", PEAK + program, str(tmp_path / "out"), str(source)]

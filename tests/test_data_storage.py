@@ -13,10 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zf_pyro.data import Sequences, writer
-from zf_pyro.data.record import RECORD, read_record
-from zf_pyro.data.storage import prepared, preparing
-from zf_pyro.data.writer import SplitWriter
+from zf_pyro.data import Sequences
+from zf_pyro.data.folders import writer
+from zf_pyro.data.folders.preparing import prepared, preparing
+from zf_pyro.data.folders.record import RECORD, read_record
+from zf_pyro.data.folders.writer import SplitWriter
 
 from .prepared import SAMPLES, prepare, request
 
@@ -130,8 +131,8 @@ def test_a_failed_replacement_leaves_the_old_data(tmp_path):
 KILLED = """
 import os, signal, sys, numpy as np
 from pathlib import Path
-from zf_pyro.data.record import Record
-from zf_pyro.data.storage import preparing
+from zf_pyro.data.folders.record import Record
+from zf_pyro.data.folders.preparing import preparing
 with preparing(Path(sys.argv[1]), Record("test", "int16", 4, {}, [["a.wav", 3]])) as preparation:
     with preparation.split("train") as split:
         split.add(np.arange(100_000, dtype=np.int16))

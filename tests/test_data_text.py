@@ -15,13 +15,13 @@ from pyro.infer import SVI
 
 from zf_pyro import ZForcing, ZForcingELBO
 from zf_pyro.data import LengthBatches, Loader, Sequences, Vocabulary, load_digits, load_docstrings, load_text
-from zf_pyro.data.docstrings import library_sources, read_docstrings
-from zf_pyro.data.imdb import prepare_imdb
+from zf_pyro.data.folders.splits import held_out
 from zf_pyro.data.prepare import main
-from zf_pyro.data.reviews import Review, Reviews, read_reviews, split_reviews
-from zf_pyro.data.sentences import sentences
-from zf_pyro.data.splits import held_out
-from zf_pyro.data.vocabulary import split_words
+from zf_pyro.data.text.docstrings import library_sources, read_docstrings
+from zf_pyro.data.text.imdb import prepare_imdb
+from zf_pyro.data.text.reviews import Review, Reviews, read_reviews, split_reviews
+from zf_pyro.data.text.sentences import sentences
+from zf_pyro.data.text.vocabulary import split_words
 from zf_pyro.emissions import Categorical
 
 from .real_data import unpack

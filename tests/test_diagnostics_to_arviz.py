@@ -12,7 +12,7 @@ from pyro.infer import MCMC, NUTS
 
 from zf_pyro import diagnostics, to_arviz
 from zf_pyro.diagnostics.arviz_versions import group, has_inference_data, require_arviz
-from zf_pyro.diagnostics.convert import GROUPS
+from zf_pyro.diagnostics.conversion import GROUPS
 
 from . import exact
 from .conftest import random_frames, random_net

@@ -5,10 +5,9 @@ import dataclasses
 import pytest
 import torch
 
-from zf_pyro.baselines import DeterministicRNN
 from zf_pyro.data import Sequences, collate
-from zf_pyro.data.speech import prepare_blizzard, prepare_timit
-from zf_pyro.data.synthetic import write_blizzard, write_timit
+from zf_pyro.data.speech.prepare import prepare_blizzard, prepare_timit
+from zf_pyro.data.speech.synthetic import write_blizzard, write_timit
 from zf_pyro.emissions import Bernoulli, Gaussian
 from zf_pyro.experiments import (
     Preset,
@@ -23,7 +22,8 @@ from zf_pyro.experiments import (
 from zf_pyro.experiments.command import _underscored
 from zf_pyro.experiments.fitting import build, train
 from zf_pyro.experiments.results import logged
-from zf_pyro.graphs import GraphedELBO
+from zf_pyro.models import DeterministicRNN
+from zf_pyro.objectives import GraphedELBO
 
 PRESET = Preset(
     embed_dim=8,

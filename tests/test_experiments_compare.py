@@ -7,8 +7,8 @@ import torch
 
 from zf_pyro.emissions import Gaussian
 from zf_pyro.evaluation import Scores
-from zf_pyro.experiments.compare import differences, main
-from zf_pyro.experiments.table import TABLE, read_sequences, write_sequences
+from zf_pyro.experiments.paired import differences, main
+from zf_pyro.experiments.sequences_csv import TABLE, read_sequences, write_sequences
 
 FRAMES = torch.tensor([2.0, 3.0, 5.0], dtype=torch.float64)
 

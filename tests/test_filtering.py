@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from zf_pyro import State, ZForcing
-from zf_pyro.filter_steps import InPlaceSteps, PreparedSteps, Steps, steps_of
-from zf_pyro.filtering import FilterSettings, run_filter, start_states
-from zf_pyro.given import lay_out
 from zf_pyro.inference import ParticleFilter
-from zf_pyro.resampling import SCHEMES
+from zf_pyro.paths.inputs import prepare_inputs
+from zf_pyro.smc.filter import FilterSettings, run_filter, start_states
+from zf_pyro.smc.resampling import SCHEMES
+from zf_pyro.smc.steps import FilterSteps, InPlaceSteps, PreparedSteps, steps_of
 
 from .comparing import EXACT, assert_same
 from .conftest import EMISSIONS, random_frames, random_net, random_state
@@ -190,7 +190,7 @@ def test_the_rest_of_a_batch_never_changes_a_sequences_estimate(proposal, transi
 
     def filtered(rows):
         time = slice(0, int(LENGTHS[rows].max()))
-        given = lay_out(net, x[rows, time], LENGTHS[rows], None, random_state_of(rows))
+        given = prepare_inputs(net, x[rows, time], LENGTHS[rows], None, random_state_of(rows))
         b = net.backward_states(x[rows, time], LENGTHS[rows])
         steps = steps_of(net, given.u, b if proposal == "posterior" else None, given.x)
         chosen = [(noise[rows], uniforms[rows]) for noise, uniforms in numbers[time]]
@@ -211,7 +211,7 @@ def test_sequences_are_taken_a_few_at_a_time_to_the_same_law(monkeypatch):
     net, x = small("gaussian", "concatenate", 3)
     with torch.no_grad():
         exact = log_evidence(net, x)
-    monkeypatch.setattr("zf_pyro.filtering.NUMBERS_PER_CHUNK", 1)
+    monkeypatch.setattr("zf_pyro.smc.filter.NUMBERS_PER_CHUNK", 1)
     found = ParticleFilter(net, 64).run(copies(x, 50), torch.tensor([3, 3]).repeat(50))
     assert_unbiased(found.log_evidence.reshape(50, -1), exact)
 
@@ -247,12 +247,12 @@ def test_step_functions_and_their_faster_forms_filter_the_same(emission, proposa
 def test_each_step_is_that_of_the_nets_own_step_functions(emission, proposal, form, transition):
     """Over several steps, so that a result that was overwritten too early would be seen."""
     net, x = random_net(emission, transition=transition), random_frames(emission)
-    given = lay_out(net, x, None, None, random_state(net))
+    given = prepare_inputs(net, x, None, None, random_state(net))
     b = net.backward_states(x) if proposal == "posterior" else None
     noise = torch.randn(4, 3, 5, 3, dtype=torch.float64)
     with torch.no_grad():
         moves = []
-        for each in (Steps, form):
+        for each in (FilterSteps, form):
             steps, state, found = each(net, given.u, b, given.x), start_states(given, 5), {}
             for t in range(4):
                 before = [field.clone() for field in (*state, noise[t])]
@@ -267,7 +267,7 @@ def test_each_step_is_that_of_the_nets_own_step_functions(emission, proposal, fo
 
 def test_a_step_takes_the_form_that_gradients_and_autocast_allow():
     net, x = random_net("gaussian", dtype=torch.float32), random_frames("gaussian", dtype=torch.float32)
-    given = lay_out(net, x, None, None, None)
+    given = prepare_inputs(net, x, None, None, None)
 
     def form():
         return type(steps_of(net, given.u, None, given.x))

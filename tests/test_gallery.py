@@ -4,7 +4,7 @@ import matplotlib.image
 import pytest
 import torch
 
-from zf_pyro.gallery import draw_curves, running_mean, write_grid, write_wav
+from zf_pyro.experiments.gallery import draw_curves, running_mean, write_grid, write_wav
 
 soundfile = pytest.importorskip("soundfile")
 

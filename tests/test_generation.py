@@ -6,8 +6,8 @@ import torch
 
 import zf_pyro
 from zf_pyro import State
-from zf_pyro.choice import drawn, most_likely
-from zf_pyro.generation import ancestral, prepared_transition
+from zf_pyro.generation import ancestral
+from zf_pyro.generation.strategies import drawn, most_likely
 
 from .comparing import EXACT
 from .conftest import EMISSIONS, random_frames, random_net, random_state
@@ -20,7 +20,7 @@ def test_the_prepared_transition_is_the_transition(emission, embed_dim, transiti
     u_t = random_frames(emission)[:, 0]
     state = State(*(field.expand(2, 3, -1) for field in random_state(net)))
     z_t = torch.randn(2, 3, 3, dtype=torch.float64)
-    found, expected = prepared_transition(net)(state, u_t, z_t), net.transition(state, u_t, z_t)
+    found, expected = net.loop_transition()(state, u_t, z_t), net.transition(state, u_t, z_t)
     for name in State._fields:
         torch.testing.assert_close(getattr(found, name), getattr(expected, name), **EXACT)
 
@@ -29,7 +29,7 @@ def test_dropout_acts_within_the_prepared_transition(transition):
     net = random_net("gaussian", transition=transition, dropout=0.5).train()
     state, u_t, z_t = random_state(net), random_frames()[:, 0], torch.randn(3, 3, dtype=torch.float64)
     results = []
-    for step in (prepared_transition(net), net.transition):
+    for step in (net.loop_transition(), net.transition):
         torch.manual_seed(0)
         results.append(step(state, u_t, z_t).hidden)
     torch.testing.assert_close(*results, **EXACT)
@@ -63,10 +63,10 @@ class Doubled(zf_pyro.ZForcing):
 
 def test_a_transition_of_ones_own_is_what_generates():
     net = Doubled(EMISSIONS["gaussian"], embed_dim=5, hidden_dim=4, latent_dim=3, mlp_dim=6)
-    assert prepared_transition(net) == net.transition
+    assert net.loop_transition() == net.transition
     net = random_net("gaussian")
     net.transition = net.prior  # put in the place of one net's own
-    assert prepared_transition(net) is net.transition
+    assert net.loop_transition() == net.transition
 
 
 def test_draws_of_normals_have_their_moments():

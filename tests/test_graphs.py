@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from zf_pyro import Linear, ZForcingELBO
-from zf_pyro.graphs import GraphedELBO
+from zf_pyro.objectives import GraphedELBO
 
 from .comparing import assert_same, parameter_grads
 from .conftest import random_frames, random_net, random_state
@@ -238,7 +238,7 @@ def test_the_state_continues_that_of_the_objective():
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"bucket": 0}, "bucket must be an integer of at least 1"), ({"capacity": -1}, "capacity must be an integer")],
+    [({"bucket": 0}, "bucket must be a positive integer"), ({"capacity": -1}, "capacity must be an integer")],
 )
 def test_settings_out_of_range_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):

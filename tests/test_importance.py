@@ -13,6 +13,7 @@ from zf_pyro import ImportanceWeightedELBO, Linear
 
 from .comparing import EXACT, assert_same, gradients, parameter_grads
 from .conftest import random_frames, random_net
+from .counting import count_calls
 from .exact import assert_gradient, flat, importance_weighted_bound, log_evidence, small
 from .test_objective import LENGTHS, WithGlobal
 from .textbook import Textbook
@@ -237,17 +238,10 @@ def test_touched_sites_are_scored_one_by_one_to_the_same_number(doubly):
 
 
 @pytest.mark.parametrize("doubly", [False, True])
-def test_paths_are_scored_as_a_batch(doubly, monkeypatch):
+def test_paths_are_scored_as_a_batch(doubly):
     net, x = random_net("gaussian"), random_frames("gaussian")
     calls = dict.fromkeys(("prior", "posterior", "emission", "transition"), 0)
-    for name in calls:
-        plain = getattr(type(net), name)
-
-        def counted(*args, name=name, plain=plain):
-            calls[name] += 1
-            return plain(net, *args)
-
-        monkeypatch.setattr(net, name, counted)
+    count_calls(net, calls, *calls)
     elbo = ImportanceWeightedELBO(4, doubly_reparameterised=doubly, max_plate_nesting=1)
     elbo.loss_and_grads(net.model, net.guide, x, LENGTHS)
     assert calls == {"prior": 1, "posterior": 1 if doubly else 0, "emission": 1, "transition": 0}

@@ -1,8 +1,12 @@
-"""Imports go one way, and importing changes nothing."""
+"""The seven rules of the house: one way down, one door a wing, one name a thing, and importing changes nothing."""
 
 import ast
+import functools
+import importlib
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -10,99 +14,218 @@ import pytest
 import zf_pyro
 
 ROOT = Path(zf_pyro.__file__).parent
-LAYERS = (
-    *(
-        "schedules",
-        "pieces",
-        "plates",
-        "arena",
-        "modes",
-        "choice",
-        "emissions",
-        "networks",
-        "_compiled",
-        "instructions",
-        "machines",
-        "products",
-        "kernels",
-        "cells",
-        "loops",
-        "heads",
-        "steps",
-        "given",
-        "recurrence",
-        "stamp",
-    ),
-    *(
-        "files",
-        "saving",
-        "paths",
-        "posterior_path",
-        "prior_path",
-        "terms",
-        "traces",
-        "decoding",
-        "generation",
-        "sampling",
-        "scanning",
-        "model",
-    ),
-    *(
-        "memory",
-        "resampling",
-        "filter_steps",
-        "filtering",
-        "objectives",
-        "segments",
-        "graphs",
-        "inference",
-        "evaluation",
-    ),
-    *("comparison", "diagnostics", "baselines", "gallery", "data", "training", "experiments"),
+FLOORS = (
+    ("checks", "emissions", "networks", "data"),
+    ("recurrence", "saving"),
+    ("paths",),
+    ("generation",),
+    ("models",),
+    ("smc",),
+    ("objectives",),
+    ("inference", "training"),
+    ("evaluation",),
+    ("diagnostics", "experiments"),
 )
-"""Parts of the package from low to high: each may import those before it alone."""
-MODULES = sorted(path for path in ROOT.rglob("*.py"))
+"""The wings from the ground up. Each imports those on lower floors; on one floor, those that stand before it."""
+WINGS = tuple(wing for floor in FLOORS for wing in floor)
+TOP = {"__init__", "checks", "emissions"}
+RECURRENCE = (
+    *(f"engine.{name}" for name in ("operations", "buffers", "machines", "linear", "mlp", "lstm", "loops", "heads")),
+    *("reference", "fast", "chunks", "precision", "scans"),
+)
+"""Files of the recurrence from the ground up."""
+LONGEST = 300
+"""Lines of a file."""
+FILES = sorted(ROOT.rglob("*.py"))
 
 
-def part_of(path):
-    """The layer of a file: its module at the top, or its subpackage."""
-    relative = path.relative_to(ROOT)
-    return relative.parts[0] if len(relative.parts) > 1 else relative.stem
+def by_path(path):
+    return str(path.relative_to(ROOT))
 
 
-def imported(path):
-    """Parts of the package that a file imports, wherever in the file."""
-    depth = len(path.relative_to(ROOT).parts)
-    for node in ast.walk(ast.parse(path.read_text())):
+every_file = pytest.mark.parametrize("path", FILES, ids=by_path)
+
+
+@functools.cache
+def parsed(path):
+    """The syntax tree of a file."""
+    return ast.parse(path.read_text())
+
+
+def module_of(path):
+    """The parts of a file's module name after ``zf_pyro``, ``__init__`` left out."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return parts[:-1] if parts[-1] == "__init__" else parts
+
+
+@functools.cache
+def imports(path):
+    """Imports of a file, wherever in it: the imported module's name in parts, and the imported name (None: itself)."""
+    found = []
+    package = module_of(path) if path.name == "__init__.py" else module_of(path)[:-1]
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Import):
-            names = [alias.name.split(".") for alias in node.names]
+            for alias in node.names:
+                found.append((tuple(alias.name.split(".")), None))
         elif isinstance(node, ast.ImportFrom):
-            above = node.level - 1 if node.level else 0
-            package = [] if not node.level else ["zf_pyro", *path.relative_to(ROOT).parts[: depth - 1 - above]]
-            module = [*package, *(node.module or "").split(".")] if node.module else package
-            names = [[*module, alias.name] for alias in node.names]
-        else:
+            module = tuple((node.module or "").split(".")) if node.module else ()
+            if node.level:
+                module = ("zf_pyro", *package[: len(package) - (node.level - 1)], *module)
+            for alias in node.names:
+                found.append((module, alias.name))
+    return found
+
+
+@functools.cache
+def inner_imports(path):
+    """Imports of this package alone: the module's parts after ``zf_pyro``, submodules resolved, and the name."""
+    found = []
+    for module, name in imports(path):
+        if module[0] != "zf_pyro":
             continue
-        for name in names:
-            if name[0] == "zf_pyro":
-                yield name[1] if len(name) > 1 else "__init__"
+        module = module[1:]
+        below = ROOT.joinpath(*module, name or "")
+        if name is not None and name != "_compiled" and (below.is_dir() or below.with_suffix(".py").is_file()):
+            door = ROOT.joinpath(*module, "__init__.py")
+            if name not in names_of(door) or not module:
+                module, name = (*module, name), None
+        found.append((module, name))
+    return found
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_imports_go_one_way(path):
-    part = part_of(path)
-    if part == "__init__":
-        assert set(imported(path)) <= set(LAYERS)
+@functools.cache
+def names_of(door):
+    """What a wing's ``__init__`` defines or imports."""
+    if not door.is_file():
+        return set()
+    tree = parsed(door)
+    return {
+        alias.asname or alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names
+    }
+
+
+# 1. One way down ----------------------------------------------------------------------------------------------------
+
+
+@every_file
+def test_a_wing_imports_only_those_below_it(path):
+    own = module_of(path)[:1]
+    if not own:
         return
-    assert part in LAYERS, f"say in LAYERS where {part} stands"
-    upward = [name for name in imported(path) if name != part and name not in LAYERS[: LAYERS.index(part)]]
-    assert not upward, f"{part} imports {upward}, which stand above it"
+    below = WINGS[: WINGS.index(own[0])] if own[0] in WINGS else ()
+    upward = {module[0] for module, _ in inner_imports(path) if module and module[0] != own[0]} - set(below)
+    assert not upward, f"{by_path(path)} imports {sorted(upward)}, which stand above it or are no wing"
 
 
-def test_the_reader_of_imports_reads_them():
-    assert {"networks", "emissions", "paths", "scanning", "given"} <= set(imported(ROOT / "model.py"))
-    assert "loops" in set(imported(ROOT / "recurrence.py"))
+def test_no_wing_below_models_names_a_model():
+    models = {"ZForcing", "DeterministicRNN", "LinearGaussian"}
+    for path in FILES:
+        wing = (*module_of(path), "")[0]
+        if wing in WINGS[: WINGS.index("models")]:
+            names = {node.id for node in ast.walk(parsed(path)) if isinstance(node, ast.Name)}
+            assert not names & models, f"{by_path(path)} names {names & models}"
 
+
+# 2. Inside recurrence -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if module_of(p)[:1] == ("recurrence",)], ids=by_path)
+def test_files_of_the_recurrence_import_only_those_below(path):
+    own = ".".join(module_of(path)[1:])
+    if path.name == "__init__.py":
+        return
+    below = RECURRENCE[: RECURRENCE.index(own)]
+    found = {".".join(module[1:]) for module, name in inner_imports(path) if module[:1] == ("recurrence",)}
+    if own == "engine.machines":
+        found.discard("engine")  # the compiled module
+    assert found <= set(below), f"{own} imports {sorted(found - set(below))}"
+    if own == "reference":
+        assert not any(name.startswith("engine") for name in found)
+
+
+# 3. One door a wing -------------------------------------------------------------------------------------------------
+
+
+@every_file
+def test_other_wings_are_entered_by_their_door(path):
+    own = module_of(path)[:1]
+    for module, name in inner_imports(path):
+        if module and module[:1] != own:
+            assert len(module) == 1, f"{by_path(path)} imports {'.'.join(module)}: take names of zf_pyro.{module[0]}"
+            door = ROOT / module[0] / "__init__.py"
+            assert name is None or not door.is_file() or name in names_of(door), f"{module[0]} has no {name}"
+    if own != ("recurrence",):
+        assert "recurrence.engine" not in path.read_text().replace("`zf_pyro.recurrence.engine", "")
+
+
+@every_file
+def test_only_the_machines_name_the_compiled_module(path):
+    named = any("_compiled" in (*module, name) for module, name in imports(path))
+    assert named == (module_of(path) == ("recurrence", "engine", "machines"))
+
+
+@pytest.mark.parametrize("wing", [wing for wing in WINGS if (ROOT / wing).is_dir()])
+def test_a_door_lists_what_it_opens_to(wing):
+    door = importlib.import_module(f"zf_pyro.{wing}")
+    assert set(door.__all__) == names_of(ROOT / wing / "__init__.py")
+    assert all(hasattr(door, name) for name in door.__all__)
+
+
+# 4. One name a thing ------------------------------------------------------------------------------------------------
+
+
+def test_the_top_holds_the_wings_and_no_more():
+    assert {path.stem for path in ROOT.glob("*.py")} == TOP
+    folders = {path.name for path in ROOT.iterdir() if path.is_dir() and path.name != "__pycache__"}
+    assert folders == set(WINGS) - TOP
+
+
+def test_no_public_class_stands_twice():
+    found = {}
+    for path in FILES:
+        for node in parsed(path).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                found.setdefault(node.name, []).append(by_path(path))
+    assert {name: places for name, places in found.items() if len(places) > 1} == {}
+
+
+def test_no_file_name_stands_in_two_wings_of_which_one_imports_the_other():
+    below = {wing: set() for wing in WINGS}
+    for path in FILES:
+        own = (*module_of(path), "")[0]
+        if own in below:
+            below[own] |= {module[0] for module, _ in inner_imports(path) if module}
+    names = {wing: {p.stem for p in (ROOT / wing).rglob("*.py")} - {"__init__"} for wing in WINGS}
+    twice = {
+        (wing, other): names[wing] & names[other]
+        for wing, others in below.items()
+        for other in others - {wing}
+        if names[wing] & names.get(other, set())
+    }
+    assert twice == {}
+
+
+# 5. Sizes and types -------------------------------------------------------------------------------------------------
+
+
+@every_file
+def test_no_file_is_longer_than_one_sitting(path):
+    assert len(path.read_text().splitlines()) <= LONGEST
+
+
+@every_file
+def test_no_path_or_net_is_of_any_type(path):
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, ast.arg | ast.AnnAssign):
+            name = (
+                node.arg if isinstance(node, ast.arg) else getattr(node.target, "id", getattr(node.target, "attr", ""))
+            )
+            annotation = node.annotation
+            if name in ("net", "path", "guide_path", "model_path") and annotation is not None:
+                assert ast.unparse(annotation) != "Any", f"{by_path(path)}:{node.lineno} has {name}: Any"
+
+
+# 6. Importing -------------------------------------------------------------------------------------------------------
 
 BEFORE = """
 import sys, random, numpy, torch, pyro
@@ -114,26 +237,73 @@ switches = lambda: (
     pyro.distributions.is_validation_enabled(), torch.distributions.Distribution._validate_args,
     len(pyro.get_param_store()), sys.getrecursionlimit(), torch.backends.cuda.matmul.allow_tf32,
 )
-before = state(), switches()
+before, known = (state(), switches()), set(sys.modules)
 import zf_pyro
 assert (state(), switches()) == before, "importing zf_pyro changed something"
 import zf_pyro.data
-extras = ("sktime", "matplotlib", "arviz", "tqdm", "lightning", "pandas", "tokenizers", "sklearn", "pooch", "soundfile")
-found = [name for name in extras if name in sys.modules]
-others = set(OTHERS)
-assert not set(found) - others, found
+extras = set(EXTRAS) & (set(sys.modules) - known)
+assert not extras, extras
 """
 
 
 def test_importing_changes_nothing_and_brings_in_no_extras():
     """Extras that Pyro itself imports, such as its progress bars, are not ours."""
-    listed = (
-        "import sys, pyro, numpy, torch; print([m for m in ('sktime','matplotlib','arviz','tqdm') if m in sys.modules])"
-    )
-    others = subprocess.run([sys.executable, "-c", listed], capture_output=True, text=True, check=True).stdout.strip()
-    program = f"OTHERS = {others}\n{BEFORE}"
+    extras = (set(IMPORT_NAMES) - {"torch", "pyro", "numpy"}) | {"pandas", "xarray"}
+    program = f"EXTRAS = {sorted(extras)}\n{BEFORE}"
     run = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
+
+
+IMPORT_NAMES = {
+    "torch": "torch",
+    "pyro": "pyro-ppl",
+    "numpy": "numpy",
+    "arviz": "arviz",
+    "xarray": "arviz",  # whose data are xarray's
+    "arviz_stats": "arviz",  # part of ArviZ 1.x
+    "soundfile": "soundfile",
+    "soxr": "soxr",
+    "pooch": "pooch",
+    "tokenizers": "tokenizers",
+    "sklearn": "scikit-learn",
+    "tqdm": "tqdm",
+    "jsonargparse": "jsonargparse",
+    "matplotlib": "matplotlib",
+    "lightning": "lightning",
+    "safetensors": "safetensors",
+    "sktime": "sktime",
+    "scipy": "scipy",
+}
+"""What the package imports, and the distribution that brings it."""
+UNIMPORTED = {"h5netcdf", "h5py", "zarr", "tensorboard", "pytest", "pytest-xdist", "hypothesis", "ruff", "mypy"}
+"""Declared for files that ArviZ writes, for Lightning's logger, and for tests."""
+
+
+def outside_imports(path):
+    """Top-level packages that a file imports from outside the standard library and this package."""
+    nodes = list(ast.walk(parsed(path)))
+    named = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    named += [node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.level == 0 and node.module]
+    return {name.split(".")[0] for name in named} - set(sys.stdlib_module_names) - {"zf_pyro"}
+
+
+def test_what_is_imported_is_declared_and_the_other_way_round():
+    project = tomllib.loads((ROOT.parent / "pyproject.toml").read_text())["project"]
+    groups = [project["dependencies"], *project["optional-dependencies"].values()]
+    declared = {re.split(r"[\[<>=~! ]", line)[0] for group in groups for line in group} - {"zf-pyro"}
+    examples = sorted((ROOT.parent / "examples").glob("*.py"))
+    imported = {name for path in (*FILES, *examples) for name in outside_imports(path)} - {p.stem for p in examples}
+    assert imported <= set(IMPORT_NAMES), f"say in IMPORT_NAMES which package brings {imported - set(IMPORT_NAMES)}"
+    assert {IMPORT_NAMES[name] for name in imported} == declared - UNIMPORTED
+
+
+def test_extras_are_imported_where_they_are_used():
+    core = {"torch", "pyro", "numpy"}
+    opened = ("zf_pyro", "zf_pyro.inference", "zf_pyro.evaluation", "zf_pyro.diagnostics", "zf_pyro.models")
+    program = f"import sys, torch, pyro, numpy; known = set(sys.modules)\nimport {', '.join(opened)}\n"
+    program += f"print(sorted((set(sys.modules) - known) & {set(IMPORT_NAMES) - core}))"
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
 
 
 def test_every_public_name_is_there():

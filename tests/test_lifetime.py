@@ -12,7 +12,7 @@ from pyro.infer import SVI, TraceMeanField_ELBO
 from pyro.poutine.messenger import Messenger
 
 from zf_pyro import ZForcingELBO
-from zf_pyro.arena import Tape
+from zf_pyro.recurrence.engine.buffers import Tape
 
 from .comparing import assert_same, densities, gradients, weighted_sum
 from .conftest import random_frames, random_net

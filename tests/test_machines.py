@@ -9,10 +9,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zf_pyro import instructions, machines
-from zf_pyro.arena import Arena, Tape
-from zf_pyro.instructions import Instruction, Ring, single
-from zf_pyro.machines import CompiledMachine, PlainMachine, machine_for
+from zf_pyro.recurrence.engine import machines, operations
+from zf_pyro.recurrence.engine.buffers import Arena, Tape
+from zf_pyro.recurrence.engine.machines import CompiledMachine, PlainMachine, machine_for
+from zf_pyro.recurrence.engine.operations import Instruction, Ring, single
 
 compiled = pytest.mark.skipif(machines._compiled is None, reason="no C compiler when zf_pyro was installed")
 LEVELS = range(1 if machines._compiled is None else len(machines._compiled.PANELS))
@@ -69,7 +69,7 @@ def assert_close(found, expected, dtype):
 def test_both_machines_know_the_same_operations():
     listed = set(OPERATIONS) | set(NUMBERS) | {"pack", "product", "add_product", "add_outer"}
     assert set(machines._compiled.OPERATIONS) == listed
-    assert all(callable(getattr(instructions, name)) for name in listed)
+    assert all(callable(getattr(operations, name)) for name in listed)
 
 
 @compiled
@@ -78,7 +78,7 @@ def test_both_machines_know_the_same_operations():
 @pytest.mark.parametrize("name", [*OPERATIONS, *NUMBERS])
 def test_a_compiled_operation_equals_the_plain_one(name, dtype, level):
     dtype, number = DTYPES[dtype], 0.7 if name in NUMBERS else None
-    operation = getattr(instructions, name)
+    operation = getattr(operations, name)
     for features, rows, spread in ((1, 1, 2.0), (5, 3, 2.0), (7, 16, 2.0), (12, 33, 2.0), (37, 50, 1.0)):
         tensors = values(OPERATIONS.get(name) or NUMBERS[name], features, rows, dtype, spread)
         if name == "modulate":  # sums of squares
@@ -102,8 +102,8 @@ def test_columns_become_rows_and_rows_columns(name, level, dtype, features, rows
         for k in range(2)
     ]
     expected = [tensor.clone() for tensor in tensors]
-    getattr(instructions, name)(expected[0][:features], expected[1][:features])
-    program = [Instruction(getattr(instructions, name), tuple(single(tensor[:features]) for tensor in tensors))]
+    getattr(operations, name)(expected[0][:features], expected[1][:features])
+    program = [Instruction(getattr(operations, name), tuple(single(tensor[:features]) for tensor in tensors))]
     machine(CompiledMachine, dtype, level).prepare(program)(0, 1, 1)
     assert all(map(torch.equal, tensors, expected))
 
@@ -121,9 +121,9 @@ def test_a_compiled_product_equals_the_plain_one(level, dtype, out, inner, rows,
     found, more, alone = torch.empty_like(y), y.clone(), torch.empty_like(y)
     weight = mine.weight(w)
     program = [
-        Instruction(instructions.product, (single(found), weight, single(x), single(bias))),
-        Instruction(instructions.product, (single(alone), weight, single(x))),
-        Instruction(instructions.add_product, (single(more), weight, single(x))),
+        Instruction(operations.product, (single(found), weight, single(x), single(bias))),
+        Instruction(operations.product, (single(alone), weight, single(x))),
+        Instruction(operations.add_product, (single(more), weight, single(x))),
     ]
     mine.prepare(program)(0, 1, 1)
     exact = w.double() @ x.double()
@@ -151,7 +151,7 @@ def test_a_compiled_sum_of_outer_products_equals_the_plain_one(level, dtype, out
     exact = torch.addmm(total.double(), operands[0].flatten(1).double(), operands[1].flatten(1).double().t())
     for one in (machine(CompiledMachine, dtype, level), machine(PlainMachine, dtype)):
         found = total.clone()
-        one.prepare([Instruction(instructions.add_outer, tuple(map(single, (found, *operands))))])(0, 1, 1)
+        one.prepare([Instruction(operations.add_outer, tuple(map(single, (found, *operands))))])(0, 1, 1)
         tolerance = (3e-6 if dtype == torch.float32 else 1e-14) * steps * rows
         torch.testing.assert_close(found.double(), exact, rtol=0, atol=tolerance)
 
@@ -169,10 +169,10 @@ def test_the_number_of_threads_and_of_neighbours_changes_no_digit(threads, monke
         out, inverse = torch.empty(400, 45)[:, columns].contiguous(), torch.empty(1, 45)[:, columns].contiguous()
         parts, more = inverse.new_empty(mine.blocks, out.shape[1]), [torch.zeros_like(out) for _ in range(3)]
         program = [
-            Instruction(instructions.product, (single(out), mine.weight(w), single(x[:, columns].contiguous()))),
-            Instruction(instructions.sum_squares, (single(parts), single(out))),
-            Instruction(instructions.modulate, tuple(map(single, (more[0], out, inverse, parts, *more[1:])))),
-            Instruction(instructions.activate, (single(out),)),
+            Instruction(operations.product, (single(out), mine.weight(w), single(x[:, columns].contiguous()))),
+            Instruction(operations.sum_squares, (single(parts), single(out))),
+            Instruction(operations.modulate, tuple(map(single, (more[0], out, inverse, parts, *more[1:])))),
+            Instruction(operations.activate, (single(out),)),
         ]
         mine.prepare(program)(0, 1, 1)
         total = torch.zeros(400, 60)
@@ -198,7 +198,7 @@ def test_more_threads_than_processors_wait_for_one_another(monkeypatch):
     values[0] = torch.randn(64, 16)
     shift = mine.weight(torch.eye(64).roll(1, 0))
     start = time.perf_counter()
-    mine.prepare([Instruction(instructions.product, (Ring(values, 1), shift, Ring(values)))])(0, steps, 1)
+    mine.prepare([Instruction(operations.product, (Ring(values, 1), shift, Ring(values)))])(0, steps, 1)
     seconds = time.perf_counter() - start
     torch.set_num_threads(before)
     assert torch.equal(values[steps], values[0].roll(steps, 0))
@@ -213,7 +213,7 @@ def test_nonlinearities_are_exact_to_the_last_digits_over_their_whole_range(dtyp
     x = torch.cat([torch.linspace(-30, 30, 4001), torch.logspace(-8, 1, 500), -torch.logspace(-8, 1, 500)]).to(dtype)
     gates = x.repeat(4, 1)
     state = [torch.zeros(1, len(x), dtype=dtype) for _ in range(4)]
-    found = after(machine(CompiledMachine, dtype), instructions.lstm, [*state[:3], gates, state[3]])[3]
+    found = after(machine(CompiledMachine, dtype), operations.lstm, [*state[:3], gates, state[3]])[3]
     unit = torch.finfo(dtype).eps
     for row, exact in ((0, x.double().sigmoid()), (3, x.double().tanh())):
         assert ((found[row].double() - exact).abs() <= 4 * unit * exact.abs() + 1e-30).all()
@@ -226,7 +226,7 @@ def test_what_is_no_number_stays_none_and_infinities_saturate():
         tensors = values(sizes, 2, 3, torch.float32)
         source = 3 if name == "lstm" else 0
         tensors[source][:] = torch.tensor([math.nan, math.inf, -math.inf])
-        found = after(machine(CompiledMachine, torch.float32), getattr(instructions, name), tensors, 0.5)
+        found = after(machine(CompiledMachine, torch.float32), getattr(operations, name), tensors, 0.5)
         assert found[source][:, 0].isnan().all()
         assert found[source][:, 1:].isfinite().all()
 
@@ -238,8 +238,8 @@ def test_a_run_goes_through_its_rings_in_either_direction(kind):
     for first, by, early in ((0, 1, 0), (4, -1, 1)):
         sums = torch.zeros(6, 1, 1)
         program = [
-            Instruction(instructions.copy, (Ring(sums, 1 - early), Ring(sums, early))),
-            Instruction(instructions.add, (Ring(sums, 1 - early), Ring(x))),
+            Instruction(operations.copy, (Ring(sums, 1 - early), Ring(sums, early))),
+            Instruction(operations.add, (Ring(sums, 1 - early), Ring(x))),
         ]
         machine(kind, torch.float32).prepare(program)(first, 5, by)
         expected = x.cumsum(0) if by == 1 else x.flip(0).cumsum(0).flip(0)
@@ -266,7 +266,7 @@ def test_a_fold_adds_up_the_steps(kind, turned):
 def test_rows_that_do_not_lie_together_are_refused_where_they_must():
     apart = torch.zeros(1, 3, 2).transpose(1, 2)
     with pytest.raises(ValueError, match="rows of activate must lie next to one another"):
-        machine(CompiledMachine, torch.float32).prepare([Instruction(instructions.activate, (Ring(apart),))])
+        machine(CompiledMachine, torch.float32).prepare([Instruction(operations.activate, (Ring(apart),))])
 
 
 @compiled
@@ -274,7 +274,7 @@ def test_numbers_of_different_sizes_are_refused():
     """Their memory would be read beyond its end."""
     operands = single(torch.zeros(3, 2)), single(torch.zeros(3, 2, dtype=torch.bfloat16))
     with pytest.raises(TypeError, match=r"operands of copy must be torch.float32 as the tape, got torch.bfloat16"):
-        machine(CompiledMachine, torch.float32).prepare([Instruction(instructions.copy, operands)])
+        machine(CompiledMachine, torch.float32).prepare([Instruction(operations.copy, operands)])
 
 
 @compiled

@@ -8,17 +8,10 @@ import torch
 
 import zf_pyro
 from zf_pyro import State
-from zf_pyro.arena import Arena
-from zf_pyro.networks import Drive
-from zf_pyro.recurrence import (
-    auxiliary_scan,
-    backward_scan,
-    posterior_scan,
-    prior_scan,
-    reference_posterior_scan,
-    reference_state_scan,
-    state_scan,
-)
+from zf_pyro.networks import Drive, fused_drive
+from zf_pyro.recurrence.engine.buffers import Arena
+from zf_pyro.recurrence.fast import auxiliary_scan, backward_scan, posterior_scan, prior_scan, state_scan
+from zf_pyro.recurrence.reference import reference_posterior_scan, reference_state_scan
 
 from .comparing import assert_same, gradients, weighted_sum
 from .conftest import random_frames, random_net, random_state
@@ -42,9 +35,13 @@ def scan_arguments(net, shape, time=4, seed=6):
     return state, u, b, normal(time, *shape, net.latent_dim)
 
 
+def gate_inputs(net, u):
+    return fused_drive(net.embedding, u, net.cell.input_weights.weight, net.cell.input_weights.bias)
+
+
 def fast_posterior(net, state, u, b, noise):
     contexts = net.posterior_network.rest(b)
-    return posterior_scan(net.posterior_network, net.cell, state, net._drive(u), contexts, noise, Arena())
+    return posterior_scan(net.posterior_network, net.cell, state, gate_inputs(net, u), contexts, noise, Arena())
 
 
 def plain_posterior(net, state, u, b, noise):
@@ -52,7 +49,7 @@ def plain_posterior(net, state, u, b, noise):
 
 
 def fast_states(net, state, u, z):
-    return state_scan(net.cell, state, net._drive(u), net.cell.modulation(z).transpose(-1, -2), Arena())
+    return state_scan(net.cell, state, gate_inputs(net, u), net.cell.modulation(z).transpose(-1, -2), Arena())
 
 
 def plain_states(net, state, u, z):
@@ -128,7 +125,7 @@ def test_gradients_of_one_state_equal_the_plain_loop(t, transition):
 def test_posterior_scan_passes_gradcheck(transition):
     net = random_net("gaussian", transition=transition, spread=0.3)
     state, u, b, noise = scan_arguments(net, (2,), time=3)
-    drive, contexts = net._drive(u), net.posterior_network.rest(b)
+    drive, contexts = gate_inputs(net, u), net.posterior_network.rest(b)
 
     def scan(hidden, cell, v, weight, bias, contexts, *_weights):
         given = Drive(v, weight, bias), contexts, noise, Arena()
@@ -144,7 +141,7 @@ def test_posterior_scan_passes_gradcheck(transition):
 def test_state_scan_passes_gradcheck(transition):
     net = random_net("gaussian", transition=transition, spread=0.3)
     state, u, _b, z = scan_arguments(net, (2,), time=3)
-    drive, modulation = net._drive(u), net.cell.modulation(z).transpose(-1, -2)
+    drive, modulation = gate_inputs(net, u), net.cell.modulation(z).transpose(-1, -2)
 
     def scan(hidden, cell, v, weight, bias, modulation, _weight):
         return tuple(state_scan(net.cell, State(hidden, cell), Drive(v, weight, bias), modulation, Arena()))
@@ -279,7 +276,7 @@ def test_two_linear_maps_in_a_row_are_one_unless_dropout_stands_between(embed_di
     net = random_net("gaussian", embed_dim=embed_dim, dropout=dropout)
     u = random_frames("gaussian").transpose(0, 1)
     torch.manual_seed(0)
-    v, weight, bias = net._drive(u)
+    v, weight, bias = gate_inputs(net, u)
     torch.manual_seed(0)
     expected = net.cell.input_weights(net.embedding(u))
     found = torch.nn.functional.linear(v, weight, bias)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from zf_pyro import State
-from zf_pyro.choice import most_likely
+from zf_pyro.generation.strategies import most_likely
 
 from .comparing import EXACT
 from .conftest import EMISSIONS, random_frames, random_net
@@ -218,7 +218,7 @@ def test_bad_arguments_are_refused(settings, message):
 
 def test_an_interpolation_needs_two_ends_and_equal_numbers():
     net, x = random_net("gaussian"), random_frames("gaussian")
-    with pytest.raises(ValueError, match="num must be at least 2, both ends included, got 1"):
+    with pytest.raises(ValueError, match="num must be an integer of at least 2, got 1"):
         net.interpolate(x, x, 1)
     with pytest.raises(ValueError, match="x_b must hold as many sequences as x_a, 3, got 2"):
         net.interpolate(x, x[:2])

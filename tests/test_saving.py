@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from zf_pyro import ZForcing, emissions
-from zf_pyro.files import remove_partial, write_atomically
-from zf_pyro.saving import DESCRIPTION
+from zf_pyro.saving.files import remove_partial, write_atomically
+from zf_pyro.saving.nets import DESCRIPTION
 
 from .conftest import EMISSIONS, random_frames, random_net
 

@@ -5,7 +5,7 @@ import pickle
 import pytest
 
 from zf_pyro import Constant, Linear
-from zf_pyro.schedules import as_schedule
+from zf_pyro.objectives.schedules import as_schedule
 
 
 @pytest.mark.parametrize(("start", "end"), [(0.2, 1.0), (1.0, 0.0), (0.5, 0.5)])

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from zf_pyro import Linear, State, ZForcing, ZForcingELBO, emissions
-from zf_pyro.segments import SegmentedELBO
+from zf_pyro.objectives import SegmentedELBO
 
 from .comparing import assert_same, parameter_grads
 from .conftest import EMISSIONS, random_frames, random_net, random_state

@@ -2,11 +2,9 @@
 
 from . import emissions
 from .diagnostics import to_arviz
-from .model import ZForcing
+from .models import ZForcing
 from .networks import State
-from .objectives import FIVO, ImportanceWeightedELBO, ZForcingELBO
-from .schedules import Constant, Linear
-from .terms import Terms
+from .objectives import FIVO, Constant, ImportanceWeightedELBO, Linear, Terms, ZForcingELBO
 
 __all__ = [
     "FIVO",

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from zf_pyro import diagnostics, to_arviz
-from zf_pyro.baselines import DeterministicRNN, LinearGaussian
 from zf_pyro.data import LengthBatches, Loader
 from zf_pyro.evaluation import active_units, bounds, evaluate, particle_bound, score, score_density, step_kl
+from zf_pyro.models import DeterministicRNN, LinearGaussian
 
 from ..comparing import EXACT, assert_same
 from ..conftest import EMISSIONS, random_frames, random_net

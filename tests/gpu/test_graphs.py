@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from zf_pyro import Linear, ZForcingELBO
-from zf_pyro.graphs import GraphedELBO
+from zf_pyro.objectives import GraphedELBO
 
 from ..comparing import assert_same
 from ..conftest import EMISSIONS, random_frames, random_net, random_state

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from zf_pyro import FIVO, ImportanceWeightedELBO, ZForcingELBO
-from zf_pyro.comparison import infer_and_judge, train_and_judge
+from zf_pyro.evaluation import infer_and_judge, train_and_judge
 from zf_pyro.inference import ALGORITHMS, AnnealedImportanceSampling, ParticleFilter, smc_filter
 
 from ..conftest import random_frames, random_net

@@ -6,7 +6,7 @@ import torch
 from pyro.infer import SVI, Predictive
 
 from zf_pyro import ZForcing, ZForcingELBO
-from zf_pyro.segments import SegmentedELBO
+from zf_pyro.objectives import SegmentedELBO
 
 from ..comparing import EXACT, assert_same
 from ..conftest import EMISSIONS, random_frames, random_net, random_state

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from zf_pyro import ZForcing, ZForcingELBO, emissions
-from zf_pyro.graphs import GraphedELBO
+from zf_pyro.objectives import GraphedELBO
 
 from .common import NEEDS_CUDA
 

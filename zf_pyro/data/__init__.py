@@ -1,16 +1,22 @@
 """Data sets of sequences: one type over memory-mapped storage, one collate, batches by length."""
 
 from .batches import LengthBatches, Loader
-from .digits import load_digits
-from .docstrings import load_docstrings
-from .images import Binarized, ImageSets, load_images
-from .record import Record
+from .folders.preparing import preparing
+from .folders.record import RECORD, Record, read_record
+from .images.digits import load_digits, prepare_digits
+from .images.mnist import prepare_mnist
+from .images.sets import Binarized, ImageSets, load_images
 from .sequences import Batch, Sequences, Windows, collate
-from .storage import preparing
-from .text import TextSets, load_text
-from .vocabulary import Vocabulary
+from .speech.prepare import prepare_blizzard, prepare_folder, prepare_timit
+from .text.docstrings import load_docstrings, prepare_docstrings
+from .text.imdb import prepare_imdb
+from .text.sets import TextSets, load_text
+from .text.vocabulary import Vocabulary
+from .vowels import NUM_CEPSTRA, Utterances, Vowels, load_vowels
 
 __all__ = [
+    "NUM_CEPSTRA",
+    "RECORD",
     "Batch",
     "Binarized",
     "ImageSets",
@@ -19,12 +25,23 @@ __all__ = [
     "Record",
     "Sequences",
     "TextSets",
+    "Utterances",
     "Vocabulary",
+    "Vowels",
     "Windows",
     "collate",
     "load_digits",
     "load_docstrings",
     "load_images",
     "load_text",
+    "load_vowels",
+    "prepare_blizzard",
+    "prepare_digits",
+    "prepare_docstrings",
+    "prepare_folder",
+    "prepare_imdb",
+    "prepare_mnist",
+    "prepare_timit",
     "preparing",
+    "read_record",
 ]

@@ -4,12 +4,12 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from .digits import prepare_digits
-from .docstrings import prepare_docstrings
-from .imdb import prepare_imdb
-from .mnist import prepare_mnist
-from .record import Record
-from .speech import prepare_blizzard, prepare_folder, prepare_timit
+from .folders.record import Record
+from .images.digits import prepare_digits
+from .images.mnist import prepare_mnist
+from .speech.prepare import prepare_blizzard, prepare_folder, prepare_timit
+from .text.docstrings import prepare_docstrings
+from .text.imdb import prepare_imdb
 
 CORPORA: dict[str, Callable[..., Record]] = {
     "timit": prepare_timit,

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
-from .record import Record, read_record
-from .storage import open_array
+from .folders.preparing import open_array
+from .folders.record import Record, read_record
 
 MAPPED = 64 << 20
 """Bytes read through a mapping before it is given back."""

@@ -4,15 +4,15 @@ Start with :func:`to_arviz`. Plots need matplotlib, the probe scikit-learn: ``pi
 """
 
 from .calibration import Calibration, calibrate
-from .comparison import compare, loo
-from .convert import GROUPS, to_arviz
+from .conversion import GROUPS, to_arviz
 from .forecasts import Forecasts, leave_future_out
 from .information import Information, mutual_information
 from .latent_use import LatentUse, latent_use
-from .posteriors import PosteriorComparison, compare_posteriors
+from .model_comparison import compare, loo
+from .posterior_comparison import PosteriorComparison, compare_posteriors
 from .predictive_checks import PredictiveCheck, autocorrelation, predictive_check, quantiles, spectrum
 from .probe import Probe, linear_probe
-from .weights import WeightCheck, check_weights
+from .weight_check import WeightCheck, check_weights
 
 __all__ = [
     "GROUPS",

@@ -7,10 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..model import ZForcing
+from ..checks import require_count
+from ..evaluation import encoded_parts, require_evaluation
+from ..models import StochasticRNN
 from .arviz_versions import assemble
-from .runs import batches, require_count, require_evaluation
-from .walks import draw, generate
+from .per_step import draw, generate
 
 Sampler = Callable[[Tensor, int], Tensor]
 
@@ -69,7 +70,7 @@ class Calibration(NamedTuple):
 
 @torch.no_grad()
 def calibrate(
-    net: ZForcing,
+    net: StochasticRNN,
     num_simulations: int = 200,
     num_steps: int = 10,
     num_draws: int = 63,
@@ -98,7 +99,7 @@ def calibrate(
     require_evaluation(net)
     z, x = (made[:, 0].transpose(0, 1) for made in generate(net, num_steps, 1, num_simulations))
     ranks = []
-    for batch in batches(net, x, None, batch_size):
+    for batch in encoded_parts(net, x, None, batch_size):
         if posterior is None:
             draws = draw(net, batch, num_draws, ["z"])["z"].movedim(0, 2)
         else:

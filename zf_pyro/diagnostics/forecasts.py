@@ -5,9 +5,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..checks import require_count
+from ..evaluation import require_evaluation, require_sequences
 from ..inference import ParticleFilter
-from ..model import ZForcing
-from .runs import require_count, require_sequences
+from ..models import StochasticRNN
 
 
 class Forecasts(NamedTuple):
@@ -43,7 +44,7 @@ class Forecasts(NamedTuple):
 
 @torch.no_grad()
 def leave_future_out(
-    net: ZForcing,
+    net: StochasticRNN,
     x: Tensor,
     lengths: Tensor | None = None,
     *,
@@ -71,6 +72,7 @@ def leave_future_out(
         TypeError, ValueError: what ``net`` refuses, a net in training mode, a bad count, or no sequence with ``first``
             and ``horizon`` frames.
     """
+    require_evaluation(net)
     require_sequences(net, x, lengths)
     for name, count in (("horizon", horizon), ("num_particles", num_particles), ("batch_size", batch_size)):
         require_count(name, count)

@@ -6,9 +6,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..model import ZForcing
-from .runs import batches, require_count, require_sequences
-from .walks import draw, score
+from ..checks import require_count
+from ..evaluation import encoded_parts, require_evaluation, require_sequences
+from ..models import StochasticRNN
+from .per_step import draw, score
 
 
 class Information(NamedTuple):
@@ -32,7 +33,7 @@ class Information(NamedTuple):
 
 @torch.no_grad()
 def mutual_information(
-    net: ZForcing,
+    net: StochasticRNN,
     x: Tensor,
     lengths: Tensor | None = None,
     *,
@@ -55,6 +56,7 @@ def mutual_information(
         TypeError, ValueError: what ``net`` refuses, a net in training mode, a bad count, or fewer than two sequences of
             at least ``num_steps`` frames.
     """
+    require_evaluation(net)
     require_sequences(net, x, lengths)
     for name, count in (("num_sequences", num_sequences), ("chunk", chunk), ("num_steps", num_steps or 1)):
         require_count(name, count)
@@ -65,7 +67,7 @@ def mutual_information(
     if len(rows) < 2:
         raise ValueError(f"num_steps must leave at least 2 sequences of as many frames, got {steps} and {len(rows)}")
     rows = rows[torch.randperm(len(rows), device=rows.device)[:num_sequences]]
-    (batch,) = batches(net, x[rows], own[rows], len(rows))
+    (batch,) = encoded_parts(net, x[rows], own[rows], len(rows))
     record = draw(net, batch, 1, ["z", "kl"])
     size = len(rows)
     log_q = torch.empty(size, size, dtype=torch.float64, device=x.device)

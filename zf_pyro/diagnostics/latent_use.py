@@ -5,10 +5,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..model import ZForcing
+from ..checks import require_count
+from ..evaluation import EncodedPart, encoded_parts, require_evaluation, require_sequences
+from ..models import StochasticRNN
 from ..networks import State
-from .runs import Batch, batches, require_count, require_sequences
-from .walks import Record, draw, score
+from .per_step import Record, draw, score
 
 
 class LatentUse(NamedTuple):
@@ -84,7 +85,7 @@ class LatentUse(NamedTuple):
 
 @torch.no_grad()
 def latent_use(
-    net: ZForcing, x: Tensor, lengths: Tensor | None = None, *, threshold: float = 2.0, batch_size: int = 64
+    net: StochasticRNN, x: Tensor, lengths: Tensor | None = None, *, threshold: float = 2.0, batch_size: int = 64
 ) -> LatentUse:
     """Measure how much of the frames goes through the latents.
 
@@ -98,6 +99,7 @@ def latent_use(
     Raises:
         TypeError, ValueError: what ``net`` refuses, a net in training mode, one sequence alone, or a bad count.
     """
+    require_evaluation(net)
     require_sequences(net, x, lengths)
     require_count("batch_size", batch_size)
     if len(x) < 2:
@@ -106,7 +108,7 @@ def latent_use(
         raise ValueError(f"threshold must be positive, in nats a sequence, got {threshold!r}")
     kl = torch.full((*x.shape[:2], net.latent_dim), torch.nan, device=x.device, dtype=net.emission_layer.weight.dtype)
     sums, means, residuals, targets = torch.zeros(3, dtype=torch.float64), [], [], []
-    for batch in batches(net, x, lengths, batch_size, at_least=2):
+    for batch in encoded_parts(net, x, lengths, batch_size, at_least=2):
         record = draw(net, batch, 1, ["z", "hidden", "cell", "log_likelihood", "kl_by_latent"])
         real = batch.real.T
         kl[batch.rows, : real.shape[1]] = (
@@ -133,9 +135,9 @@ def latent_use(
     )
 
 
-def _at_prior_mean(net: ZForcing, batch: Batch) -> Tensor:
+def _at_prior_mean(net: StochasticRNN, batch: EncodedPart) -> Tensor:
     """log p(x_t | h_t) with latents at their prior means, under the true frames; (time, 1, batch)."""
-    given = batch.given
+    given = batch.run
     state = State(*(field.unsqueeze(0) for field in given.initial_state))
     result = []
     for u_t, x_t in zip(batch.u, batch.x.transpose(0, 1), strict=True):
@@ -144,7 +146,7 @@ def _at_prior_mean(net: ZForcing, batch: Batch) -> Tensor:
     return torch.stack(result)
 
 
-def _shuffled(net: ZForcing, batch: Batch, z: Tensor) -> Tensor:
+def _shuffled(net: StochasticRNN, batch: EncodedPart, z: Tensor) -> Tensor:
     """log p(x_t | h_t) with the latents of the next sequence of the batch; (time, 1, batch).
 
     A batch is sorted by length, so the next is about as long; where it is shorter, its latents start over.
@@ -155,9 +157,9 @@ def _shuffled(net: ZForcing, batch: Batch, z: Tensor) -> Tensor:
     return score(net, batch, z[places, 0, donors].unsqueeze(1), ["log_likelihood"])["log_likelihood"]
 
 
-def _per_frame(net: ZForcing, batch: Batch, record: Record) -> tuple[Tensor, Tensor, Tensor]:
+def _per_frame(net: StochasticRNN, batch: EncodedPart, record: Record) -> tuple[Tensor, Tensor, Tensor]:
     """Of every real frame: posterior mean (frames, latent), the auxiliary's residual and target (frames, hidden)."""
-    zero = State(*(field.expand(1, 1, *field.shape) for field in batch.given.initial_state))
+    zero = State(*(field.expand(1, 1, *field.shape) for field in batch.run.initial_state))
     before = State(
         torch.cat([zero.hidden, record["hidden"][:-1]]),
         torch.cat([zero.cell, record["cell"][:-1]]),

@@ -7,13 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..model import ZForcing
+from ..evaluation import require_evaluation
+from ..models import StochasticRNN
 from .arviz_versions import group
 from .calibration import Calibration, ecdf_band
 from .latent_use import LatentUse
 from .predictive_checks import PredictiveCheck
-from .runs import require_evaluation
-from .weights import WeightCheck
+from .weight_check import WeightCheck
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -97,7 +97,7 @@ def plot_fan(
 
 @torch.no_grad()
 def plot_traversal(
-    net: ZForcing,
+    net: StochasticRNN,
     x: Tensor,
     latent: int,
     values: Sequence[float] = (-3.0, -1.5, 0.0, 1.5, 3.0),

@@ -1,26 +1,42 @@
 """Bounds per sequence and over data sets, and what of the latents the posterior uses."""
 
+from .algorithms import Outcome, infer_and_judge, train_and_judge
+from .batching import EncodedPart, Part, encoded_parts, parts, replayed_paths, require_evaluation, require_sequences
 from .bounds import Bounds, bounds, particle_bound, prior_mean_log_likelihood
-from .estimates import Amount, Bound, Estimate
+from .estimates import Amount, Bound, Estimate, ratio
 from .evaluate import Evaluation, evaluate, report, summarise
 from .latents import active_units, step_kl
+from .protocols import PROTOCOLS, Protocol
 from .scores import Scores, score, score_density
 
 __all__ = [
+    "PROTOCOLS",
     "Amount",
     "Bound",
     "Bounds",
+    "EncodedPart",
     "Estimate",
     "Evaluation",
+    "Outcome",
+    "Part",
+    "Protocol",
     "Scores",
     "active_units",
     "bounds",
+    "encoded_parts",
     "evaluate",
+    "infer_and_judge",
     "particle_bound",
+    "parts",
     "prior_mean_log_likelihood",
+    "ratio",
+    "replayed_paths",
     "report",
+    "require_evaluation",
+    "require_sequences",
     "score",
     "score_density",
     "step_kl",
     "summarise",
+    "train_and_judge",
 ]

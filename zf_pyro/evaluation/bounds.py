@@ -6,14 +6,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..given import real_frames, zero_padding
+from ..checks import require_count
 from ..inference import ParticleFilter
-from ..model import ZForcing
-from ..modes import evaluating
-from ..networks import State
-from ..pieces import in_pieces
-from ..terms import step_terms
-from .runs import Part, check, parts, require_count, run
+from ..models import StochasticRNN
+from ..networks import State, evaluating
+from ..objectives import step_terms
+from ..paths import real_frames, zero_padding
+from ..recurrence import in_chunks
+from .batching import Part, parts, replayed_paths, require_sequences
 
 
 class Bounds(NamedTuple):
@@ -30,7 +30,7 @@ class Bounds(NamedTuple):
 
 @torch.no_grad()
 def bounds(
-    net: ZForcing,
+    net: StochasticRNN,
     x: Tensor,
     lengths: Tensor | None = None,
     num_particles: int = 64,
@@ -56,7 +56,7 @@ def bounds(
     counts = {"num_particles": num_particles, "batch_size": batch_size, "chunk_particles": chunk_particles}
     for name, count in counts.items():
         require_count(name, count)
-    check(net, x, lengths, context)
+    require_sequences(net, x, lengths, context)
     rows, found = [], []
     with evaluating(net):
         for part in parts(x, lengths, context, batch_size):
@@ -74,7 +74,7 @@ def bounds(
 
 @torch.no_grad()
 def particle_bound(
-    net: ZForcing,
+    net: StochasticRNN,
     x: Tensor,
     lengths: Tensor | None = None,
     num_particles: int = 64,
@@ -105,7 +105,7 @@ def particle_bound(
     """
     require_count("num_particles", num_particles)
     require_count("batch_size", batch_size)
-    check(net, x, lengths, context)
+    require_sequences(net, x, lengths, context)
     particles = ParticleFilter(net, num_particles)
     result = torch.empty(len(x), dtype=net.emission_layer.weight.dtype, device=x.device)
     with evaluating(net):
@@ -116,7 +116,7 @@ def particle_bound(
 
 @torch.no_grad()
 def prior_mean_log_likelihood(
-    net: ZForcing,
+    net: StochasticRNN,
     x: Tensor,
     lengths: Tensor | None = None,
     *,
@@ -142,7 +142,7 @@ def prior_mean_log_likelihood(
         TypeError, ValueError: a count that is not a positive integer; or x, lengths or context that ``net`` refuses.
     """
     require_count("batch_size", batch_size)
-    check(net, x, lengths, context)
+    require_sequences(net, x, lengths, context)
     result = torch.empty(len(x), dtype=net.emission_layer.weight.dtype, device=x.device)
     with evaluating(net):
         for part in parts(x, lengths, context, batch_size):
@@ -150,19 +150,19 @@ def prior_mean_log_likelihood(
     return result
 
 
-def _particles(net: ZForcing, part: Part, count: int) -> tuple[Tensor, Tensor, Tensor]:
+def _particles(net: StochasticRNN, part: Part, count: int) -> tuple[Tensor, Tensor, Tensor]:
     """log p(x, z) - log q(z | x), log p(x | z) and the KL of ``count`` draws; each (count, batch)."""
-    model, guide = run(net, part, count)
+    model, guide = replayed_paths(net, part, count)
     steps = step_terms(model, guide)
     log_weight = steps.log_likelihood + model.log_prob() - guide.log_prob()
     fields = torch.stack([log_weight, steps.log_likelihood, steps.kl])
-    if guide.given.mask is not None:
-        fields = fields.where(guide.given.mask.unsqueeze(1), 0.0)
+    if guide.run.mask is not None:
+        fields = fields.where(guide.run.mask.unsqueeze(1), 0.0)
     log_weight, log_likelihood, kl = fields.sum(1)
     return log_weight, log_likelihood, kl
 
 
-def _at_prior_means(net: ZForcing, part: Part) -> Tensor:
+def _at_prior_means(net: StochasticRNN, part: Part) -> Tensor:
     frames = (part.x.long() if net.emission_family.integer else part.x).transpose(0, 1)
     real = None if part.lengths is None else real_frames(part.lengths, len(frames))
     if real is not None:
@@ -179,5 +179,5 @@ def _at_prior_means(net: ZForcing, part: Part) -> Tensor:
         x = x.squeeze(-1) if net.emission_family.integer else x
         return net.emission(State(hidden, cell)).log_prob(x)
 
-    found = in_pieces(log_prob, hidden, cell, frames)
+    found = in_chunks(log_prob, hidden, cell, frames)
     return (found if real is None else found.where(real, 0.0)).sum(0)

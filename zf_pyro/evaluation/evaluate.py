@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from ..model import ZForcing
+from ..models import StochasticRNN
 from .estimates import Amount, Bound, Estimate, amount, bound
 from .protocols import Protocol
 from .scores import Data, Scores, score
@@ -48,7 +48,7 @@ class Evaluation(NamedTuple):
 
 
 def evaluate(
-    net: ZForcing,
+    net: StochasticRNN,
     data: Data,
     lengths: Tensor | None = None,
     *,

@@ -3,15 +3,16 @@
 import torch
 from torch import Tensor
 
-from ..model import ZForcing
-from ..modes import evaluating
-from ..terms import step_terms
-from .runs import check, parts, require_count, run
+from ..checks import require_count
+from ..models import StochasticRNN
+from ..networks import evaluating
+from ..objectives import step_terms
+from .batching import parts, replayed_paths, require_sequences
 
 
 @torch.no_grad()
 def active_units(
-    net: ZForcing, x: Tensor, lengths: Tensor | None = None, threshold: float = 0.01, *, batch_size: int = 64
+    net: StochasticRNN, x: Tensor, lengths: Tensor | None = None, threshold: float = 0.01, *, batch_size: int = 64
 ) -> int:
     """Latent dimensions that the posterior uses: those whose mean varies over the data.
 
@@ -36,19 +37,19 @@ def active_units(
     if not threshold >= 0.0:
         raise ValueError(f"threshold must be a variance of at least 0, got {threshold!r}")
     require_count("batch_size", batch_size)
-    check(net, x, lengths)
+    require_sequences(net, x, lengths)
     means = []
     with evaluating(net):
         for part in parts(x, lengths, None, batch_size):
-            _, guide = run(net, part, 1)
+            _, guide = replayed_paths(net, part, 1)
             mean = guide.group().mean[:, 0]
-            mask = guide.given.mask
+            mask = guide.run.mask
             means.append(mean.flatten(0, 1) if mask is None else mean[mask])
     return int((torch.cat(means).var(0, correction=0) > threshold).sum())
 
 
 @torch.no_grad()
-def step_kl(net: ZForcing, x: Tensor, lengths: Tensor | None = None, *, batch_size: int = 64) -> Tensor:
+def step_kl(net: StochasticRNN, x: Tensor, lengths: Tensor | None = None, *, batch_size: int = 64) -> Tensor:
     """KL(q(z_t | h_{t-1}, b_t) || p(z_t | h_{t-1})) of each step, at one draw of the latents before it.
 
     Args:
@@ -64,11 +65,11 @@ def step_kl(net: ZForcing, x: Tensor, lengths: Tensor | None = None, *, batch_si
         TypeError, ValueError: a count that is not a positive integer; or x or lengths that ``net`` refuses.
     """
     require_count("batch_size", batch_size)
-    check(net, x, lengths)
+    require_sequences(net, x, lengths)
     result = torch.full(x.shape[:2], float("nan"), device=x.device, dtype=net.emission_layer.weight.dtype)
     with evaluating(net):
         for part in parts(x, lengths, None, batch_size):
-            model, guide = run(net, part, 1)
-            kl, mask = step_terms(model, guide).kl[:, 0], guide.given.mask
+            model, guide = replayed_paths(net, part, 1)
+            kl, mask = step_terms(model, guide).kl[:, 0], guide.run.mask
             result[part.rows, : len(kl)] = (kl if mask is None else kl.where(mask, float("nan"))).T
     return result

@@ -8,11 +8,11 @@ import torch
 from pyro.distributions import constraints
 from torch import Tensor
 
+from ..checks import require_count
 from ..emissions import Emission
-from ..model import ZForcing
+from ..models import StochasticRNN
 from .bounds import bounds, particle_bound, prior_mean_log_likelihood
 from .protocols import Protocol, cut
-from .runs import require_count
 
 Data = Tensor | Iterable[tuple[Tensor, Tensor | None]]
 """x (batch, time, *frame), or batches (x, lengths) such as :class:`zf_pyro.data.Loader` gives, each sequence in one."""
@@ -52,7 +52,7 @@ class Scores(NamedTuple):
 
 
 class Density(Interface):
-    """A density of sequences that needs no bound, such as those of :mod:`zf_pyro.baselines`."""
+    """A density of sequences that needs no bound, such as those of :mod:`zf_pyro.models.deterministic_rnn`."""
 
     @property
     def emission(self) -> Emission: ...
@@ -62,7 +62,7 @@ class Density(Interface):
 
 
 def score(
-    net: ZForcing,
+    net: StochasticRNN,
     data: Data,
     lengths: Tensor | None = None,
     *,
@@ -109,7 +109,7 @@ def score_density(
     """The log-likelihood of every sequence under a density without latents.
 
     Args:
-        density: such as a fitted :class:`zf_pyro.baselines.LinearGaussian`.
+        density: such as a fitted :class:`zf_pyro.models.deterministic_rnn.LinearGaussian`.
         data: see :func:`zf_pyro.evaluation.evaluate`, as for the others.
         lengths: real frames of each sequence.
         protocol: which frames are scored.

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ..data.record import RECORD, Record, read_record
+from ..data import RECORD, Record, read_record
 from .settings import Run
 
 SWITCHES = {

@@ -10,13 +10,11 @@ import torch
 from pyro.infer import ELBO, Trace_ELBO
 from torch import Tensor, nn
 
-from ..baselines import DeterministicRNN, LinearGaussian
 from ..data import Loader
 from ..emissions import Emission, Gaussian
-from ..evaluation import Scores, score, score_density
-from ..evaluation.protocols import Protocol
-from ..graphs import GraphedELBO
-from ..model import ZForcing
+from ..evaluation import Protocol, Scores, score, score_density
+from ..models import DeterministicRNN, LinearGaussian, ZForcing
+from ..objectives import GraphedELBO
 from .settings import Preset, Run
 
 Model = ZForcing | DeterministicRNN | LinearGaussian

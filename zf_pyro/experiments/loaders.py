@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils.data import Subset
 
 from ..data import LengthBatches, Loader, collate
-from ..evaluation.protocols import Protocol
+from ..evaluation import Protocol
 
 
 class EpochBatches(LengthBatches):

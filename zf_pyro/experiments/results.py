@@ -14,9 +14,9 @@ from typing import Any
 
 from ..data import Record
 from ..evaluation import Evaluation, Scores, report
-from ..gallery import draw_curves
+from .gallery import draw_curves
+from .sequences_csv import TABLE, write_sequences
 from .settings import Preset, Run
-from .table import TABLE, write_sequences
 
 Curves = dict[str, list[tuple[float, float]]]
 """(step, value) by the name of what was logged."""

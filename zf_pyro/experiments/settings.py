@@ -6,8 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from ..objectives import ZForcingELBO
-from ..schedules import Linear
+from ..objectives import Linear, ZForcingELBO
 
 OBJECTIVES = ("elbo", "kl_annealing", "zforcing")
 

@@ -6,11 +6,10 @@ import torch
 
 from ..data import Sequences, Windows, collate
 from ..emissions import Gaussian
-from ..evaluation import Evaluation, Scores, active_units, summarise
-from ..evaluation.protocols import PROTOCOLS, Protocol
-from ..gallery import write_wav
-from ..model import ZForcing
+from ..evaluation import PROTOCOLS, Evaluation, Protocol, Scores, active_units, summarise
+from ..models import ZForcing
 from .fitting import count_parameters, fit_model, save, scores_of
+from .gallery import write_wav
 from .loaders import Scored, evaluation_loader, spread, training_loader
 from .results import write_results
 from .settings import Preset, Run

@@ -1,16 +1,16 @@
 """Inference algorithms: one table of all that fit, and what Pyro lacks for sequences."""
 
 from ..objectives import FIVO
-from .algorithms import ALGORITHMS
+from ..smc import FilterResult, ParticleFilter
+from .algorithm import Algorithm
 from .annealing import AnnealedImportanceSampling, AnnealedResult
-from .matching import check_guide
+from .guide_check import check_guide
+from .guide_weights import effective_sample_size, log_weights
 from .mcmc import latent_mcmc
 from .padding import stack_latents, with_padding_prior
-from .particle_filter import FilterResult, ParticleFilter
-from .rows import Algorithm
-from .stepwise import StepwiseGuide, StepwiseModel, smc_filter
+from .pyro_smc import StepwiseGuide, StepwiseModel, smc_filter
+from .table import ALGORITHMS
 from .wake_sleep import WakeSleepPrograms
-from .weights import effective_sample_size, log_weights
 
 __all__ = [
     "ALGORITHMS",

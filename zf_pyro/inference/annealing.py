@@ -7,10 +7,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..given import Given, lay_out
-from ..memory import require_room, run_bytes
-from ..model import ZForcing
+from ..checks import require_room
+from ..models import StochasticRNN
 from ..networks import State
+from ..paths import RunInputs, prepare_inputs, run_bytes
 from ..recurrence import reference_posterior_scan
 
 STARTS = ("posterior", "prior")
@@ -80,7 +80,7 @@ class AnnealedImportanceSampling:
 
     def __init__(
         self,
-        net: ZForcing,
+        net: StochasticRNN,
         num_chains: int = 16,
         *,
         num_temperatures: int = 50,
@@ -88,7 +88,7 @@ class AnnealedImportanceSampling:
         start: str = "posterior",
         target_acceptance: float = 0.7,
     ) -> None:
-        if not isinstance(net, ZForcing):
+        if not isinstance(net, StochasticRNN):
             raise TypeError(f"net must be a zf_pyro.ZForcing, got {type(net).__name__}")
         counts = {"num_chains": num_chains, "num_temperatures": num_temperatures, "leapfrog_steps": leapfrog_steps}
         for name, count in counts.items():
@@ -116,20 +116,20 @@ class AnnealedImportanceSampling:
             TypeError, ValueError: an argument that the net refuses.
             MemoryError: the chains do not fit; says how many would.
         """
-        lay_out(self.net, x, lengths, context, initial_state)  # refuses what is wrong before anything is cut off
+        prepare_inputs(self.net, x, lengths, context, initial_state)  # refuses what is wrong before anything is cut off
         num_steps = x.shape[1]
         if lengths is not None:
             x = x[:, : int(lengths.max())]
-        given = lay_out(self.net, x, lengths, context, initial_state)
-        each = run_bytes(self.net, given.batch_size, given.num_steps, gradients=True)
+        run = prepare_inputs(self.net, x, lengths, context, initial_state)
+        each = run_bytes(self.net, run.batch_size, run.num_steps, gradients=True)
         require_room(self.num_chains, each, x.device, "num_chains")
         with torch.no_grad():
-            score = _score_of(self.net, given, lengths, self.start)
-            steps = self._pilot(score, given)
-            log_weights, point, rates = self._anneal(score, given, self.num_chains, list(steps))
+            score = _score_of(self.net, run, lengths, self.start)
+            steps = self._pilot(score, run)
+            log_weights, point, rates = self._anneal(score, run, self.num_chains, list(steps))
             z = score(point.noise)[1]
-        if given.mask is not None:
-            z = torch.where(given.mask[:, None, :, None], z, 0.0)
+        if run.mask is not None:
+            z = torch.where(run.mask[:, None, :, None], z, 0.0)
         z = torch.nn.functional.pad(z, (0, 0, 0, 0, 0, 0, 0, num_steps - len(z)))
         return AnnealedResult(
             log_evidence=log_weights.logsumexp(0) - math.log(self.num_chains),
@@ -139,35 +139,35 @@ class AnnealedImportanceSampling:
             step_sizes=steps,
         )
 
-    def _pilot(self, score: Score, given: Given) -> Tensor:
+    def _pilot(self, score: Score, run: RunInputs) -> Tensor:
         """Step sizes for each transition and sequence, each after its own change; (transitions, batch)."""
-        lengths = given.num_steps if given.mask is None else given.mask.sum(0)
-        like = given.initial_state.hidden
+        lengths = run.num_steps if run.mask is None else run.mask.sum(0)
+        like = run.initial_state.hidden
         size = 1.2 * torch.as_tensor(lengths * self.net.latent_dim, dtype=like.dtype, device=like.device) ** -0.25
-        sizes = [size.expand(given.batch_size)]
-        self._anneal(score, given, PILOT_CHAINS, sizes, adapt=True)
-        return torch.stack(sizes[1:]) if len(sizes) > 1 else like.new_empty(0, given.batch_size)
+        sizes = [size.expand(run.batch_size)]
+        self._anneal(score, run, PILOT_CHAINS, sizes, adapt=True)
+        return torch.stack(sizes[1:]) if len(sizes) > 1 else like.new_empty(0, run.batch_size)
 
     def _anneal(
-        self, score: Score, given: Given, num_chains: int, sizes: list[Tensor], adapt: bool = False
+        self, score: Score, run: RunInputs, num_chains: int, sizes: list[Tensor], adapt: bool = False
     ) -> tuple[Tensor, Point, Tensor]:
         """Log-weights (chains, batch), where the chains end, and acceptance rates (transitions, batch).
 
         With ``adapt``, ``sizes`` holds a first step size and is added to; otherwise it holds one a transition.
         """
-        mask = None if given.mask is None else given.mask[:, None, :, None]
-        shape = given.num_steps, num_chains, given.batch_size, self.net.latent_dim
-        point = _point(score, _normal(given, shape, mask))
+        mask = None if run.mask is None else run.mask[:, None, :, None]
+        shape = run.num_steps, num_chains, run.batch_size, self.net.latent_dim
+        point = _point(score, _normal(run, shape, mask))
         log_weights, rates = torch.zeros_like(point.log_ratio), []
         for i, beta in enumerate(self.betas[1:]):
             log_weights = log_weights + (beta - self.betas[i]) * point.log_ratio
             if i + 2 == len(self.betas):
                 break
-            point, accepted = self._move(score, point, beta, sizes[i], _normal(given, shape, mask))
+            point, accepted = self._move(score, point, beta, sizes[i], _normal(run, shape, mask))
             rates.append(accepted.mean(0))
             if adapt:
                 sizes.append(sizes[i] * (PILOT_RATE * (rates[-1] - self.target_acceptance)).exp())
-        return log_weights, point, torch.stack(rates) if rates else log_weights.new_empty(0, given.batch_size)
+        return log_weights, point, torch.stack(rates) if rates else log_weights.new_empty(0, run.batch_size)
 
     def _move(self, score: Score, old: Point, beta: float, size: Tensor, momentum: Tensor) -> tuple[Point, Tensor]:
         """One transition that leaves normal(noise) exp(beta log_ratio) invariant, and which chains made it (1 or 0)."""
@@ -187,16 +187,16 @@ class AnnealedImportanceSampling:
         return point, accepted.to(gain.dtype)
 
 
-def _score_of(net: ZForcing, given: Given, lengths: Tensor | None, start: str) -> Score:
+def _score_of(net: StochasticRNN, run: RunInputs, lengths: Tensor | None, start: str) -> Score:
     """The score of whole paths, as a batch over time, chains and sequences."""
-    x, u, mask = given.x, given.u, given.mask
+    x, u, mask = run.x, run.u, run.mask
     if x is None or u is None:
         raise ValueError("x must be given: there is no evidence to estimate without it")
     frames = x.unsqueeze(1)
     b = net.backward_states(x.transpose(0, 1), lengths)
 
     def score(noise: Tensor) -> tuple[Tensor, Tensor]:
-        state = State(*(field.expand(*noise.shape[1:-1], -1) for field in given.initial_state))
+        state = State(*(field.expand(*noise.shape[1:-1], -1) for field in run.initial_state))
         if start == "posterior":
             scan = net.scan_posterior(state, u, b, noise)
         else:
@@ -219,9 +219,9 @@ def _point(score: Score, noise: Tensor) -> Point:
     return Point(noise.detach(), log_ratio.detach(), slope)
 
 
-def _normal(given: Given, shape: tuple[int, ...], mask: Tensor | None) -> Tensor:
+def _normal(run: RunInputs, shape: tuple[int, ...], mask: Tensor | None) -> Tensor:
     """Standard normal numbers, zero beyond each length."""
-    numbers = given.initial_state.hidden.new_empty(shape).normal_()
+    numbers = run.initial_state.hidden.new_empty(shape).normal_()
     return numbers if mask is None else torch.where(mask, numbers, 0.0)
 
 

@@ -7,10 +7,10 @@ import pyro.infer.autoguide
 from pyro.infer import SVGD, SVI, Importance, Predictive, RBFSteinKernel, ReweightedWakeSleep, Trace_ELBO
 from pyro.optim import ClippedAdam
 
-from ..model import ZForcing
-from .matching import checked
+from ..models import StochasticRNN
+from ..smc import ParticleFilter
+from .guide_check import checked
 from .padding import with_padding_prior
-from .particle_filter import ParticleFilter
 from .wake_sleep import WakeSleepPrograms
 
 Program = Callable[..., Any]
@@ -23,7 +23,11 @@ def svi(objective: Callable[..., Any], least_particles: int = 1, **defaults: Any
     """A builder of SVI under an objective; a guide of the user's is held against the model."""
 
     def build(
-        net: ZForcing, optim: Any = None, guide: Program | None = None, model: Program | None = None, **settings: Any
+        net: StochasticRNN,
+        optim: Any = None,
+        guide: Program | None = None,
+        model: Program | None = None,
+        **settings: Any,
     ) -> SVI:
         settings = {**defaults, **settings}
         require_count("num_particles", settings.get("num_particles", least_particles), least_particles)
@@ -37,7 +41,7 @@ def svi(objective: Callable[..., Any], least_particles: int = 1, **defaults: Any
 def autoguide(name: str, **defaults: Any) -> Callable[..., SVI]:
     """A builder of SVI with an autoguide over the latents of the sequences that it first sees."""
 
-    def build(net: ZForcing, optim: Any = None, loss: Any = None, **settings: Any) -> SVI:
+    def build(net: StochasticRNN, optim: Any = None, loss: Any = None, **settings: Any) -> SVI:
         model = with_padding_prior(net.model)
         guide = getattr(pyro.infer.autoguide, name)(model, **{**defaults, **settings})
         return SVI(model, guide, _optim(optim), Trace_ELBO() if loss is None else loss)
@@ -45,7 +49,7 @@ def autoguide(name: str, **defaults: Any) -> Callable[..., SVI]:
     return build
 
 
-def dreaming(net: ZForcing, optim: Any = None, **settings: Any) -> SVI:
+def dreaming(net: StochasticRNN, optim: Any = None, **settings: Any) -> SVI:
     """Wake-sleep whose guide learns from the model's own draws too."""
     settings = {**VECTORISED, "insomnia": 0.5, "num_sleep_particles": 1, **settings}
     require_count("num_particles", settings["num_particles"], least=2)
@@ -54,14 +58,14 @@ def dreaming(net: ZForcing, optim: Any = None, **settings: Any) -> SVI:
     return SVI(programs.model, programs.guide, _optim(optim), loss)
 
 
-def svgd(net: ZForcing, optim: Any = None, num_particles: int = 16, **settings: Any) -> SVGD:
+def svgd(net: StochasticRNN, optim: Any = None, num_particles: int = 16, **settings: Any) -> SVGD:
     """Stein's particles over the latents of the sequences that it first sees."""
     require_count("num_particles", num_particles, least=2)
     return SVGD(with_padding_prior(net.model), RBFSteinKernel(), _optim(optim), num_particles, 1, **settings)
 
 
 def importance(
-    net: ZForcing, guide: Program | None = None, model: Program | None = None, num_samples: int = 50
+    net: StochasticRNN, guide: Program | None = None, model: Program | None = None, num_samples: int = 50
 ) -> Importance:
     """Pyro's importance sampling with the guide as proposal."""
     require_count("num_samples", num_samples)
@@ -69,13 +73,13 @@ def importance(
     return Importance(model, net.guide if guide is None else checked(model, guide), num_samples)
 
 
-def predictive(net: ZForcing, num_samples: int = 50, **settings: Any) -> Predictive:
+def predictive(net: StochasticRNN, num_samples: int = 50, **settings: Any) -> Predictive:
     """Draws of the guide, and of the model given them."""
     require_count("num_samples", num_samples)
     return Predictive(net.model, guide=net.guide, num_samples=num_samples, **{"parallel": True, **settings})
 
 
-def particle_filter(net: ZForcing, num_particles: int = 64, **settings: Any) -> ParticleFilter:
+def particle_filter(net: StochasticRNN, num_particles: int = 64, **settings: Any) -> ParticleFilter:
     """A particle filter of a number of particles that is ready to run."""
     return ParticleFilter(net, num_particles, **settings)
 

@@ -9,15 +9,15 @@ import torch
 from pyro.infer import HMC, MCMC, NUTS
 from torch import Tensor
 
-from ..given import check_frames, check_lengths
-from ..model import ZForcing
+from ..models import StochasticRNN
 from ..networks import State
+from ..paths import check_frames, check_lengths
 
 KERNELS = {"nuts": NUTS, "hmc": HMC}
 
 
 def latent_mcmc(
-    net: ZForcing,
+    net: StochasticRNN,
     x: Tensor,
     lengths: Tensor | None = None,
     context: Tensor | None = None,
@@ -94,7 +94,7 @@ def _require_whole(lengths: Tensor, num_steps: int) -> None:
         )
 
 
-def _start(net: ZForcing, arguments: tuple[Any, ...]) -> dict[str, Tensor]:
+def _start(net: StochasticRNN, arguments: tuple[Any, ...]) -> dict[str, Tensor]:
     """A draw of the guide, by site."""
     with torch.no_grad(), poutine.block():
         trace = poutine.trace(net.guide).get_trace(*arguments)
@@ -103,7 +103,7 @@ def _start(net: ZForcing, arguments: tuple[Any, ...]) -> dict[str, Tensor]:
 
 
 @contextmanager
-def _fixed(net: ZForcing) -> Iterator[None]:
+def _fixed(net: StochasticRNN) -> Iterator[None]:
     """``net`` in evaluation mode with fixed parameters, and as it was found afterwards."""
     modes = [(module, module.training) for module in net.modules()]
     trained = [parameter for parameter in net.parameters() if parameter.requires_grad]

@@ -1,6 +1,5 @@
 """Padding latents with a density of their own, for inference that knows nothing of lengths."""
 
-from collections.abc import Callable
 from typing import Any
 
 import pyro
@@ -9,12 +8,11 @@ from pyro.distributions import Normal
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from ..steps import LatentStep
+from ..objectives import PyroProgram
+from ..paths import LatentStep
 
-Program = Callable[..., Any]
 
-
-def with_padding_prior(model: Program) -> Program:
+def with_padding_prior(model: PyroProgram) -> PyroProgram:
     """``model`` in which the latents beyond a sequence's length are standard normal, and nothing else differs.
 
     The guide of :class:`~zf_pyro.ZForcing` masks its padding as the model does. Whatever infers latents without

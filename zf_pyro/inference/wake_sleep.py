@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..model import ZForcing
+from ..models import StochasticRNN
 from ..networks import State
 
 
@@ -20,7 +20,7 @@ class WakeSleepPrograms:
         net: the net.
     """
 
-    def __init__(self, net: ZForcing) -> None:
+    def __init__(self, net: StochasticRNN) -> None:
         self.net = net
 
     def model(

@@ -1,17 +1,29 @@
-"""Training objectives of this package's own: each a Pyro ELBO, and a module."""
+"""Training objectives: each a Pyro ELBO and a module, with their terms and schedules."""
 
+from .elbo import ZForcingELBO
 from .fivo import FIVO
+from .graphed import Capture, GraphedELBO
 from .importance import ImportanceWeightedELBO
-from .objective import Objective, ObjectiveModule, Program, owner_of
-from .zforcing import ZForcingELBO, plain
+from .objective import Objective, ObjectiveModule, PyroProgram, owner_of
+from .schedules import Constant, Linear, Schedule, as_schedule
+from .segmented import SegmentedELBO
+from .terms import Terms, step_terms
 
 __all__ = [
     "FIVO",
+    "Capture",
+    "Constant",
+    "GraphedELBO",
     "ImportanceWeightedELBO",
+    "Linear",
     "Objective",
     "ObjectiveModule",
-    "Program",
+    "PyroProgram",
+    "Schedule",
+    "SegmentedELBO",
+    "Terms",
     "ZForcingELBO",
+    "as_schedule",
     "owner_of",
-    "plain",
+    "step_terms",
 ]

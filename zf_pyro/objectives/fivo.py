@@ -6,14 +6,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..filter_steps import steps_of
-from ..filtering import Filtered, FilterSettings, known_sequences, random_numbers, run_filter, start_states
-from ..given import lay_out
-from ..memory import require_room, run_bytes
-from ..model import ZForcing
+from ..checks import require_room
+from ..models import StochasticRNN
 from ..networks import State
-from ..schedules import Schedule
-from .objective import Objective, Program, owner_of, refuse_free_nats
+from ..paths import prepare_inputs, run_bytes
+from ..smc import Filtered, FilterSettings, known_sequences, random_numbers, run_filter, start_states, steps_of
+from .objective import Objective, PyroProgram, owner_of, refuse_free_nats
+from .schedules import Schedule
 
 
 class FIVO(Objective):
@@ -82,7 +81,7 @@ class FIVO(Objective):
         self.resampling_gradient = resampling_gradient
         self.bound: Tensor | None = None
 
-    def _losses(self, model: Program, guide: Program, args: Any, kwargs: Any) -> Iterator[Tensor]:
+    def _losses(self, model: PyroProgram, guide: PyroProgram, args: Any, kwargs: Any) -> Iterator[Tensor]:
         """The loss; a scalar.
 
         Raises:
@@ -101,29 +100,29 @@ class FIVO(Objective):
 
     def _filtered(
         self,
-        net: ZForcing,
+        net: StochasticRNN,
         x: Tensor,
         lengths: Tensor | None = None,
         context: Tensor | None = None,
         initial_state: State | None = None,
     ) -> Filtered:
         net.register()
-        given = lay_out(net, x, lengths, context, initial_state)
-        shape = given.batch_size, self.num_particles, net.latent_dim
-        each = run_bytes(net, given.batch_size, given.num_steps, torch.is_grad_enabled())
+        run = prepare_inputs(net, x, lengths, context, initial_state)
+        shape = run.batch_size, self.num_particles, net.latent_dim
+        each = run_bytes(net, run.batch_size, run.num_steps, torch.is_grad_enabled())
         require_room(self.num_particles, each, x.device)
-        steps = steps_of(net, *known_sequences(net, given, lengths, self.settings))
-        state = start_states(given, self.num_particles)
-        randomness = random_numbers(state.hidden, given.num_steps, shape)
-        return run_filter(steps, state, given.mask, randomness, self.settings, self.kl_weight)
+        steps = steps_of(net, *known_sequences(net, run, lengths, self.settings))
+        state = start_states(run, self.num_particles)
+        randomness = random_numbers(state.hidden, run.num_steps, shape)
+        return run_filter(steps, state, run.mask, randomness, self.settings, self.kl_weight)
 
 
-def _net_of(model: Program, guide: Program) -> ZForcing:
+def _net_of(model: PyroProgram, guide: PyroProgram) -> StochasticRNN:
     """The net whose programs these are."""
     net = owner_of(model)
-    programs = (model, ZForcing.model), (guide, ZForcing.guide)
-    own = all(getattr(given, "__func__", None) is program for given, program in programs)
-    if not isinstance(net, ZForcing) or owner_of(guide) is not net or not own:
+    programs = (model, StochasticRNN.model), (guide, StochasticRNN.guide)
+    own = all(getattr(run, "__func__", None) is program for run, program in programs)
+    if not isinstance(net, StochasticRNN) or owner_of(guide) is not net or not own:
         raise TypeError(
             "FIVO runs the step functions of a net, so model and guide must be net.model and net.guide of one "
             f"zf_pyro.ZForcing, got {model!r} and {guide!r}; for other programs, or under handlers, use "

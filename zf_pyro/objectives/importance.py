@@ -9,12 +9,12 @@ from pyro.poutine import Trace
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 
-from ..memory import require_room, run_bytes
-from ..model import ZForcing
-from ..schedules import Schedule
-from ..steps import LatentStep
-from .objective import Objective, Program, owner_of, refuse_free_nats
-from .weights import densities
+from ..checks import require_room
+from ..models import StochasticRNN
+from ..paths import LatentStep, run_bytes
+from .log_weights import densities
+from .objective import Objective, PyroProgram, owner_of, refuse_free_nats
+from .schedules import Schedule
 
 
 class ImportanceWeightedELBO(Objective):
@@ -82,14 +82,14 @@ class ImportanceWeightedELBO(Objective):
         self.doubly_reparameterised = doubly_reparameterised
         self.bound: Tensor | None = None
 
-    def _losses(self, model: Program, guide: Program, args: Any, kwargs: Any) -> Iterator[Tensor]:
+    def _losses(self, model: PyroProgram, guide: PyroProgram, args: Any, kwargs: Any) -> Iterator[Tensor]:
         """The loss; a scalar.
 
         Raises:
             MemoryError: the particles do not fit.
         """
         net, x = owner_of(guide), args[0] if args else kwargs.get("x")
-        if isinstance(net, ZForcing) and isinstance(x, Tensor) and x.dim() > 1:
+        if isinstance(net, StochasticRNN) and isinstance(x, Tensor) and x.dim() > 1:
             gradients = torch.is_grad_enabled()
             runs = 2 if self.doubly_reparameterised and gradients else 1
             each = runs * run_bytes(net, x.shape[0], x.shape[1], gradients)
@@ -110,7 +110,7 @@ class ImportanceWeightedELBO(Objective):
             return log_weights
         return log_weights.logsumexp(0) - math.log(self.num_particles)
 
-    def _doubly_reparameterised(self, model: Program, guide: Program, args: Any, kwargs: Any) -> Tensor:
+    def _doubly_reparameterised(self, model: PyroProgram, guide: PyroProgram, args: Any, kwargs: Any) -> Tensor:
         """The loss, with the doubly reparameterised gradient as its derivative."""
         drawn = self._get_guide_trace(guide, args, kwargs)
         fixed, pairs = drawn.copy(), []
@@ -139,7 +139,7 @@ class ImportanceWeightedELBO(Objective):
             objective = objective + sum(terms)
         return value - (objective - objective.detach())
 
-    def _get_guide_trace(self, guide: Program, args: Any, kwargs: Any) -> Trace:
+    def _get_guide_trace(self, guide: PyroProgram, args: Any, kwargs: Any) -> Trace:
         """A run of the guide that a second one can repeat."""
         trace = self._replayed(guide, Trace(), args, kwargs)
         steps: list[Any] = [s["fn"] for s in trace.nodes.values() if isinstance(s.get("fn"), LatentStep)]

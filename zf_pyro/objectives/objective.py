@@ -16,9 +16,11 @@ from pyro.poutine.util import prune_subsample_sites
 from pyro.util import check_model_guide_match, warn_if_nan
 from torch import Tensor, nn
 
-from ..schedules import Schedule, as_schedule
+from ..checks import require_count
+from .schedules import Schedule, as_schedule
+from .terms import Terms
 
-Program = Callable[..., Any]
+PyroProgram = Callable[..., Any]
 
 
 class Objective(ELBO):
@@ -32,17 +34,17 @@ class Objective(ELBO):
     Attributes:
         step: training steps taken, which the schedules go by: gradients computed by :class:`~pyro.infer.SVI`, or
             losses computed with gradients enabled by the module ``elbo(model, guide)`` in training mode.
+        terms: parts of the latest loss, a :class:`~zf_pyro.Terms` without gradients; None where there are none.
 
     Raises:
         ValueError: a negative weight, or no particles.
     """
 
     def __init__(self, kl_weight: float | Schedule, num_particles: int, **pyro_settings: Any) -> None:
-        if not isinstance(num_particles, int) or isinstance(num_particles, bool) or num_particles < 1:
-            raise ValueError(f"num_particles must be a positive integer, got {num_particles!r}")
-        super().__init__(num_particles=num_particles, **pyro_settings)
+        super().__init__(num_particles=require_count("num_particles", num_particles), **pyro_settings)
         self.kl_schedule = as_schedule("kl_weight", kl_weight)
         self.step = 0
+        self.terms: Terms | None = None
 
     @property
     def kl_weight(self) -> float:
@@ -57,28 +59,28 @@ class Objective(ELBO):
         """Continue the schedules from :meth:`state_dict`."""
         self.step = state["step"]
 
-    def __call__(self, model: Program, guide: Program) -> "ObjectiveModule":
+    def __call__(self, model: PyroProgram, guide: PyroProgram) -> "ObjectiveModule":
         """The loss as a module, ``elbo(net.model, net.guide)(x, lengths)``, that holds each parameter once."""
         return ObjectiveModule(model, guide, self)
 
-    def differentiable_loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
+    def differentiable_loss(self, model: PyroProgram, guide: PyroProgram, *args: Any, **kwargs: Any) -> Tensor:
         """The loss, to be differentiated; a scalar in nats."""
         loss = torch.stack(list(self._losses(model, guide, args, kwargs))).sum()
         if is_validation_enabled():
             warn_if_nan(loss, "loss")  # reads the loss back from the device
         return loss
 
-    def loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
+    def loss(self, model: PyroProgram, guide: PyroProgram, *args: Any, **kwargs: Any) -> float:
         """The loss as a number, at the weights of the current step."""
         return torch_item(self.differentiable_loss(model, guide, *args, **kwargs))
 
-    def loss_and_grads(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
+    def loss_and_grads(self, model: PyroProgram, guide: PyroProgram, *args: Any, **kwargs: Any) -> float:
         """The loss as a number; adds its gradients to the parameters, one graph at a time."""
         total = torch_item(self.backward(model, guide, *args, **kwargs))
         warn_if_nan(torch.as_tensor(total), "loss")
         return total
 
-    def backward(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
+    def backward(self, model: PyroProgram, guide: PyroProgram, *args: Any, **kwargs: Any) -> Tensor:
         """As :meth:`loss_and_grads`, but the loss stays a tensor: nothing waits for the device."""
         total: Tensor | float = 0.0
         for loss in self._losses(model, guide, args, kwargs):
@@ -90,14 +92,14 @@ class Objective(ELBO):
         return torch.as_tensor(total)
 
     @abstractmethod
-    def _losses(self, model: Program, guide: Program, args: Any, kwargs: Any) -> Iterator[Tensor]:
+    def _losses(self, model: PyroProgram, guide: PyroProgram, args: Any, kwargs: Any) -> Iterator[Tensor]:
         """Scalars of separate graphs whose sum is the loss."""
 
-    def _get_trace(self, model: Program, guide: Program, args: Any, kwargs: Any) -> tuple[Trace, Trace]:
+    def _get_trace(self, model: PyroProgram, guide: PyroProgram, args: Any, kwargs: Any) -> tuple[Trace, Trace]:
         guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
         return self._checked(self._replayed(model, guide_trace, args, kwargs), guide_trace)
 
-    def _replayed(self, program: Program, values: Trace, args: Any, kwargs: Any) -> Trace:
+    def _replayed(self, program: PyroProgram, values: Trace, args: Any, kwargs: Any) -> Trace:
         """A run of ``program`` with the values of another."""
         # As a context: a handler called as replay(model, ...)(*args) cannot pass on the keyword ``context``.
         with poutine.replay(trace=values):
@@ -108,7 +110,7 @@ class Objective(ELBO):
             check_model_guide_match(model_trace, guide_trace, self.max_plate_nesting)
         return prune_subsample_sites(model_trace), prune_subsample_sites(guide_trace)
 
-    def _vectorized_num_particles(self, fn: Program) -> Program:
+    def _vectorized_num_particles(self, fn: PyroProgram) -> PyroProgram:
         if self.num_particles == 1:
             return fn
 
@@ -124,7 +126,7 @@ class ObjectiveModule(ELBOModule):
 
     elbo: Objective
 
-    def __init__(self, model: Program, guide: Program, elbo: Objective) -> None:
+    def __init__(self, model: PyroProgram, guide: PyroProgram, elbo: Objective) -> None:
         super().__init__(model, guide, elbo)  # type: ignore[arg-type]  # Pyro takes any callables
         owners = {id(net): net for net in map(owner_of, (model, guide)) if net is not None}
         self.nets = nn.ModuleList(owners.values())
@@ -145,7 +147,7 @@ class ObjectiveModule(ELBOModule):
         self.elbo.load_state_dict(state)
 
 
-def owner_of(program: Program) -> nn.Module | None:
+def owner_of(program: PyroProgram) -> nn.Module | None:
     """The net that a bound method such as ``net.model`` belongs to."""
     while isinstance(program, functools.partial):
         program = program.func

@@ -12,7 +12,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from ..files import remove_partial, write_atomically
+from ..saving import remove_partial, write_atomically
 
 MAGIC = b"zf_pyro checkpoint 1\n"
 """First line of a checkpoint; the sha256 of what follows it is the second."""
@@ -30,7 +30,7 @@ class SafeCheckpointIO(TorchCheckpointIO):
     builds tensors and plain values alone and refuses every other pickle, and only once the checksum is found right.
     """
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         """Write ``checkpoint`` to ``path`` in one move.
 
         Raises:
@@ -41,7 +41,9 @@ class SafeCheckpointIO(TorchCheckpointIO):
         digest = hashlib.sha256(content.getbuffer()).hexdigest().encode()
         write_atomically(Path(path), lambda file: file.writelines((MAGIC, digest, b"\n", content.getbuffer())))
 
-    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
         """The checkpoint at ``path``, on the CPU.
 
         Raises:

@@ -12,7 +12,8 @@ from pyro.optim import PyroOptim
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from ..objectives import Program, ZForcingELBO, owner_of
+from ..checks import require_count
+from ..objectives import Objective, PyroProgram, owner_of
 from . import parameters
 from .nonfinite import NonFinite
 from .optimisers import Factory, build, skips_by_itself
@@ -61,8 +62,8 @@ class Training(lightning.LightningModule):
 
     def __init__(
         self,
-        model: Program,
-        guide: Program,
+        model: PyroProgram,
+        guide: PyroProgram,
         objective: Any,
         optimiser: PyroOptim | Factory = adam,
         *,
@@ -77,8 +78,7 @@ class Training(lightning.LightningModule):
         super().__init__()
         self.automatic_optimization = False
         for name, count in {"accumulate": accumulate, "max_nonfinite": max_nonfinite, "plateau": plateau or 1}.items():
-            if not isinstance(count, int) or isinstance(count, bool) or count < 1:
-                raise ValueError(f"{name} must be a positive integer, got {count!r}")
+            require_count(name, count)
         self.clip_norm = float("inf") if clip_norm is None else clip_norm
         for name, value in {"scale": scale, "clip_norm": self.clip_norm}.items():
             if not value > 0:
@@ -125,7 +125,7 @@ class Training(lightning.LightningModule):
         found = parameters.call(getattr(objective, "backward", objective.loss_and_grads), batch, *programs)
         losses = [torch.as_tensor(loss, device=self.device).detach() for loss in _as_tuple(found)]
         parts = {"loss" if i == 0 else f"loss_{i + 1}": loss for i, loss in enumerate(losses)}
-        terms = objective.terms if isinstance(objective, ZForcingELBO) else None
+        terms = objective.terms if isinstance(objective, Objective) else None
         parts |= {name: term.sum() for name, term in terms._asdict().items()} if terms is not None else {}
         counts = {"sequences": num_sequences(batch), "stop": self.stop_wanted}
         return parts | {name: losses[0].new_full((), float(count)) for name, count in counts.items()}
@@ -213,7 +213,7 @@ class Training(lightning.LightningModule):
         """The bound on a batch, at one draw of the latents for each sequence."""
         objective = self.validation_objective
         loss = _as_tuple(parameters.call(objective.loss, batch, *self.programs))[0]
-        terms = objective.terms if isinstance(objective, ZForcingELBO) else None
+        terms = objective.terms if isinstance(objective, Objective) else None
         bound = -torch.as_tensor(loss) if terms is None else terms.elbo.sum()
         self._validated += torch.tensor([float(bound), num_sequences(batch)], dtype=torch.float64, device=self.device)
 

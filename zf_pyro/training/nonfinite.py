@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..files import write_atomically
+from ..saving import write_atomically
 
 
 class NonFiniteError(RuntimeError):

@@ -7,7 +7,7 @@ import pyro.poutine as poutine
 import torch
 from torch import Tensor, nn
 
-from ..objectives import Program
+from ..objectives import PyroProgram
 
 
 def call(program: Any, batch: Any, *before: Any) -> Any:
@@ -23,7 +23,7 @@ def call(program: Any, batch: Any, *before: Any) -> Any:
     return program(*before, *batch) if isinstance(batch, Sequence) else program(*before, batch)
 
 
-def known_parameters(model: Program, guide: Program, batch: Any) -> dict[str, Tensor]:
+def known_parameters(model: PyroProgram, guide: PyroProgram, batch: Any) -> dict[str, Tensor]:
     """The unconstrained parameters that a run of guide and model meets, by Pyro's name. Leaves the random state."""
     with torch.random.fork_rng(), torch.no_grad(), poutine.block():
         guide_trace = poutine.trace(guide)

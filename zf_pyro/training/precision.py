@@ -15,7 +15,7 @@ class BFloat16Products(TorchFunctionMode):
     """Within it, linear layers and LSTMs over whole sequences multiply in bfloat16 and return float32.
 
     All else stays in float32: parameters, gradients and the optimiser's state; the fast loops over h_t and z_t,
-    products included, whose errors would add up over the steps, and what else is compiled (:mod:`zf_pyro.heads`);
+    products included, whose errors would add up over the steps, and what else is compiled,;
     and every density and KL, which are differences of large numbers. A net with ``recurrence="reference"``, or with
     step functions of its own, runs its loop through linear layers, which multiply in bfloat16 like any other.
     """

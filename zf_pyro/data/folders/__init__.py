@@ -1,0 +1,1 @@
+"""Prepared folders: their record, and how they are written."""

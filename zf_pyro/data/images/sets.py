@@ -1,0 +1,144 @@
+"""Images as sequences of pixels, row by row, and their binarisation anew in every epoch."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ..folders.preparing import prepared, preparing
+from ..folders.record import Record, read_record
+from ..sequences import Sequences
+
+BINARIZATIONS = ("fixed", "epoch", "threshold")
+"""Zeros and ones as they were published; drawn anew in every epoch; or 1 from half the greatest grey level on."""
+
+
+class Images(NamedTuple):
+    """Some images of one part."""
+
+    pixels: np.ndarray
+    """Grey levels, or zeros and ones; (images, pixels) uint8, rows of an image one after the other."""
+    labels: np.ndarray | None = None
+    """(images,) integers."""
+    names: list[str] | None = None
+    """What to find each image by in the source."""
+
+
+class Binarized(Dataset[Tensor]):
+    """Grey images drawn as zeros and ones, each pixel with its intensity as probability, anew in every epoch.
+
+    The draw is a function of (seed, epoch, index) alone: neither of the order of access, nor of loader workers or
+    processes, nor of the frame. A part whose epoch is left at 0 is a fixed binarisation, as a test set should be.
+    Workers take the epoch over when they start, so set it before the epoch's loader is iterated, and keep no workers
+    (``persistent_workers``).
+
+    Attributes:
+        images: the grey images; their items are intensities between 0 and 1.
+        seed: of the draws.
+        epoch: which draws, from 0; set by :meth:`set_epoch`.
+        lengths: frames of each image; (len(self),) int64.
+        labels: what each image shows, (len(self),) int64, or None.
+    """
+
+    def __init__(self, images: Sequences, seed: int = 0) -> None:
+        if seed < 0:
+            raise ValueError(f"seed must not be negative, got {seed}")
+        self.images, self.seed, self.epoch = images, seed, 0
+        self.lengths, self.labels = images.lengths, images.labels
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw the images of another epoch, 0 or later."""
+        if epoch < 0:
+            raise ValueError(f"epoch must not be negative, got {epoch}")
+        self.epoch = int(epoch)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Tensor:
+        """Zeros and ones of the image at ``index``, (time, frame) float32."""
+        intensities = self.images[index]
+        key = (self.seed, self.epoch, int(index) % len(self))
+        uniform = np.random.default_rng(key).random(intensities.numel(), dtype=np.float32)
+        return (torch.from_numpy(uniform).view_as(intensities) < intensities).to(torch.float32)
+
+
+class ImageSets(NamedTuple):
+    """The three parts of a set of images; items are (time, frame) float32 zeros and ones."""
+
+    train: Sequences | Binarized
+    """Binarized where the folder holds grey levels: set its epoch before each."""
+    validation: Sequences | Binarized
+    test: Sequences | Binarized
+    record: Record
+    """How they were prepared: source, split, binarisation."""
+
+
+def load_images(folder: Path | str, *, frame: int = 1, seed: int = 0) -> ImageSets:
+    """The parts of a prepared folder of images.
+
+    Args:
+        folder: prepared by :func:`prepare_images`, say by ``python -m zf_pyro.data.prepare mnist``.
+        frame: pixels a step, a divisor of an image's: for MNIST, 1 is pixel by pixel (784 steps), 28 row by row (28).
+        seed: of the draws, where they are drawn anew in every epoch.
+
+    Raises:
+        FileNotFoundError: the folder was not prepared.
+        ValueError: it holds no images, its files are cut short or foreign, or the frame does not divide an image.
+    """
+    record = read_record(Path(folder))
+    if record.settings.get("binarization") not in BINARIZATIONS:
+        raise ValueError(f"{folder} holds {record.corpus}, no images: give a folder prepared from mnist or digits")
+    _check_frame(frame, record.settings["pixels"])
+    parts: list[Sequences | Binarized] = []
+    for split in ("train", "validation", "test"):
+        images = Sequences(folder, split, frame=frame)
+        parts.append(Binarized(images, seed) if record.settings["binarization"] == "epoch" else images)
+    return ImageSets(parts[0], parts[1], parts[2], record)
+
+
+def prepare_images(out: Path, request: Record, parts: Mapping[str, Images], *, overwrite: bool) -> Record:
+    """Store images as sequences, unless ``out`` holds them already.
+
+    Args:
+        out: the folder to be.
+        request: corpus, sources, versions and settings, ``binarization`` among them; this adds ``pixels``.
+        parts: ``train``, ``validation`` and ``test``; zeros and ones if the binarization is fixed, else grey levels
+            from 0 to the request's ``scale``.
+        overwrite: replace an ``out`` that holds prepared data.
+
+    Returns:
+        The record of ``out``.
+
+    Raises:
+        FileExistsError: ``out`` holds something else.
+        OSError: the disk is full.
+    """
+    from tqdm import tqdm
+
+    size = parts["train"].pixels.shape[1]
+    grey, threshold = request.scale, request.settings["binarization"] == "threshold"
+    request = dataclasses.replace(request, settings={**request.settings, "pixels": size})
+    if threshold:
+        parts = {name: part._replace(pixels=(part.pixels >= grey / 2).view(np.uint8)) for name, part in parts.items()}
+        request = dataclasses.replace(request, scale=1.0)
+    if not overwrite and prepared(out, request):
+        return read_record(out)
+    with preparing(out, request, overwrite=overwrite) as preparation:
+        for name, part in parts.items():
+            with preparation.split(name) as writer:
+                for index, pixels in enumerate(tqdm(part.pixels, desc=f"writing {name}", unit="image", leave=False)):
+                    label = None if part.labels is None else int(part.labels[index])
+                    writer.add(pixels, None if part.names is None else part.names[index], label)
+    return preparation.record
+
+
+def _check_frame(frame: int, size: int) -> None:
+    if frame < 1 or size % frame:
+        fitting = ", ".join(str(divisor) for divisor in range(1, size + 1) if size % divisor == 0)
+        raise ValueError(f"frame must divide the {size} pixels of an image, got {frame}: take one of {fitting}")

@@ -1,0 +1,1 @@
+"""Speech: audio files, the corpora's listings, and their preparation."""

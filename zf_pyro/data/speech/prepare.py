@@ -1,0 +1,213 @@
+"""Speech corpora as prepared folders: TIMIT, Blizzard 2013, or any folder of audio.
+
+Waveforms in the form of the paper's experiments (https://arxiv.org/abs/1711.05411): 16 kHz, standardised by the
+training set's scalar mean and deviation, frames of 200 samples. What is stored are the 16-bit samples themselves, all
+of them; :class:`zf_pyro.data.Sequences` standardises and frames them. For training, the paper's windows of 40 frames
+are ``Windows(Sequences(out, "train"), 40)``.
+"""
+
+import contextlib
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from ..folders.download import NLTK_TIMIT, NLTK_TIMIT_HASH, fetch
+from ..folders.preparing import prepared, preparing
+from ..folders.record import Record, read_record, versions_of
+from . import listings
+from .audio import check_audio, check_length, read_audio
+from .listings import Corpus
+
+RATE = 16_000
+"""Hz, of the paper's experiments."""
+FRAME = 200
+"""Samples of a frame in the paper's experiments: 12.5 ms."""
+
+
+def prepare_timit(
+    out: Path,
+    source: Path | None = None,
+    sa: bool = True,
+    validation: float = 0.1,
+    test: float = 0.2,
+    seed: int = 0,
+    frame: int = FRAME,
+    overwrite: bool = False,
+) -> Record:
+    """TIMIT, utterance by utterance.
+
+    Args:
+        out: Folder to make.
+        source: Folder of the LDC's TIMIT (LDC93S1) in any casing, or of NLTK's sample. Left out, the sample is
+            downloaded: 160 utterances of 16 speakers, 22 MB, under a non-commercial licence.
+        sa: Take the two SA sentences, which all speakers read, hence training and test speakers alike.
+        validation: Part of the training speakers to hold out for validation.
+        test: Part of them to hold out for the test split, only where there are no official test speakers.
+        seed: Of the draw of speakers.
+        frame: Samples of a frame.
+        overwrite: Replace an earlier preparation.
+
+    Raises:
+        FileNotFoundError, ValueError: a source or a file that cannot be used; says which and what to do.
+        FileExistsError: out holds something else.
+        OSError: the disk is full.
+    """
+    options: dict[str, Any] = {"sa": sa, "validation": validation, "test": test, "seed": seed}
+    with _sample() if source is None else contextlib.nullcontext(source) as root:
+        return prepare_speech(
+            listings.timit(root, **options), out, options, frame=frame, resample=False, overwrite=overwrite
+        )
+
+
+def prepare_blizzard(
+    out: Path,
+    source: Path,
+    part: Literal["segmented", "unsegmented"] = "segmented",
+    validation: float = 0.05,
+    test: float = 0.05,
+    seed: int = 0,
+    rate: int = RATE,
+    frame: int = FRAME,
+    overwrite: bool = False,
+) -> Record:
+    """Blizzard 2013, utterance by utterance (segmented) or chapter by chapter (unsegmented).
+
+    Args:
+        out: Folder to make.
+        source: Folder of the corpus.
+        part: segmented takes the wav files that prompts.gui lists, unsegmented all mp3 files.
+        validation: Part of the files to hold out for validation.
+        test: Part of the files to hold out for the test split.
+        seed: Of the draw of files.
+        rate: Sampling rate to resample to, in Hz.
+        frame: Samples of a frame.
+        overwrite: Replace an earlier preparation.
+
+    Raises:
+        FileNotFoundError, ValueError: a source or a file that cannot be used; says which and what to do.
+        FileExistsError: out holds something else.
+        OSError: the disk is full.
+    """
+    options: dict[str, Any] = {"part": part, "validation": validation, "test": test, "seed": seed}
+    return prepare_speech(
+        listings.blizzard(source, **options), out, options, rate=rate, frame=frame, overwrite=overwrite
+    )
+
+
+def prepare_folder(
+    out: Path,
+    source: Path,
+    validation: float = 0.1,
+    test: float = 0.1,
+    seed: int = 0,
+    rate: int = RATE,
+    frame: int = FRAME,
+    overwrite: bool = False,
+) -> Record:
+    """Any folder of audio, file by file; top folders named train, validation and test are taken for the splits.
+
+    Args:
+        out: Folder to make.
+        source: Folder with audio anywhere below it.
+        validation: Part of the files to hold out for validation.
+        test: Part of the files to hold out for the test split.
+        seed: Of the draw of files.
+        rate: Sampling rate to resample to, in Hz.
+        frame: Samples of a frame.
+        overwrite: Replace an earlier preparation.
+
+    Raises:
+        FileNotFoundError, ValueError: a source or a file that cannot be used; says which and what to do.
+        FileExistsError: out holds something else.
+        OSError: the disk is full.
+    """
+    options: dict[str, Any] = {"validation": validation, "test": test, "seed": seed}
+    return prepare_speech(listings.folder(source, **options), out, options, rate=rate, frame=frame, overwrite=overwrite)
+
+
+def prepare_speech(
+    corpus: Corpus,
+    out: Path,
+    options: dict[str, Any],
+    *,
+    rate: int = RATE,
+    frame: int = FRAME,
+    resample: bool = True,
+    overwrite: bool = False,
+) -> Record:
+    """The audio files of a corpus, one sequence a file, as a prepared folder; what is there already is not made again.
+
+    All headers are checked before anything is written. Memory holds one piece of one file at a time.
+
+    Args:
+        corpus: which files, in which splits.
+        out: the folder to make.
+        options: how the corpus was listed, for the record.
+        rate: Hz to resample to.
+        frame: samples of a frame, which no file may be shorter than.
+        resample: take files of higher rates; else only of ``rate``.
+        overwrite: replace an earlier preparation.
+
+    Returns:
+        What ``record.json`` says.
+
+    Raises:
+        FileNotFoundError, ValueError: a file that cannot be used; says which and what to do.
+        FileExistsError: out holds something else.
+        OSError: the disk is full.
+    """
+    for name, value in (("rate", rate), ("frame", frame)):
+        if value < 1:
+            raise ValueError(f"{name} must be positive, got {value}")
+    files = sorted(name for names in corpus.splits.values() for name in names)
+    settings = {**options, "rate": rate, "resampler": "soxr HQ" if resample else None}
+    sources: list[list[Any]] = [[name, (corpus.root / name).stat().st_size] for name in files]
+    request = Record(corpus.name, "int16", frame, settings, sources, notes=corpus.notes)
+    if not overwrite and prepared(out, request):
+        return read_record(out)
+    for name in _progress(files, "checking", None):
+        check_audio(corpus.root / name, rate, frame, resample=resample)
+    sizes = dict(sources)
+    with preparing(out, request, overwrite=overwrite) as preparation:
+        moments = {}
+        for split, names in corpus.splits.items():
+            with preparation.split(split) as writer:
+                for name in _progress(names, f"{split:>10}", sizes):
+                    before = writer.count
+                    writer.add(read_audio(corpus.root / name, rate), name)
+                    check_length(corpus.root / name, writer.count - before, frame)
+                moments[split] = writer.mean, writer.variance
+        mean, variance = moments["train"]
+        if not variance:
+            raise ValueError(
+                f"the training files of {corpus.root} hold one value throughout, silence: they are no speech"
+            )
+        preparation.note(mean=mean, scale=variance**0.5, versions=versions_of(["soundfile", "soxr"]))
+    return preparation.record
+
+
+@contextlib.contextmanager
+def _sample() -> Iterator[Path]:
+    """NLTK's TIMIT sample, unpacked for as long as it is needed."""
+    archive = fetch(NLTK_TIMIT, NLTK_TIMIT_HASH)
+    with tempfile.TemporaryDirectory() as folder:
+        with zipfile.ZipFile(archive) as packed:
+            packed.extractall(folder)
+        yield Path(folder)
+
+
+def _progress(names: list[str], title: str, sizes: dict[str, int] | None) -> Iterator[str]:
+    """The names, with a progress bar by bytes or, without sizes, by files."""
+    try:
+        from tqdm import tqdm
+    except ImportError as error:
+        raise ImportError("preparing shows its progress by tqdm: pip install zf-pyro[data]") from error
+    if sizes is None:
+        yield from tqdm(names, title, unit="file")
+        return
+    with tqdm(desc=title, total=sum(sizes[name] for name in names), unit="B", unit_scale=True) as progress:
+        for name in names:
+            yield name
+            progress.update(sizes[name])

@@ -1,0 +1,128 @@
+"""The docstrings of Python's own standard library: text that every machine has, of a few hundred modules.
+
+Read from the sources with :mod:`ast`; nothing of them is run. What they say differs a little from one version of Python
+to the next, which the record names.
+"""
+
+import ast
+import platform
+import re
+import sysconfig
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..folders.record import Record
+from .reviews import Review, Reviews, split_reviews
+from .sets import TextSets, load_text, prepare_text, text_request
+
+LEFT_OUT = frozenset({"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__", "__phello__"})
+"""Folders that are not the library, or test it."""
+
+_PARAGRAPH = re.compile(r"\n\s*\n")
+
+
+def prepare_docstrings(
+    out: Path, *, max_words: int = 16, vocabulary_size: int = 16_000, overwrite: bool = False
+) -> Record:
+    """Prepare the docstrings of the running Python's library, split by module.
+
+    Args:
+        out: The folder to make.
+        max_words: Longest sentence to take, in words, the end token not counted.
+        vocabulary_size: Words at most, the unknown and the end token included.
+        overwrite: Replace an ``out`` that holds prepared data.
+
+    Returns:
+        The record of ``out``.
+
+    Raises:
+        ImportError: tokenizers is not installed.
+        FileNotFoundError: The library has no sources here.
+        FileExistsError: ``out`` holds something else.
+        ValueError: A number below its least.
+        OSError: The disk is full.
+    """
+    root = Path(sysconfig.get_path("stdlib"))
+    paths = library_sources(root)
+    sources: list[list[Any]] = [[path.relative_to(root).as_posix(), path.stat().st_size] for path in paths]
+    python = platform.python_version()
+    request = text_request("docstrings", sources, max_words, vocabulary_size, python=python)
+
+    def read() -> dict[str, list[Review]]:
+        return split_reviews(Reviews(read_docstrings(root, paths), [], sources))
+
+    return prepare_text(out, request, read, overwrite=overwrite)
+
+
+def load_docstrings(folder: Path | str, *, max_words: int = 16, vocabulary_size: int = 16_000) -> TextSets:
+    """The docstrings of the running Python's library, prepared in ``folder`` when first asked for.
+
+    Args:
+        folder: where they lie or will lie, such as ``runs/docstrings/data``.
+        max_words: longest sentence to take, in words, the end token not counted.
+        vocabulary_size: words at most, the unknown and the end token included.
+
+    Returns:
+        Sentences for training, validation and testing, the vocabulary and the record.
+
+    Raises:
+        ImportError: tokenizers is not installed.
+        FileNotFoundError: the library has no sources here.
+        FileExistsError: ``folder`` holds something else, such as the docstrings of another Python.
+        ValueError: a number below its least, or files of the folder cut short or foreign.
+    """
+    prepare_docstrings(Path(folder), max_words=max_words, vocabulary_size=vocabulary_size)
+    return load_text(folder)
+
+
+def library_sources(root: Path) -> list[Path]:
+    """The library's sources below ``root``, its tests and installed packages left out, in the order of their names.
+
+    Raises:
+        FileNotFoundError: none there, as where Python runs from a zip file.
+    """
+    paths = sorted(path for path in root.rglob("*.py") if not _left_out(path.relative_to(root)))
+    if not paths:
+        raise FileNotFoundError(
+            f"{root} holds no Python sources to take docstrings from: use a Python that is installed with its library, "
+            "or a text of your own"
+        )
+    return paths
+
+
+def read_docstrings(root: Path, paths: Sequence[Path]) -> list[Review]:
+    """Prose of the docstrings in sources below ``root``, a document a module.
+
+    A docstring is taken paragraph by paragraph, a line each; indented paragraphs and those with an interactive example
+    (``>>>``) are no prose and left out.
+    """
+    from tqdm import tqdm
+
+    documents = []
+    for path in tqdm(paths, desc="reading docstrings", unit="module", leave=False):
+        paragraphs = list(_paragraphs(path))
+        if paragraphs:
+            documents.append(Review(_module(path.relative_to(root)), "\n".join(paragraphs)))
+    return documents
+
+
+def _left_out(path: Path) -> bool:
+    return any(part in LEFT_OUT or part.startswith("config-") for part in path.parts)
+
+
+def _module(path: Path) -> str:
+    parts = path.with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
+
+
+def _paragraphs(path: Path) -> Iterator[str]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of string escapes in sources that are not ours
+        tree = ast.parse(path.read_bytes(), filename=str(path))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            for paragraph in _PARAGRAPH.split(ast.get_docstring(node) or ""):
+                if paragraph and not paragraph[0].isspace() and ">>>" not in paragraph:
+                    yield " ".join(paragraph.split())

@@ -1,0 +1,160 @@
+"""Documents as sequences of words, a sentence a sequence: which are taken, and how many words are unknown."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..folders.preparing import prepared, preparing
+from ..folders.record import Record, read_record, versions_of
+from ..sequences import Sequences
+from .reviews import Review
+from .sentences import sentences
+from .vocabulary import END, MIN_COUNT, UNKNOWN, Vocabulary, split_words
+
+PACKAGES = ("tokenizers",)
+"""That have a part in it beside NumPy."""
+_CHUNK = 10_000
+"""Sentences encoded at a time."""
+
+
+class TextSets(NamedTuple):
+    """The three parts of a text; items are (time,) int64 numbers of words, the last of them the end token."""
+
+    train: Sequences
+    validation: Sequences
+    test: Sequences
+    vocabulary: Vocabulary
+    """What the numbers mean; ``len(vocabulary)`` symbols."""
+    record: Record
+    """How they were prepared; its ``notes`` count each part's documents, sentences and unknown words."""
+
+
+def text_request(
+    corpus: str, sources: list[list[Any]], max_words: int, vocabulary_size: int, **settings: Any
+) -> Record:
+    """What a preparation of text is asked for.
+
+    Args:
+        corpus: its name.
+        sources: (file, bytes) of what is read.
+        max_words: longest sentence to take, in words, the end token not counted.
+        vocabulary_size: numbers at most, those of the unknown and the end token included.
+        settings: what else decides the result.
+
+    Raises:
+        ValueError: a number below its least.
+    """
+    if max_words < 1:
+        raise ValueError(f"max_words must be at least 1, got {max_words}")
+    if vocabulary_size < 3:
+        raise ValueError(
+            f"vocabulary_size must be at least 3 (a word, the unknown and the end token), got {vocabulary_size}"
+        )
+    settings |= {"max_words": max_words, "vocabulary_size": vocabulary_size, "min_count": MIN_COUNT}
+    return Record(corpus, "int64", None, settings, sources, versions=versions_of(PACKAGES))
+
+
+def prepare_text(
+    out: Path, request: Record, read: Callable[[], Mapping[str, Sequence[Review]]], *, overwrite: bool
+) -> Record:
+    """Store documents as sequences of words, a sentence each, unless ``out`` holds them already.
+
+    Sentences of more than ``max_words`` words are left out, as are those of punctuation alone. The vocabulary is that
+    of the training sentences that are taken.
+
+    Args:
+        out: the folder to be.
+        request: from :func:`text_request`.
+        read: gives the documents of ``train``, ``validation`` and ``test``; called only if there is something to do.
+        overwrite: replace an ``out`` that holds prepared data.
+
+    Returns:
+        The record of ``out``.
+
+    Raises:
+        FileExistsError: ``out`` holds something else.
+        ValueError: a part has no sentence that is short enough.
+        OSError: the disk is full.
+        ImportError: tokenizers is not installed.
+    """
+    if not overwrite and prepared(out, request):
+        Vocabulary.read(out, read_record(out).notes["vocabulary"]["sha256"])
+        return read_record(out)
+    max_words = request.settings["max_words"]
+    taken, notes = {}, {}
+    for name, documents in read().items():
+        taken[name], counts = _take(documents, max_words, name)
+        notes[name] = counts
+        if not taken[name]:
+            raise ValueError(
+                f"no sentence of the {counts['sentences']} in {name} has at most {max_words} words: set max_words "
+                "higher, or see that sentences end at line breaks or full stops"
+            )
+    vocabulary = Vocabulary.of(taken["train"], request.settings["vocabulary_size"])
+    known = set(taken["train"])
+    with preparing(out, request, overwrite=overwrite) as preparation:
+        for name, chosen in taken.items():
+            unknown = 0
+            with preparation.split(name) as writer:
+                for symbols in _encoded(vocabulary, chosen, name):
+                    writer.add(np.array(symbols, np.int64))
+                    unknown += symbols.count(vocabulary.unknown)
+            words = writer.count - len(chosen)
+            notes[name] |= {"words": words, "unknown_words": unknown, "out_of_vocabulary": unknown / words}
+            notes[name]["also_in_train"] = None if name == "train" else sum(sentence in known for sentence in chosen)
+        vocabulary.write(preparation.folder)
+        tokens = {
+            "size": len(vocabulary),
+            "sha256": vocabulary.sha256,
+            UNKNOWN: vocabulary.unknown,
+            END: vocabulary.end,
+        }
+        preparation.note(notes={"vocabulary": tokens, **notes})
+    return preparation.record
+
+
+def load_text(folder: Path | str) -> TextSets:
+    """The parts of a prepared folder of text, and its vocabulary.
+
+    Raises:
+        ImportError: tokenizers is not installed.
+        FileNotFoundError: the folder was not prepared, or a file of it is gone.
+        ValueError: it holds no text, its files are cut short or foreign, or its vocabulary is that of another run.
+    """
+    record = read_record(Path(folder))
+    if "vocabulary" not in record.notes:
+        raise ValueError(f"{folder} holds {record.corpus}, no text: give a folder prepared from imdb or docstrings")
+    vocabulary = Vocabulary.read(folder, record.notes["vocabulary"]["sha256"])
+    train, validation, test = (Sequences(folder, split) for split in ("train", "validation", "test"))
+    return TextSets(train, validation, test, vocabulary, record)
+
+
+def _take(documents: Sequence[Review], max_words: int, name: str) -> tuple[list[str], dict[str, Any]]:
+    """The sentences of documents that are short enough, and how many there were."""
+    from tqdm import tqdm
+
+    taken, counts = [], {"documents": len(documents), "sentences": 0, "too_long": 0, "without_words": 0, "taken": 0}
+    for document in tqdm(documents, desc=f"sentences of {name}", unit="document", leave=False):
+        found = sentences(document.text)
+        counts["sentences"] += len(found)
+        for sentence, words in zip(found, split_words(found), strict=True):
+            if len(words) > max_words:
+                counts["too_long"] += 1
+            elif not any(word[0].isalnum() for word in words):
+                counts["without_words"] += 1
+            else:
+                taken.append(sentence)
+    counts["taken"] = len(taken)
+    return taken, counts
+
+
+def _encoded(vocabulary: Vocabulary, chosen: Sequence[str], name: str) -> Iterator[list[int]]:
+    from tqdm import tqdm
+
+    with tqdm(total=len(chosen), desc=f"writing {name}", unit="sentence", leave=False) as progress:
+        for start in range(0, len(chosen), _CHUNK):
+            part = vocabulary.encode(chosen[start : start + _CHUNK])
+            yield from part
+            progress.update(len(part))

@@ -1,0 +1,121 @@
+"""The numbers of all groups, laid out as (chain, draw, sequence, step, ...) with NaN for padding, and their names."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..evaluation import EncodedPart
+from ..models import StochasticRNN
+from .posterior_draws import Plan
+
+SEQUENCE, STEP = "sequence", "step"
+_LAST = {"z": "latent", "h": "unit", "x": "feature"}
+"""What the dimension after the step is called, by variable."""
+
+
+class Table:
+    """Variables by group, filled batch by batch.
+
+    Args:
+        sizes: chains and draws.
+        x: the frames of all sequences.
+        lengths: real frames of each, all if None.
+        net: the net, for its sizes.
+    """
+
+    def __init__(self, sizes: Plan, x: Tensor, lengths: Tensor | None, net: StochasticRNN) -> None:
+        self.sizes = sizes
+        self.num_sequences, self.num_steps = x.shape[:2]
+        self.x = x.detach().cpu()
+        full = torch.full((self.num_sequences,), self.num_steps)
+        self.lengths = full if lengths is None else lengths.cpu()
+        self.real = torch.arange(self.num_steps) < self.lengths.unsqueeze(1)
+        self.padded = not bool(self.real.all())
+        self._drawn: dict[tuple[str, str], Tensor] = {}
+        self._variables: dict[str, dict[str, tuple[tuple[str, ...], Any]]] = {}
+
+    def writer(self, batch: EncodedPart, first: int) -> Callable[[str, str, Tensor], None]:
+        """What writes draws ``first`` onwards of a batch: of (time, draws, batch, ...), or (draws, batch) sums."""
+        rows, real = batch.rows.cpu(), batch.real.cpu()
+
+        def put(group: str, name: str, value: Tensor) -> None:
+            value = value.detach().cpu()
+            steps = value.dim() > 2
+            if steps:
+                value = value.movedim(0, 2)  # (draws, batch, time, ...)
+            into = self._array(group, name, value, steps)
+            draws = slice(first, first + len(value))
+            if not steps:
+                into[draws, rows] = value
+                return
+            if not bool(real.all()):
+                mask = real.T.reshape(1, *real.T.shape, *[1] * (value.dim() - 3))
+                value = value.to(into.dtype).where(mask, torch.nan)
+            into[draws, rows, : value.shape[2]] = value.to(into.dtype)
+
+        return put
+
+    def _array(self, group: str, name: str, like: Tensor, steps: bool) -> Tensor:
+        """The array of a variable, NaN at first where there is padding; (draws of all chains, sequence, ...)."""
+        if (group, name) not in self._drawn:
+            dtype = torch.float32 if self.padded and not like.is_floating_point() else like.dtype
+            shape = (self.sizes.total, self.num_sequences, *((self.num_steps, *like.shape[3:]) if steps else ()))
+            empty = torch.empty(shape, dtype=dtype)
+            self._drawn[group, name] = empty.fill_(torch.nan) if self.padded and steps else empty
+        return self._drawn[group, name]
+
+    def whole(self, group: str, name: str, values: np.ndarray, dims: tuple[str, ...]) -> None:
+        """A variable at once; (draws of all chains, *dims)."""
+        self._set(group, name, ("chain", "draw", *dims), self._by_chain(values))
+
+    def per_draw(self, group: str, name: str, values: np.ndarray) -> None:
+        """A variable (chain, draw)."""
+        self._set(group, name, ("chain", "draw"), values)
+
+    def per_chain(self, group: str, name: str, values: np.ndarray) -> None:
+        """A variable (chain,)."""
+        self._set(group, name, ("chain",), values)
+
+    def observed(self) -> None:
+        """observed_data: the frames, NaN for padding."""
+        x = self.x
+        if self.padded:
+            x = x if x.is_floating_point() else x.to(torch.float32)
+            x = x.where(self.real.reshape(*self.real.shape, *[1] * (x.dim() - 2)), torch.nan)
+        self._set("observed_data", "x", (SEQUENCE, STEP, "feature")[: x.dim()], x.numpy())
+
+    def constants(self, labels: Sequence[Any] | Tensor | None) -> None:
+        """constant_data.
+
+        Raises:
+            ValueError: labels are not one a sequence.
+        """
+        self._set("constant_data", "lengths", (SEQUENCE,), self.lengths.numpy())
+        self._set("constant_data", "mask", (SEQUENCE, STEP), self.real.numpy())
+        if labels is not None:
+            values = labels.cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
+            if values.shape != (self.num_sequences,):
+                raise ValueError(f"labels must be one a sequence, ({self.num_sequences},), got shape {values.shape}")
+            self._set("constant_data", "labels", (SEQUENCE,), values)
+
+    def dataset(self, group: str, attributes: dict[str, str]) -> Any:
+        """One group as an xarray Dataset with named coordinates."""
+        import xarray
+
+        variables = dict(self._variables.get(group, {}))
+        for (owner, name), values in self._drawn.items():
+            if owner == group:
+                last = (_LAST[name],) if values.dim() == 4 else ()
+                dims = ("chain", "draw", SEQUENCE, STEP)[: 1 + min(values.dim(), 3)] + last
+                variables[name] = (dims, self._by_chain(values.numpy()))
+        sizes = {dim: size for dims, v in variables.values() for dim, size in zip(dims, v.shape, strict=True)}
+        return xarray.Dataset(variables, {dim: np.arange(size) for dim, size in sizes.items()}, attributes)
+
+    def _by_chain(self, values: np.ndarray) -> np.ndarray:
+        return values.reshape(self.sizes.num_chains, self.sizes.num_samples, *values.shape[1:])
+
+    def _set(self, group: str, name: str, dims: tuple[str, ...], values: Any) -> None:
+        self._variables.setdefault(group, {})[name] = (dims, values)

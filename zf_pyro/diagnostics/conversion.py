@@ -1,0 +1,209 @@
+"""to_arviz: posterior draws of the latents of sequences, and what ArviZ's plots and statistics expect beside them."""
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pyro
+import torch
+from pyro.infer import MCMC
+from torch import Tensor
+
+from ..checks import require_count
+from ..evaluation import EncodedPart, encoded_parts, require_evaluation, require_sequences
+from ..models import StochasticRNN
+from .arviz_groups import SEQUENCE, STEP, Table
+from .arviz_versions import assemble, require_arviz
+from .loo_replicates import Contributions
+from .per_step import draw, generate
+from .posterior_draws import Plan, plan, posterior_draws, require_same_sequences, thinned
+
+GROUPS = (
+    *("posterior", "prior", "posterior_predictive", "prior_predictive"),
+    *("log_likelihood", "sample_stats", "observed_data", "constant_data"),
+)
+"""Groups that :func:`to_arviz` can make."""
+
+
+@torch.no_grad()
+def to_arviz(
+    net: StochasticRNN,
+    x: Tensor,
+    lengths: Tensor | None = None,
+    *,
+    posterior: str | MCMC = "guide",
+    num_samples: int | None = None,
+    num_chains: int | None = None,
+    num_particles: int | None = None,
+    groups: Iterable[str] = GROUPS,
+    hidden: bool = False,
+    labels: Sequence[Any] | Tensor | None = None,
+    batch_size: int = 32,
+    chunk: int = 100,
+    progress: bool = False,
+) -> Any:
+    """Posterior draws of z for each sequence as ArviZ data: InferenceData (ArviZ 0.x) or DataTree (ArviZ 1.x).
+
+    Whatever lies beyond a sequence's length is NaN in every group, so that means, quantiles and densities leave it
+    out; frames of integers become floats where there is padding.
+
+    Draws of the guide, and of importance resampling, are independent: R-hat and effective sample size over them
+    say nothing about mixing, and nothing about whether the guide is right. Chains of the smoother are particle filters
+    of their own, so R-hat over them does say whether the filters agree; chains of MCMC are MCMC's.
+
+    Groups, with dims beside (chain, draw):
+
+    - ``posterior``: ``z`` (sequence, step, latent), and with ``hidden`` also ``h`` (sequence, step, unit).
+    - ``sample_stats``: ``log_p`` = log p(x, z), ``log_q`` = log q(z | x), ``log_weight`` their difference (sequence);
+      ``kl`` = KL(q || p) of a step at the draw (sequence, step); all in nats. For MCMC also ``diverging`` (none beside)
+      and ``acceptance_rate`` (chain).
+    - ``log_likelihood``: ``x`` (sequence), log p(x), and ``x_step`` (sequence, step), log p(x_t | x_1..x_{t-1}), which
+      add up to it: the contributions that ``az.loo(data, var_name="x")`` and ``az.compare(..., var_name="x")`` need
+      (:class:`~zf_pyro.diagnostics.loo_replicates.Contributions`). And ``x_given_z`` (sequence, step), log p(x_t | h_t)
+      at the draw itself: over it, PSIS-LOO is the harmonic mean estimator, which seldom works.
+    - ``prior``, ``prior_predictive``: ``z`` and ``x`` (sequence, step[, feature]) from the model by itself, as many
+      steps a sequence as the data have.
+    - ``posterior_predictive``: ``x`` drawn at the states of the posterior draw, under the true frames before.
+    - ``observed_data``: ``x``. ``constant_data``: ``lengths`` (sequence), ``mask`` (sequence, step), ``labels``
+      (sequence).
+
+    Args:
+        net: the net, in evaluation mode.
+        x: (batch, time, frame) floats or (batch, time) integers.
+        lengths: real frames of each sequence, (batch,); all of them if None.
+        posterior: ``"guide"``; ``"importance"`` (draws of the guide, resampled by weight); ``"smoother"`` (a
+            :class:`~zf_pyro.inference.ParticleFilter`); or a :class:`pyro.infer.MCMC` that was run over the latents of
+            ``net.model`` on these very sequences.
+        num_samples: draws a chain; 100 by default, and all there are for MCMC.
+        num_chains: chains, 1 by default. ``az.rhat`` needs two.
+        num_particles: candidates that a chain of importance resampling chooses from, or particles of each filter; ten
+            times ``num_samples`` and at least 100 by default.
+        groups: which groups to make; see :data:`GROUPS`.
+        hidden: whether the posterior group holds the hidden states.
+        labels: one a sequence, such as who speaks.
+        batch_size: sequences worked on at once.
+        chunk: draws worked on at once. With ``batch_size`` it bounds the memory beside the result's own.
+        progress: whether to show a progress bar.
+
+    Raises:
+        TypeError, ValueError: x or lengths that ``net`` refuses, a net in training mode, an unknown posterior or group,
+            MCMC draws of other sequences, no draws, a bad count, or labels that are not one a sequence.
+        ImportError: ArviZ is older than 0.21.
+    """
+    from tqdm import tqdm
+
+    require_arviz()
+    require_evaluation(net)
+    require_sequences(net, x, lengths)
+    for name, count in (("batch_size", batch_size), ("chunk", chunk)):
+        require_count(name, count)
+    wanted = _known(groups)
+    sizes = plan(posterior, num_samples, num_chains, num_particles, chunk)
+    if isinstance(posterior, MCMC):
+        require_same_sequences(posterior, net, x)
+    table = Table(sizes, x, lengths, net)
+    contributions = Contributions(sizes.total, x.shape[0], x.shape[1])
+    total = x.shape[0] * sizes.total
+    with tqdm(total=total, desc="posterior draws", disable=not progress) as bar:
+        for batch in encoded_parts(net, x, lengths, batch_size):
+            with pyro.validation_enabled(False):  # what came in was checked as it was laid out
+                _fill(table, contributions, net, batch, sizes, wanted, hidden)
+            bar.update(len(batch.rows) * sizes.total)
+    if "log_likelihood" in wanted:
+        x_total, x_step = contributions.replicates()
+        table.whole("log_likelihood", "x", x_total, (SEQUENCE,))
+        table.whole("log_likelihood", "x_step", x_step, (SEQUENCE, STEP))
+    if "sample_stats" in wanted and isinstance(posterior, MCMC):
+        _mcmc_statistics(table, posterior, sizes)
+    if "observed_data" in wanted:
+        table.observed()
+    if "constant_data" in wanted:
+        table.constants(labels)
+    attributes = {
+        "inference_library": "zf_pyro",
+        "created_at": datetime.now(UTC).isoformat(),
+        "posterior": sizes.name,
+        "draws": "of a Markov chain" if sizes.name == "mcmc" else "independent: no chain whose mixing R-hat could show",
+    }
+    return assemble({name: table.dataset(name, attributes) for name in GROUPS if name in wanted})
+
+
+def _known(groups: Iterable[str]) -> tuple[str, ...]:
+    names = (groups,) if isinstance(groups, str) else tuple(groups)
+    unknown = [name for name in names if name not in GROUPS]
+    if unknown or not names:
+        raise ValueError(f"groups must be some of {GROUPS}, got {names}")
+    return names
+
+
+def _fill(
+    table: Table,
+    contributions: Contributions,
+    net: StochasticRNN,
+    batch: EncodedPart,
+    sizes: Plan,
+    wanted: tuple[str, ...],
+    hidden: bool,
+) -> None:
+    """All draws of one batch."""
+    names = _names(wanted, hidden)
+    from_guide = sizes.name == "guide"
+    for first, record in posterior_draws(net, batch, sizes, names) if names else ():
+        put = table.writer(batch, first)
+        if "posterior" in wanted:
+            put("posterior", "z", record["z"])
+            if hidden:
+                put("posterior", "h", record["hidden"])
+        if "sample_stats" in wanted:
+            log_p = batch.sum(record["log_likelihood"] + record["log_prior"])
+            log_q = batch.sum(record["log_guide"])
+            put("sample_stats", "log_p", log_p)
+            put("sample_stats", "log_q", log_q)
+            put("sample_stats", "log_weight", log_p - log_q)
+            put("sample_stats", "kl", record["kl"])
+        if "log_likelihood" in wanted:
+            put("log_likelihood", "x_given_z", record["log_likelihood"])
+            if from_guide:
+                log_weight = record["log_likelihood"] + record["log_prior"] - record["log_guide"]
+                contributions.add(batch, first, log_weight)
+        if "posterior_predictive" in wanted:
+            put("posterior_predictive", "x", record["x"])
+    if "log_likelihood" in wanted and not from_guide:
+        for first in range(0, sizes.total, sizes.chunk):
+            own = draw(net, batch, min(sizes.chunk, sizes.total - first), ["log_weight"])
+            contributions.add(batch, first, own["log_weight"])
+    prior = {"prior", "prior_predictive"} & set(wanted)
+    for first in range(0, sizes.total, sizes.chunk) if prior else ():
+        count = min(sizes.chunk, sizes.total - first)
+        z, x = generate(net, batch.run.num_steps, count, batch.run.batch_size)
+        put = table.writer(batch, first)
+        if "prior" in wanted:
+            put("prior", "z", z)
+        if "prior_predictive" in wanted:
+            put("prior_predictive", "x", x)
+
+
+def _names(wanted: tuple[str, ...], hidden: bool) -> list[str]:
+    """What these groups ask of a step (:class:`~.walks.Step`)."""
+    asked = {
+        "posterior": ["z", *(["hidden"] if hidden else [])],
+        "sample_stats": ["log_likelihood", "log_prior", "log_guide", "kl"],
+        "log_likelihood": ["log_likelihood", "log_prior", "log_guide"],
+        "posterior_predictive": ["x"],
+    }
+    return list(dict.fromkeys(name for group in wanted for name in asked.get(group, [])))
+
+
+def _mcmc_statistics(table: Table, mcmc: MCMC, sizes: Plan) -> None:
+    """Divergences and acceptance, as far as the kernel reports them."""
+    own = getattr(mcmc, "_diagnostics", None)
+    chains = [own[chain] for chain in range(sizes.num_chains)] if own else []
+    if chains and all("divergences" in chain for chain in chains):
+        have = mcmc.num_samples
+        diverging = np.zeros((sizes.num_chains, have), dtype=bool)
+        for row, chain in zip(diverging, chains, strict=True):
+            row[list(chain["divergences"])] = True
+        table.per_draw("sample_stats", "diverging", diverging[:, thinned(have, sizes.num_samples).numpy()])
+    if chains and all("acceptance rate" in chain for chain in chains):
+        table.per_chain("sample_stats", "acceptance_rate", np.array([float(c["acceptance rate"]) for c in chains]))

@@ -1,0 +1,77 @@
+"""Runs against runs, sequence by sequence: ``python -m zf_pyro.experiments.paired --of RUN... --against RUN...``."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from ..evaluation import Estimate, ratio
+from .sequences_csv import TABLE, Nats, read_sequences
+
+ALONE = "log_likelihood"
+"""The only column of a density without latents, which every bound of another is held against."""
+NO_BOUND = ("kl", "prior_mean")
+
+
+def differences(of: Sequence[Nats], against: Sequence[Nats]) -> dict[str, Estimate]:
+    """Nats a frame by which one model is ahead of another on the same sequences, by the name of the bound.
+
+    Args:
+        of: tables of one model, one a seed; each sequence's nats are averaged over them.
+        against: of the other model.
+
+    Returns:
+        The difference and its standard error over sequences, as paired; negative where the first is behind.
+
+    Raises:
+        ValueError: no runs, or runs that scored other sequences.
+    """
+    if not of or not against:
+        raise ValueError(f"of and against must name at least one run each, got {len(of)} and {len(against)}")
+    frames = of[0]["num_frames"]
+    for table in (*of, *against):
+        if not torch.equal(table["num_frames"], frames):
+            raise ValueError(
+                f"runs must have scored the same sequences, got {len(frames)} of {int(frames.sum())} frames and "
+                f"{len(table['num_frames'])} of {int(table['num_frames'].sum())}: take one corpus, one protocol and "
+                "one number of test sequences"
+            )
+    first, second = _mean(of), _mean(against)
+    names = [name for name in {**first, **second} if name not in (*NO_BOUND, "num_frames")]
+    pairs = {name: (first.get(name, first.get(ALONE)), second.get(name, second.get(ALONE))) for name in names}
+    return {name: ratio(a - b, frames) for name, (a, b) in pairs.items() if a is not None and b is not None}
+
+
+def _mean(tables: Sequence[Nats]) -> Nats:
+    """Each sequence's nats averaged over runs, for the columns that all have."""
+    shared = [name for name in tables[0] if all(name in table for table in tables)]
+    return {name: torch.stack([table[name] for table in tables]).mean(0) for name in shared}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the differences of the runs that the command line names: of their means, and of each pair."""
+    try:
+        import jsonargparse
+    except ImportError as error:
+        raise ImportError("the command line needs jsonargparse: pip install zf-pyro[examples]") from error
+    parser = jsonargparse.ArgumentParser(prog="python -m zf_pyro.experiments.paired", description=__doc__)
+    parser.add_argument("--of", type=Path, nargs="+", required=True, help="Folders of runs, one a seed.")
+    parser.add_argument("--against", type=Path, nargs="+", required=True, help="Folders to compare them with.")
+    flags = parser.parse_args(arguments)
+    try:
+        of, against = ([read_sequences(out / TABLE) for out in folders] for folders in (flags.of, flags.against))
+        print("difference of the means, nats/frame ± standard error over sequences, paired")
+        for name, found in differences(of, against).items():
+            print(f"{name:>20} {found.value:+.4g} ± {found.standard_error:.2g}")
+        if len(of) == len(against) > 1:
+            print("of each pair of runs")
+            for name in differences(of, against):
+                pairs = (differences([a], [b])[name].value for a, b in zip(of, against, strict=True))
+                print(f"{name:>20} {' '.join(f'{value:+.4g}' for value in pairs)}")
+    except (OSError, ValueError) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

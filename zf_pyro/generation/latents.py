@@ -1,0 +1,83 @@
+"""What a net's step functions make of latents: those of given frames, and frames of given latents."""
+
+import torch
+from torch import Tensor
+
+from ..networks import PosteriorScan, State, StepFunctions
+from ..paths import real_frames, zero_padding
+from .strategies import most_likely
+
+
+def prompted(net: StepFunctions, x: Tensor, lengths: Tensor, context: Tensor | None, count: int) -> State:
+    """h after each prompt, its latents one of ``count`` draws from the posterior, chosen by p(x, z) / q(z | x).
+
+    Args:
+        net: the step functions.
+        x: (batch, time, frame) floats or (batch, time) int64.
+        lengths: real frames of each prompt; (batch,).
+        context: the frame before the first, or None.
+        count: draws.
+
+    Returns:
+        A State of (batch, hidden).
+    """
+    batch, time = x.shape[:2]
+    real = real_frames(lengths, time)
+    x = zero_padding(x.transpose(0, 1), real).transpose(0, 1)
+    b = net.backward_states(x, lengths)
+    scan = net.scan_posterior(
+        net.initial_state((count, batch)),
+        net.inputs(x, context).transpose(0, 1),
+        b,
+        torch.randn(time, count, batch, net.latent_dim, dtype=b.dtype, device=b.device),
+    )
+    sequences, chosen = torch.arange(batch, device=x.device), torch.zeros_like(lengths)
+    if count > 1:
+        before, after = (State(*(f[part] for f in scan.states)) for part in (slice(None, -1), slice(1, None)))
+        posterior = torch.distributions.Normal(scan.loc, scan.scale)
+        weight = net.emission(after).log_prob(x.transpose(0, 1).unsqueeze(1)) + net.prior(before).log_prob(scan.z)
+        weight = (weight - posterior.log_prob(scan.z).sum(-1)).where(real.unsqueeze(1), 0.0).sum(0)
+        chosen = torch.distributions.Categorical(logits=weight.T).sample()
+    return State(*(field[lengths, chosen, sequences] for field in scan.states))
+
+
+def posterior_means(net: StepFunctions, x: Tensor, lengths: Tensor | None, context: Tensor | None) -> PosteriorScan:
+    """The posterior's run over x with every z_t at its mean."""
+    x = x.long() if net.emission_family.integer else x
+    if lengths is not None:
+        x = zero_padding(x.transpose(0, 1), real_frames(lengths, x.shape[1])).transpose(0, 1)
+    b = net.backward_states(x, lengths)
+    noise = b.new_zeros(*b.shape[:2], net.latent_dim)
+    return net.scan_posterior(net.initial_state(x.shape[:1]), net.inputs(x, context).transpose(0, 1), b, noise)
+
+
+def decode(net: StepFunctions, z: Tensor, first: Tensor) -> Tensor:
+    """The most likely frames given z (time, ..., latent), each fed back to the next; (time, ..., *frame)."""
+    batch_shape = z.shape[1:-1]
+    state = net.initial_state(batch_shape)
+    u_t, frames = first.expand(*batch_shape, *net.emission_family.event_shape), []
+    for z_t in z.unbind(0):
+        state = net.transition(state, u_t, z_t)
+        u_t = most_likely(net.emission(state))
+        frames.append(u_t)
+    return torch.stack(frames)
+
+
+def stretched(z: Tensor, own: Tensor, lengths: Tensor, steps: int) -> Tensor:
+    """Latents brought to other lengths, linearly between the two steps beside each place.
+
+    Args:
+        z: (time, batch, latent).
+        own: real steps of each sequence; (batch,).
+        lengths: steps that it is brought to; (num, batch).
+        steps: of the result.
+
+    Returns:
+        (steps, num, batch, latent); beyond ``lengths`` the last latent.
+    """
+    t = torch.arange(steps, device=z.device, dtype=z.dtype).view(-1, 1, 1)
+    place = (t * (own - 1) / (lengths - 1).clamp(min=1)).minimum((own - 1).to(z.dtype))
+    below = place.floor().long()
+    above, share = (below + 1).minimum(own - 1), (place - below).unsqueeze(-1)
+    sequences = torch.arange(z.shape[1], device=z.device)
+    return z[below, sequences].lerp(z[above, sequences], share)

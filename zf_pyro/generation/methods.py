@@ -1,0 +1,227 @@
+"""New sequences, continuations, reconstructions and interpolations, by a loop over the step functions."""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from pyro.distributions import TorchDistribution
+from pyro.infer.util import is_validation_enabled
+from torch import Tensor
+
+from ..checks import require_count
+from ..emissions import Emission
+from ..networks import State, StepFunctions, evaluating
+from ..paths import check_context, check_frames, check_lengths, check_values, real_frames, zero_padding
+from ..recurrence import in_chunks
+from .ancestral import ancestral
+from .latents import decode, posterior_means, prompted, stretched
+from .strategies import drawn, most_likely, nucleus, tempered
+
+
+class Interpolation(NamedTuple):
+    """Sequences on the way from one to another."""
+
+    x: Tensor
+    """(num, batch, time, *frame), zeros beyond each length; the first of ``num`` is nearest to x_a."""
+    lengths: Tensor
+    """Real frames; (num, batch)."""
+
+
+def generate(
+    net: StepFunctions,
+    num_sequences: int,
+    num_steps: int,
+    *,
+    temperature: float = 1.0,
+    latent_temperature: float = 1.0,
+    greedy: bool = False,
+    top_p: float = 1.0,
+    prompt: tuple[Tensor, Tensor | None] | None = None,
+    prompt_particles: int = 1,
+    context: Tensor | None = None,
+    stop: int | None = None,
+) -> Tensor:
+    """New sequences, z_t ~ p(z_t | h_{t-1}) and x_t ~ p(x_t | h_t) in turn: what ``model(num_steps=...)`` draws.
+
+    Args:
+        num_sequences: how many.
+        num_steps: frames of each.
+        temperature: of p(x_t | h_t), above 0: its density to the power 1 / temperature. Logits are divided by it, a
+            Gaussian's variance is multiplied by it (:func:`zf_pyro.generation.strategies.tempered`).
+        latent_temperature: of p(z_t | h_{t-1}), at least 0: its variance is multiplied by it; 0 takes the prior
+            mean.
+        greedy: take the most likely frame instead of drawing one.
+        top_p: for symbols, draw from the likeliest that have this probability together.
+        prompt: (x, lengths) to go on from, one sequence for each new one, or a single one for all; lengths may be
+            None. Its latents are drawn from the posterior q(z | prompt).
+        prompt_particles: K draws of a prompt's latents, of which one is kept, chosen by its weight
+            p(x, z) / q(z | x): as K grows, the continuation's distribution tends to p(continuation | prompt)
+            whatever the guide's faults.
+        context: the frame before the first (of the prompt, if there is one); (num_sequences, *frame).
+        stop: for symbols, the end token: what follows it is the token again.
+
+    Returns:
+        The new frames without the prompt; (num_sequences, num_steps, *frame).
+
+    Raises:
+        TypeError, ValueError: an argument out of range or of no meaning for these frames, or a prompt that the net
+            refuses.
+    """
+    family, like = net.emission_family, net.emission_layer.weight
+    num_sequences = require_count("num_sequences", num_sequences)
+    num_steps = require_count("num_steps", num_steps)
+    prompt_particles = require_count("prompt_particles", prompt_particles)
+    choose = _choice(family, temperature, greedy, top_p)
+    if not latent_temperature >= 0.0:
+        raise ValueError(f"latent_temperature must be at least 0, got {latent_temperature!r}")
+    if stop is not None and not (family.integer and bool(family.valid(torch.tensor(stop)))):
+        raise ValueError(f"stop must be a symbol of the emission, which holds {family.values}, got {stop!r}")
+    if context is not None:
+        check_context(context, num_sequences, family, like)
+    with torch.no_grad(), evaluating(net):
+        if prompt is None:
+            dtype = torch.long if family.integer else like.dtype
+            first = torch.zeros(num_sequences, *family.event_shape, dtype=dtype, device=like.device)
+            u_t, state = family.start(first), net.initial_state((num_sequences,))
+            u_t = u_t if context is None else context.to(dtype)
+        else:
+            x, lengths = _prompt(net, prompt, num_sequences)
+            state = prompted(net, x, lengths, context, prompt_particles)
+            u_t = x[torch.arange(len(x), device=x.device), lengths - 1]
+        steps = ancestral(net, state, u_t, num_steps, choose, latent_temperature=latent_temperature, stop=stop)
+        return torch.stack([x_t for _, x_t in steps], dim=1)
+
+
+def reconstruct(
+    net: StepFunctions,
+    x: Tensor,
+    lengths: Tensor | None = None,
+    *,
+    context: Tensor | None = None,
+    teacher_forcing: bool = True,
+) -> Tensor:
+    """The most likely frames given the latents that the posterior assigns to x, each z_t at its mean.
+
+    Args:
+        x: (batch, time, frame) floats or (batch, time) integers.
+        lengths: real frames of each sequence, (batch,); all of them if None.
+        context: the frame before the first; (batch, *frame).
+        teacher_forcing: feed the frames of x back; else those reconstructed so far, so that all that is known of x
+            are its latents (and the context).
+
+    Returns:
+        Of the shape of x; zeros beyond each length.
+
+    Raises:
+        TypeError, ValueError: arguments that the net refuses.
+    """
+    _check_frames(net, x, lengths, context)
+    with torch.no_grad(), evaluating(net):
+        scan = posterior_means(net, x, lengths, context)
+        if teacher_forcing:
+
+            def decoded(hidden: Tensor, cell: Tensor) -> Tensor:
+                return most_likely(net.emission(State(hidden, cell)))
+
+            frames = in_chunks(decoded, scan.states.hidden[1:], scan.states.cell[1:])
+        else:
+            frames = decode(net, scan.z, net.inputs(x[:, :1], context)[:, 0])
+        if lengths is not None:
+            frames = zero_padding(frames, real_frames(lengths, len(frames)))
+        return frames.transpose(0, 1)
+
+
+def interpolate(
+    net: StepFunctions,
+    x_a: Tensor,
+    x_b: Tensor,
+    num: int = 8,
+    *,
+    lengths_a: Tensor | None = None,
+    lengths_b: Tensor | None = None,
+) -> Interpolation:
+    """Sequences between x_a and x_b through their latents, as in the paper's text experiment.
+
+    z_t = (1 - alpha) z_t(x_a) + alpha z_t(x_b) with alpha from 0 to 1, the latents each at its posterior mean,
+    decoded by the most likely frame at each step, which is fed back: the ends are
+    ``reconstruct(..., teacher_forcing=False)``.
+
+    Where lengths differ, both are brought to the length (1 - alpha) length_a + alpha length_b, rounded: latents are
+    read in proportion, those of x_a at t (length_a - 1) / (length - 1) for t = 0..length - 1, linearly between the
+    two steps beside it. Equal lengths are left as they are.
+
+    Args:
+        x_a: (batch, time, frame) floats or (batch, time) integers.
+        x_b: the same number of sequences; its time may differ.
+        num: sequences of each way, both ends included; at least 2.
+        lengths_a: real frames of each sequence of x_a, (batch,); all of them if None.
+        lengths_b: of x_b.
+
+    Raises:
+        TypeError, ValueError: arguments that the net refuses, or fewer than 2 sequences.
+    """
+    num = require_count("num", num, least=2)  # both ends are among them
+    for x, lengths in ((x_a, lengths_a), (x_b, lengths_b)):
+        _check_frames(net, x, lengths, None)
+    if len(x_a) != len(x_b):
+        raise ValueError(f"x_b must hold as many sequences as x_a, {len(x_a)}, got {len(x_b)}")
+    with torch.no_grad(), evaluating(net):
+        ends = [
+            (posterior_means(net, x, lengths, None).z, _lengths(x, lengths))
+            for x, lengths in ((x_a, lengths_a), (x_b, lengths_b))
+        ]
+        (z_a, length_a), (z_b, length_b) = ends
+        alpha = torch.linspace(0.0, 1.0, num, device=z_a.device, dtype=z_a.dtype).unsqueeze(1)
+        lengths = ((1.0 - alpha) * length_a + alpha * length_b).round().long()
+        steps = int(lengths.max())
+        z = (1.0 - alpha).unsqueeze(-1) * stretched(z_a, length_a, lengths, steps)
+        z = z + alpha.unsqueeze(-1) * stretched(z_b, length_b, lengths, steps)
+        frames = decode(net, z, net.emission_family.start(x_a[:, 0]))
+        real = real_frames(lengths.flatten(), steps).view(steps, *lengths.shape)
+        frames = frames.where(real.view(*real.shape, *[1] * (frames.dim() - 3)), 0)
+        return Interpolation(frames.movedim(0, 2), lengths)
+
+
+def _choice(family: Emission, temperature: float, greedy: bool, top_p: float) -> Any:
+    """A function from p(x_t | h_t) to x_t."""
+    if not 0.0 < temperature < float("inf"):
+        raise ValueError(f"temperature must be above 0, got {temperature!r}; greedy=True takes the most likely frame")
+    if not 0.0 < top_p <= 1.0:
+        raise ValueError(f"top_p must be a probability in (0, 1], got {top_p!r}")
+    if top_p < 1.0 and not family.integer:
+        raise ValueError(f"top_p is for symbols (emissions.Categorical): leave it out for {family}")
+    if greedy and (temperature, top_p) != (1.0, 1.0):
+        raise ValueError("greedy takes the most likely frame: leave temperature and top_p out")
+    return most_likely if greedy else partial(_drawn, temperature=temperature, top_p=top_p)
+
+
+def _drawn(distribution: TorchDistribution, temperature: float, top_p: float) -> Tensor:
+    distribution = tempered(distribution, temperature)
+    return drawn(distribution if top_p == 1.0 else nucleus(distribution, top_p))
+
+
+def _prompt(net: StepFunctions, prompt: tuple[Tensor, Tensor | None], num_sequences: int) -> tuple[Tensor, Tensor]:
+    """One prompt for each sequence, with its length."""
+    x, lengths = prompt
+    _check_frames(net, x, lengths, None)
+    if len(x) not in (1, num_sequences):
+        raise ValueError(f"prompt must hold one sequence or {num_sequences}, one for each new one, got {len(x)}")
+    lengths = _lengths(x, lengths)
+    x = x.long() if net.emission_family.integer else x
+    return x.expand(num_sequences, *x.shape[1:]), lengths.expand(num_sequences)
+
+
+def _check_frames(net: StepFunctions, x: Tensor, lengths: Tensor | None, context: Tensor | None) -> None:
+    like = net.emission_layer.weight
+    check_frames(x, net.emission_family, like)
+    if lengths is not None:
+        check_lengths(lengths, x.shape[0], x.shape[1], like.device)
+    if context is not None:
+        check_context(context, x.shape[0], net.emission_family, like)
+    if is_validation_enabled():
+        mask = None if lengths is None else real_frames(lengths, x.shape[1])
+        check_values(x.transpose(0, 1), mask, net.emission_family)
+
+
+def _lengths(x: Tensor, lengths: Tensor | None) -> Tensor:
+    return torch.full((len(x),), x.shape[1], device=x.device) if lengths is None else lengths

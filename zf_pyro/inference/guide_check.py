@@ -1,0 +1,56 @@
+"""Whether a guide proposes every latent of a model."""
+
+from typing import Any
+
+import pyro.poutine as poutine
+import torch
+from pyro.poutine.util import site_is_subsample
+
+from ..objectives import PyroProgram
+
+
+def check_guide(model: PyroProgram, guide: PyroProgram, *args: Any, **kwargs: Any) -> None:
+    """Refuse a guide that misses a latent of the model.
+
+    Pyro's objectives warn of one at most, and then count log p(z) of a latent that was drawn from p: what comes out
+    is no bound. Runs both programs once, under a random state of its own.
+
+    Args:
+        model: ``net.model`` or a program around it.
+        guide: a guide for it.
+        args: of model and guide, as are ``kwargs``.
+
+    Raises:
+        ValueError: a latent of the model is neither in the guide nor enumerated.
+    """
+    with torch.random.fork_rng(), torch.no_grad(), poutine.block():
+        guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
+        with poutine.replay(trace=guide_trace):
+            model_trace = poutine.trace(model).get_trace(*args, **kwargs)
+    missing = [
+        name
+        for name in model_trace.stochastic_nodes
+        if name not in guide_trace.nodes
+        and not site_is_subsample(model_trace.nodes[name])
+        and "enumerate" not in (model_trace.nodes[name]["infer"] or {})
+    ]
+    if missing:
+        shown = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
+        raise ValueError(
+            f"guide must have a sample statement for every latent of the model, and has none for {shown}: add it, or "
+            "condition the model on a value (pyro.condition), or enumerate it (infer={'enumerate': 'parallel'})"
+        )
+
+
+def checked(model: PyroProgram, guide: PyroProgram) -> PyroProgram:
+    """``guide``, which is held against ``model`` by :func:`check_guide` when it first runs."""
+    matches = False
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        nonlocal matches
+        if not matches:
+            check_guide(model, guide, *args, **kwargs)
+            matches = True
+        return guide(*args, **kwargs)
+
+    return run

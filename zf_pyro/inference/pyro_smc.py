@@ -1,0 +1,163 @@
+"""The net as programs with ``init`` and ``step``, which Pyro's SMCFilter needs."""
+
+from contextlib import nullcontext
+from typing import Any, cast
+
+import pyro
+import pyro.poutine as poutine
+import torch
+from pyro.infer import SMCFilter
+from pyro.infer.smcfilter import SMCState
+from torch import Tensor
+
+from ..models import StochasticRNN
+from ..networks import State
+from ..paths import RunInputs, prepare_inputs
+
+PROPOSALS = ("posterior", "prior")
+
+
+class StepwiseModel:
+    """The model, one step a call: z_t ~ p(z_t | h_{t-1}), h_t = f(u_t, z_t, h_{t-1}), x_t ~ p(x_t | h_t).
+
+    The filter's state holds ``hidden``, ``cell`` and ``z``, h_t and z_t of the latest step, each
+    (particles, batch, features).
+
+    Args:
+        net: the net.
+    """
+
+    def __init__(self, net: StochasticRNN) -> None:
+        self.net = net
+        self.run: RunInputs | None = None
+
+    def init(self, state: Any, *args: Any) -> None:
+        """Take x, lengths, context and initial_state, as :meth:`zf_pyro.ZForcing.model` does."""
+        self.run = _given(self.net, args)
+
+    def step(self, state: Any, t: int) -> None:
+        """Step ``t``, from 0."""
+        run = _require_init(self.run)
+        before = _before(state, run)
+        with pyro.plate("sequences", run.batch_size, dim=-1), _masked(run, t):
+            z_t = pyro.sample(f"z_{t}", self.net.prior(before))
+            after = self.net.transition(before, _step(run.u, t), z_t)
+            pyro.sample(f"x_{t}", self.net.emission(after), obs=_step(run.x, t))
+        state["hidden"], state["cell"], state["z"] = after.hidden, after.cell, z_t
+
+
+class StepwiseGuide:
+    """The proposal, one step a call.
+
+    Args:
+        net: the net.
+        proposal: ``"posterior"``, q(z_t | h_{t-1}, b_t), or ``"prior"``, which makes a bootstrap filter.
+
+    Raises:
+        ValueError: another proposal.
+    """
+
+    def __init__(self, net: StochasticRNN, proposal: str = "posterior") -> None:
+        if proposal not in PROPOSALS:
+            raise ValueError(f"proposal must be one of {PROPOSALS}, got {proposal!r}")
+        self.net, self.proposal = net, proposal
+        self.run: RunInputs | None = None
+        self.b: tuple[Tensor, ...] = ()
+
+    def init(self, state: Any, *args: Any) -> None:
+        """Take the arguments of :meth:`StepwiseModel.init`."""
+        self.run = _given(self.net, args)
+        lengths = args[1] if len(args) > 1 else None
+        if self.proposal == "posterior":
+            self.b = self.net.scan_backward(cast(Tensor, self.run.x), self.run.mask, lengths).unbind(0)
+
+    def step(self, state: Any, t: int) -> None:
+        """Step ``t``, from 0."""
+        run = _require_init(self.run)
+        before = _before(state, run)
+        proposed = self.net.posterior(before, self.b[t]) if self.b else self.net.prior(before)
+        with pyro.plate("sequences", run.batch_size, dim=-1), _masked(run, t):
+            pyro.sample(f"z_{t}", proposed)
+
+
+@torch.no_grad()
+def smc_filter(
+    net: StochasticRNN,
+    x: Tensor,
+    lengths: Tensor | None = None,
+    context: Tensor | None = None,
+    initial_state: State | None = None,
+    *,
+    num_particles: int = 64,
+    proposal: str = "posterior",
+    ess_threshold: float = 0.5,
+) -> SMCFilter:
+    """Run Pyro's :class:`~pyro.infer.SMCFilter` over whole sequences.
+
+    It has one weight a particle for the whole batch, which degenerates as the batch grows, and keeps no evidence:
+    :class:`zf_pyro.inference.ParticleFilter` has one a sequence.
+
+    Args:
+        net: the net.
+        x: (batch, time, frame) floats or (batch, time) integers.
+        lengths: real frames of each sequence, (batch,); all of them if None.
+        context: the frame before the first; see :meth:`zf_pyro.ZForcing.inputs`.
+        initial_state: h_0; zeros if None.
+        num_particles: particles of the batch.
+        proposal: ``"posterior"`` or ``"prior"``.
+        ess_threshold: share of ``num_particles`` that the effective sample size must fall below for resampling.
+
+    Returns:
+        The filter after the last step: ``get_empirical()`` has the weighted h_T (``hidden``, ``cell``) and z_T (``z``).
+
+    Raises:
+        ValueError: no particles, another proposal, or input that the net refuses.
+    """
+    if not isinstance(num_particles, int) or isinstance(num_particles, bool) or num_particles < 1:
+        raise ValueError(f"num_particles must be a positive integer, got {num_particles!r}")
+    device = x.device if isinstance(x, Tensor) else torch.device("cpu")
+    with torch.device(device) if device.type != "cpu" else nullcontext():  # where Pyro is to make weights and numbers
+        smc = SMCFilter(
+            StepwiseModel(net),
+            StepwiseGuide(net, proposal),
+            num_particles,
+            max_plate_nesting=1,
+            ess_threshold=ess_threshold,
+        )
+        smc.state = _State(num_particles)
+        smc.init(x, lengths, context, initial_state)
+        for t in range(x.shape[1]):
+            smc.step(t)
+    return smc
+
+
+class _State(SMCState):
+    """Where Pyro's systematic resampling may, by rounding, choose one particle more than there are: take the last."""
+
+    def _resample(self, index: Tensor) -> None:
+        super()._resample(index.clamp(max=self._num_particles - 1))
+
+
+def _given(net: StochasticRNN, args: tuple[Any, ...]) -> RunInputs:
+    x, lengths, context, initial_state = (*args, None, None, None)[:4]
+    return prepare_inputs(net, x, lengths, context, initial_state)
+
+
+def _require_init(run: RunInputs | None) -> RunInputs:
+    if run is None:
+        raise RuntimeError("init(x, lengths) comes before the first step")
+    return run
+
+
+def _before(state: Any, run: RunInputs) -> State:
+    return State(state["hidden"], state["cell"]) if state else run.initial_state
+
+
+def _step(sequence: Tensor | None, t: int) -> Tensor:
+    if sequence is None:
+        raise ValueError("x must be given: a filter scores frames, it does not generate them")
+    return sequence[t]
+
+
+def _masked(run: RunInputs, t: int) -> Any:
+    return poutine.mask(mask=True if run.mask is None else run.mask[t])  # type: ignore[arg-type]

@@ -1,0 +1,13 @@
+"""Models: one page of step functions each, and what all of them share."""
+
+from .base import StochasticRNN
+from .deterministic_rnn import DeterministicRNN
+from .linear_gaussian import LinearGaussian
+from .zforcing import ZForcing
+
+__all__ = [
+    "DeterministicRNN",
+    "LinearGaussian",
+    "StochasticRNN",
+    "ZForcing",
+]

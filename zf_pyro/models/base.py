@@ -1,0 +1,254 @@
+"""What all stochastic recurrent networks share: registration, the two Pyro programs, and the methods built on them.
+
+A model is one page of step functions under the symbols of its paper (:mod:`zf_pyro.models.zforcing`). It derives from
+:class:`StochasticRNN`, which makes the Pyro programs out of them.
+"""
+
+import itertools
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any, Self, cast
+
+import pyro
+import pyro.distributions as dist
+import pyro.poutine as poutine
+import torch
+from pyro.params import param_with_module_name
+from torch import Tensor, nn
+
+from .. import generation, saving
+from ..emissions import Emission
+from ..networks import PosteriorScan, State, Transition
+from ..paths import LatentPath, PosteriorPath, PriorPath, prepare_inputs, sequences
+
+_NUMBERS = itertools.count()
+"""Numbers for default names, so that no two networks of a process share parameters in Pyro's store."""
+
+
+class StochasticRNN(nn.Module, ABC):
+    """A recurrent network with a latent z_t at every step, as a pair of Pyro programs.
+
+    Subclasses have the step functions; this class has :meth:`model` and :meth:`guide`. Sites: latents ``z_{t}``, frames
+    ``x_{t}``, t from 0, in the plate ``sequences`` at dim -1. Shapes: x (batch, time, *frame), z (batch, time, latent).
+
+    Args:
+        emission: the family of p(x_t | h_t), such as ``emissions.Gaussian(200)``.
+        settings: the other arguments of the subclass's constructor, with which :meth:`load` builds it again.
+        name: name of the network in Pyro's parameter store; unique within the process if None.
+
+    Attributes:
+        emission_layer: the linear layer from h_t to the emission's parameters.
+        normalisation: statistics of the data preparation, such as ``mean`` and ``scale``; saved with the weights.
+
+    Raises:
+        TypeError: ``emission`` is no emission.
+    """
+
+    hidden_dim: int
+    latent_dim: int
+    emission_layer: nn.Linear
+    normalisation: Mapping[str, Tensor] | None = None
+
+    def __init__(self, emission: Emission, settings: Mapping[str, Any], name: str | None = None) -> None:
+        super().__init__()
+        if not isinstance(emission, Emission):
+            raise TypeError(f"emission must be one of zf_pyro.emissions, such as Gaussian(200), got {emission!r}")
+        self.emission_family = emission
+        self.settings = dict(settings)
+        number, kind = next(_NUMBERS), type(self).__name__.lower()
+        self.name = name or (kind if number == 0 else f"{kind}_{number}")
+
+    # Step functions -------------------------------------------------------------------------------------------------
+
+    def inputs(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """u_t = x_{t-1}, with u_1 the context frame, or a start frame (zeros; for symbols, a token of its own).
+
+        Args:
+            x: (batch, time, frame) floats or (batch, time) integers.
+            context: a frame before the first, given and never scored; (batch, frame) or (batch,).
+
+        Returns:
+            u, of the shape of x.
+        """
+        first = self.emission_family.start(x[:, 0]) if context is None else context
+        return torch.cat([first.unsqueeze(1), x[:, :-1]], dim=1)
+
+    def initial_state(self, batch_shape: Sequence[int]) -> State:
+        """h_0 = 0, for hidden and cell; each (*batch_shape, hidden)."""
+        zeros = self.emission_layer.weight.new_zeros(*batch_shape, self.hidden_dim)
+        return State(zeros, zeros)
+
+    @abstractmethod
+    def prior(self, state: State) -> dist.TorchDistribution:
+        """p(z_t | h_{t-1}); ``state`` is h_{t-1}, the event (latent,)."""
+
+    @abstractmethod
+    def posterior(self, state: State, b_t: Tensor) -> dist.TorchDistribution:
+        """q(z_t | h_{t-1}, b_t); ``state`` is h_{t-1}, b_t (..., hidden), the event (latent,)."""
+
+    @abstractmethod
+    def transition(self, state: State, u_t: Tensor, z_t: Tensor) -> State:
+        """h_t = f(u_t, z_t, h_{t-1}); ``state`` is h_{t-1}, u_t a raw frame, z_t (..., latent)."""
+
+    @abstractmethod
+    def emission(self, state: State) -> dist.TorchDistribution:
+        """p(x_t | h_t); ``state`` is h_t, the event one frame."""
+
+    @abstractmethod
+    def auxiliary(self, z_t: Tensor, state: State) -> dist.TorchDistribution:
+        """p_xi(b_t | z_t, h_{t-1}); ``state`` is h_{t-1}, z_t (..., latent), the event (hidden,)."""
+
+    @abstractmethod
+    def backward_emission(self, b_t: Tensor) -> dist.TorchDistribution:
+        """p_bwd(x_{t-1} | b_t); b_t (..., hidden), the event one frame."""
+
+    # Scans over whole sequences -------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def backward_states(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """b_1..b_T of x (batch, time, *frame); (time, batch, hidden)."""
+
+    @abstractmethod
+    def scan_backward(self, x: Tensor, mask: Tensor | None, lengths: Tensor | None) -> Tensor:
+        """:meth:`backward_states` of frames (time, batch, *frame) that are zero where ``mask`` (time, batch) is not."""
+
+    @abstractmethod
+    def scan_posterior(self, state: State, u: Tensor, b: Tensor, noise: Tensor) -> PosteriorScan:
+        """Sample z_1..z_T from the posterior; u, b and noise (time, ..., features)."""
+
+    @abstractmethod
+    def scan_states(self, state: State, u: Tensor, z: Tensor) -> State:
+        """h_0..h_T for known latents; u and z (time, ..., features), each field (time + 1, ..., hidden)."""
+
+    @abstractmethod
+    def scan_prior(self, before: State) -> dist.TorchDistribution:
+        """:meth:`prior` of every step; ``before`` is h_0..h_{T-1}, (time, ..., hidden)."""
+
+    @abstractmethod
+    def scan_auxiliary(self, z: Tensor, before: State, b: Tensor) -> Tensor:
+        """log p_xi(b_t | z_t, h_{t-1}) at every step, (time, ...) nats; z, before and b (time, ..., features)."""
+
+    @abstractmethod
+    def loop_transition(self) -> Transition:
+        """:meth:`transition` for a loop without gradients, with products of weights formed once."""
+
+    def states(self, x: Tensor, z: Tensor, context: Tensor | None = None, initial_state: State | None = None) -> State:
+        """h_1..h_T for given frames and latents.
+
+        The last one, ``State(*(field[-1] for field in states))``, is the ``initial_state`` of the frames that follow;
+        their ``context`` is the last frame.
+
+        Args:
+            x: (batch, time, frame) floats or (batch, time) integers.
+            z: latents (..., batch, time, latent).
+            context: the frame before the first; see :meth:`inputs`.
+            initial_state: h_0; zeros if None.
+
+        Returns:
+            A State of (time, ..., batch, hidden) tensors.
+        """
+        start = self.initial_state((x.shape[0],)) if initial_state is None else initial_state
+        u = self.inputs(x, context).transpose(0, 1)
+        states = self.scan_states(start, u, z.movedim(-2, 0))
+        return State(states.hidden[1:], states.cell[1:])
+
+    # The Pyro programs ----------------------------------------------------------------------------------------------
+
+    def model(
+        self,
+        x: Tensor | None = None,
+        lengths: Tensor | None = None,
+        context: Tensor | None = None,
+        initial_state: State | None = None,
+        *,
+        num_steps: int | None = None,
+        batch_shape: Sequence[int] | int | None = None,
+    ) -> Tensor:
+        """The generative program: for each step z_t ~ p(z_t | h_{t-1}), x_t ~ p(x_t | h_t).
+
+        Args:
+            x: observed frames, (batch, time, frame) floats or (batch, time) integers; None to generate them.
+            lengths: real frames of each sequence, (batch,) integers; all if None. Frames beyond are masked.
+            context: a frame before the first, given and never scored; (batch, frame) or (batch,). Through Pyro's own
+                handlers and objectives pass it by position: their first parameter has the same name.
+            initial_state: h_0, carried over from the frames before; zeros if None.
+            num_steps: T, where x is None.
+            batch_shape: sequences to generate, where x is None; the last dimension is the plate's.
+
+        Returns:
+            The frames, (..., batch, time, *frame): x itself where all of it was observed.
+
+        Raises:
+            TypeError, ValueError: an argument of the wrong type, shape, dtype, device or (under Pyro's validation)
+                value.
+        """
+        self.register()
+        run = prepare_inputs(self, x, lengths, context, initial_state, num_steps, batch_shape)
+        path = PriorPath(self, run)
+        with sequences(run.batch_size):
+            for t in range(run.num_steps):
+                with _mask(path, t):
+                    path.record(pyro.sample(f"z_{t}", path.latent(t)))
+                    path.record_frame(pyro.sample(f"x_{t}", path.frame(t), obs=path.observed(t)))
+        return path.result(x)
+
+    def guide(
+        self,
+        x: Tensor,
+        lengths: Tensor | None = None,
+        context: Tensor | None = None,
+        initial_state: State | None = None,
+        *,
+        b: Tensor | None = None,
+    ) -> Tensor:
+        """The inference program: for each step z_t ~ q(z_t | h_{t-1}, b_t).
+
+        Args:
+            x: as for :meth:`model`, but always given; so are lengths, context and initial_state.
+            lengths: real frames of each sequence, (batch,) integers.
+            context: a frame before the first; (batch, frame) or (batch,).
+            initial_state: h_0; each field (..., batch, hidden).
+            b: the :meth:`backward_states` of x, (time, batch, hidden); computed if None.
+
+        Returns:
+            The latents, (..., batch, time, latent).
+        """
+        self.register()
+        run = prepare_inputs(self, x, lengths, context, initial_state)
+        b = b if b is not None else self.scan_backward(cast(Tensor, run.x), run.mask, lengths)
+        path = PosteriorPath(self, run, b)
+        with sequences(run.batch_size):
+            for t in range(run.num_steps):
+                with _mask(path, t):
+                    path.record(pyro.sample(f"z_{t}", path.latent(t)))
+        return path.latents().movedim(0, -2)
+
+    def register(self) -> None:
+        """Announce the parameters to Pyro, as ``pyro.module`` does, for objectives that run the step functions."""
+        for name, parameter in self.named_parameters():
+            if parameter.requires_grad and parameter.is_leaf:
+                known = pyro.param(param_with_module_name(self.name, name), parameter)
+                if known is not parameter and not known.is_set_to(parameter):  # the same under a wrapper of Pyro's
+                    raise RuntimeError(
+                        f"Pyro's parameter store holds another tensor as {name!r} of {self.name!r}: give each net its "
+                        "own name (name=), or call pyro.clear_param_store() before using this one"
+                    )
+
+    # Generation and files: functions of a network as its methods --------------------------------------------------
+
+    generate = generation.generate
+    reconstruct = generation.reconstruct
+    interpolate = generation.interpolate
+    save = saving.save_net
+
+    @classmethod
+    def load(cls, folder: Path | str, *, name: str | None = None) -> Self:
+        """The network that ``save`` wrote into ``folder``; see :func:`zf_pyro.saving.load_net`."""
+        return saving.load_net(cls, folder, name=name)
+
+
+def _mask(path: LatentPath, t: int) -> AbstractContextManager[Any]:
+    """A mask over the sequences that have ended before step t."""
+    return nullcontext() if path.masks is None else poutine.mask(mask=cast(torch.BoolTensor, path.masks[t]))

@@ -1,0 +1,120 @@
+"""The recurrent network without latents, a baseline with an exact log-likelihood."""
+
+import math
+
+import pyro
+import torch
+from torch import Tensor, nn
+
+from ..emissions import Emission
+from ..networks import LSTM
+from ..paths import check_context, check_frames, check_lengths, real_frames, zero_padding
+
+
+class DeterministicRNN(nn.Module):
+    """The recurrent network without latents: h_t = LSTM(x_{t-1}, h_{t-1}), x_t ~ p(x_t | h_t) of the same family.
+
+    :meth:`model` and :meth:`guide` are Pyro programs, so that the same training fits it: SVI under ``Trace_ELBO``,
+    whose bound is the log-likelihood itself, as there is nothing to infer.
+
+    Args:
+        emission: the family of frames.
+        embed_dim: size of an embedded frame.
+        hidden_dim: size of h_t.
+        dropout: probability of zeroing a number of an embedded frame, in training mode.
+        name: of the net in Pyro's parameter store.
+
+    Raises:
+        ValueError: a size that is not positive, or dropout outside [0, 1).
+    """
+
+    def __init__(
+        self,
+        emission: Emission,
+        *,
+        embed_dim: int = 512,
+        hidden_dim: int = 1024,
+        dropout: float = 0.0,
+        name: str = "deterministic_rnn",
+    ) -> None:
+        super().__init__()
+        for argument, value in {"embed_dim": embed_dim, "hidden_dim": hidden_dim}.items():
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"{argument} must be a positive integer, got {value!r}")
+        if not 0.0 <= dropout < 1.0:
+            raise ValueError(f"dropout must be a probability in [0, 1), got {dropout!r}")
+        self.emission, self.hidden_dim, self.name = emission, hidden_dim, name
+        self.embedding = nn.Sequential(emission.embedding(embed_dim), nn.Dropout(dropout))
+        self.lstm = LSTM(embed_dim, hidden_dim, batch_first=True)
+        nn.init.orthogonal_(self.lstm.get_parameter("weight_hh_l0"))
+        self.emission_layer = nn.Linear(hidden_dim, emission.num_parameters)
+
+    @property
+    def device(self) -> torch.device:
+        return self.emission_layer.weight.device
+
+    @property
+    def num_parameters(self) -> int:
+        """Numbers trained."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    @classmethod
+    def of_size(
+        cls, emission: Emission, num_parameters: int, *, embed_dim: int, dropout: float = 0.0
+    ) -> "DeterministicRNN":
+        """The net whose number of parameters is nearest to a given one, by its hidden size.
+
+        Raises:
+            ValueError: even a hidden size of 1 has more than twice as many.
+        """
+        # parameters = 4 h^2 + h (4 e + 8 + p) + fixed, as nn.LSTM has two biases
+        fixed = sum(p.numel() for p in emission.embedding(embed_dim).parameters()) + emission.num_parameters
+        linear = 4 * embed_dim + 8 + emission.num_parameters
+        if fixed + linear + 4 > 2 * num_parameters:
+            raise ValueError(
+                f"num_parameters must leave room for a hidden size: {fixed + linear + 4} are needed with "
+                f"embed_dim={embed_dim}, got {num_parameters}"
+            )
+        root = (-linear + math.sqrt(linear**2 + 16 * max(0, num_parameters - fixed))) / 8
+        sizes = {max(1, math.floor(root)), max(1, math.ceil(root))}
+        hidden_dim = min(sizes, key=lambda h: abs(4 * h * h + linear * h + fixed - num_parameters))
+        return cls(emission, embed_dim=embed_dim, hidden_dim=hidden_dim, dropout=dropout)
+
+    def log_prob(self, x: Tensor, lengths: Tensor | None = None, context: Tensor | None = None) -> Tensor:
+        """The log-likelihood of each sequence.
+
+        Args:
+            x: (batch, time, frame) floats or (batch, time) integers.
+            lengths: real frames of each sequence, (batch,); all of them if None.
+            context: the frame before the first, given and not scored; (batch, frame) or (batch,).
+
+        Returns:
+            (batch,) nats.
+
+        Raises:
+            TypeError, ValueError: arguments of a wrong type or shape.
+        """
+        like = self.emission_layer.weight
+        check_frames(x, self.emission, like)
+        real = None
+        if lengths is not None:
+            check_lengths(lengths, x.shape[0], x.shape[1], like.device)
+            real = real_frames(lengths, x.shape[1])
+            x = zero_padding(x.transpose(0, 1), real).transpose(0, 1)
+        if context is not None:
+            check_context(context, x.shape[0], self.emission, like)
+        x = x.long() if self.emission.integer else x
+        first = self.emission.start(x[:, 0]) if context is None else context.to(x.dtype)
+        u = torch.cat([first.unsqueeze(1), x[:, :-1]], dim=1)
+        hidden, _ = self.lstm(self.embedding(u))
+        found = self.emission.distribution(self.emission_layer(hidden)).log_prob(x)
+        return (found if real is None else found.where(real.T, 0.0)).sum(1)
+
+    def model(self, x: Tensor, lengths: Tensor | None = None, context: Tensor | None = None) -> None:
+        """The log-likelihood as a factor of a Pyro program; arguments as for :meth:`log_prob`."""
+        pyro.module(self.name, self)
+        with pyro.plate("sequences", len(x), dim=-1):
+            pyro.factor("x", self.log_prob(x, lengths, context))
+
+    def guide(self, x: Tensor, lengths: Tensor | None = None, context: Tensor | None = None) -> None:
+        """Nothing to infer."""

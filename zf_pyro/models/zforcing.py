@@ -1,0 +1,154 @@
+"""Z-Forcing: the equations of the paper as step functions, then the two Pyro programs made of them.
+
+Goyal, Sordoni, Cote, Ke, Bengio, "Training Stochastic Recurrent Networks", NIPS 2017,
+https://arxiv.org/abs/1711.05411. Sequences x_1..x_T with latents z_1..z_T:
+
+    generation    z_t ~ p(z_t | h_{t-1})      h_t = f(u_t, z_t, h_{t-1})      x_t ~ p(x_t | h_t)
+    inference     b_t = g(x_t, b_{t+1})       z_t ~ q(z_t | h_{t-1}, b_t)
+    auxiliary     b_t ~ p_xi(b_t | z_t [, h_{t-1}])
+
+where u_t = x_{t-1} is the input of step t. The evidence lower bound is sum_t log p(x_t | h_t) - KL(q || p); training
+adds alpha log p_xi(b_t | z_t), which makes z_t carry what the future frames say (:class:`zf_pyro.ZForcingELBO`).
+"""
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+
+from .. import recurrence as scans
+from ..checks import require_count
+from ..emissions import Emission
+from ..networks import CELLS, MLP, BackwardRNN, State, Transition, bounded, with_fast_form
+from ..paths import real_frames, zero_padding
+from ..recurrence import LoopMemory
+from .base import StochasticRNN
+
+
+class ZForcing(StochasticRNN):
+    """A stochastic recurrent network with a backward-RNN posterior, as a pair of Pyro programs.
+
+    The step functions (:meth:`inputs` to :meth:`auxiliary`) are pure functions of tensors with any leading batch
+    dimensions; :meth:`model` and :meth:`guide` are the Pyro programs made of them. Sites: latents ``z_{t}``, frames
+    ``x_{t}``, t from 0, in the plate ``sequences`` at dim -1. The defaults are the paper's TIMIT sizes.
+
+    Args:
+        emission: the family of frames, say ``emissions.Gaussian(200)``.
+        embed_dim: size of an embedded frame.
+        hidden_dim: size of h_t and of b_t.
+        latent_dim: size of z_t.
+        mlp_dim: hidden size of the prior, posterior, auxiliary and modulation networks.
+        transition: how z_t enters the LSTM cell f: ``"conditional_layer_norm"`` (it sets gain and bias of the layer
+            norm of the hidden gates) or ``"concatenate"`` (it is read beside the input).
+        z_force: the auxiliary sees z_t alone, not h_{t-1}.
+        auxiliary_l2: fix the auxiliary's variance at 1/2, so that its log-density is minus the squared distance up to
+            a constant: the L2 variant of the released code.
+        dropout: probability of zeroing a number of an embedded frame, in training mode.
+        recurrence: ``"deferred"`` (weight gradients formed once a loop) or ``"reference"`` (a plain loop over the step
+            functions, for comparison). A subclass that overrides :meth:`posterior` or :meth:`transition` gets the
+            plain loop whatever is set here.
+        name: name of the net in Pyro's parameter store; unique within the process by default.
+
+    Raises:
+        TypeError: ``emission`` is no emission.
+        ValueError: a size is not a positive integer, dropout lies outside [0, 1), or a name is unknown.
+    """
+
+    def __init__(
+        self,
+        emission: Emission,
+        *,
+        embed_dim: int = 512,
+        hidden_dim: int = 1024,
+        latent_dim: int = 256,
+        mlp_dim: int = 512,
+        transition: str = "conditional_layer_norm",
+        z_force: bool = False,
+        auxiliary_l2: bool = False,
+        dropout: float = 0.0,
+        recurrence: str = "deferred",
+        name: str | None = None,
+    ) -> None:
+        sizes = {"embed_dim": embed_dim, "hidden_dim": hidden_dim, "latent_dim": latent_dim, "mlp_dim": mlp_dim}
+        sizes = {argument: require_count(argument, size) for argument, size in sizes.items()}
+        if transition not in CELLS:
+            raise ValueError(f"transition must be one of {sorted(CELLS)}, got {transition!r}")
+        if recurrence not in ("deferred", "reference"):
+            raise ValueError(f"recurrence must be 'deferred' or 'reference', got {recurrence!r}")
+        if not 0.0 <= dropout < 1.0:
+            raise ValueError(f"dropout must be a probability in [0, 1), got {dropout!r}")
+        options = {"transition": transition, "dropout": dropout, "recurrence": recurrence}
+        switches = {"z_force": z_force, "auxiliary_l2": auxiliary_l2}
+        super().__init__(emission, {**sizes, **options, **switches}, name)
+        embed_dim, self.hidden_dim, self.latent_dim, mlp_dim = sizes.values()
+        self.z_force, self.auxiliary_l2, self.recurrence = z_force, auxiliary_l2, recurrence
+        self.loop_memory = LoopMemory()
+
+        self.embedding = nn.Sequential(emission.embedding(embed_dim), nn.Dropout(dropout))
+        self.backward_rnn = BackwardRNN(embed_dim, hidden_dim)
+        self.cell = CELLS[transition](embed_dim, hidden_dim, latent_dim, mlp_dim)
+        self.prior_network = MLP((hidden_dim,), mlp_dim, 2 * latent_dim)
+        self.posterior_network = MLP((hidden_dim, hidden_dim), mlp_dim, 2 * latent_dim)
+        self.auxiliary_network = MLP((latent_dim,) if z_force else (latent_dim, hidden_dim), mlp_dim, 2 * hidden_dim)
+        self.emission_layer = nn.Linear(hidden_dim, emission.num_parameters)
+        self.backward_emission_layer = nn.Linear(hidden_dim, emission.num_parameters)
+
+    # The paper's equations; u_t and h_0 are those of StochasticRNN --------------------------------------------------
+
+    def backward_states(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """b_t = g(x_t, b_{t+1}), an LSTM run from the last real frame of each sequence to the first.
+
+        Args:
+            x: (batch, time, frame) floats or (batch, time) integers.
+            lengths: real frames of each sequence, (batch,); all of them if None.
+
+        Returns:
+            b, (time, batch, hidden). Beyond a length its rows mean nothing.
+        """
+        frames, mask = x.transpose(0, 1), None
+        if lengths is not None:
+            mask = real_frames(lengths, x.shape[1])
+            frames = zero_padding(frames, mask)
+        return self.scan_backward(frames, mask, lengths)
+
+    @with_fast_form
+    def prior(self, state: State) -> dist.TorchDistribution:
+        """p(z_t | h_{t-1}), a diagonal normal; ``state`` is h_{t-1}."""
+        return dist.Normal(*bounded(self.prior_network(state.hidden))).to_event(1)
+
+    @with_fast_form
+    def posterior(self, state: State, b_t: Tensor) -> dist.TorchDistribution:
+        """q(z_t | h_{t-1}, b_t), a diagonal normal; ``state`` is h_{t-1}, b_t (..., hidden)."""
+        return dist.Normal(*bounded(self.posterior_network(state.hidden, b_t))).to_event(1)
+
+    @with_fast_form
+    def transition(self, state: State, u_t: Tensor, z_t: Tensor) -> State:
+        """h_t = f(u_t, z_t, h_{t-1}); ``state`` is h_{t-1}, u_t a raw frame, z_t (..., latent)."""
+        return self.cell.advance(state, self.cell.inputs(self.embedding(u_t)), self.cell.modulation(z_t))
+
+    def emission(self, state: State) -> dist.TorchDistribution:
+        """p(x_t | h_t); ``state`` is h_t, the event is one frame."""
+        return self.emission_family.distribution(self.emission_layer(state.hidden))
+
+    @with_fast_form
+    def auxiliary(self, z_t: Tensor, state: State) -> dist.TorchDistribution:
+        """p_xi(b_t | z_t, h_{t-1}), or p_xi(b_t | z_t) with ``z_force``; a diagonal normal whose mean is a tanh."""
+        inputs = (z_t,) if self.z_force else (z_t, state.hidden)
+        loc, scale = bounded(self.auxiliary_network(*inputs))
+        if self.auxiliary_l2:
+            scale = torch.full_like(scale, 0.5**0.5)
+        return dist.Normal(loc.tanh(), scale).to_event(1)
+
+    def backward_emission(self, b_t: Tensor) -> dist.TorchDistribution:
+        """p_bwd(x_{t-1} | b_t): the backward RNN predicts the frame before."""
+        return self.emission_family.distribution(self.backward_emission_layer(b_t))
+
+    # The same over whole sequences ----------------------------------------------------------------------------------
+
+    scan_backward = scans.scan_backward
+    scan_posterior = scans.scan_posterior
+    scan_states = scans.scan_states
+    scan_prior = scans.scan_prior
+    scan_auxiliary = scans.scan_auxiliary
+
+    def loop_transition(self) -> Transition:
+        return self.transition if scans.uses_plain_loop(self) else self.cell.prepared(self.embedding)

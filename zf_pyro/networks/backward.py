@@ -1,0 +1,54 @@
+"""The backward recurrent network b_t = g(x_t, b_{t+1})."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .drive import Drive, fused_drive
+
+
+class LSTM(nn.LSTM):
+    """PyTorch's, with gradients in evaluation mode too, which cuDNN has in training mode alone; not for dropout."""
+
+    def forward(self, *arguments: Any) -> Any:
+        """Without dropout the mode says nothing but whether a way back is prepared for."""
+        mode, self.training = self.training, torch.is_grad_enabled()
+        try:
+            return super().forward(*arguments)
+        finally:
+            self.training = mode
+
+
+class BackwardRNN(nn.Module):
+    """b_t = g(x_t, b_{t+1}): an LSTM run from the last real frame to the first."""
+
+    def __init__(self, embed_dim: int, hidden_dim: int) -> None:
+        super().__init__()
+        self.lstm = LSTM(embed_dim, hidden_dim)
+        nn.init.orthogonal_(self.lstm.get_parameter("weight_hh_l0"))
+
+    def forward(self, embedded: Tensor, lengths: Tensor | None) -> Tensor:
+        """b for embedded frames (time, batch, embed); (time, batch, hidden).
+
+        With ``lengths`` (batch,), each sequence is turned round within its own length, so that padding is read
+        after every real frame and cannot reach one.
+        """
+        if lengths is None:
+            return self.lstm(embedded.flip(0))[0].flip(0)
+        steps = torch.arange(embedded.shape[0], device=embedded.device).unsqueeze(1)
+        order = torch.where(steps < lengths, lengths - 1 - steps, steps).clamp(0, len(steps) - 1).unsqueeze(-1)
+        turned = embedded.gather(0, order.expand_as(embedded))
+        states = self.lstm(turned)[0]
+        return states.gather(0, order.expand_as(states))
+
+    def drive(self, embedding: nn.Sequential, frames: Tensor) -> Drive:
+        """What frames (time, batch, *frame) send to the gates, in PyTorch's order of them."""
+        bias = self.lstm.get_parameter("bias_ih_l0") + self.lstm.get_parameter("bias_hh_l0")
+        return fused_drive(embedding, frames, self.lstm.get_parameter("weight_ih_l0"), bias)
+
+    def gate_weights(self, drive: Drive) -> tuple[Tensor, ...]:
+        """W_h and the drive's weight and bias, with the gates in the order of :func:`lstm`."""
+        weights = (self.lstm.get_parameter("weight_hh_l0"), drive.weight, drive.bias)
+        chunks = (weight.chunk(4) for weight in weights if weight is not None)
+        return tuple(torch.cat([i, f, o, candidate]) for i, f, candidate, o in chunks)

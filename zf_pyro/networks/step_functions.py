@@ -1,0 +1,115 @@
+"""The step functions of a stochastic recurrent network: one Protocol for every wing that runs them."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeVar
+
+from pyro.distributions import TorchDistribution
+from torch import Tensor, nn
+
+from ..emissions import Emission
+from .cells import Transition
+from .state import PosteriorScan, State
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+_WITH_FAST_FORM: set[Callable[..., Any]] = set()
+
+
+class StepFunctions(Protocol):
+    """A network with latents z_t, as paths, generation, filters and objectives see it.
+
+    The step functions are pure: tensors with any leading batch dimensions in, distributions and states out. The scans
+    are the same functions over whole sequences, with time first.
+    """
+
+    training: bool
+    latent_dim: int
+    hidden_dim: int
+    emission_family: Emission
+    emission_layer: nn.Linear
+
+    def inputs(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """u_t = x_{t-1}; x (batch, time, *frame), the result likewise."""
+        ...
+
+    def backward_states(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """b_1..b_T of x (batch, time, *frame); (time, batch, hidden)."""
+        ...
+
+    def initial_state(self, batch_shape: Sequence[int]) -> State:
+        """h_0; each field (*batch_shape, hidden)."""
+        ...
+
+    def prior(self, state: State) -> TorchDistribution:
+        """p(z_t | h_{t-1}); event (latent,)."""
+        ...
+
+    def posterior(self, state: State, b_t: Tensor) -> TorchDistribution:
+        """q(z_t | h_{t-1}, b_t); event (latent,)."""
+        ...
+
+    def transition(self, state: State, u_t: Tensor, z_t: Tensor) -> State:
+        """h_t = f(u_t, z_t, h_{t-1})."""
+        ...
+
+    def emission(self, state: State) -> TorchDistribution:
+        """p(x_t | h_t); the event is one frame."""
+        ...
+
+    def auxiliary(self, z_t: Tensor, state: State) -> TorchDistribution:
+        """p_xi(b_t | z_t, h_{t-1}); event (hidden,)."""
+        ...
+
+    def backward_emission(self, b_t: Tensor) -> TorchDistribution:
+        """p_bwd(x_{t-1} | b_t); the event is one frame."""
+        ...
+
+    def scan_posterior(self, state: State, u: Tensor, b: Tensor, noise: Tensor) -> PosteriorScan:
+        """Sample z_1..z_T from the posterior; u, b and noise (time, ..., features)."""
+        ...
+
+    def scan_states(self, state: State, u: Tensor, z: Tensor) -> State:
+        """h_0..h_T for known latents; each field (time + 1, ..., hidden)."""
+        ...
+
+    def scan_prior(self, before: State) -> TorchDistribution:
+        """p(z_t | h_{t-1}) at every step; batch shape (time, ...)."""
+        ...
+
+    def scan_auxiliary(self, z: Tensor, before: State, b: Tensor) -> Tensor:
+        """log p_xi(b_t | z_t, h_{t-1}) at every step; (time, ...) nats."""
+        ...
+
+    def loop_transition(self) -> Transition:
+        """:meth:`transition` for a loop without gradients, with products of weights formed once."""
+        ...
+
+    def parameters(self) -> Any:
+        """The parameters, as of :class:`torch.nn.Module`."""
+        ...
+
+    def eval(self) -> Any:
+        """Evaluation mode, as of :class:`torch.nn.Module`."""
+        ...
+
+    def modules(self) -> Any:
+        """The modules, as of :class:`torch.nn.Module`."""
+        ...
+
+
+def with_fast_form(function: Function) -> Function:
+    """Mark a step function for which the package has a fast form that reads weights instead of calling it."""
+    _WITH_FAST_FORM.add(function)
+    return function
+
+
+def own_step_functions(net: object, *names: str) -> bool:
+    """Whether these step functions are those that fast forms stand for.
+
+    A subclass that overrides one, or an instance that was given one (``net.posterior = f``), has a step function of its
+    own: then the plain form runs, which calls it.
+
+    Args:
+        net: the network.
+        names: of step functions, such as ``"posterior"``.
+    """
+    return all(name not in vars(net) and getattr(type(net), name, None) in _WITH_FAST_FORM for name in names)

@@ -1,0 +1,173 @@
+"""ZForcingELBO: the paper's training objective as a Pyro ELBO."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from pyro.distributions.util import scale_and_mask
+from pyro.infer.util import is_validation_enabled
+from pyro.poutine import Trace
+from pyro.util import check_site_shape
+from torch import Tensor
+from torch.distributions import kl_divergence
+
+from ..paths import LatentStep, PosteriorPath, PriorPath
+from .objective import Objective, PyroProgram
+from .schedules import Schedule, as_schedule
+from .terms import Terms, auxiliary_log_prob, backward_log_prob, step_terms
+from .traces import Sites, paths_of, require_reparameterised, whole_run
+
+
+class ZForcingELBO(Objective):
+    """sum_t log p(x_t | h_t) - beta KL(q || p) + alpha log p_xi(b_t | z_t) + gamma log p_bwd(x_{t-1} | b_t).
+
+    The training objective of Goyal et al. 2017 (https://arxiv.org/abs/1711.05411); its negative, summed over the
+    batch and averaged over particles, is the loss. The KL is analytic, which is exact here because model and guide
+    have the same dependency structure. With the default weights it is the evidence lower bound.
+
+    Paths of :class:`~zf_pyro.ZForcing` are scored whole. Any other site (a latent of the user's own, a path of which
+    some sites were conditioned on or masked by hand) is scored by itself as in
+    :class:`pyro.infer.TraceMeanField_ELBO`; the weights hold for the sites of paths alone.
+
+    Args:
+        kl_weight: beta, a number or a schedule.
+        aux_weight: alpha, a number or a schedule. At 0 the auxiliary is not computed.
+        backward_weight: gamma, a number or a schedule. At 0 the backward likelihood is not computed.
+        num_particles: draws of the latents that the loss is averaged over.
+        vectorize_particles: draw all of them in one run, along a new dimension.
+        free_nats: KL of each step below which it is not pushed further down, in nats.
+        max_plate_nesting: as for any Pyro ELBO; found out by a trial run if needed and not given.
+        retain_graph: as for any Pyro ELBO.
+
+    Attributes:
+        step: training steps taken, which the schedules go by.
+        terms: parts of the latest loss, a :class:`~zf_pyro.Terms` without gradients and scales; None before the first,
+            and where not just one path was scored whole.
+        other: what sites outside of whole paths added to the objective, in nats.
+
+    Raises:
+        ValueError: a negative weight, or no particles.
+    """
+
+    def __init__(
+        self,
+        kl_weight: float | Schedule = 1.0,
+        aux_weight: float | Schedule = 0.0,
+        backward_weight: float | Schedule = 0.0,
+        num_particles: int = 1,
+        vectorize_particles: bool = False,
+        *,
+        free_nats: float = 0.0,
+        max_plate_nesting: float = float("inf"),
+        retain_graph: bool | None = None,
+    ) -> None:
+        if not 0.0 <= free_nats < float("inf"):
+            raise ValueError(f"free_nats must be a finite number of at least 0, got {free_nats!r}")
+        super().__init__(
+            kl_weight,
+            num_particles,
+            vectorize_particles=vectorize_particles,
+            max_plate_nesting=max_plate_nesting,
+            retain_graph=retain_graph,
+        )
+        self.aux_schedule = as_schedule("aux_weight", aux_weight)
+        self.backward_schedule = as_schedule("backward_weight", backward_weight)
+        self.free_nats = free_nats
+        self.other: Tensor | float = 0.0
+
+    @property
+    def aux_weight(self) -> float:
+        """alpha at the current step."""
+        return self.aux_schedule(self.step)
+
+    @property
+    def backward_weight(self) -> float:
+        """gamma at the current step."""
+        return self.backward_schedule(self.step)
+
+    def _losses(self, model: PyroProgram, guide: PyroProgram, args: Any, kwargs: Any) -> Iterator[Tensor]:
+        """Each particle's share of the loss. Leaves the mean of the terms in :attr:`terms`."""
+        parts: list[Terms] = []
+        other: list[Tensor | float] = []
+        for model_trace, guide_trace in self._get_traces(model, guide, args, kwargs):
+            objective = self._score(model_trace, guide_trace, parts, other)
+            yield -objective / self.num_particles
+        runs = len(other)
+        alone = len(parts) == runs  # one path a run, scored whole
+        self.terms = Terms(*(sum(field) / runs for field in zip(*parts, strict=True))) if alone else None
+        self.other = sum(other) / self.num_particles
+
+    def _score(self, model_trace: Trace, guide_trace: Trace, parts: list[Terms], other: list[Tensor | float]) -> Tensor:
+        """The objective of one pair of traces, a scalar; its parts are appended, without gradients."""
+        sites = {name: site for name, site in model_trace.nodes.items() if site["type"] == "sample"}
+        guide_sites = {name: site for name, site in guide_trace.nodes.items() if site["type"] == "sample"}
+        whole: Tensor | float = 0.0
+        for path, names in paths_of(sites).items():
+            guide = whole_run(path, names, sites, guide_sites)
+            if guide is not None:
+                whole = whole + self._score_path(path, guide, sites[names[0]]["scale"], parts)
+                for name in names:
+                    del sites[name]
+                    guide_sites.pop(name, None)
+        rest = self._score_sites(model_trace, sites, guide_trace, guide_sites)
+        other.append(rest.detach() if isinstance(rest, Tensor) else rest)
+        return torch.as_tensor(whole + rest)
+
+    def _score_path(self, model: PriorPath, guide: PosteriorPath, scale: Any, parts: list[Terms]) -> Tensor:
+        alpha, gamma = self.aux_weight, self.backward_weight
+        steps = step_terms(model, guide, auxiliary=alpha > 0, backward=gamma > 0)
+        mask = model.run.mask
+        if mask is not None:
+            mask = mask.view(mask.shape[0], *[1] * (len(model.batch_shape) - 1), mask.shape[1])
+        terms = Terms(*(scale_and_mask(term, mask=mask).sum(0) for term in steps))
+        kl = terms.kl
+        if self.free_nats > 0:
+            kl = scale_and_mask(steps.kl.clamp(min=self.free_nats), mask=mask).sum(0)
+        objective = terms.log_likelihood - self.kl_weight * kl
+        if alpha > 0:
+            objective = objective + alpha * terms.auxiliary
+        if gamma > 0:
+            objective = objective + gamma * terms.backward
+        reported = Terms(*(term.detach() for term in terms))
+        if self.vectorize_particles and self.num_particles > 1:
+            reported = Terms(*(term.mean(-self.max_plate_nesting) for term in reported))
+        parts.append(reported)
+        return scale_and_mask(objective, scale).sum()
+
+    def _score_sites(self, model_trace: Trace, sites: Sites, guide_trace: Trace, guide_sites: Sites) -> Tensor | float:
+        """Sites that are not part of a whole run, one by one."""
+        objective: Tensor | float = 0.0
+        model_trace.compute_log_prob(lambda name, site: name in sites)
+        guide_trace.compute_log_prob(lambda name, site: name in guide_sites)
+        guide_steps: dict[PosteriorPath, list[Any]] = {}
+        for name, site in sites.items():
+            guide_site = guide_sites.pop(name, None)
+            if is_validation_enabled():
+                check_site_shape(site, self.max_plate_nesting)
+            if site["is_observed"] or guide_site is None:
+                objective = objective + site["log_prob_sum"]
+                continue
+            require_reparameterised(guide_site, "ZForcingELBO")
+            latent = isinstance(site["fn"], LatentStep)
+            try:
+                kl = kl_divergence(guide_site["fn"], site["fn"])
+                if latent and self.free_nats > 0:
+                    kl = kl.clamp(min=self.free_nats)
+                kl = scale_and_mask(kl, guide_site["scale"], guide_site["mask"]).sum()
+            except NotImplementedError:
+                kl = guide_site["log_prob_sum"] - site["log_prob_sum"]
+            objective = objective - (self.kl_weight if latent else 1.0) * kl
+            step = guide_site["fn"]
+            if isinstance(step, LatentStep) and isinstance(step.path, PosteriorPath):
+                guide_steps.setdefault(step.path, []).append(guide_site)
+        for guide_site in guide_sites.values():
+            if not guide_site["is_observed"]:
+                require_reparameterised(guide_site, "ZForcingELBO")
+            objective = objective - guide_site["log_prob_sum"]
+        weighted = ((self.aux_weight, auxiliary_log_prob), (self.backward_weight, backward_log_prob))
+        for weight, log_prob in weighted:
+            for path, steps in guide_steps.items() if weight > 0 else ():
+                terms = log_prob(path).expand(-1, *path.batch_shape).unbind(0)
+                shares = [scale_and_mask(terms[s["fn"].t], s["scale"], s["mask"]).sum() for s in steps]
+                objective = objective + weight * torch.stack(shares).sum()
+        return objective

@@ -1,0 +1,128 @@
+"""Importance weights of the particles of one vectorised run, one for each sequence."""
+
+from typing import Any, NamedTuple
+
+import torch
+from pyro.distributions.util import scale_and_mask
+from pyro.infer.util import torch_sum
+from pyro.poutine import Trace
+from torch import Tensor
+
+from ..paths import LatentStep, PosteriorPath, PriorPath
+from .traces import paths_of, require_reparameterised, whole_run
+
+Sum = Tensor | float
+
+
+class Densities(NamedTuple):
+    """Log-densities of one run of the model against the guide, in nats; each broadcasts to (particles, sequences).
+
+    Where some site is not in the plate of the sequences, such as a latent that all of them share, the sequences are
+    summed as well, and there is one number for each particle: (particles,).
+    """
+
+    model: Sum
+    """Frames, and whatever sites of the model are no path's latents; less what the guide observes."""
+    prior: Sum
+    """log p(z) of the latents of paths."""
+    posterior: Sum
+    """log q(z | x) of the latents of paths."""
+    guide: Sum
+    """Latents of the guide that are no path's."""
+    scale: Any
+    """What multiplies the objective: the scale that all sites have in common, as under subsampling or
+    ``poutine.scale``. Where sites have scales of their own it is 1, and the densities above are scaled."""
+
+    def log_weights(self, beta: float = 1.0) -> Tensor:
+        """log p(x | z) + beta (log p(z) - log q(z | x)): at beta 1, the log importance weights."""
+        return torch.as_tensor(self.log_joint(beta) - self.log_proposal(beta))
+
+    def log_joint(self, beta: float = 1.0) -> Sum:
+        """The model's share of the weights."""
+        return self.model + beta * self.prior
+
+    def log_proposal(self, beta: float = 1.0) -> Sum:
+        """The guide's share of the weights."""
+        return self.guide + beta * self.posterior
+
+
+def densities(model_trace: Trace, guide_trace: Trace, objective: str) -> Densities:
+    """The densities of two traces without subsample sites, whole paths as a batch and other sites one by one.
+
+    Args:
+        model_trace: a run of the model, replayed with the guide's draws.
+        guide_trace: the run of the guide.
+        objective: who asks, for its errors.
+
+    Raises:
+        NotImplementedError: a site of the guide is not reparameterised.
+    """
+    sites = {name: site for name, site in model_trace.nodes.items() if site["type"] == "sample"}
+    guide_sites = {name: site for name, site in guide_trace.nodes.items() if site["type"] == "sample"}
+    everything = [*sites.values(), *guide_sites.values()]
+    summed = _dims_of_their_own(everything)
+    scale = _common_scale([site["scale"] for site in everything], bool(summed))
+    total: dict[str, Sum] = dict.fromkeys(Densities._fields[:4], 0.0)
+
+    def add(field: str, log_prob: Tensor, sign: float = 1.0) -> None:
+        total[field] = total[field] + sign * torch_sum(log_prob, summed)
+
+    for path, names in paths_of(sites).items():
+        guide = whole_run(path, names, sites, guide_sites)
+        if guide is not None:
+            own = 1.0 if scale is not None else sites[names[0]]["scale"]
+            for field, log_prob in zip(("model", "prior", "posterior"), _path(path, guide), strict=True):
+                add(field, scale_and_mask(log_prob, own))
+            for name in names:
+                del sites[name]
+                guide_sites.pop(name, None)
+    model_trace.compute_log_prob(lambda name, site: name in sites)
+    guide_trace.compute_log_prob(lambda name, site: name in guide_sites)
+    for name, site in sites.items():
+        # A latent that the guide lacks was drawn from its prior, which is then its proposal: it weighs nothing.
+        if site["is_observed"] or name in guide_sites:
+            latent = isinstance(site["fn"], LatentStep) and not site["is_observed"]
+            add("prior" if latent else "model", _log_prob(site, scale))
+    for site in guide_sites.values():
+        if site["is_observed"]:
+            add("model", _log_prob(site, scale), -1.0)
+            continue
+        require_reparameterised(site, objective)
+        add("posterior" if isinstance(site["fn"], LatentStep) else "guide", _log_prob(site, scale))
+    return Densities(**total, scale=1.0 if scale is None else scale)
+
+
+def _path(model: PriorPath, guide: PosteriorPath) -> tuple[Tensor, ...]:
+    """Log-densities of frames, latents under the model and latents under the guide; each (..., batch)."""
+    mask = model.run.mask
+    if mask is not None:
+        mask = mask.view(mask.shape[0], *[1] * (len(model.batch_shape) - 1), mask.shape[1])
+    steps = model.frame_log_prob(), model.log_prob(), guide.log_prob()
+    return tuple(scale_and_mask(step, mask=mask).sum(0) for step in steps)
+
+
+def _log_prob(site: Any, scale: Any) -> Tensor:
+    """A site's log-density, scaled only if no common scale stands outside."""
+    if scale is None:
+        return site["log_prob"]
+    return scale_and_mask(site["unscaled_log_prob"], mask=site["mask"])
+
+
+def _dims_of_their_own(sites: list[Any]) -> list[int]:
+    """Dimensions that not all sites have; plates of one size at one dimension count as the same."""
+    stacks = {frozenset((f.dim, f.size) for f in site["cond_indep_stack"] if f.vectorized) for site in sites}
+    return sorted({dim for some in stacks for other in stacks for dim, _ in some - other})
+
+
+def _common_scale(scales: list[Any], summed: bool) -> Any:
+    """The scale of all sites; None if they differ, or if it differs between sequences that are summed."""
+    first = scales[0] if scales else 1.0
+    if summed and isinstance(first, Tensor) and first.numel() > 1:
+        return None
+    return first if all(_equal(first, scale) for scale in scales[1:]) else None
+
+
+def _equal(a: Any, b: Any) -> bool:
+    if a is b:
+        return True
+    return torch.equal(torch.as_tensor(a), torch.as_tensor(b))

@@ -1,0 +1,168 @@
+"""Long sequences a segment of time at a time, so that memory does not grow with all that a step computes."""
+
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any
+
+import pyro
+import pyro.poutine as poutine
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from ..checks import require_count
+from ..models import ZForcing
+from ..networks import State
+from ..paths import prepare_inputs
+from .elbo import ZForcingELBO
+from .held import HeldELBO
+from .objective import PyroProgram, owner_of
+from .terms import Terms
+
+
+class SegmentedELBO(HeldELBO):
+    """:class:`~zf_pyro.ZForcingELBO` over segments of time, for the model and guide of one :class:`~zf_pyro.ZForcing`.
+
+    **Recomputation**, the default: the same loss and the same gradients, at the same random numbers, with less memory.
+    What a segment computes is dropped, and computed again on the way back (``torch.utils.checkpoint``). What grows with
+    time is the data and, for each frame, b_t or its gradient; all the rest is that of one segment. With dropout the
+    masks are others than the plain objective's. Gradients by ``backward`` alone, not by ``torch.autograd.grad``.
+
+    **Truncation**: each segment is a sequence of its own whose h_0 is the last state of the one before, without its
+    gradient, whose first input is that one's last frame, and whose backward RNN ends with it. The loss is the sum over
+    the segments. Its gradient is backpropagation through time truncated at the segments' ends, its memory that of one
+    segment, in :meth:`loss_and_grads` and :meth:`backward`.
+
+    Args:
+        segment: steps of a segment.
+        truncate: see above.
+        settings: as for :class:`~zf_pyro.ZForcingELBO`; one particle.
+
+    Raises:
+        ValueError: a segment that is no positive integer, more than one particle, or another setting out of range.
+    """
+
+    def __init__(self, *args: Any, segment: int, truncate: bool = False, **settings: Any) -> None:
+        super().__init__(ZForcingELBO(*args, **settings), "in segments")
+        self.segment, self.truncate = require_count("segment", segment), truncate
+
+    def _losses(self, model: PyroProgram, guide: PyroProgram, args: Any, kwargs: Any) -> Iterator[Tensor]:
+        run = _Run(self, model, guide, *args, **kwargs)
+        parts: list[Terms] = []
+        if self.truncate:
+            yield from run.truncated(parts)
+        else:
+            yield run.recomputed(parts)
+        self.terms = Terms(*(sum(field) for field in zip(*parts, strict=True)))
+        self.other = 0.0
+
+
+class _Run:
+    """One evaluation of the objective, a segment at a time."""
+
+    def __init__(
+        self,
+        elbo: SegmentedELBO,
+        model: PyroProgram,
+        guide: PyroProgram,
+        x: Tensor,
+        lengths: Tensor | None = None,
+        context: Tensor | None = None,
+        initial_state: State | None = None,
+    ) -> None:
+        net = owner_of(guide)
+        if not isinstance(net, ZForcing) or owner_of(model) is not net:
+            raise TypeError(f"model and guide must be those of one ZForcing, got {model!r} and {guide!r}")
+        run = prepare_inputs(net, x, lengths, context, initial_state)  # all checks, on the whole
+        self.net, self.lengths, self.context = net, lengths, context
+        self.frames = x.transpose(0, 1) if run.x is None else run.x
+        self.state = State(*(field.expand(len(x), -1) for field in run.initial_state))
+        ends = [*range(elbo.segment, x.shape[1], elbo.segment), x.shape[1]]
+        self.segments = list(zip([0, *ends[:-1]], ends, strict=True))
+        self.elbo = elbo.objective
+        self.anchor = torch.zeros((), device=x.device, requires_grad=True)
+
+    def truncated(self, parts: list[Terms]) -> Iterator[Tensor]:
+        """The loss of each segment by itself."""
+        state = self.state
+        for start, stop in self.segments:
+            x, lengths, context = self._given(start, stop)
+            b = self.net.backward_states(x, lengths)
+            loss, hidden, cell, *terms = self._evaluate(self.anchor, b, *state, x, lengths, context)
+            state = State(hidden.detach(), cell.detach())
+            parts.append(Terms(*terms))
+            yield loss
+
+    def recomputed(self, parts: list[Terms]) -> Tensor:
+        """The loss of the whole."""
+        state, losses = self.state, []
+        for (start, stop), b in zip(self.segments, self._backward_states(), strict=True):
+            arguments = (self.anchor, b, *state, *self._given(start, stop))
+            if torch.is_grad_enabled():
+                # Re-entrant: the other kind keeps what the recurrence's own autograd function holds.
+                loss, hidden, cell, *terms = checkpoint(self._evaluate, *arguments, use_reentrant=True)
+            else:
+                loss, hidden, cell, *terms = self._evaluate(*arguments)
+            state = State(hidden, cell)
+            losses.append(loss)
+            parts.append(Terms(*(term.detach() for term in terms)))
+        return torch.stack(losses).sum()
+
+    def _given(self, start: int, stop: int) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """x, lengths (0 where a sequence has ended) and context of a segment."""
+        lengths = None if self.lengths is None else (self.lengths - start).clamp(0, stop - start)
+        return self.frames[start:stop].transpose(0, 1), lengths, self.frames[start - 1] if start else self.context
+
+    def _evaluate(
+        self,
+        anchor: Tensor,
+        b: Tensor,
+        hidden: Tensor,
+        cell: Tensor,
+        x: Tensor,
+        lengths: Tensor | None,
+        context: Tensor | None,
+    ) -> tuple[Tensor, ...]:
+        """Loss, last state and terms of a segment. The anchor is there to need a gradient."""
+        last: list[State] = []
+
+        def guide(*args: Any) -> Tensor:
+            with poutine.trace() as tracer:
+                z = self.net.guide(*args, b=b)
+            step: Any = tracer.trace.nodes["z_0"]["fn"]
+            # Copies: a view would keep the states of every step.
+            last.append(State(*(field[-1].clone() for field in step.path.stacked())))
+            return z
+
+        # x was checked as a whole; a sequence that has ended has no frames here, which only checks would refuse.
+        with pyro.validation_enabled(False):
+            loss = self.elbo.differentiable_loss(self.net.model, guide, x, lengths, context, State(hidden, cell))
+        terms = self.elbo.terms
+        if terms is None:
+            raise RuntimeError("a handler changed sites of the path: segments are scored whole or not at all")
+        return loss, *last[0], *terms
+
+    def _backward_states(self) -> list[Tensor]:
+        """:meth:`zf_pyro.ZForcing.backward_states` for each segment; (steps, batch, hidden)."""
+        hidden, cell = (torch.zeros_like(field).unsqueeze(0) for field in self.state)
+        ends = set() if self.lengths is None else set(self.lengths.tolist())
+        states = []
+        for start, stop in reversed(self.segments):
+            cuts = sorted({start, *(end for end in ends if start < end < stop), stop})
+            b, hidden, cell = checkpoint(self._read, cuts, hidden, cell, use_reentrant=False)
+            states.append(b)
+        return states[::-1]
+
+    def _read(self, cuts: list[int], hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """b over a segment, cut where sequences end, from the state after it; and the state before it."""
+        pieces = []
+        for first, last in reversed(list(pairwise(cuts))):
+            embedded = self.net.embedding(self.frames[first:last].flip(0))
+            states, (read, kept) = self.net.backward_rnn.lstm(embedded, (hidden, cell))
+            pieces.append(states.flip(0))
+            if self.lengths is None:
+                hidden, cell = read, kept
+            else:  # a sequence that ends before these frames has read nothing yet
+                begun = (self.lengths >= last).unsqueeze(1)
+                hidden, cell = torch.where(begun, read, hidden), torch.where(begun, kept, cell)
+        return torch.cat(pieces[::-1]), hidden, cell

@@ -1,0 +1,64 @@
+"""The parts of the objective for one run of the model against one run of the guide."""
+
+from typing import NamedTuple, cast
+
+import torch
+from torch import Tensor
+from torch.distributions import kl_divergence
+
+from ..paths import PosteriorPath, PriorPath, align
+
+
+class Terms(NamedTuple):
+    """The parts of the objective, each (batch,) in nats, summed over the real steps of a sequence."""
+
+    log_likelihood: Tensor
+    """sum_t log p(x_t | h_t)."""
+    kl: Tensor
+    """sum_t KL(q(z_t | h_{t-1}, b_t) || p(z_t | h_{t-1}))."""
+    auxiliary: Tensor
+    """sum_t log p_xi(b_t | z_t [, h_{t-1}]); NaN where its weight was 0 and it was not computed."""
+    backward: Tensor
+    """sum_t log p_bwd(x_{t-1} | b_t); NaN where its weight was 0 and it was not computed."""
+
+    @property
+    def elbo(self) -> Tensor:
+        """The evidence lower bound, log-likelihood minus KL: no weights, no auxiliary; (batch,) nats."""
+        return self.log_likelihood - self.kl
+
+
+def step_terms(model: PriorPath, guide: PosteriorPath, auxiliary: bool = False, backward: bool = False) -> Terms:
+    """Terms of every step of two finished runs, padding included; each (time, ..., batch).
+
+    Args:
+        model: the model's run.
+        guide: the guide's run that the model was replayed with.
+        auxiliary: whether to evaluate the auxiliary; it is NaN otherwise.
+        backward: whether to evaluate the backward likelihood; it is NaN otherwise.
+    """
+    log_likelihood = model.frame_log_prob()
+    kl = kl_divergence(guide.group(), model.group())
+    absent = log_likelihood.new_full((), float("nan")).expand_as(log_likelihood)
+    return Terms(
+        log_likelihood,
+        kl,
+        auxiliary_log_prob(guide) if auxiliary else absent,
+        backward_log_prob(guide).expand_as(log_likelihood) if backward else absent,
+    )
+
+
+def auxiliary_log_prob(guide: PosteriorPath) -> Tensor:
+    """log p_xi(b_t | z_t [, h_{t-1}]) at every step, b_t held fixed; (time, ..., batch)."""
+    target = align(guide.b.detach(), len(guide.batch_shape))
+    return guide.net.scan_auxiliary(guide.latents(), guide.before(), target)
+
+
+def backward_log_prob(guide: PosteriorPath) -> Tensor:
+    """log p_bwd(x_{t-1} | b_t) at every step; (time, ..., batch). Zero at the first step, unless a context is given."""
+    frames, context = guide.inputs(0, guide.run.num_steps), guide.run.has_context
+    if not context:  # u_1 is then no frame: any other is scored in its place, and left out
+        frames = torch.cat([cast(Tensor, guide.run.x)[:1], frames[1:]])
+    log_prob = guide.net.backward_emission(guide.b).log_prob(frames)
+    if not context:  # of the results, since the way back of a part of b would fill a gradient as large as b
+        log_prob = torch.cat([torch.zeros_like(log_prob[:1]), log_prob[1:]])
+    return align(log_prob, len(guide.batch_shape), 0)

@@ -1,0 +1,38 @@
+"""Paths: per-step sample sites that cost no more than a batch."""
+
+from .inputs import (
+    RunInputs,
+    check_context,
+    check_frames,
+    check_lengths,
+    check_values,
+    prepare_inputs,
+    real_frames,
+    zero_padding,
+)
+from .memory import run_bytes
+from .path import LatentPath, align
+from .plate import sequences
+from .posterior import PosteriorPath
+from .prior import PriorPath
+from .sites import FrameStep, LatentStep, LazyStep
+
+__all__ = [
+    "FrameStep",
+    "LatentPath",
+    "LatentStep",
+    "LazyStep",
+    "PosteriorPath",
+    "PriorPath",
+    "RunInputs",
+    "align",
+    "check_context",
+    "check_frames",
+    "check_lengths",
+    "check_values",
+    "prepare_inputs",
+    "real_frames",
+    "run_bytes",
+    "sequences",
+    "zero_padding",
+]

@@ -1,0 +1,215 @@
+"""What one run of the model or of the guide is given: checked, and laid out by time."""
+
+import operator
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from pyro.infer.util import is_validation_enabled
+from torch import Tensor
+
+from ..emissions import Emission
+from ..networks import State, StepFunctions
+
+
+class RunInputs(NamedTuple):
+    """The arguments of one run."""
+
+    num_steps: int
+    batch_size: int
+    initial_state: State
+    """h_0; (..., batch, hidden)."""
+    x: Tensor | None
+    """Frames, zero beyond each length; (time, batch, *frame). None where the model generates them."""
+    u: Tensor | None
+    """Inputs u_t; (time, batch, *frame). None where x is."""
+    first: Tensor
+    """u_1: the context frame or the start frame; (batch, *frame)."""
+    has_context: bool
+    """Whether ``first`` is a frame of the sequence itself."""
+    mask: Tensor | None
+    """True on real frames; (time, batch). None where all are real."""
+    source: tuple[Any, ...]
+    """The very arguments of the call."""
+    versions: tuple[int, ...]
+    """How often each tensor among them had been changed in place."""
+
+    def same_input(self, other: "RunInputs") -> bool:
+        """Whether two runs were given the same objects, unchanged in between."""
+        same = len(self.source) == len(other.source) and all(map(operator.is_, self.source, other.source))
+        return same and self.versions == other.versions and self.num_steps == other.num_steps
+
+
+def prepare_inputs(
+    net: StepFunctions,
+    x: Tensor | None,
+    lengths: Tensor | None,
+    context: Tensor | None,
+    initial_state: State | None,
+    num_steps: int | None = None,
+    batch_shape: Sequence[int] | int | None = None,
+) -> RunInputs:
+    """Check the arguments of :meth:`zf_pyro.ZForcing.model` or of its guide, and lay them out by time.
+
+    Raises:
+        TypeError, ValueError: an argument of the wrong type, shape, dtype, device or (under Pyro's validation) value.
+    """
+    family, like = net.emission_family, net.emission_layer.weight
+    source = (x, lengths, context, *(() if initial_state is None else initial_state))
+    if x is None:
+        num_steps, shape = check_sizes(num_steps, batch_shape)
+    else:
+        if num_steps is not None or batch_shape is not None:
+            raise ValueError("num_steps and batch_shape are for generating: leave them out where x is given")
+        check_frames(x, family, like)
+        num_steps, shape = x.shape[1], x.shape[:1]
+    batch_size = shape[-1]
+    mask = None
+    if lengths is not None:
+        check_lengths(lengths, batch_size, num_steps, like.device)
+        mask = real_frames(lengths, num_steps)
+    if context is not None:
+        check_context(context, batch_size, family, like)
+    if initial_state is None:
+        initial_state = net.initial_state(shape)
+    else:
+        check_state(initial_state, batch_size, net.hidden_dim, like)
+    if x is None:
+        frames = u = None
+        dtype = torch.long if family.integer else like.dtype
+        empty = torch.zeros(batch_size, *family.event_shape, dtype=dtype, device=like.device)
+        first = family.start(empty) if context is None else context.to(dtype)
+    else:
+        frames = (x.long() if family.integer else x).transpose(0, 1).contiguous()
+        if mask is not None:
+            frames = zero_padding(frames, mask)
+        if is_validation_enabled():
+            check_values(frames, mask, family)
+        u = net.inputs(frames.transpose(0, 1), context).transpose(0, 1)
+        first = u[0]
+    return RunInputs(
+        num_steps=num_steps,
+        batch_size=batch_size,
+        initial_state=initial_state,
+        x=frames,
+        u=u,
+        first=first,
+        has_context=context is not None,
+        mask=mask,
+        source=source,
+        versions=tuple(a._version for a in source if isinstance(a, Tensor)),
+    )
+
+
+def check_frames(x: Tensor, emission: Emission, like: Tensor, name: str = "x") -> None:
+    """Refuse an x that the emission cannot have produced.
+
+    Args:
+        x: (batch, time, frame) floats, or (batch, time) integers.
+        emission: the family of frames.
+        like: a parameter of the net, for its dtype and device.
+        name: what the caller calls x.
+
+    Raises:
+        TypeError: x is no tensor, or floats where integers are due, or floats of another precision.
+        ValueError: wrong rank or frame size, no sequences, no steps, or another device.
+    """
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor, got {type(x).__name__}; convert it with torch.as_tensor")
+    if emission.integer:
+        if x.is_floating_point() or x.is_complex() or x.dtype == torch.bool:
+            raise TypeError(f"{name} must hold integers for {emission}, got {x.dtype}; convert it with {name}.long()")
+    elif x.dtype != like.dtype:
+        raise TypeError(
+            f"{name} must be {like.dtype}, the dtype of the net's parameters, got {x.dtype}; "
+            f"convert it with {name}.to({like.dtype}), or the net with net.to({x.dtype})"
+        )
+    expected = "(batch, time)" if emission.integer else f"(batch, time, {emission.event_shape[0]})"
+    rank = 2 + len(emission.event_shape)
+    if x.dim() != rank or x.shape[2:] != emission.event_shape:
+        raise ValueError(f"{name} must have shape {expected} for {emission}, got {tuple(x.shape)}")
+    if x.shape[0] == 0 or x.shape[1] == 0:
+        raise ValueError(f"{name} must hold at least one sequence and one step, got shape {tuple(x.shape)}")
+    if x.device != like.device:
+        raise ValueError(f"{name} must be on {like.device}, where the net's parameters are, got {x.device}")
+
+
+def check_lengths(lengths: Tensor, batch_size: int, num_steps: int, device: torch.device) -> None:
+    """Refuse lengths that are not one integer in 1..num_steps a sequence (the range: when Pyro validates)."""
+    if not isinstance(lengths, Tensor) or lengths.is_floating_point() or lengths.dtype == torch.bool:
+        got = lengths.dtype if isinstance(lengths, Tensor) else type(lengths).__name__
+        raise TypeError(f"lengths must be a tensor of integers, got {got}")
+    if lengths.shape != (batch_size,):
+        raise ValueError(
+            f"lengths must have shape ({batch_size},), one length a sequence of x, got {tuple(lengths.shape)}"
+        )
+    if lengths.device != device:
+        raise ValueError(f"lengths must be on {device}, where the net's parameters are, got {lengths.device}")
+    if is_validation_enabled():
+        wrong = (lengths < 1) | (lengths > num_steps)
+        if wrong.any():
+            i = int(wrong.nonzero()[0])
+            raise ValueError(
+                f"lengths must be between 1 and {num_steps} (the time size of x), got {int(lengths[i])} at sequence {i}"
+            )
+
+
+def check_values(x: Tensor, mask: Tensor | None, emission: Emission) -> None:
+    """Refuse values on real frames that have no density. Reads the data back from the device."""
+    wrong = ~emission.valid(x)
+    if mask is not None:
+        wrong = wrong & mask
+    if wrong.any():
+        t, i = wrong.nonzero()[0].tolist()
+        raise ValueError(
+            f"x must hold {emission.values} for {emission}, got {x[t, i].tolist()} at sequence {i}, step {t}"
+        )
+
+
+def check_state(state: State, batch_size: int, hidden_dim: int, like: Tensor) -> None:
+    """Refuse an ``initial_state`` that is no state, or of other sizes."""
+    if not isinstance(state, State):
+        raise TypeError(f"initial_state must be a zf_pyro.State(hidden, cell), got {type(state).__name__}")
+    for name, field in zip(("hidden", "cell"), state, strict=True):
+        if field.dim() < 2 or field.shape[-1] != hidden_dim or field.shape[-2] not in (1, batch_size):
+            raise ValueError(
+                f"initial_state.{name} must have shape (..., {batch_size}, {hidden_dim}), got {tuple(field.shape)}"
+            )
+        if field.dtype != like.dtype or field.device != like.device:
+            raise ValueError(
+                f"initial_state.{name} must be {like.dtype} on {like.device} like the net's parameters, "
+                f"got {field.dtype} on {field.device}"
+            )
+
+
+def check_context(context: Tensor, batch_size: int, emission: Emission, like: Tensor) -> None:
+    """Refuse a ``context`` that is not one frame a sequence."""
+    expected = (batch_size, *emission.event_shape)
+    if not isinstance(context, Tensor) or context.shape != expected:
+        got = tuple(context.shape) if isinstance(context, Tensor) else type(context).__name__
+        raise ValueError(f"context must be one frame a sequence, of shape {expected}, got {got}")
+    check_frames(context.unsqueeze(1), emission, like, "context")
+    if is_validation_enabled() and not emission.valid(context).all():
+        raise ValueError(f"context must hold {emission.values} for {emission}")
+
+
+def check_sizes(num_steps: int | None, batch_shape: Any) -> tuple[int, torch.Size]:
+    """The sizes of what the model generates, or a ValueError."""
+    if not isinstance(num_steps, int) or isinstance(num_steps, bool) or num_steps < 1:
+        raise ValueError(f"num_steps must be a positive integer where x is None, got {num_steps!r}")
+    sizes = (batch_shape,) if isinstance(batch_shape, int) else batch_shape
+    if not isinstance(sizes, (tuple, list)) or not sizes or not all(isinstance(n, int) and n > 0 for n in sizes):
+        raise ValueError(
+            f"batch_shape must be a tuple of positive sizes, the last one the sequences, got {batch_shape!r}"
+        )
+    return num_steps, torch.Size(sizes)
+
+
+def real_frames(lengths: Tensor, num_steps: int) -> Tensor:
+    """True where t < length; (time, batch)."""
+    return torch.arange(num_steps, device=lengths.device).unsqueeze(1) < lengths
+
+
+def zero_padding(x: Tensor, mask: Tensor) -> Tensor:
+    """x (time, batch, *frame) with zeros where ``mask`` (time, batch) is False, whatever lay there."""
+    return torch.where(mask.view(*mask.shape, *[1] * (x.dim() - 2)), x, torch.zeros((), dtype=x.dtype, device=x.device))

@@ -1,0 +1,204 @@
+"""Per-step sample sites that cost no more than a batch.
+
+A path is one run of the model or of the guide. For each step it hands ``pyro.sample`` a distribution whose
+parameters are not computed yet. If a handler supplies the value, nothing is computed until a density is asked for;
+by then all values are known, so the recurrence runs once over them, the heads run once over (time x batch), and each
+site gets its slice. If nobody supplies a value, the guide's path runs its whole scan ahead and hands out its draws
+one by one, and the model's path goes step by step.
+
+The rule: a path is the sequential program, evaluated in a better order. Whatever a handler does to a site, the path
+goes by the value that ``pyro.sample`` returned, and recognises its own values by identity alone.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from pyro.distributions import Normal, TorchDistribution
+from torch import Tensor
+from torch.distributions import kl_divergence
+
+from ..networks import State, StepFunctions
+from .inputs import RunInputs
+from .sites import LatentStep, SitePath
+from .stamp import Stamp
+
+
+class Neighbours(torch.autograd.Function):
+    """x_0..x_{T-1} and x_1..x_T of x_0..x_T; the way back writes one gradient, where slices write one each."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.set_materialize_grads(False)
+        ctx.zero = x.new_zeros(()).expand_as(x[:1])
+        return x[:-1], x[1:]
+
+    @staticmethod
+    def backward(ctx: Any, before: Tensor | None, after: Tensor | None) -> Tensor | None:
+        if before is None:
+            return None if after is None else torch.cat([ctx.zero, after])
+        whole = torch.cat([before, ctx.zero])
+        if after is not None:
+            whole[1:] += after
+        return whole
+
+
+class LatentPath(ABC):
+    """One run over T steps: the values of its sites, the states they imply, and the densities of all.
+
+    Attributes:
+        z: values of the latent sites so far, as ``pyro.sample`` returned them; each (..., latent).
+        batch_shape: the common batch shape of everything so far.
+    """
+
+    def __init__(self, net: StepFunctions, run: RunInputs) -> None:
+        self.net = net
+        self.run = run
+        self.z: list[Tensor] = []
+        self.batch_shape = torch.broadcast_shapes(run.initial_state.hidden.shape[:-1], (run.batch_size,))
+        self.masks = None if run.mask is None else run.mask.unbind(0)
+        self.states = [run.initial_state]
+        self.stamp = Stamp(net)
+        self._stacked: State | None = None
+        self._pairs: tuple[Tensor, Tensor] | None = None
+        self._group: TorchDistribution | None = None
+        self._latents: dict[bool, Tensor] = {}
+        self._log_probs: dict[bool, tuple[Tensor, ...]] = {}
+        self._parameters: list[tuple[Tensor, Tensor]] = []
+
+    @property
+    def finished(self) -> bool:
+        """Whether every site has its value."""
+        return len(self.z) == self.run.num_steps
+
+    def latent(self, t: int) -> LatentStep:
+        """The distribution of z_t, not computed yet."""
+        return LatentStep(self, t, self.batch_shape, torch.Size([self.net.latent_dim]))
+
+    def record(self, z_t: Tensor) -> Tensor:
+        """Take z_t as what the sample statement returned."""
+        self._widen(z_t.shape[:-1])
+        self.z.append(z_t)
+        return z_t
+
+    def _widen(self, shape: torch.Size) -> None:
+        if shape != self.batch_shape:
+            self.batch_shape = torch.broadcast_shapes(self.batch_shape, shape)
+
+    @abstractmethod
+    def local(self, t: int) -> TorchDistribution:
+        """The distribution of z_t by itself."""
+
+    def draw(self, t: int, batch_shape: torch.Size) -> Tensor:
+        """A value for z_t that nobody supplied; (*batch_shape, latent)."""
+        return self.local(t).expand(batch_shape).rsample()
+
+    @abstractmethod
+    def inputs(self, start: int, stop: int) -> Tensor:
+        """u_{start+1}..u_{stop}; (stop - start, ..., *frame)."""
+
+    def state(self, t: int) -> State:
+        """h_t, from the values recorded so far."""
+        done = len(self.states) - 1
+        if t > done and self._stacked is not None:
+            self.states = unstack(self._stacked)
+        elif t > done:
+            with torch.set_grad_enabled(self.stamp.gradients):
+                u = self.inputs(done, t)
+                if t == done + 1:
+                    self.states.append(self.net.transition(self.states[-1], u[0], self.z[done]))
+                else:
+                    z = stack(self.z[done:t], self.batch_shape)
+                    self.states += unstack(self.net.scan_states(self.states[-1], u, z))[1:]
+        return self.states[t]
+
+    def stacked(self) -> State:
+        """h_0..h_T of a finished run; (time + 1, ..., hidden)."""
+        if self._stacked is None:
+            num_steps = self.run.num_steps
+            with torch.set_grad_enabled(self.stamp.gradients):
+                if len(self.states) == 1:
+                    states = self.net.scan_states(self.states[0], self.inputs(0, num_steps), self.latents())
+                else:
+                    self.state(num_steps)
+                    states = State(*(stack(field, self.batch_shape) for field in zip(*self.states, strict=True)))
+                self._stacked = states
+        return self._stacked
+
+    def before(self) -> State:
+        """h_0..h_{T-1}, what priors and posteriors see; (time, ..., hidden)."""
+        return State(self.neighbours()[0], self.stacked().cell[:-1])
+
+    def after(self) -> State:
+        """h_1..h_T, what emissions see; (time, ..., hidden)."""
+        return State(self.neighbours()[1], self.stacked().cell[1:])
+
+    def neighbours(self) -> tuple[Tensor, Tensor]:
+        """The hidden states before and after each step."""
+        hidden = self.stacked().hidden  # with which a replayed model takes over the guide's pairs too
+        if self._pairs is None:
+            with torch.set_grad_enabled(self.stamp.gradients):
+                sliced = torch.jit.is_tracing()  # which does not see into functions of one's own
+                self._pairs = (hidden[:-1], hidden[1:]) if sliced else Neighbours.apply(hidden)
+        return self._pairs
+
+    def latents(self) -> Tensor:
+        """z_1..z_T; (time, ..., latent)."""
+        gradients = torch.is_grad_enabled()
+        if gradients not in self._latents:
+            self._latents[gradients] = stack(self.z, self.batch_shape)
+        return self._latents[gradients]
+
+    def group(self) -> TorchDistribution:
+        """The distributions of all z_t of a finished run; batch shape (time, ...)."""
+        if self._group is None:
+            self.stamp.check()
+            with torch.set_grad_enabled(self.stamp.gradients):
+                self._group = self._all_steps()
+        return self._group
+
+    @abstractmethod
+    def _all_steps(self) -> TorchDistribution: ...
+
+    def log_prob(self) -> Tensor:
+        """Log-densities of all z_t of a finished run, in nats; (time, ...)."""
+        return self.group().log_prob(self.latents())
+
+    def step_log_prob(self, t: int, value: Tensor) -> Tensor:
+        """Log-density of ``value`` at z_t, given the values recorded before it."""
+        if self.finished and value is self.z[t]:
+            gradients = torch.is_grad_enabled()
+            if gradients not in self._log_probs:
+                self._log_probs[gradients] = self.log_prob().unbind(0)
+            return self._log_probs[gradients][t]
+        return self.step(t).log_prob(value)
+
+    def step_kl(self, prior: SitePath, t: int) -> Tensor:
+        """KL of z_t from its distribution in another finished run, in nats; (...)."""
+        return kl_divergence(self.step(t), prior.step(t))
+
+    def step(self, t: int) -> TorchDistribution:
+        """The distribution of z_t itself: a slice of :meth:`group` once the run is finished."""
+        if not self.finished:
+            return self.local(t)
+        if not self._parameters:
+            normal = self.group().base_dist
+            self._parameters = list(zip(normal.loc.unbind(0), normal.scale.unbind(0), strict=True))
+        loc, scale = self._parameters[t]
+        return Normal(loc, scale).to_event(1)
+
+
+def stack(values: Sequence[Tensor], batch_shape: torch.Size) -> Tensor:
+    shape = (*batch_shape, values[0].shape[-1])
+    return torch.stack([v if v.shape == shape else v.expand(shape) for v in values])
+
+
+def unstack(states: State) -> list[State]:
+    return [State(*fields) for fields in zip(*(field.unbind(0) for field in states), strict=True)]
+
+
+def align(sequence: Tensor, batch_dims: int, event_dims: int = 1) -> Tensor:
+    """(time, batch, *event) with room for ``batch_dims`` batch dimensions between time and event."""
+    missing = batch_dims - (sequence.dim() - 1 - event_dims)
+    return sequence[(slice(None), *[None] * missing)] if missing > 0 else sequence

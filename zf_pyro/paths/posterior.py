@@ -1,0 +1,89 @@
+"""The guide's path: the whole scan is run ahead, and its draws are handed out one by one."""
+
+import weakref
+
+import torch
+from pyro.distributions import Normal, TorchDistribution
+from torch import Tensor
+from torch.distributions import kl_divergence
+
+from ..networks import PosteriorScan, State, StepFunctions
+from .inputs import RunInputs
+from .path import LatentPath, align, unstack
+from .sites import SitePath
+
+LIVE_PATHS: "weakref.WeakValueDictionary[int, PosteriorPath]" = weakref.WeakValueDictionary()
+"""Living guide paths by the identity of their first latent, which each keeps alive: no path outlives its trace."""
+
+
+class PosteriorPath(LatentPath):
+    """One run of the guide: z_t ~ q(z_t | h_{t-1}, b_t).
+
+    Args:
+        net: the step functions.
+        given: what the run was given, x included.
+        b: backward states (time, batch, hidden).
+    """
+
+    def __init__(self, net: StepFunctions, run: RunInputs, b: Tensor) -> None:
+        super().__init__(net, run)
+        self.b = b
+        self._ahead: PosteriorScan | None = None
+        self._drawn: tuple[Tensor, ...] = ()
+        self._handed = -1
+        self._kl: dict[bool, tuple[weakref.ref[SitePath], tuple[Tensor, ...]]] = {}
+
+    def inputs(self, start: int, stop: int) -> Tensor:
+        if self.run.u is None:
+            raise RuntimeError("a guide's path needs x")
+        return self.run.u[start:stop]
+
+    def local(self, t: int) -> TorchDistribution:
+        with torch.set_grad_enabled(self.stamp.gradients):
+            return self.net.posterior(self.state(t), self.b[t])
+
+    def draw(self, t: int, batch_shape: torch.Size) -> Tensor:
+        if t == 0 and not self.z and self._handed < 0:
+            self._scan_ahead(batch_shape)
+        drawn = None if self._ahead is None or t != len(self.z) or t <= self._handed else self._drawn[t]
+        if drawn is not None and drawn.shape[:-1] == batch_shape:
+            self._handed = t
+            return drawn
+        return super().draw(t, batch_shape)
+
+    def _scan_ahead(self, batch_shape: torch.Size) -> None:
+        num_steps = self.run.num_steps
+        noise = self.b.new_empty(num_steps, *batch_shape, self.net.latent_dim)
+        for noise_t in noise.unbind(0):
+            noise_t.normal_()  # one call a step: the draws of the sequential program under the same seed
+        start = State(*(field.expand(*batch_shape, -1) for field in self.states[0]))
+        self._ahead = self.net.scan_posterior(start, self.inputs(0, num_steps), self.b, noise)
+        self._drawn = self._ahead.z.unbind(0)
+        self._stacked, self._pairs = self._ahead.states, (self._ahead.before, self._ahead.after)
+
+    def record(self, z_t: Tensor) -> Tensor:
+        t = len(self.z)
+        if self._ahead is not None and z_t is not self._drawn[t]:
+            self.states = unstack(self._ahead.states)[: t + 1]
+            # A handler put in another value: from here on step by step.
+            self._ahead = self._stacked = self._pairs = None
+        if t == 0:
+            LIVE_PATHS[id(z_t)] = self
+        return super().record(z_t)
+
+    def latents(self) -> Tensor:
+        return super().latents() if self._ahead is None else self._ahead.z
+
+    def _all_steps(self) -> TorchDistribution:
+        if self._ahead is not None:
+            return Normal(self._ahead.loc, self._ahead.scale).to_event(1)
+        return self.net.posterior(self.before(), align(self.b, len(self.batch_shape)))
+
+    def step_kl(self, prior: SitePath, t: int) -> Tensor:
+        """KL(q(z_t) || p(z_t)) of two finished runs, in nats."""
+        gradients = torch.is_grad_enabled()
+        owner, slices = self._kl.get(gradients, (None, ()))
+        if owner is None or owner() is not prior:
+            slices = kl_divergence(self.group(), prior.group()).unbind(0)
+            self._kl[gradients] = (weakref.ref(prior), slices)
+        return slices[t]

@@ -1,0 +1,122 @@
+"""The model's path: it goes step by step, or is scored as a batch once every value is known."""
+
+import torch
+from pyro.distributions import TorchDistribution
+from torch import Tensor
+
+from ..networks import State, StepFunctions
+from .inputs import RunInputs
+from .path import LatentPath, align
+from .posterior import LIVE_PATHS, PosteriorPath
+from .sites import FrameStep
+
+
+class PriorPath(LatentPath):
+    """One run of the model: z_t ~ p(z_t | h_{t-1}), then x_t ~ p(x_t | h_t)."""
+
+    def __init__(self, net: StepFunctions, run: RunInputs) -> None:
+        super().__init__(net, run)
+        self.x: list[Tensor] = []
+        self.emission = net.emission_family
+        self.frames_given = None if run.x is None else run.x.unbind(0)
+        self._untouched = run.x is not None
+        self._frame_group: TorchDistribution | None = None
+        self._frame_log_probs: dict[bool, tuple[Tensor, ...]] = {}
+
+    @property
+    def finished(self) -> bool:
+        return len(self.x) == self.run.num_steps
+
+    def frame(self, t: int) -> FrameStep:
+        """The distribution of x_t, not computed yet."""
+        step = FrameStep(self, t, self.batch_shape, self.emission.event_shape)
+        step.has_rsample = self.emission.has_rsample
+        return step
+
+    def observed(self, t: int) -> Tensor | None:
+        """The given frame at step t; (batch, *frame), or None where the model generates."""
+        return None if self.frames_given is None else self.frames_given[t]
+
+    def record_frame(self, x_t: Tensor) -> Tensor:
+        """Take x_t as what the sample statement returned."""
+        t = len(self.x)
+        if self.frames_given is None or x_t is not self.frames_given[t]:
+            self._untouched = False
+            self._widen(x_t.shape[: x_t.dim() - self.run.first.dim() + 1])
+        self.x.append(x_t)
+        return x_t
+
+    def inputs(self, start: int, stop: int) -> Tensor:
+        if self._untouched and self.run.u is not None:
+            return self.run.u[start:stop]
+        frames = self.x[start - 1 : stop - 1] if start else [self.run.first, *self.x[: stop - 1]]
+        return torch.stack(torch.broadcast_tensors(*frames))
+
+    def local(self, t: int) -> TorchDistribution:
+        with torch.set_grad_enabled(self.stamp.gradients):
+            return self.net.prior(self.state(t))
+
+    def frame_step(self, t: int) -> TorchDistribution:
+        """The distribution of x_t by itself."""
+        with torch.set_grad_enabled(self.stamp.gradients):
+            return self.net.emission(self.state(t + 1))
+
+    def stacked(self) -> State:
+        if self._stacked is None and len(self.states) == 1:
+            guide = self._replayed()
+            if guide is not None:
+                self._stacked, self._pairs = guide.stacked(), guide.neighbours()
+        return super().stacked()
+
+    def _replayed(self) -> PosteriorPath | None:
+        """The guide's path, if this run was replayed with the very tensors that it drew, on the same input."""
+        guide = LIVE_PATHS.get(id(self.z[0]))
+        if (
+            guide is not None
+            and self._untouched
+            and guide.finished
+            and guide.run.same_input(self.run)
+            and all(a is b for a, b in zip(guide.z, self.z, strict=True))
+            and guide.batch_shape == self.batch_shape
+            and guide.stamp.matches(self.stamp)
+        ):
+            return guide
+        return None
+
+    def _all_steps(self) -> TorchDistribution:
+        return self.net.scan_prior(self.before())
+
+    def frame_group(self) -> TorchDistribution:
+        """The distributions of all x_t of a finished run; batch shape (time, ...)."""
+        if self._frame_group is None:
+            self.stamp.check()
+            with torch.set_grad_enabled(self.stamp.gradients):
+                self._frame_group = self.net.emission(self.after())
+        return self._frame_group
+
+    def frames(self) -> Tensor:
+        """x_1..x_T; (time, ..., *frame)."""
+        if self._untouched and self.run.x is not None:
+            return self.run.x
+        return torch.stack(torch.broadcast_tensors(*self.x))
+
+    def result(self, x: Tensor | None) -> Tensor:
+        """What the program returns: (..., batch, time, *frame), x itself if every frame was observed as given."""
+        if self._untouched and x is not None:
+            return x
+        return self.frames().movedim(0, -self.run.first.dim())
+
+    def frame_log_prob(self) -> Tensor:
+        """Log-densities of all x_t of a finished run, in nats; (time, ...)."""
+        x = self.frames()
+        frame_dim = self.run.first.dim() - 1
+        return self.frame_group().log_prob(align(x, len(self.batch_shape), frame_dim))
+
+    def frame_step_log_prob(self, t: int, value: Tensor) -> Tensor:
+        """Log-density of ``value`` at x_t, given the values recorded before it."""
+        if self.finished and value is self.x[t]:
+            gradients = torch.is_grad_enabled()
+            if gradients not in self._frame_log_probs:
+                self._frame_log_probs[gradients] = self.frame_log_prob().unbind(0)
+            return self._frame_log_probs[gradients][t]
+        return self.frame_step(t).log_prob(value)

@@ -1,0 +1,30 @@
+"""The recurrence over whole sequences: plain loops, and fast ones with their backward pass written out."""
+
+from .chunks import in_chunks
+from .engine.buffers import LoopMemory
+from .precision import in_full_precision
+from .reference import reference_posterior_scan, reference_state_scan
+from .scans import (
+    ScannedNetwork,
+    scan_auxiliary,
+    scan_backward,
+    scan_posterior,
+    scan_prior,
+    scan_states,
+    uses_plain_loop,
+)
+
+__all__ = [
+    "LoopMemory",
+    "ScannedNetwork",
+    "in_chunks",
+    "in_full_precision",
+    "reference_posterior_scan",
+    "reference_state_scan",
+    "scan_auxiliary",
+    "scan_backward",
+    "scan_posterior",
+    "scan_prior",
+    "scan_states",
+    "uses_plain_loop",
+]

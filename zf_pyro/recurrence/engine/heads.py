@@ -1,0 +1,144 @@
+"""Networks of whole sequences as autograd functions, their way back written out: the prior and the auxiliary.
+
+A step needs none before it; running them one after the other keeps what a step computes in the cache, where under
+autograd the same would be hundreds of megabytes. Plain twins are :meth:`zf_pyro.ZForcing.prior` and ``auxiliary``, and
+second derivatives are those of the plain form.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.distributions import Normal
+
+from ...networks import bounded, clipped_leaky_relu
+from .buffers import Arena, Tape
+from .linear import Product
+from .loops import columns, run_back
+from .machines import machine_for
+from .mlp import Bounded
+from .operations import Instruction, Program, Ring, copy, fill, log_density, log_density_back, single
+
+
+class Head:
+    """clip(MLP(x_1, x_2, ...), -8, 8) of every step.
+
+    Args:
+        arena: memory for its buffers.
+        weights: W_1, b_1, W_2, b_2.
+        inputs: x_i, (time, rows, features).
+    """
+
+    def __init__(self, arena: Arena, weights: Sequence[Tensor], inputs: Sequence[Tensor]) -> None:
+        weight, bias, second, second_bias = weights
+        self.num_steps, self.rows, _ = inputs[0].shape
+        self.machine, self.inputs, self.pool = machine_for(Tape(arena, weight)), inputs, arena.pool
+        parts = weight.split([x.shape[2] for x in inputs], 1)
+        firsts = [Product(self.machine, part, None if k else bias) for k, part in enumerate(parts)]
+        product = Product(self.machine, second, second_bias)
+        self.network = Bounded(self.machine, firsts, product, 8.0, self.num_steps, self.rows)
+        self.out = self.network.out
+
+    def forward(self) -> Program:
+        """To ``out``."""
+        xs = [single(x.new_empty(x.shape[2], self.rows)) for x in self.inputs]
+        loaded = [Instruction(copy, (x, columns(given))) for x, given in zip(xs, self.inputs, strict=True)]
+        program = [*loaded, *self.network.forward(*xs)]
+        for first, given in zip(self.network.firsts, self.inputs, strict=True):
+            first.x = columns(given)  # all steps of it, where the program goes by one at a time
+        return program
+
+    def start_back(self) -> Ring:
+        """Before the way back: where it wants the gradient of ``out``."""
+        self.network.start_back()
+        return self.network.gradient
+
+    def back(self, before: Program) -> tuple[tuple[Tensor, ...], list[Tensor]]:
+        """Run the way back; the gradients of the weights and of the inputs.
+
+        Args:
+            before: what sets the gradient of ``out`` at each step.
+        """
+        into = [single(x.new_empty(x.shape[2], self.rows)) for x in self.inputs]
+        gradients = [self.pool.empty(x, *x.shape) for x in self.inputs]
+        program = [
+            *before,
+            *(Instruction(fill, (x,), 0.0) for x in into),
+            *self.network.back(*into),
+            *(Instruction(copy, (columns(to), x)) for to, x in zip(gradients, into, strict=True)),
+        ]
+        run_back(self.machine, program, self.network.products, self.num_steps, self.rows, -1)
+        weight = torch.cat([first.gradients()[0] for first in self.network.firsts], 1)
+        return (weight, self.network.firsts[0].gradients()[1], *self.network.second.gradients()), gradients
+
+
+def _outer(weight: Tensor, bias: Tensor, second: Tensor, second_bias: Tensor, *inputs: Tensor) -> Tensor:
+    """The plain form of a head before its clamp."""
+    return F.linear(clipped_leaky_relu(F.linear(torch.cat(inputs, -1), weight, bias)), second, second_bias)
+
+
+def _differentiable(plain: Callable[..., Tensor], tensors: Sequence[Tensor], gradient: Tensor) -> list[Tensor | None]:
+    """The gradients of a plain form, of which there are gradients in turn; None where none is asked for."""
+    wanted = [tensor for tensor in tensors if tensor.requires_grad]
+    found = iter(torch.autograd.grad(plain(*tensors), wanted, gradient, create_graph=True))
+    return [next(found) if tensor.requires_grad else None for tensor in tensors]
+
+
+class ParameterHead(torch.autograd.Function):
+    """(arena, W_1, b_1, W_2, b_2, x) -> clip(MLP(x), -8, 8); x (time, rows, in), the output (time, rows, out)."""
+
+    @staticmethod
+    def forward(ctx: Any, arena: Arena, *tensors: Any) -> Tensor:
+        *weights, x = tensors
+        head = Head(arena, weights, [x])
+        out = x.new_empty(head.num_steps, head.rows, head.out.tensor.shape[1])
+        program = [*head.forward(), Instruction(copy, (columns(out), head.out))]
+        head.machine.prepare(program)(0, head.num_steps, 1)
+        ctx.head = head
+        ctx.save_for_backward(*tensors)  # so that a change in place is noticed
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():
+            return None, *_differentiable(lambda *given: _outer(*given).clamp(-8.0, 8.0), ctx.saved_tensors, gradient)
+        _ = ctx.saved_tensors
+        weights, inputs = ctx.head.back([Instruction(copy, (ctx.head.start_back(), columns(gradient)))])
+        return None, *weights, *inputs
+
+
+class DensityHead(torch.autograd.Function):
+    """(arena, b, W_1, b_1, W_2, b_2, then z or z and h) -> log N(b; tanh(m), exp(v)), (m, v) = clip(MLP(z, h), -8, 8).
+
+    Inputs are (time, rows, features), the output is (time, rows). b is held fixed.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, arena: Arena, b: Tensor, *tensors: Any) -> Tensor:
+        num_steps, rows, hidden_dim = b.shape
+        head = Head(arena, tensors[:4], tensors[4:])
+        target = single(b.new_empty(hidden_dim, rows))
+        given = head.out.part(0, hidden_dim), head.out.part(hidden_dim, 2 * hidden_dim), target
+        out, load = b.new_empty(num_steps, 1, rows), Instruction(copy, (target, columns(b)))
+        program = [*head.forward(), load, Instruction(log_density, (Ring(out), *given))]
+        head.machine.prepare(program)(0, num_steps, 1)
+        ctx.head, ctx.run, ctx.load = head, given, load
+        ctx.save_for_backward(b, *tensors)
+        return out.squeeze(1)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        b, *tensors = ctx.saved_tensors
+        if torch.is_grad_enabled():
+
+            def density(*given: Tensor) -> Tensor:
+                loc, deviation = bounded(_outer(*given))
+                return Normal(loc.tanh(), deviation).log_prob(b.detach()).sum(-1)
+
+            return None, None, *_differentiable(density, tensors, gradient)
+        hidden_dim, own, along = b.shape[2], ctx.head.start_back(), Ring(gradient.contiguous().unsqueeze(1))
+        halves = own.part(0, hidden_dim), own.part(hidden_dim, 2 * hidden_dim)
+        weights, inputs = ctx.head.back([ctx.load, Instruction(log_density_back, (*halves, along, *ctx.run))])
+        return None, None, *weights, *inputs

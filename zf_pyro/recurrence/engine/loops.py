@@ -1,0 +1,255 @@
+"""The time loops as autograd functions: no autograd inside, the way back written out.
+
+Inputs and outputs are (time, rows, features); buffers are by columns (:mod:`zf_pyro.recurrence.engine.operations`).
+:mod:`zf_pyro.recurrence.fast` lays the arguments out, and holds the plain twins.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .buffers import Arena, Tape
+from .linear import Product, steps_per_fold
+from .lstm import Cell, NormedCell, PlainCell
+from .machines import Machine, machine_for
+from .mlp import Bounded, BoundedModulation, LinearModulation
+from .operations import Instruction, Program, Ring, add, copy, draw, draw_back, fill, scale, single
+
+
+def _refuse_second_derivatives() -> None:
+    if torch.is_grad_enabled():
+        raise RuntimeError(
+            "the fast recurrence has no second derivatives (create_graph=True); build the net with "
+            "ZForcing(..., recurrence='reference') to get them"
+        )
+
+
+def _cells(c_0: Tensor, num_steps: int, arena: Arena) -> Tensor:
+    """Room for c_0..c_T by columns, with c_0 (rows, hidden) filled in; not on a tape, since it is handed out."""
+    rows, hidden_dim = c_0.shape
+    c = arena.pool.empty(c_0, num_steps + 1, hidden_dim, rows)
+    c[0] = c_0.t()
+    return c
+
+
+def columns(rows: Tensor) -> Ring:
+    """(time, rows, features) as seen by columns."""
+    return Ring(rows.transpose(1, 2))
+
+
+def _accumulator(gradient: Tensor | None, like: Ring) -> Tensor:
+    """A copy of ``gradient`` (rows, features) by columns, to add to; zeros like an entry of ``like`` for None."""
+    if gradient is None:
+        return torch.zeros_like(like.tensor[0])
+    return gradient.t().clone(memory_format=torch.contiguous_format)
+
+
+def _start(out: Ring, *gradients: Tensor | None) -> Program:
+    """Set ``out`` to the sum of each step's gradients from outside, (time, rows, features), or to zero."""
+    given = [columns(gradient) for gradient in gradients if gradient is not None]
+    if not given:
+        return [Instruction(fill, (out,), 0.0)]
+    return [Instruction(copy, (out, given[0])), *(Instruction(add, (out, more)) for more in given[1:])]
+
+
+def _more(out: Ring, gradient: Tensor | None) -> Program:
+    """Add the gradient of each step from outside to ``out``."""
+    return [] if gradient is None else [Instruction(add, (out, columns(gradient)))]
+
+
+def run_back(machine: Machine, program: Program, products: Sequence[Product], steps: int, rows: int, by: int) -> None:
+    """Run the steps in direction ``by``, folding what the products have noted as often as their slots are full."""
+    noting = [instruction for part in products for instruction in part.noting]
+    run, size = machine.prepare([*program, *noting]), steps_per_fold(steps, rows)
+    for first in range(0, steps, size)[::by]:
+        count = min(size, steps - first)
+        run(first if by == 1 else first + count - 1, count, by)
+        for part in products:
+            part.fold(first, count)
+
+
+class PosteriorLoop(torch.autograd.Function):
+    """(arena, h_0, c_0, v, contexts, noise, q's three weights, modulation's, the cell's) -> h, before, after, c, z, q
+
+    h_0..h_T come three times over the same memory: whole, without the last and without the first, each with a gradient
+    of its own, since the way back of slices would write whole gradients and add them up. The last output has q's means
+    and log-variances. One modulation weight means a :class:`PlainCell`, four a :class:`NormedCell`.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, arena: Arena, *tensors: Any) -> tuple[Tensor, ...]:
+        h_0, c_0, v, contexts, noise, first, second, bias, *weights = tensors
+        num_steps, rows, latent_dim = noise.shape
+        tape, c = Tape(arena, noise), _cells(c_0, num_steps, arena)
+        machine = machine_for(tape)
+        parts = [Product(machine, first)], Product(machine, second, bias)
+        posterior = Bounded(machine, *parts, 8.0, num_steps, rows)
+        modulation: BoundedModulation | LinearModulation
+        cell: Cell
+        if len(weights) == 4 + 3:
+            modulation = BoundedModulation(weights[:4], machine, num_steps, rows)
+            cell = NormedCell(machine, h_0, c, v, weights[4:])
+        else:
+            modulation = LinearModulation(weights[:1], machine, num_steps, rows)
+            cell = PlainCell(machine, h_0, c, v, weights[1:])
+        z, noise_t = machine.room(num_steps, latent_dim, rows), machine.room(1, latent_dim, rows)
+        loc, log_variance = posterior.out.part(0, latent_dim), posterior.out.part(latent_dim, 2 * latent_dim)
+        h_out, z_out = arena.pool.empty(noise, num_steps + 1, *h_0.shape), torch.empty_like(noise)
+        parameters_out = noise.new_empty(num_steps, rows, 2 * latent_dim)
+        h_out[0] = h_0
+        program = [
+            *posterior.forward(cell.before, rest=columns(contexts)),
+            Instruction(copy, (noise_t, columns(noise))),
+            Instruction(draw, (z, loc, log_variance, noise_t)),
+            *modulation.forward(z),
+            *cell.forward(modulation.out),
+            Instruction(copy, (columns(h_out).later(1), cell.after)),
+            Instruction(copy, (columns(z_out), z)),
+            Instruction(copy, (columns(parameters_out), posterior.out)),
+        ]
+        machine.prepare(program)(0, num_steps, 1)
+        ctx.machine, ctx.posterior, ctx.modulation, ctx.cell, ctx.z = machine, posterior, modulation, cell, z
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(h_out, first, second, bias, *weights)  # the weights so that a change in place is noticed
+        return h_out, h_out[:-1], h_out[1:], c.transpose(1, 2).detach(), z_out, parameters_out
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        _refuse_second_derivatives()
+        h, first, *_ = ctx.saved_tensors
+        machine, posterior, modulation, cell, z = ctx.machine, ctx.posterior, ctx.modulation, ctx.cell, ctx.z
+        # Detached, since h's graph holds what holds this.
+        posterior.firsts[0].x = cell.hidden.x = columns(h.detach())
+        num_steps, rows, latent_dim = cell.num_steps, cell.rows, z.tensor.shape[1]
+        into_h, into_before, into_after, into_c, into_z, into_parameters = gradients
+        for network in (posterior, modulation, cell):
+            network.start_back()
+        v_gradient = torch.empty_like(cell.v.tensor) if ctx.needs_input_grad[3] else None
+        contexts_gradient = first.new_empty(num_steps, rows, first.shape[0])
+        h_gradient = _accumulator(None if into_h is None else into_h[num_steps], cell.h)
+        c_gradient = _accumulator(None if into_c is None else into_c[num_steps], cell.c)
+        h_ring, c_ring, z_gradient = single(h_gradient), single(c_gradient), single(torch.empty_like(z.tensor[0]))
+        loc, log_variance = (posterior.gradient.part(k * latent_dim, (k + 1) * latent_dim) for k in (0, 1))
+        program = [
+            *_more(h_ring, into_after),
+            *cell.back(
+                h_ring,
+                c_ring,
+                [*_start(h_ring, into_before, into_h), *_more(c_ring, into_c)],
+                modulation.out,
+                modulation.gradient,
+                None if v_gradient is None else Ring(v_gradient),
+            ),
+            *_start(z_gradient, into_z),
+            *modulation.back(z_gradient),
+            *_start(posterior.gradient, into_parameters),
+            Instruction(draw_back, (loc, log_variance, z_gradient, z, posterior.out.part(0, latent_dim))),
+            *posterior.back(h_ring),
+            Instruction(copy, (columns(contexts_gradient), posterior.firsts[0].slots)),
+        ]
+        products = (*posterior.products, *modulation.products, *cell.products)
+        run_back(machine, program, products, num_steps, rows, -1)
+        return (
+            None,
+            h_gradient.t(),
+            c_gradient.t(),
+            None if v_gradient is None else v_gradient.transpose(1, 2),
+            contexts_gradient,
+            None,
+            *(gradient for part in products[: -len(cell.products)] for gradient in part.gradients()),
+            *cell.gradients(),
+        )
+
+
+class StateLoop(torch.autograd.Function):
+    """(arena, h_0, c_0, v, modulation, the cell's weights) -> h, c; modulation by columns, (time, features, rows)."""
+
+    @staticmethod
+    def forward(ctx: Any, arena: Arena, *tensors: Any) -> tuple[Tensor, ...]:
+        h_0, c_0, v, modulation, *weights = tensors
+        tape, c = Tape(arena, v), _cells(c_0, len(v), arena)
+        machine = machine_for(tape)
+        normed = modulation.shape[1] == 8 * h_0.shape[1]
+        cell = (NormedCell if normed else PlainCell)(machine, h_0, c, v, weights)
+        h_out = arena.pool.empty(v, len(c), *h_0.shape)
+        h_out[0] = h_0
+        program = [*cell.forward(Ring(modulation)), Instruction(copy, (columns(h_out).later(1), cell.after))]
+        machine.prepare(program)(0, len(v), 1)
+        ctx.machine, ctx.cell = machine, cell
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(h_out, modulation, *weights)
+        return h_out, c.transpose(1, 2).detach()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        _refuse_second_derivatives()
+        machine, cell, (h, modulation, *_) = ctx.machine, ctx.cell, ctx.saved_tensors
+        cell.hidden.x = columns(h.detach())
+        into_h, into_c = gradients
+        cell.start_back()
+        v_gradient = torch.empty_like(cell.v.tensor) if ctx.needs_input_grad[3] else None
+        modulation_gradient = torch.empty_like(modulation)
+        h_gradient = _accumulator(None if into_h is None else into_h[cell.num_steps], cell.h)
+        c_gradient = _accumulator(None if into_c is None else into_c[cell.num_steps], cell.c)
+        h_ring, c_ring = single(h_gradient), single(c_gradient)
+        carried = [*_start(h_ring, into_h), *_more(c_ring, into_c)]
+        into_v = None if v_gradient is None else Ring(v_gradient)
+        program = cell.back(h_ring, c_ring, carried, Ring(modulation), Ring(modulation_gradient), into_v)
+        run_back(machine, program, cell.products, cell.num_steps, cell.rows, -1)
+        rows = None if v_gradient is None else v_gradient.transpose(1, 2)
+        return None, h_gradient.t(), c_gradient.t(), rows, modulation_gradient, *cell.gradients()
+
+
+class BackwardLoop(torch.autograd.Function):
+    """(arena, mask, v, W_h, W, b) -> b_1..b_T, the states of a plain LSTM run from the last step to the first.
+
+    Where ``mask`` (time, rows) is 0 the state is zero, so that each sequence starts at its own last frame. None: 1.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, arena: Arena, mask: Tensor | None, *tensors: Tensor) -> Tensor:
+        v, *weights = tensors
+        num_steps, rows, _ = v.shape
+        tape, hidden_dim = Tape(arena, v), weights[0].shape[1]
+        machine = machine_for(tape)
+        c = tape.room(num_steps + 1, hidden_dim, rows)
+        c[num_steps] = 0.0
+        cell = PlainCell(machine, v.new_zeros(rows, hidden_dim), c, v, weights, backwards=True)
+        out = arena.pool.empty(v, num_steps + 1, rows, hidden_dim)
+        out[num_steps] = 0.0
+        masks = () if mask is None else (Ring(mask.unsqueeze(1)),)
+        program = [
+            *cell.forward(None),
+            *(Instruction(scale, (state, real)) for real in masks for state in (cell.after, cell.c_after)),
+            Instruction(copy, (columns(out), cell.after)),
+        ]
+        machine.prepare(program)(num_steps - 1, num_steps, -1)
+        ctx.machine, ctx.cell, ctx.masks = machine, cell, masks
+        ctx.save_for_backward(out, *weights)
+        return out[:num_steps]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        _refuse_second_derivatives()
+        machine, cell = ctx.machine, ctx.cell
+        cell.hidden.x = columns(ctx.saved_tensors[0]).later(1)
+        cell.start_back()
+        v_gradient = torch.empty_like(cell.v.tensor) if ctx.needs_input_grad[2] else None
+        h_ring, c_ring = (single(torch.zeros_like(cell.h.tensor[0])) for _ in range(2))
+        program = [
+            *_more(h_ring, gradient),
+            *(Instruction(scale, (state, real)) for real in ctx.masks for state in (h_ring, c_ring)),
+            *cell.back(
+                h_ring,
+                c_ring,
+                _start(h_ring, None),
+                None,
+                None,
+                None if v_gradient is None else Ring(v_gradient),
+            ),
+        ]
+        run_back(machine, program, cell.products, cell.num_steps, cell.rows, 1)
+        rows = None if v_gradient is None else v_gradient.transpose(1, 2)
+        return None, None, rows, *cell.gradients()

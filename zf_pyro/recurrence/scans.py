@@ -1,0 +1,135 @@
+"""Scans of a network over whole sequences: each runs the fast form where that is exact, else the plain one.
+
+The functions here are the methods ``scan_posterior``, ``scan_states``, ``scan_backward``, ``scan_prior`` and
+``scan_auxiliary`` of a network. All have gradients and run in the precision of the network's weights.
+"""
+
+from typing import Protocol
+
+import torch
+from pyro.distributions import Normal, TorchDistribution
+from torch import Tensor, nn
+
+from ..networks import (
+    MLP,
+    BackwardRNN,
+    Drive,
+    GatedCell,
+    PosteriorScan,
+    State,
+    StepFunctions,
+    fused_drive,
+    own_step_functions,
+)
+from .chunks import in_chunks
+from .engine.buffers import LoopMemory
+from .engine.machines import compiles
+from .fast import auxiliary_scan, backward_scan, posterior_scan, prior_scan, state_scan
+from .precision import in_full_precision
+from .reference import reference_posterior_scan, reference_state_scan
+
+
+class ScannedNetwork(StepFunctions, Protocol):
+    """A network whose step functions are made of the parts that the fast forms read."""
+
+    embedding: nn.Sequential
+    backward_rnn: BackwardRNN
+    cell: GatedCell
+    posterior_network: MLP
+    auxiliary_network: MLP
+    prior_network: MLP
+    auxiliary_l2: bool
+    recurrence: str
+    loop_memory: LoopMemory
+
+
+@in_full_precision
+def scan_posterior(net: ScannedNetwork, state: State, u: Tensor, b: Tensor, noise: Tensor) -> PosteriorScan:
+    """Sample z_1..z_T from the posterior and run the recurrence along with it.
+
+    Args:
+        net: the network.
+        state: h_0; each field (..., hidden).
+        u: raw input frames; (time, ..., *frame).
+        b: backward states; (time, ..., hidden).
+        noise: standard normal samples; (time, ..., latent).
+    """
+    if uses_plain_loop(net):
+        return reference_posterior_scan(net.posterior, net.transition, state, u, b, noise)
+    contexts = net.posterior_network.rest(b)
+    memory = net.loop_memory.forward
+    return posterior_scan(net.posterior_network, net.cell, state, _drive(net, u), contexts, noise, memory)
+
+
+@in_full_precision
+def scan_states(net: ScannedNetwork, state: State, u: Tensor, z: Tensor) -> State:
+    """h_0..h_T for known latents.
+
+    Args:
+        net: the network.
+        state: h_0; each field (..., hidden).
+        u: raw input frames; (time, ..., *frame).
+        z: latents; (time, ..., latent).
+
+    Returns:
+        Each field (time + 1, ..., hidden).
+    """
+    if uses_plain_loop(net):
+        return reference_state_scan(net.transition, state, u, z)
+    modulation = in_chunks(lambda z: net.cell.modulation(z).transpose(-1, -2), z)
+    return state_scan(net.cell, state, _drive(net, u), modulation, net.loop_memory.forward)
+
+
+@in_full_precision
+def scan_backward(net: ScannedNetwork, x: Tensor, mask: Tensor | None, lengths: Tensor | None) -> Tensor:
+    """b_1..b_T, (time, batch, hidden).
+
+    Args:
+        net: the network.
+        x: frames, zero beyond each length; (time, batch, *frame).
+        mask: True on real frames, (time, batch); None if all are.
+        lengths: real frames of each sequence, (batch,); None if all are.
+    """
+    if _reference(net) or type(net.backward_rnn) is not BackwardRNN or x.device.type != "cpu":
+        return net.backward_rnn(net.embedding(x), lengths)
+    drive = net.backward_rnn.drive(net.embedding, x)
+    return backward_scan(net.backward_rnn, drive, mask, net.loop_memory.backward)
+
+
+@in_full_precision
+def scan_auxiliary(net: ScannedNetwork, z: Tensor, before: State, b: Tensor) -> Tensor:
+    """log p_xi(b_t | z_t [, h_{t-1}]) at every step, (time, ...) nats; z, before and b (time, ..., features)."""
+    if _has_fast_form(net, "auxiliary", z) and not net.auxiliary_l2:
+        return auxiliary_scan(net.auxiliary_network, z, before.hidden, b, net.loop_memory.auxiliary)
+
+    def log_prob(z: Tensor, hidden: Tensor, cell: Tensor, b: Tensor) -> Tensor:
+        return net.auxiliary(z, State(hidden, cell)).log_prob(b)
+
+    return in_chunks(log_prob, z, *before, b)
+
+
+@in_full_precision
+def scan_prior(net: ScannedNetwork, before: State) -> TorchDistribution:
+    """p(z_t | h_{t-1}) at every step; ``before`` is h_0..h_{T-1}, (time, ..., hidden)."""
+    if _has_fast_form(net, "prior", before.hidden):
+        return Normal(*prior_scan(net.prior_network, before.hidden, net.loop_memory.prior)).to_event(1)
+    return net.prior(before)
+
+
+def uses_plain_loop(net: ScannedNetwork) -> bool:
+    """Whether loops call the step functions: some are the user's, or ``recurrence="reference"`` was asked for."""
+    return _reference(net) or not own_step_functions(net, "posterior", "transition")
+
+
+def _drive(net: ScannedNetwork, u: Tensor) -> Drive:
+    """The inputs' part of the gates; u (time, ..., *frame)."""
+    return fused_drive(net.embedding, u, net.cell.input_weights.weight, net.cell.input_weights.bias)
+
+
+def _has_fast_form(net: ScannedNetwork, step_function: str, like: Tensor) -> bool:
+    """Whether a step function has a compiled form over whole sequences, for tensors such as ``like``."""
+    return own_step_functions(net, step_function) and not _reference(net) and compiles(like)
+
+
+def _reference(net: ScannedNetwork) -> bool:
+    return net.recurrence == "reference" or torch.jit.is_tracing()  # torch.jit cannot trace the fast loops

@@ -1,0 +1,185 @@
+"""A net on the disk: its weights as safetensors, and a JSON that says how to build it."""
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from .. import emissions
+from .files import write_atomically
+
+DESCRIPTION = "net.json"
+"""The description's file name in a saved folder."""
+FORMAT = "zf_pyro net 1"
+"""Changes whenever a folder of the old format could be read wrongly."""
+FAMILIES: dict[str, type[emissions.Emission]] = {
+    family.__name__: family
+    for family in (emissions.Bernoulli, emissions.Categorical, emissions.Gaussian, emissions.GaussianMixture)
+}
+"""Families of frames that a saved net can have, by name: nothing else is built."""
+DTYPES = ("F64", "F32", "BF16", "F16")
+"""Of weights, in safetensors' names."""
+LARGEST = 1 << 40
+"""Bytes of weights that a description may ask for."""
+
+
+class SavedNetwork(Protocol):
+    """A network whose constructor takes its emission and ``settings``."""
+
+    emission_family: emissions.Emission
+    settings: dict[str, Any]
+    normalisation: Mapping[str, Tensor] | None
+
+    def state_dict(self) -> dict[str, Any]:
+        """The weights by name."""
+        ...
+
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def save_net(net: "SavedNetwork", folder: Path | str, normalisation: Mapping[str, Tensor] | None = None) -> None:
+    """Write the net into ``folder``: ``net.json`` and the weights it names, ``weights-HASH.safetensors``.
+
+    ``net.json`` is replaced last and in one move, so that a folder holds the old net or the new one whenever the
+    process dies. Not saved: gradients, the parameters' name in Pyro's store, and the random state.
+
+    Args:
+        folder: made if it does not exist.
+        normalisation: tensors by name, such as ``{"mean": mean, "scale": scale}``; by default those that the net
+            was loaded with. Whoever feeds the loaded net finds them as ``net.normalisation``.
+
+    Raises:
+        ImportError: safetensors is not installed.
+        TypeError: a family of frames that is not one of :mod:`zf_pyro.emissions`: loading could not rebuild it.
+        OSError: the disk is full, or another error of the system; what was saved before is still there.
+    """
+    family = type(net.emission_family).__name__
+    if FAMILIES.get(family) is not type(net.emission_family):
+        raise TypeError(f"only nets with a family of {sorted(FAMILIES)} can be saved, got {net.emission_family!r}")
+    kept = net.normalisation if normalisation is None else normalisation
+    folder = Path(folder)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
+    content = _safetensors()[1].save(tensors)
+    digest = hashlib.sha256(content).hexdigest()
+    weights = folder / f"weights-{digest[:16]}.safetensors"
+    description = {
+        "format": FORMAT,
+        "zf_pyro": importlib.metadata.version("zf-pyro"),
+        "torch": torch.__version__,
+        "emission": {"family": family, **dataclasses.asdict(net.emission_family)},  # type: ignore[call-overload]
+        "arguments": dict(net.settings),
+        "normalisation": None if kept is None else {k: torch.as_tensor(v).tolist() for k, v in kept.items()},
+        "weights": {"file": weights.name, "bytes": len(content), "sha256": digest},
+    }
+    text = json.dumps(description, indent=1, allow_nan=False) + "\n"
+    write_atomically(weights, lambda file: file.write(content))
+    write_atomically(folder / DESCRIPTION, lambda file: file.write(text.encode()))
+    for old in folder.glob("weights-*.safetensors"):
+        if old != weights:
+            old.unlink()
+
+
+def load_net(kind: type[Network], folder: Path | str, *, name: str | None = None) -> Network:
+    """The net that :func:`save_net` wrote, on the CPU, in evaluation mode, with the weights' dtype.
+
+    Nothing in the folder is executed: the description is JSON, the weights are safetensors, and the only classes
+    built are ``kind`` and a family of :mod:`zf_pyro.emissions`. Before memory is taken for them, the weights must
+    agree with the description in size and hash, and with the net in names, shapes and dtype. The random state is
+    left as it was.
+
+    Args:
+        folder: what :func:`save_net` was given.
+        name: the net's name in Pyro's parameter store.
+
+    Raises:
+        ImportError: safetensors is not installed.
+        FileNotFoundError: the description or the weights are missing.
+        ValueError: they are cut short, changed, of another version or of sizes that do not fit.
+    """
+    folder = Path(folder)
+    description = _read(folder)
+    try:
+        emission = dict(description["emission"])
+        family = FAMILIES[emission.pop("family")](**emission)
+        with torch.device("meta"):  # no memory and no random numbers yet
+            net = kind(family, **description["arguments"], name=name)
+        kept = description["normalisation"]
+        normalisation = None if kept is None else {key: torch.tensor(value) for key, value in kept.items()}
+    except (KeyError, TypeError, ValueError, OverflowError, RuntimeError) as error:
+        raise ValueError(f"{folder / DESCRIPTION} does not describe a net: {error!r}") from error
+    content = _weights(folder, description)
+    shapes = {key: tensor.shape for key, tensor in net.state_dict().items()}
+    _check_sizes(folder / description["weights"]["file"], content, shapes)
+    net.to_empty(device="cpu").load_state_dict(_safetensors()[1].load(content), assign=True)
+    net.normalisation = normalisation  # type: ignore[assignment]  # declared by SavedNetwork
+    for parameter in net.parameters():
+        parameter.requires_grad_(True)
+    return net.eval()
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    path = folder / DESCRIPTION
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder} holds no {DESCRIPTION}, so no net was saved there")
+    try:
+        description = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON ({error}): it was cut short or changed; save the net again") from error
+    found = description.get("format") if isinstance(description, dict) else None
+    if found != FORMAT:
+        raise ValueError(f"{path} is of the format {found!r}, this version reads {FORMAT!r}")
+    return description
+
+
+def _weights(folder: Path, description: dict[str, Any]) -> bytes:
+    """The bytes of the weights, as described."""
+    try:
+        name, size, digest = (description["weights"][key] for key in ("file", "bytes", "sha256"))
+        inside = re.fullmatch(r"weights-[0-9a-f]{16}\.safetensors", name) is not None
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{folder / DESCRIPTION} does not say what its weights are: {error!r}") from error
+    if not inside or not isinstance(size, int) or not 0 < size < LARGEST:
+        raise ValueError(f"{folder / DESCRIPTION} names weights that save() does not write: {name!r} of {size!r} bytes")
+    path = folder / name
+    found = path.stat().st_size
+    if found != size:
+        raise ValueError(f"{path} has {found} bytes, {DESCRIPTION} says {size}: it was cut short or changed")
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise ValueError(f"{path} has another sha256 than {DESCRIPTION} says: it was changed")
+    return content
+
+
+def _check_sizes(path: Path, content: bytes, shapes: Mapping[str, torch.Size]) -> None:
+    """Refuse weights that are not those of the net, by their header alone."""
+    safetensors, _ = _safetensors()
+    try:
+        header = dict(safetensors.deserialize(content))
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{path} is no safetensors file: {error}") from error
+    missing, unknown = sorted(shapes.keys() - header.keys()), sorted(header.keys() - shapes.keys())
+    if missing or unknown:
+        raise ValueError(f"{path} is of another net: {missing[:3]} missing, {unknown[:3]} unknown")
+    for key, entry in header.items():
+        if tuple(entry["shape"]) != tuple(shapes[key]) or entry["dtype"] not in DTYPES:
+            raise ValueError(
+                f"{path} is of another net: {key} is {entry['dtype']} {tuple(entry['shape'])}, "
+                f"expected {tuple(shapes[key])} of {', '.join(DTYPES)}"
+            )
+
+
+def _safetensors() -> tuple[Any, Any]:
+    try:
+        import safetensors
+        import safetensors.torch
+    except ImportError as error:
+        raise ImportError("saving and loading nets needs safetensors: pip install zf-pyro[training]") from error
+    return safetensors, safetensors.torch

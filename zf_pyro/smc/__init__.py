@@ -1,0 +1,19 @@
+"""Sequential Monte Carlo over the latents of many sequences at once."""
+
+from .filter import Filtered, FilterSettings, known_sequences, random_numbers, run_filter, start_states
+from .particle_filter import FilterResult, ParticleFilter
+from .resampling import SCHEMES
+from .steps import steps_of
+
+__all__ = [
+    "SCHEMES",
+    "FilterResult",
+    "FilterSettings",
+    "Filtered",
+    "ParticleFilter",
+    "known_sequences",
+    "random_numbers",
+    "run_filter",
+    "start_states",
+    "steps_of",
+]

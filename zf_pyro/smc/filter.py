@@ -1,0 +1,193 @@
+"""Sequential Monte Carlo over the latents of many sequences at once, on the step functions of a net.
+
+The filter goes step by step, for particles must be weighed at a step before they are chosen for the next. What makes it
+fast is a step that prepares what it can (:mod:`zf_pyro.smc.steps`), and that sequences are taken a few at a time,
+all their steps, so that what a step computes stays near the processor.
+"""
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..models import StochasticRNN
+from ..networks import State
+from ..paths import RunInputs
+from .resampling import SCHEMES
+from .steps import FilterSteps, steps_of
+
+PROPOSALS = ("posterior", "prior")
+"""What may propose z_t: the guide's q(z_t | h_{t-1}, b_t), which sees the frames to come, or p(z_t | h_{t-1})."""
+NUMBERS_PER_CHUNK = 2**20
+"""Numbers in the widest result of a step: few enough to stay in cache."""
+
+
+@dataclass(frozen=True)
+class FilterSettings:
+    """How to filter; for the meaning of each see :class:`zf_pyro.inference.ParticleFilter`."""
+
+    num_particles: int
+    proposal: str = "posterior"
+    resampling: str = "systematic"
+    threshold: float = 0.5
+
+    def __post_init__(self) -> None:
+        count = self.num_particles
+        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+            raise ValueError(f"num_particles must be a positive integer, got {count!r}")
+        if self.proposal not in PROPOSALS:
+            raise ValueError(f"proposal must be one of {sorted(PROPOSALS)}, got {self.proposal!r}")
+        if self.resampling not in SCHEMES:
+            raise ValueError(f"resampling must be one of {sorted(SCHEMES)}, got {self.resampling!r}")
+        if not isinstance(self.threshold, (int, float)) or not 0.0 <= self.threshold <= 1.0:
+            raise ValueError(f"threshold must be a share of the particles in [0, 1], got {self.threshold!r}")
+
+
+class Filtered(NamedTuple):
+    """What a pass over sequences leaves. Beyond a sequence's length its weights stay as they are."""
+
+    log_increments: Tensor
+    """Estimates of log p(x_t | x_1..x_{t-1}), zero beyond a length; (time, batch) nats."""
+    log_choices: Tensor
+    """Log-probability of the ancestors drawn before each step, as a function of the weights and under ``multinomial``
+    alone: zero otherwise, and where none were drawn; (time, batch) nats."""
+    ess: Tensor
+    """1 / sum_k v_k^2 of the normalised weights after each step; (time, batch) particles."""
+    log_weights: Tensor
+    """log v_k after the last real step; (batch, particles)."""
+    z: Tensor
+    """Particles as they were drawn, zero beyond a length; (time, batch, particles, latent)."""
+    ancestors: Tensor
+    """Which particle of the step before each continues; (time, batch, particles). At the first step 0..particles-1."""
+
+
+class Known(NamedTuple):
+    """What the steps of some sequences are given."""
+
+    u: Tensor
+    """Inputs; (time, batch, *frame)."""
+    b: Tensor | None
+    """Backward states, (time, batch, hidden); None where the prior proposes."""
+    x: Tensor
+    """Frames; (time, batch, *frame)."""
+
+
+def known_sequences(net: StochasticRNN, run: RunInputs, lengths: Tensor | None, settings: FilterSettings) -> Known:
+    """What the steps of all sequences are given."""
+    if run.x is None or run.u is None:
+        raise ValueError("x must be given: a filter weighs particles by what was observed")
+    guided = settings.proposal == "posterior"
+    return Known(run.u, net.backward_states(run.x.transpose(0, 1), lengths) if guided else None, run.x)
+
+
+def random_numbers(like: Tensor, num_steps: int, shape: tuple[int, int, int]) -> Iterator[tuple[Tensor, Tensor]]:
+    """For each step, normal noise (sequences, particles, latent) and uniform numbers (sequences, particles)."""
+    for _ in range(num_steps):
+        yield like.new_empty(shape).normal_(), like.new_empty(shape[:2]).uniform_()
+
+
+def run_filter(
+    steps: FilterSteps,
+    state: State,
+    mask: Tensor | None,
+    randomness: Iterable[tuple[Tensor, Tensor]],
+    settings: FilterSettings,
+    kl_weight: float = 1.0,
+) -> Filtered:
+    """Filter some sequences.
+
+    Args:
+        steps: the step functions over them.
+        state: h_0; (sequences, particles, hidden).
+        mask: True on real frames, (time, sequences); None if all are.
+        randomness: as of :func:`random_numbers`.
+        settings: how.
+        kl_weight: exponent of p(z) / q(z | x) in the weights.
+    """
+    scheme, count = SCHEMES[settings.resampling], settings.num_particles
+    shape = state.hidden.shape[:2]
+    everyone = torch.arange(count, device=state.hidden.device).expand(shape)
+    log_weights = state.hidden.new_full(shape, -math.log(count))
+    nothing = state.hidden.new_zeros(shape[0])
+    whole = [True] * len(steps.x) if mask is None else mask.all(1).tolist()
+    kept: list[tuple[Tensor, ...]] = []
+    ess = nothing + count
+    for t, (noise, uniforms) in enumerate(randomness):
+        real = None if mask is None or whole[t] else mask[t].unsqueeze(-1)
+        choices, ancestors = nothing, everyone
+        poor = (ess < settings.threshold * count).unsqueeze(-1)
+        if real is not None:
+            poor = poor & real
+        if t > 0 and poor.any():
+            ancestors = torch.where(poor, scheme(log_weights, uniforms), everyone)
+            if settings.resampling == "multinomial" and torch.is_grad_enabled():
+                choices = torch.where(poor, log_weights.gather(-1, ancestors), 0.0).sum(-1)
+            state = State(*(_take(field, ancestors) for field in state))
+            log_weights = torch.where(poor, -math.log(count), log_weights)
+        z, moved, log_likelihood, log_ratio = steps.move(state, t, noise)
+        log_joint = log_weights + log_likelihood + kl_weight * log_ratio
+        increment = log_joint.logsumexp(-1)
+        new_weights = log_joint - increment.unsqueeze(-1)
+        if real is not None:
+            z = torch.where(real.unsqueeze(-1), z, 0.0)
+            moved = State(*(torch.where(real.unsqueeze(-1), *pair) for pair in zip(moved, state, strict=True)))
+            increment = torch.where(real.squeeze(-1), increment, 0.0)
+            new_weights = torch.where(real, new_weights, log_weights)
+        state, log_weights = moved, new_weights
+        ess = log_weights.detach().exp().square().sum(-1).reciprocal()
+        kept.append((increment, choices, ess, z, ancestors))
+    increments, choices, sizes, z, ancestors = (torch.stack(field) for field in zip(*kept, strict=True))
+    return Filtered(increments, choices, sizes, log_weights, z, ancestors)
+
+
+def filter_sequences(net: StochasticRNN, run: RunInputs, lengths: Tensor | None, settings: FilterSettings) -> Filtered:
+    """Filter all sequences of ``given`` without gradients, a few at a time; those of like length together."""
+    u, b, x = known_sequences(net, run, lengths, settings)
+    count, num_steps, batch = settings.num_particles, run.num_steps, run.batch_size
+    start, latent = start_states(run, count), net.latent_dim
+    ends = [num_steps] * batch if lengths is None else lengths.tolist()
+    order = sorted(range(batch), key=ends.__getitem__)
+    numbers = start.hidden.new_zeros(2, num_steps, batch)
+    log_weights = start.hidden.new_empty(batch, count)
+    z = start.hidden.new_zeros(num_steps, batch, count, latent)
+    ancestors = torch.arange(count, device=z.device).repeat(num_steps, batch, 1)
+    ess = numbers[1]
+    with torch.no_grad():
+        for rows in torch.tensor(order, device=z.device).split(sequences_at_once(net, settings, z.device, batch)):
+            time = slice(0, ends[int(rows[-1])])
+            steps = steps_of(net, u[time, rows], None if b is None else b[time, rows], x[time, rows])
+            mask = None if run.mask is None else run.mask[time, rows]
+            randomness = random_numbers(z, time.stop, (len(rows), count, latent))
+            part = run_filter(steps, State(*(f[rows] for f in start)), mask, randomness, settings)
+            numbers[0][time, rows], ess[time, rows], log_weights[rows] = part.log_increments, part.ess, part.log_weights
+            ess[time.stop :, rows] = part.ess[-1]
+            z[time, rows], ancestors[time, rows] = part.z, part.ancestors
+    return Filtered(numbers[0], torch.zeros_like(ess), ess, log_weights, z, ancestors)
+
+
+def start_states(run: RunInputs, num_particles: int) -> State:
+    """h_0 of every particle; (batch, particles, hidden)."""
+    hidden = run.initial_state.hidden
+    if hidden.dim() > 3 or (hidden.dim() == 3 and hidden.shape[0] not in (1, num_particles)):
+        raise ValueError(
+            f"initial_state must be one state a sequence, or {num_particles} of them (particles, batch, hidden), got "
+            f"shape {tuple(hidden.shape)}"
+        )
+    shape = (num_particles, run.batch_size, hidden.shape[-1])
+    return State(*(field.expand(shape).transpose(0, 1) for field in run.initial_state))
+
+
+def sequences_at_once(net: StochasticRNN, settings: FilterSettings, device: torch.device, batch: int) -> int:
+    """How many sequences to take at a time."""
+    if device.type != "cpu":
+        return batch
+    return max(1, NUMBERS_PER_CHUNK // (4 * net.hidden_dim * settings.num_particles))
+
+
+def _take(field: Tensor, ancestors: Tensor) -> Tensor:
+    """The rows of each sequence's ancestors; field (sequences, particles, features)."""
+    rows = ancestors + ancestors.shape[1] * torch.arange(len(ancestors), device=field.device).unsqueeze(-1)
+    return field.flatten(0, 1).index_select(0, rows.flatten()).view(field.shape)

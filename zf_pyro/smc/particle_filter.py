@@ -1,0 +1,126 @@
+"""ParticleFilter: evidence estimates and smoothed latents of every sequence by sequential Monte Carlo."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..checks import require_room
+from ..models import StochasticRNN
+from ..networks import State
+from ..paths import prepare_inputs
+from .filter import FilterSettings, filter_sequences
+
+
+class FilterResult(NamedTuple):
+    """What a particle filter found; without gradients."""
+
+    log_evidence: Tensor
+    """Log of an unbiased estimate of p(x), for each sequence; (batch,) nats. The log itself is biased downwards."""
+    log_increments: Tensor
+    """Its parts, the estimates of log p(x_t | x_1..x_{t-1}), zero beyond a length; (time, batch) nats."""
+    ess: Tensor
+    """Effective sample size 1 / sum_k v_k^2 after each step, before resampling; (time, batch) particles. Beyond a
+    length, that of the last real step."""
+    log_weights: Tensor
+    """Normalised log-weights log v_k after a sequence's last real step; (particles, batch)."""
+    z: Tensor
+    """The particles as each step drew them, zero beyond a length; (time, particles, batch, latent)."""
+    ancestors: Tensor
+    """The particle of the step before that each continues; (time, particles, batch). The first step has none, and holds
+    0..particles-1."""
+
+    def smoothed(self, num_draws: int) -> Tensor:
+        """Draws of whole latent paths given the whole sequence, z_1..z_T ~ p(z | x), up to the error of the particles.
+
+        A particle at the end is drawn by its weight and traced back through its ancestors. The early steps of a
+        long sequence descend from few particles: where draws at a step are all alike, take more particles.
+
+        Args:
+            num_draws: paths of each sequence, drawn with replacement.
+
+        Returns:
+            (num_draws, batch, time, latent); zero beyond a length, as :meth:`zf_pyro.ZForcing.states` takes it.
+
+        Raises:
+            ValueError: ``num_draws`` is not a positive integer.
+        """
+        if not isinstance(num_draws, int) or isinstance(num_draws, bool) or num_draws < 1:
+            raise ValueError(f"num_draws must be a positive integer, got {num_draws!r}")
+        index = torch.multinomial(self.log_weights.T.exp(), num_draws, replacement=True).T
+        path: list[Tensor] = []
+        for z, ancestors in zip(self.z.flip(0).unbind(0), self.ancestors.flip(0).unbind(0), strict=True):
+            path.append(z.gather(0, index.unsqueeze(-1).expand(*index.shape, z.shape[-1])))
+            index = ancestors.gather(0, index)
+        return torch.stack(path[::-1], dim=2)
+
+
+class ParticleFilter:
+    """Sequential Monte Carlo on the step functions of a net, for every sequence by itself.
+
+    The estimate of p(x), the product of the mean weights between resamplings, is unbiased for any number of particles
+    and any threshold (Del Moral 2004; Doucet, Johansen 2009, "A tutorial on particle filtering and smoothing").
+    Pyro's own :class:`pyro.infer.SMCFilter` has one weight a particle for a whole batch and estimates no evidence.
+
+    It runs on ``net.prior``, ``posterior``, ``transition`` and ``emission``, step by step, and not on Pyro's sites:
+    handlers do not reach it. Nets with step functions of their own work, if their prior and posterior are diagonal
+    normals.
+
+    Args:
+        net: the net. Its mode matters: with dropout, call ``net.eval()`` first.
+        num_particles: K, of each sequence.
+        proposal: ``"posterior"`` draws z_t from the guide, which sees the frames to come through b_t (a guided filter);
+            ``"prior"`` from the model (a bootstrap filter).
+        resampling: ``"systematic"``, ``"stratified"`` or ``"multinomial"``.
+        threshold: a sequence resamples before a step if its effective sample size is below this share of K: 0 never
+            (importance sampling), 1 always.
+
+    Raises:
+        TypeError: ``net`` is no :class:`~zf_pyro.ZForcing`.
+        ValueError: no particles, a threshold outside [0, 1], or an unknown proposal or resampling.
+    """
+
+    def __init__(
+        self,
+        net: StochasticRNN,
+        num_particles: int,
+        *,
+        proposal: str = "posterior",
+        resampling: str = "systematic",
+        threshold: float = 0.5,
+    ) -> None:
+        if not isinstance(net, StochasticRNN):
+            raise TypeError(f"net must be a zf_pyro.ZForcing, got {type(net).__name__}")
+        self.net = net
+        self.settings = FilterSettings(num_particles, proposal, resampling, threshold)
+
+    @torch.no_grad()
+    def run(
+        self,
+        x: Tensor,
+        lengths: Tensor | None = None,
+        context: Tensor | None = None,
+        initial_state: State | None = None,
+    ) -> FilterResult:
+        """Filter all sequences; arguments as for :meth:`zf_pyro.ZForcing.guide`.
+
+        A sequence that has ended keeps its weights and particles.
+
+        Raises:
+            TypeError, ValueError: an argument that the net refuses.
+            MemoryError: the particles do not fit; says how many would.
+        """
+        net, count = self.net, self.settings.num_particles
+        run = prepare_inputs(net, x, lengths, context, initial_state)
+        number = net.emission_layer.weight.element_size()
+        history = run.num_steps * run.batch_size * (net.latent_dim * number + 8)
+        require_room(count, history + 24 * net.hidden_dim * number, x.device)
+        found = filter_sequences(net, run, lengths, self.settings)
+        return FilterResult(
+            log_evidence=found.log_increments.sum(0),
+            log_increments=found.log_increments,
+            ess=found.ess,
+            log_weights=found.log_weights.T,
+            z=found.z.transpose(1, 2),
+            ancestors=found.ancestors.transpose(1, 2),
+        )

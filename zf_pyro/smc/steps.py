@@ -1,0 +1,215 @@
+"""One step of a particle filter: from h_{t-1} of many particles to z_t, h_t and what weighs them.
+
+:class:`Steps` calls the step functions of a net, whatever they are. For a net whose step functions are its class's own
+there are two faster forms: :class:`PreparedSteps` computes what depends on known sequences alone once, and gradients
+flow through it; :class:`InPlaceSteps`, without gradients, moreover joins weights that multiply the same numbers, and
+lets results be overwritten by what comes next.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..models import StochasticRNN, ZForcing
+from ..networks import ConcatenateCell, ConditionalLayerNormCell, State, bounded, clipped_leaky_relu, own_step_functions
+
+
+class Moved(NamedTuple):
+    """What a step makes of the particles."""
+
+    z: Tensor
+    """z_t as proposed; (sequences, particles, latent)."""
+    state: State
+    """h_t; (sequences, particles, hidden)."""
+    log_likelihood: Tensor
+    """log p(x_t | h_t); (sequences, particles) nats."""
+    log_ratio: Tensor
+    """log p(z_t | h_{t-1}) - log q(z_t | h_{t-1}, b_t), zero where the prior proposes; (sequences, particles) nats."""
+
+
+class FilterSteps:
+    """The step functions of a net over some sequences.
+
+    Args:
+        net: whose step functions these are.
+        u: inputs (time, sequences, *frame).
+        b: backward states (time, sequences, hidden), or None where the prior proposes.
+        x: frames (time, sequences, *frame).
+    """
+
+    def __init__(self, net: StochasticRNN, u: Tensor, b: Tensor | None, x: Tensor) -> None:
+        self.net = net
+        self.guided = b is not None
+        self.x = x.unsqueeze(2).unbind(0)
+        self._prepare(u.unsqueeze(2), None if b is None else b.unsqueeze(2))
+
+    def _prepare(self, u: Tensor, b: Tensor | None) -> None:
+        self.u = u.unbind(0)
+        self.b = () if b is None else b.unbind(0)
+
+    def prior(self, state: State) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of p(z_t | h_{t-1})."""
+        normal = self.net.prior(state).base_dist
+        return normal.loc, normal.scale
+
+    def posterior(self, state: State, t: int) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of q(z_t | h_{t-1}, b_t)."""
+        normal = self.net.posterior(state, self.b[t]).base_dist
+        return normal.loc, normal.scale
+
+    def transition(self, state: State, t: int, z_t: Tensor) -> State:
+        """h_t."""
+        return self.net.transition(state, self.u[t], z_t)
+
+    def move(self, state: State, t: int, noise: Tensor) -> Moved:
+        """Step t for h_{t-1} (sequences, particles, hidden) and normal noise (sequences, particles, latent)."""
+        loc, scale = self.prior(state)
+        if self.guided:
+            q_loc, q_scale = self.posterior(state, t)
+            z = q_loc + q_scale * noise
+            terms = (q_scale / scale).log() + 0.5 * (noise.square() - ((z - loc) / scale).square())
+            ratio = terms.sum(-1)
+        else:
+            z = loc + scale * noise
+            ratio = torch.zeros_like(noise[..., 0])
+        state = self.transition(state, t, z)
+        return Moved(z, state, self.net.emission(state).log_prob(self.x[t]), ratio)
+
+
+class PreparedSteps(FilterSteps):
+    """The same with what depends on u and b alone computed once."""
+
+    net: ZForcing
+
+    def _prepare(self, u: Tensor, b: Tensor | None) -> None:
+        net = self.net
+        self.drives = net.cell.inputs(net.embedding(u)).unbind(0)
+        self.first, self.second, self.bias = net.posterior_network.loop_weights()
+        self.contexts = () if b is None else net.posterior_network.rest(b).unbind(0)
+
+    def prior(self, state: State) -> tuple[Tensor, Tensor]:
+        return bounded(self.net.prior_network(state.hidden))
+
+    def posterior(self, state: State, t: int) -> tuple[Tensor, Tensor]:
+        hidden = clipped_leaky_relu(F.linear(state.hidden, self.first) + self.contexts[t])
+        return bounded(F.linear(hidden, self.second, self.bias))
+
+    def transition(self, state: State, t: int, z_t: Tensor) -> State:
+        return self.net.cell.advance(state, self.drives[t], self.net.cell.modulation(z_t))
+
+
+class InPlaceSteps(FilterSteps):
+    """The same without gradients, in as few operations and passes over memory as there can be."""
+
+    net: ZForcing
+
+    def _prepare(self, u: Tensor, b: Tensor | None) -> None:
+        net = self.net
+        self.gates = GATES[type(net.cell)](net.cell)
+        self.drives = net.cell.inputs(net.embedding(u)).unbind(0)
+        first, second, self.bias = net.prior_network.loop_weights()
+        rest = net.prior_network.rest().expand(*u.shape[:3], -1)
+        if b is not None:
+            q_first, q_second, q_bias = net.posterior_network.loop_weights()
+            rest = torch.cat([rest, net.posterior_network.rest(b)], dim=-1)
+            first = torch.cat([first, q_first])
+            second = _means_first(torch.block_diag(second, q_second))
+            self.bias = _means_first(torch.cat([self.bias, q_bias]))
+        self.rests = rest.unbind(0)
+        self.first, self.second = torch.cat([self.gates.hidden_weight, first]).t(), second.t()
+
+    def move(self, state: State, t: int, noise: Tensor) -> Moved:
+        shape, width = noise.shape[:2], 3 * self.net.hidden_dim
+        hidden, cell, noise = (field.reshape(-1, field.shape[-1]) for field in (*state, noise))
+        recurrent, inner = torch.mm(hidden, self.first).split([4 * self.net.hidden_dim, len(self.second)], dim=1)
+        inner = _clipped(inner.unflatten(0, shape) + self.rests[t]).flatten(0, 1)
+        z, ratio = self._propose(torch.addmm(self.bias, inner, self.second), noise)
+        gates = self.gates(recurrent, z)
+        gates.unflatten(0, shape).add_(self.drives[t])
+        i, f, o = gates[:, :width].sigmoid_().chunk(3, dim=1)
+        # Copied into one piece: the tanh of rows with gaps between them takes up to fifteen times as long
+        candidate = gates[:, width:].contiguous().tanh_()
+        cell = torch.mul(f, cell).addcmul_(i, candidate)
+        hidden = torch.tanh(cell, out=candidate).mul_(o)
+        moved = State(hidden.unflatten(0, shape), cell.unflatten(0, shape))
+        log_likelihood = self.net.emission(moved).log_prob(self.x[t])
+        return Moved(z.unflatten(0, shape), moved, log_likelihood, ratio.unflatten(0, shape))
+
+    def _propose(self, parameters: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """z_t (rows, latent) and log p(z_t) - log q(z_t) (rows,) from means, then log-variances, of p, then q."""
+        locs, log_variances = parameters.clamp_(-8.0, 8.0).chunk(2, dim=1)
+        scales = log_variances.mul(0.5).exp_()
+        if not self.guided:
+            return torch.addcmul(locs, scales, noise), torch.zeros_like(noise[:, 0])
+        pairs = (numbers.chunk(2, dim=1) for numbers in (locs, scales, log_variances))
+        (loc, q_loc), (scale, q_scale), (log_variance, q_log_variance) = pairs
+        z = torch.addcmul(q_loc, q_scale, noise)
+        distance = (z - loc).div_(scale)
+        terms = (q_log_variance - log_variance).addcmul_(noise, noise).addcmul_(distance, distance, value=-1.0)
+        return z, terms.sum(1).mul_(0.5)
+
+
+class ConcatenateGates:
+    """The gates of a :class:`~zf_pyro.networks.ConcatenateCell` but for what its input sets, without gradients."""
+
+    def __init__(self, cell: ConcatenateCell) -> None:
+        self.hidden_weight = cell.hidden_weights.weight
+        """What h_{t-1} is to be multiplied with; (4 hidden, hidden)."""
+        (weight,) = cell.modulation_weights()
+        self.weight = weight.t()
+
+    def __call__(self, recurrent: Tensor, z: Tensor) -> Tensor:
+        """For z_t (rows, latent) and W h_{t-1}, which is overwritten, and the result; both (rows, 4 hidden)."""
+        return recurrent.addmm_(z, self.weight)
+
+
+class ConditionalLayerNormGates:
+    """The gates of a :class:`~zf_pyro.networks.ConditionalLayerNormCell` likewise."""
+
+    def __init__(self, cell: ConditionalLayerNormCell) -> None:
+        weight = cell.hidden_weights.weight
+        # The mean that the norm takes away is linear in h_{t-1}: it is taken away from the weight, once
+        self.hidden_weight = weight - weight.mean(0)
+        """What h_{t-1} is to be multiplied with; (4 hidden, hidden)."""
+        first, first_bias, second, second_bias = cell.modulation_weights()
+        # A hidden unit that is always 1 carries the second bias: to add it takes half as long as the product itself
+        self.first = torch.cat([first, torch.zeros_like(first[:1])]).t()
+        self.first_bias = torch.cat([first_bias, torch.ones_like(first_bias[:1])])
+        gain, shift = second_bias.chunk(2)
+        self.second = torch.cat([second, torch.cat([1.0 + gain, shift]).unsqueeze(1)], dim=1).t()
+
+    def __call__(self, recurrent: Tensor, z: Tensor) -> Tensor:
+        """As of :class:`ConcatenateGates`."""
+        modulation = torch.mm(_clipped(torch.addmm(self.first_bias, z, self.first)), self.second)
+        gain, shift = modulation.chunk(2, dim=1)  # 1 + g_t and s_t
+        gain.clamp_(-2.0, 4.0)
+        shift.clamp_(-3.0, 3.0)
+        norm = torch.linalg.vector_norm(recurrent, dim=1, keepdim=True)
+        scale = norm.square_().div_(recurrent.shape[1]).add_(1e-5).rsqrt_()
+        return shift.addcmul_(recurrent.mul_(scale), gain)
+
+
+GATES = {ConcatenateCell: ConcatenateGates, ConditionalLayerNormCell: ConditionalLayerNormGates}
+"""The gates of a transition by its class."""
+
+
+def steps_of(net: StochasticRNN, u: Tensor, b: Tensor | None, x: Tensor) -> FilterSteps:
+    """The fastest form that ``net``, gradients and autocast allow; arguments as for :class:`Steps`."""
+    own = isinstance(net, ZForcing) and own_step_functions(net, "prior", "posterior", "transition")
+    if not own or net.recurrence == "reference":
+        return FilterSteps(net, u, b, x)
+    # What may be overwritten has one dtype, which under autocast depends on the operation that made it
+    free = not torch.is_grad_enabled() and not torch.is_autocast_enabled(x.device.type)
+    return (InPlaceSteps if free and type(net.cell) in GATES else PreparedSteps)(net, u, b, x)
+
+
+def _clipped(x: Tensor) -> Tensor:
+    """:func:`zf_pyro.networks.clipped_leaky_relu`, in the place of x."""
+    return F.leaky_relu(x, 1.0 / 3.0, inplace=True).clamp_(-3.0, 3.0)
+
+
+def _means_first(numbers: Tensor) -> Tensor:
+    """Rows for the means of p, its log-variances, the means of q and its log-variances, with both means first."""
+    return numbers.unflatten(0, (2, 2, -1)).transpose(0, 1).flatten(0, 2)
