@@ -11,7 +11,7 @@ from zf_pyro.evaluation import infer_and_judge, train_and_judge
 from zf_pyro.inference import ALGORITHMS, AnnealedImportanceSampling, ParticleFilter, smc_filter
 
 from ..conftest import random_frames, random_net
-from ..test_algorithms import COMPILED, DEFAULT_DTYPE, QUICK, lengths_for
+from ..test_inference_table import COMPILED, DEFAULT_DTYPE, QUICK, lengths_for
 from .common import NEEDS_CUDA, assert_agree, on, outcome, twins
 
 pytestmark = NEEDS_CUDA

@@ -15,7 +15,7 @@ from zf_pyro import Constant, Linear, ZForcingELBO
 
 from .comparing import EXACT, assert_same, gradients
 from .conftest import random_frames, random_net
-from .test_objective import LENGTHS, WEIGHTS, loss_of
+from .test_objectives_elbo import LENGTHS, WEIGHTS, loss_of
 from .textbook import Textbook
 
 

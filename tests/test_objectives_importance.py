@@ -15,7 +15,7 @@ from .comparing import EXACT, assert_same, gradients, parameter_grads
 from .conftest import random_frames, random_net
 from .counting import count_calls
 from .exact import assert_gradient, flat, importance_weighted_bound, log_evidence, small
-from .test_objective import LENGTHS, WithGlobal
+from .test_objectives_elbo import LENGTHS, WithGlobal
 from .textbook import Textbook
 
 CASES = [("gaussian", 1), ("gaussian", 2), ("categorical", 2)]
