@@ -1,9 +1,9 @@
-"""Throughput of training with two processes (gloo, one thread each) against one process with one thread.
+"""Training throughput of two processes (gloo, one thread each), against one process with one thread.
 
     python benchmarks/ddp.py
 
-Each process has its own batches of the same size, so that twice the sequences are trained on in a step of two. Runs of
-one and of two processes alternate; what is printed is the median of the ratios of a round. The sizes are half those of
+Each process has its own batches of the same size, so a step of two processes trains on twice the sequences. Runs of
+one and of two processes alternate. The median of the ratios within a round is printed. The sizes are half those of
 TIMIT.
 """
 
@@ -16,8 +16,8 @@ import tempfile
 import time
 from typing import Any
 
+import jsonargparse
 import torch
-from jsonargparse import auto_cli
 from lightning.pytorch.callbacks import Callback
 
 from zf_pyro import ZForcing, ZForcingELBO, emissions
@@ -28,20 +28,20 @@ WARM_UP = 2
 
 
 class Clock(Callback):
-    """When each step ended."""
+    """End times of the steps, in seconds."""
 
     def __init__(self) -> None:
         self.times: list[float] = []
 
     def on_train_batch_end(self, *_: Any) -> None:
-        """Note the time."""
+        """Record the time."""
         self.times.append(time.perf_counter())
 
 
 def train(
     rank: int, world: int, port: int, hidden: int, num_steps: int, batch_size: int, steps: int, out: str
 ) -> float:
-    """One process of a run; sequences a second of all processes together."""
+    """Run one process; return sequences per second of all processes together."""
     torch.set_num_threads(1)
     if world > 1:
         found = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "LOCAL_RANK": str(rank), "NODE_RANK": "0"}
@@ -59,7 +59,7 @@ def train(
 
 
 def throughput(world: int, *settings: int) -> float:
-    """Sequences a second of ``world`` new processes."""
+    """Sequences per second of ``world`` new processes."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port = found.getsockname()[1]
@@ -67,25 +67,38 @@ def throughput(world: int, *settings: int) -> float:
         return min(pool.starmap(train, [(rank, world, port, *settings, out) for rank in range(world)], chunksize=1))
 
 
-def main(hidden: int = 512, num_steps: int = 40, batch_size: int = 32, steps: int = 6, rounds: int = 5) -> None:
+def main(
+    hidden: int = 512,
+    num_steps: int = 40,
+    batch_size: int = 32,
+    steps: int = 6,
+    rounds: int = 5,
+    smoke: bool = False,
+) -> None:
     """Compare one process with two.
 
     Args:
-        hidden: hidden size; the others have the paper's proportion to it.
-        num_steps: frames of a sequence.
-        batch_size: sequences of a step of one process.
-        steps: counted steps of a run.
-        rounds: runs of each.
+        hidden: Hidden size. The other sizes keep the paper's ratio to it.
+        num_steps: Frames per sequence.
+        batch_size: Sequences per step of one process.
+        steps: Timed steps per run.
+        rounds: Runs of each.
+        smoke: Only check that everything runs, at tiny sizes; the results are meaningless.
     """
+    if smoke:
+        hidden, num_steps, batch_size, steps, rounds = 8, 3, 2, 2, 1
     pairs = [
         (throughput(1, hidden, num_steps, batch_size, steps), throughput(2, hidden, num_steps, batch_size, steps))
         for _ in range(rounds)
     ]
     for one, two in pairs:
-        print(f"one process {one:.1f}, two {two:.1f} sequences a second: {two / one:.2f}")
+        print(f"one process {one:.1f}, two {two:.1f} sequences per second: {two / one:.2f}")
     ratios = sorted(b / a for a, b in pairs)
     print(f"ratio {statistics.median(ratios):.2f}  [{ratios[0]:.2f}, {ratios[-1]:.2f}]  goal 1.6")
 
 
 if __name__ == "__main__":
-    auto_cli(main)
+    parser = jsonargparse.ArgumentParser()
+    parser.add_function_arguments(main, skip={"smoke"})
+    parser.add_argument("--smoke", action="store_true", help="Only check that everything runs, at tiny sizes.")
+    main(**parser.parse_args().as_dict())

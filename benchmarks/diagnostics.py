@@ -1,27 +1,27 @@
-"""Time of to_arviz against Pyro's Predictive over the textbook program: 100 draws for 370 test utterances.
+"""Time of to_arviz, against Pyro's Predictive on the textbook program: 100 draws for 370 test utterances.
 
     python benchmarks/diagnostics.py
     python benchmarks/diagnostics.py --rounds 5 --threads 2
 
-In one process, interleaved and paired round by round, on Japanese Vowels with the quickstart's sizes:
+All run in one process, interleaved and paired by round, on Japanese Vowels with the quickstart's sizes:
 
     (a) to_arviz, all groups
-    (b) the same numbers by Predictive: posterior, posterior predictive, prior, and traces for the densities
-    (c) to_arviz, the groups posterior and posterior_predictive alone
-    (d) the same two groups by Predictive, looped over draws as it is by default
-    (e) the posterior draws alone by Predictive(parallel=True), all draws in one run
+    (b) the same values by Predictive: posterior, posterior predictive, prior, and traces for the densities
+    (c) to_arviz, the groups posterior and posterior_predictive only
+    (d) the same two groups by Predictive, looping over draws, its default
+    (e) the posterior draws only, by Predictive(parallel=True), all draws in one run
 
-What is printed are medians, and medians of ratios within a round.
+Medians of the times are printed, and medians of ratios within a round.
 """
 
 import statistics
 import time
 from collections.abc import Callable
 
+import jsonargparse
 import pyro
 import pyro.poutine as poutine
 import torch
-from jsonargparse import auto_cli
 from pyro.infer import Predictive
 from textbook import Textbook
 from torch import Tensor
@@ -33,14 +33,14 @@ from zf_pyro.emissions import Gaussian
 
 
 class Peer:
-    """What one would write with Pyro alone."""
+    """The same results written with Pyro alone."""
 
     def __init__(self, net: ZForcing, data: Utterances, num_samples: int) -> None:
         self.net, self.data, self.num_samples = net, data, num_samples
         self.textbook = Textbook(net)
 
     def generative(self) -> None:
-        """The model without data, step by step."""
+        """Run the model without data, step by step."""
         count, steps = self.data.x.shape[:2]
         state, u_t = self.net.initial_state((count,)), torch.zeros_like(self.data.x[:, 0])
         with pyro.plate("sequences", count, dim=-1):
@@ -50,17 +50,17 @@ class Peer:
                 u_t = pyro.sample(f"x_{t}", self.net.emission(state))
 
     def latents(self, parallel: bool = False) -> dict[str, Tensor]:
-        """Posterior draws alone."""
+        """Posterior draws by site name."""
         predictive = Predictive(self.textbook.guide, num_samples=self.num_samples, parallel=parallel)
         return predictive(self.data.x, self.data.lengths)
 
     def posterior(self) -> dict[str, Tensor]:
-        """Posterior draws, and frames redrawn at them."""
+        """Posterior draws and replicated frames given them, by site name."""
         z = self.latents()
         return {**z, **Predictive(poutine.uncondition(self.textbook.model), z)(self.data.x, self.data.lengths)}
 
     def everything(self) -> None:
-        """All that to_arviz gives."""
+        """Compute everything that to_arviz returns."""
         draws = self.posterior()
         Predictive(self.generative, num_samples=self.num_samples)()
         x, lengths = self.data.x, self.data.lengths
@@ -76,29 +76,36 @@ class Peer:
 
 
 def seconds(function: Callable[[], object]) -> float:
-    """Wall time of one call."""
+    """Wall time of one call, in seconds."""
     start = time.perf_counter()
     function()
     return time.perf_counter() - start
 
 
 @torch.no_grad()
-def main(rounds: int = 3, num_samples: int = 100, threads: int = 2, validation: bool = True) -> None:
+def main(
+    rounds: int = 3, num_samples: int = 100, threads: int = 2, validation: bool = True, smoke: bool = False
+) -> None:
     """Compare the conversion with Pyro's Predictive.
 
     Args:
-        rounds: counted rounds, after a short one to warm up.
-        num_samples: draws.
-        threads: of PyTorch.
-        validation: whether Pyro validates every distribution, as it does by default. to_arviz checks what it is given
-            once, and nothing again.
+        rounds: Timed rounds, after a short warm-up.
+        num_samples: Posterior draws.
+        threads: Threads of PyTorch.
+        validation: Whether Pyro validates every distribution, its default. to_arviz validates its arguments once.
+        smoke: Only check that everything runs, at tiny sizes; the results are meaningless.
     """
+    size, few_samples = 64, 10
+    if smoke:
+        rounds, num_samples, threads, size, few_samples = 1, 2, 1, 4, 2
     torch.set_num_threads(threads)
     pyro.enable_validation(validation)
     pyro.set_rng_seed(0)
-    sizes = {"embed_dim": 64, "hidden_dim": 64, "latent_dim": 16, "mlp_dim": 64}
+    sizes = {"embed_dim": size, "hidden_dim": size, "latent_dim": size // 4, "mlp_dim": size}
     net = ZForcing(Gaussian(NUM_CEPSTRA), **sizes, transition="concatenate").eval()
     test = load_vowels().test
+    if smoke:
+        test = test.take(test.lengths.argsort()[:3])
     peer = Peer(net, test, num_samples)
     few = ("posterior", "posterior_predictive")
     contenders: dict[str, Callable[[], object]] = {
@@ -108,7 +115,7 @@ def main(rounds: int = 3, num_samples: int = 100, threads: int = 2, validation: 
         "d": peer.posterior,
         "e": lambda: peer.latents(parallel=True),
     }
-    to_arviz(net, test.x, test.lengths, num_samples=10)
+    to_arviz(net, test.x, test.lengths, num_samples=few_samples)
     Peer(net, test, 2).everything()
     times: dict[str, list[float]] = {key: [] for key in contenders}
     for _ in range(rounds):
@@ -123,4 +130,7 @@ def main(rounds: int = 3, num_samples: int = 100, threads: int = 2, validation: 
 
 
 if __name__ == "__main__":
-    auto_cli(main)
+    parser = jsonargparse.ArgumentParser()
+    parser.add_function_arguments(main, skip={"smoke"})
+    parser.add_argument("--smoke", action="store_true", help="Only check that everything runs, at tiny sizes.")
+    main(**parser.parse_args().as_dict())

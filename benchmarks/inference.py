@@ -1,43 +1,55 @@
-"""Cost of inference against its peers, paired in one run.
+"""Cost of inference, against its peers in the same process.
 
     python benchmarks/inference.py                     # all three comparisons
     python benchmarks/inference.py --work nuts --rounds 9
 
-In one process, interleaved and paired round by round; what is printed are medians of ratios within a round, with their
-quartiles, for machines are noisy.
+Tasks are interleaved and paired by round. Because machines are noisy, medians of ratios within a round are printed,
+with their quartiles.
 
-    particles   a training step of RenyiELBO and of ImportanceWeightedELBO with 16 particles against one of ZForcingELBO
-                on the same batch enlarged 16 times: what vectorised particles cost beside the numbers they compute.
-    nuts        Pyro's NUTS over the latents of one batch of T = 100 on this package's model against the same sampler on
-                the textbook program, step size and tree depth fixed, so that both walk the same chain: time a gradient.
-    filter      ParticleFilter, 256 particles for each of 32 sequences, against Pyro's SMCFilter: run once for each
-                sequence, which is the same work (one set of weights a sequence); and once for the whole batch, which is
-                less work for another result (one set of weights for all sequences).
+    particles   A training step of RenyiELBO and of ImportanceWeightedELBO with 16 particles, against one of
+                ZForcingELBO on the same batch enlarged 16 times: the overhead of vectorised particles.
+    nuts        Pyro's NUTS over the latents of one batch of T = 100, on this package's model and on the textbook
+                program. Step size and tree depth are fixed, so both walk the same chain: time per gradient.
+    filter      ParticleFilter, 256 particles for each of 32 sequences, against Pyro's SMCFilter.
+                Run once per sequence, SMCFilter does the same work (one set of weights per sequence).
+                Run once per batch, it does less work for another result (one set of weights for all sequences).
 """
 
 import statistics
 import time
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, NamedTuple
 
+import jsonargparse
 import pyro
 import torch
-from jsonargparse import auto_cli
 from pyro.infer import MCMC, NUTS, RenyiELBO
 from textbook import Textbook
 
 from zf_pyro import ImportanceWeightedELBO, ZForcing, ZForcingELBO, emissions
 from zf_pyro.inference import ParticleFilter, latent_mcmc, smc_filter
 
-PARTICLES = 16
 DEPTH = 3
-"""Of NUTS's trees: at most 7 gradients a draw."""
+"""Depth of NUTS trees: at most 7 gradients per draw."""
 
 Task = Callable[[], object]
 
 
+class Sizes(NamedTuple):
+    """Sizes of one comparison."""
+
+    sequences: int
+    steps: int
+    samples: int
+    """Particles, or draws of NUTS."""
+
+
+SIZES = {"particles": Sizes(8, 100, 16), "nuts": Sizes(4, 100, 4), "filter": Sizes(32, 40, 256)}
+SMOKE = {"particles": Sizes(2, 3, 2), "nuts": Sizes(2, 3, 2), "filter": Sizes(2, 3, 4)}
+
+
 def new_net(hidden_dim: int, transition: str) -> ZForcing:
-    """A net whose embedding and MLP have the paper's proportion to the hidden size."""
+    """A new model whose embedding and MLP keep the paper's ratio to the hidden size."""
     torch.manual_seed(0)
     pyro.clear_param_store()
     sizes = {"embed_dim": hidden_dim // 2, "latent_dim": hidden_dim // 4, "mlp_dim": hidden_dim // 2}
@@ -45,7 +57,7 @@ def new_net(hidden_dim: int, transition: str) -> ZForcing:
 
 
 def compare(title: str, tasks: dict[str, Task], ratios: dict[tuple[str, str], str], rounds: int) -> None:
-    """Print medians of each task's time, and of paired ratios with their goals."""
+    """Print the median time of each task, and the medians of paired ratios with their goals."""
     times: dict[str, list[float]] = {name: [] for name in tasks}
     for i in range(rounds + 1):  # the first round warms up
         for name, task in tasks.items():
@@ -61,14 +73,14 @@ def compare(title: str, tasks: dict[str, Task], ratios: dict[tuple[str, str], st
         print(f"  {numerator} / {denominator}  {middle:.2f}  [{low:.2f}, {high:.2f}]  goal {goal}")
 
 
-def particles(rounds: int, hidden_dim: int, transition: str) -> None:
-    """Objectives of 16 particles against a batch 16 times as large."""
+def particles(rounds: int, hidden_dim: int, transition: str, sizes: Sizes) -> None:
+    """Compare objectives of several particles with a batch that is as many times as large."""
     net = new_net(hidden_dim, transition)
-    x = torch.randn(8, 100, 12)
-    many = x.repeat(PARTICLES, 1, 1)
-    renyi = RenyiELBO(alpha=0, num_particles=PARTICLES, vectorize_particles=True, max_plate_nesting=1)
+    x = torch.randn(sizes.sequences, sizes.steps, 12)
+    many = x.repeat(sizes.samples, 1, 1)
+    renyi = RenyiELBO(alpha=0, num_particles=sizes.samples, vectorize_particles=True, max_plate_nesting=1)
     weighted, doubly = (
-        ImportanceWeightedELBO(PARTICLES, doubly_reparameterised=doubly, max_plate_nesting=1)
+        ImportanceWeightedELBO(sizes.samples, doubly_reparameterised=doubly, max_plate_nesting=1)
         for doubly in (False, True)
     )
     plain = ZForcingELBO()
@@ -87,47 +99,50 @@ def particles(rounds: int, hidden_dim: int, transition: str) -> None:
         ("ImportanceWeightedELBO", "enlarged batch"): "at most 1.15",
         ("doubly reparameterised", "enlarged batch"): "none: it runs the recurrence twice",
     }
-    compare(f"16 particles, 8 sequences of 100 steps, hidden {hidden_dim}, {transition}", tasks, goals, rounds)
+    title = f"{sizes.samples} particles, {sizes.sequences} sequences of {sizes.steps} steps"
+    compare(f"{title}, hidden {hidden_dim}, {transition}", tasks, goals, rounds)
 
 
-def nuts(rounds: int, hidden_dim: int, transition: str) -> None:
-    """Pyro's NUTS on both programs, walking the same chain, and latent_mcmc on the net."""
+def nuts(rounds: int, hidden_dim: int, transition: str, sizes: Sizes) -> None:
+    """Compare Pyro's NUTS on both programs, which walk the same chain, and latent_mcmc."""
     net = new_net(hidden_dim, transition)
-    textbook, x = Textbook(net), torch.randn(4, 100, 12)
+    textbook, x = Textbook(net), torch.randn(sizes.sequences, sizes.steps, 12)
     settings = {"step_size": 1e-3, "adapt_step_size": False, "adapt_mass_matrix": False, "max_tree_depth": DEPTH}
 
     def walk(model: Callable) -> Task:
         def run() -> None:
             pyro.set_rng_seed(0)
             pyro.clear_param_store()
-            MCMC(NUTS(model, **settings), num_samples=4, warmup_steps=0, disable_progbar=True).run(x)
+            MCMC(NUTS(model, **settings), num_samples=sizes.samples, warmup_steps=0, disable_progbar=True).run(x)
 
         return run
 
     def fixed() -> None:
         pyro.set_rng_seed(0)
-        latent_mcmc(net, x, num_samples=3, warmup_steps=1, **settings)
+        latent_mcmc(net, x, num_samples=sizes.samples - 1, warmup_steps=1, **settings)
 
     tasks = {"textbook": walk(textbook.model), "net": walk(net.model), "latent_mcmc": fixed}
     goals = {("textbook", "net"): "at least 1.5", ("textbook", "latent_mcmc"): "at least 1.5"}
-    compare(f"NUTS, 4 sequences of 100 steps, hidden {hidden_dim}, {transition}", tasks, goals, rounds)
+    title = f"NUTS, {sizes.sequences} sequences of {sizes.steps} steps"
+    compare(f"{title}, hidden {hidden_dim}, {transition}", tasks, goals, rounds)
 
 
-def filters(rounds: int, hidden_dim: int, transition: str) -> None:
-    """Particle filters over 32 sequences, 256 particles each."""
+def filters(rounds: int, hidden_dim: int, transition: str, sizes: Sizes) -> None:
+    """Compare particle filters with the same number of particles for each sequence."""
     net = new_net(hidden_dim, transition)
-    x = torch.randn(32, 40, 12)
-    ours = ParticleFilter(net, 256)
+    x, count = torch.randn(sizes.sequences, sizes.steps, 12), sizes.samples
+    ours = ParticleFilter(net, count)
     tasks: dict[str, Task] = {
         "ParticleFilter": lambda: ours.run(x),
-        "SMCFilter a sequence": lambda: [smc_filter(net, one, num_particles=256) for one in x.split(1)],
-        "SMCFilter a batch": lambda: smc_filter(net, x, num_particles=256),
+        "SMCFilter per sequence": lambda: [smc_filter(net, one, num_particles=count) for one in x.split(1)],
+        "SMCFilter per batch": lambda: smc_filter(net, x, num_particles=count),
     }
     goals = {
-        ("SMCFilter a sequence", "ParticleFilter"): "at least 5",
-        ("SMCFilter a batch", "ParticleFilter"): "none: one set of weights for all sequences",
+        ("SMCFilter per sequence", "ParticleFilter"): "at least 5",
+        ("SMCFilter per batch", "ParticleFilter"): "none: one set of weights for all sequences",
     }
-    compare(f"256 particles, 32 sequences of 40 steps, hidden {hidden_dim}, {transition}", tasks, goals, rounds)
+    title = f"{count} particles, {sizes.sequences} sequences of {sizes.steps} steps"
+    compare(f"{title}, hidden {hidden_dim}, {transition}", tasks, goals, rounds)
 
 
 WORKS = {"particles": particles, "nuts": nuts, "filter": filters}
@@ -140,24 +155,31 @@ def benchmark(
     transition: str = "conditional_layer_norm",
     threads: int | None = None,
     validation: bool = False,
+    smoke: bool = False,
 ) -> None:
     """Compare the cost of inference with its peers.
 
     Args:
         work: One comparison, or all.
-        rounds: Measured rounds of each, after one that warms up.
-        hidden_dim: Of the net, by default the quickstart's; embedding and MLP have half of it, the latents a quarter.
+        rounds: Timed rounds of each, after one warm-up round.
+        hidden_dim: Hidden size, by default the quickstart's. Embedding and MLP have half of it, the latents a quarter.
         transition: conditional_layer_norm or concatenate.
-        threads: Of PyTorch; as many as it takes by itself if none.
-        validation: Whether Pyro validates, as it does by default.
+        threads: Threads of PyTorch; None keeps PyTorch's default.
+        validation: Whether Pyro validates distributions and values.
+        smoke: Only check that everything runs, at tiny sizes; the results are meaningless.
     """
+    if smoke:
+        rounds, hidden_dim, threads = 1, 8, 1
     if threads is not None:
         torch.set_num_threads(threads)
     pyro.enable_validation(validation)
     for name, compared in WORKS.items():
         if work in (name, "all"):
-            compared(rounds, hidden_dim, transition)
+            compared(rounds, hidden_dim, transition, (SMOKE if smoke else SIZES)[name])
 
 
 if __name__ == "__main__":
-    auto_cli(benchmark)
+    parser = jsonargparse.ArgumentParser()
+    parser.add_function_arguments(benchmark, skip={"smoke"})
+    parser.add_argument("--smoke", action="store_true", help="Only check that everything runs, at tiny sizes.")
+    benchmark(**parser.parse_args().as_dict())

@@ -1,9 +1,8 @@
 """Peer (a): one training step as a hand-written PyTorch loop, in the form of the paper's released code.
 
-Everything happens inside the time loop, one step at a time: prior, posterior, KL, auxiliary, gains of the layer norm
-and the cell. Only the output layers run over whole sequences. The parameters are those of a ``ZForcing`` net, so that
-both do the same work on the same numbers; the released code's two statistics that no loss uses (log p(z), log q(z)) are
-left out.
+The time loop computes everything step by step: prior, posterior, KL, auxiliary, layer norm gains and the cell. Only
+the output layers run over whole sequences. The parameters are those of a ``ZForcing`` model, so that both do the same
+work on the same values. The released code also computes log p(z) and log q(z), which no loss uses; they are left out.
 """
 
 import math
@@ -16,28 +15,33 @@ from zf_pyro import ZForcing
 
 
 def gaussian_log_prob(x: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
+    """Log-density in nats, summed over the last dim; all (..., frame), the result (...)."""
     terms = -0.5 * math.log(2 * math.pi) - log_variance / 2 - (x - mean) ** 2 / (2 * torch.exp(log_variance))
     return terms.sum(-1)
 
 
 def gaussian_kl(mean_q: Tensor, log_variance_q: Tensor, mean_p: Tensor, log_variance_p: Tensor) -> Tensor:
+    """KL(q || p) of diagonal normals in nats; all (..., latent), the result (...)."""
     ratio = torch.exp(log_variance_q) / torch.exp(log_variance_p)
     distance = (mean_q - mean_p) ** 2 / torch.exp(log_variance_p)
     return (0.5 * (log_variance_p - log_variance_q + ratio + distance - 1.0)).sum(-1)
 
 
 def layer_norm(x: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
+    """Layer norm of x (batch, gates); gain and bias (batch, gates) or (gates,)."""
     mean = torch.mean(x, dim=-1, keepdim=True)
     std = torch.sqrt(torch.var(x, dim=-1, keepdim=True, correction=0) + 1e-5)
     return (x - mean) / std * gain + bias
 
 
 def mlp(net: torch.nn.Module, x: Tensor) -> Tensor:
+    """Apply a zf_pyro MLP to x (..., in), giving (..., out)."""
     hidden = torch.clamp(F.leaky_relu(F.linear(x, net.first.weight, net.first.bias), 1.0 / 3.0), -3.0, 3.0)
     return F.linear(hidden, net.second.weight, net.second.bias)
 
 
 def lstm_cell(input_gates: Tensor, hidden_gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+    """Next hidden and cell state (batch, hidden) from gate pre-activations (batch, 4 * hidden)."""
     i, f, o, g = (input_gates + hidden_gates).chunk(4, -1)
     cell = torch.sigmoid(f) * cell + torch.sigmoid(i) * torch.tanh(g)
     return torch.sigmoid(o) * torch.tanh(cell), cell

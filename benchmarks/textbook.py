@@ -1,4 +1,4 @@
-"""Peer (b): the textbook Pyro programs, written step by step out of the step functions of a ``ZForcing`` net."""
+"""Peer (b): the textbook Pyro programs, written step by step with the step functions of a ``ZForcing`` model."""
 
 from contextlib import nullcontext
 
@@ -11,12 +11,13 @@ from zf_pyro import ZForcing
 
 
 class Textbook:
-    """Model and guide as anyone would write them: one distribution after the other, in the order of time."""
+    """Model and guide as commonly written: one sample statement after the other, in the order of time."""
 
     def __init__(self, net: ZForcing) -> None:
         self.net = net
 
     def model(self, x: Tensor, lengths: Tensor | None = None) -> None:
+        """Sample z_t and observe x_t; x (batch, time, frame), lengths (batch,)."""
         net = pyro.module("textbook", self.net)
         u, frames = net.inputs(x).unbind(1), x.unbind(1)
         state = net.initial_state((x.shape[0],))
@@ -28,6 +29,7 @@ class Textbook:
                     pyro.sample(f"x_{t}", net.emission(state), obs=frames[t])
 
     def guide(self, x: Tensor, lengths: Tensor | None = None) -> None:
+        """Sample z_t from the posterior; x (batch, time, frame), lengths (batch,)."""
         net = pyro.module("textbook", self.net)
         u, b = net.inputs(x).unbind(1), net.backward_states(x, lengths).unbind(0)
         state = net.initial_state((x.shape[0],))

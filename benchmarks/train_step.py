@@ -5,7 +5,7 @@
     python benchmarks/train_step.py --apart true          # each contender in a process of its own
     python benchmarks/train_step.py --device cuda
 
-In one process, interleaved and paired round by round:
+Contenders are interleaved and paired by round:
 
     (a) a hand-written loop in the form of the paper's released code     full objective (with auxiliary and backward)
     (b) the textbook Pyro program under TraceMeanField_ELBO              ELBO
@@ -13,13 +13,13 @@ In one process, interleaved and paired round by round:
     (d) this package under ZForcingELBO                                  full objective
     (e) the same as CUDA graphs (GraphedELBO), on a GPU                  full objective
 
-so that a / d, a / e and b / c compare equal work. Machines are noisy: what is printed are medians of ratios within a
-round, with their quartiles. The floor is the time that the floating-point operations of the full objective would take
-at the speed of a large matrix product measured in the same rounds.
+The ratios a / d, a / e and b / c compare equal work. Because machines are noisy, medians of ratios within a round are
+printed, with their quartiles. The floor is the time that the floating-point operations of the full objective take at
+the speed of a large matrix product, measured in the same rounds.
 
-In one process the contenders also share the C library's heap: what (b), (c) and (d) have freed saves (a), which
-allocates a tensor as large as the sequence at every step back, the cost of new pages. With ``--apart true`` each has
-its own process, as when it trains by itself; still interleaved, and paired.
+In one process the contenders share the C library's heap, which favours (a): each step of its backward pass allocates a
+tensor as large as the sequence, and reuses pages that (b), (c) and (d) freed. With ``--apart true`` each contender has
+its own process, as in real training. Rounds are still interleaved and paired.
 """
 
 import math
@@ -31,23 +31,23 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import NamedTuple
 
+import jsonargparse
 import pyro
 import torch
-from jsonargparse import auto_cli
 from pyro.infer import TraceMeanField_ELBO
 from released_form import released_form_loss
 from textbook import Textbook
 
 from zf_pyro import ZForcing, ZForcingELBO, emissions
 from zf_pyro.objectives import GraphedELBO
-from zf_pyro.paths.posterior import PosteriorPath
+from zf_pyro.paths import PosteriorPath
 
 WEIGHTS = (1.0, 0.1, 0.1)
-"""beta, alpha, gamma of the full objective."""
+"""Weights of KL, auxiliary and backward terms in the full objective."""
 
 
 class Work(NamedTuple):
-    """The sizes of a training step."""
+    """Sizes of a training step."""
 
     num_steps: int
     batch_size: int
@@ -58,20 +58,21 @@ class Work(NamedTuple):
     mlp_dim: int
 
 
-# Embedding and MLP have the paper's proportion to the hidden size, one half.
+# Embedding and MLP have half the hidden size, the paper's ratio.
 WORKS = {
     "timit": Work(40, 32, 200, 512, 1024, 256, 512),
     "mnist_128": Work(784, 32, 1, 64, 128, 32, 64),
     "mnist_512": Work(784, 32, 1, 256, 512, 64, 256),
 }
+TINY = Work(4, 2, 1, 4, 4, 2, 4)
 GOALS = {"timit": (1.4, 1.9), "mnist_128": (3.0, 3.0), "mnist_512": (4.5, 4.0)}
 
 
 def operations(work: Work) -> float:
-    """Floating-point operations of forward and backward of the full objective: the matrix products alone.
+    """Floating-point operations of the matrix products in the full objective, forward and backward.
 
-    Each product of (rows, in) with (in, out) counts 2 rows in out, three times: forward, and for both gradients. The
-    frames need no gradient, hence twice for the embeddings of x and of u.
+    A product of (rows, in) with (in, out) takes 2 * rows * in * out operations. It counts three times: forward, and for
+    both gradients. The embeddings of x and of u count twice, as frames need no gradient.
     """
     f, e, h, z, m = work[2:]
     thrice = (
@@ -86,7 +87,7 @@ def operations(work: Work) -> float:
 
 
 def contenders(work: Work, device: str) -> dict[str, Callable[[], object]]:
-    """The training steps over one net, each leaving gradients."""
+    """Training steps on one model by contender, each of which leaves gradients."""
     torch.manual_seed(0)
     sizes = {"embed_dim": work.embed_dim, "hidden_dim": work.hidden_dim, "latent_dim": work.latent_dim}
     net = ZForcing(emissions.Gaussian(work.frame_dim), **sizes, mlp_dim=work.mlp_dim).to(device)
@@ -107,12 +108,12 @@ def contenders(work: Work, device: str) -> dict[str, Callable[[], object]]:
 
 
 def keys(device: str) -> str:
-    """The contenders on a device."""
+    """Contenders on a device."""
     return "abcde" if device == "cuda" else "abcd"
 
 
 def seconds(function: Callable[[], object], device: str) -> float:
-    """Wall time of one call."""
+    """Wall time of one call, in seconds."""
     if device == "cuda":
         torch.cuda.synchronize()
     start = time.perf_counter()
@@ -122,14 +123,14 @@ def seconds(function: Callable[[], object], device: str) -> float:
     return time.perf_counter() - start
 
 
-def product_rate(device: str) -> float:
-    """Floating-point operations a second of a large matrix product."""
-    a, b = torch.randn(2048, 2048, device=device), torch.randn(2048, 2048, device=device)
-    return 5 * 2.0 * 2048**3 / seconds(lambda: [a @ b for _ in range(5)], device)
+def product_rate(device: str, size: int) -> float:
+    """Floating-point operations per second of a square matrix product."""
+    a, b = torch.randn(size, size, device=device), torch.randn(size, size, device=device)
+    return 5 * 2.0 * size**3 / seconds(lambda: [a @ b for _ in range(5)], device)
 
 
 def pyro_seconds(step: Callable[[], object]) -> float:
-    """Time that one call spends in Pyro's sample and param statements, less the scan that the guide runs inside one."""
+    """Seconds of one call in Pyro's sample and param statements, without the scan that the guide runs inside one."""
     spent = [0.0]
 
     def timed(function: Callable, sign: float) -> Callable:
@@ -153,8 +154,9 @@ def pyro_seconds(step: Callable[[], object]) -> float:
     return spent[0]
 
 
-def serve(connection: Connection, key: str, work: Work, device: str) -> None:
-    """Time one contender in this process whenever asked, until told to stop."""
+def serve(connection: Connection, key: str, work: Work, device: str, threads: int) -> None:
+    """Time one contender in this process on request, until told to stop."""
+    torch.set_num_threads(threads)
     pyro.enable_validation(False)
     steps = contenders(work, device)
     while connection.recv():
@@ -163,17 +165,19 @@ def serve(connection: Connection, key: str, work: Work, device: str) -> None:
 
 
 class Apart:
-    """The contenders, each in a process of its own."""
+    """Contenders in a separate process each."""
 
     def __init__(self, work: Work, device: str) -> None:
         context = multiprocessing.get_context("spawn")
         self.connections = {}
         for key in keys(device):
             self.connections[key], theirs = context.Pipe()
-            context.Process(target=serve, args=(theirs, key, work, device), daemon=True).start()
+            context.Process(
+                target=serve, args=(theirs, key, work, device, torch.get_num_threads()), daemon=True
+            ).start()
 
     def seconds(self, key: str) -> float:
-        """Wall time of one step."""
+        """Wall time of one step, in seconds."""
         self.connections[key].send(True)
         return self.connections[key].recv()
 
@@ -183,24 +187,21 @@ class Apart:
             connection.send(False)
 
 
-def compare(name: str, work: Work, rounds: int, device: str, apart: bool) -> None:
+def compare(name: str, work: Work, rounds: int, device: str, apart: bool, product_size: int) -> None:
     """Print the paired ratios of one workload."""
     steps = contenders(work, device)
     processes = Apart(work, device) if apart else None
     times: dict[str, list[float]] = {key: [] for key in keys(device)}
     rates = []
-    for i in range(rounds + 1):  # the first round warms up
-        rates.append(product_rate(device))
+    for _ in range(rounds + 1):
+        rates.append(product_rate(device, product_size))
         for key, record in times.items():
             steps["clear"]()
             record.append(processes.seconds(key) if processes else seconds(steps[key], device))
-        if i == 0:
-            rates.clear()
-            for record in times.values():
-                record.clear()
+    rates, times = rates[1:], {key: record[1:] for key, record in times.items()}  # the first round warms up
     if processes:
         processes.stop()
-    print(f"\n{name}: {work}{', each contender in a process of its own' if apart else ''}")
+    print(f"\n{name}: {work}{', each contender in its own process' if apart else ''}")
     print("  median seconds  " + "  ".join(f"({key}) {statistics.median(t):.3f}" for key, t in times.items()))
     pairs = {"ad": f"goal {GOALS[name][0]}", "bc": f"goal {GOALS[name][1]}"}
     if device == "cuda":  # the goals are for CPUs
@@ -218,7 +219,7 @@ def compare(name: str, work: Work, rounds: int, device: str, apart: bool) -> Non
 
 
 def peak_bytes(key: str, work: Work, device: str) -> int:
-    """Peak memory of training steps above what was there before them; to be run in a process of its own."""
+    """Peak memory of training steps beyond what was allocated before, in bytes; needs a fresh process."""
     pyro.enable_validation(False)
     steps = contenders(work, device)
     if device == "cuda":
@@ -231,63 +232,68 @@ def peak_bytes(key: str, work: Work, device: str) -> int:
     for _ in range(3):
         steps["clear"]()
         steps[key]()
-    return resident_bytes("VmHWM") - before
+    return max(1, resident_bytes("VmHWM") - before)  # tiny steps may fit into memory that was free
 
 
 def resident_bytes(field: str) -> int:
-    """Resident memory of this process, now (VmRSS) or at its peak (VmHWM); Linux only."""
+    """Resident memory of this process, now (VmRSS) or at its peak (VmHWM), in bytes; Linux only."""
     status = pathlib.Path("/proc/self/status").read_text()
     return 1024 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith(field))
 
 
 def exponent(lengths: list[int], values: list[float]) -> float:
     """Slope of log value against log length by least squares."""
-    logs = [(math.log(t), math.log(v)) for t, v in zip(lengths, values, strict=True)]
-    mean_t, mean_v = (statistics.mean(column) for column in zip(*logs, strict=True))
-    return sum((t - mean_t) * (v - mean_v) for t, v in logs) / sum((t - mean_t) ** 2 for t, _ in logs)
+    return statistics.linear_regression(*([math.log(v) for v in column] for column in (lengths, values))).slope
 
 
-def growth(work: Work, rounds: int, device: str) -> None:
+def growth(work: Work, lengths: list[int], rounds: int, device: str) -> None:
     """Print how time and peak memory grow with T."""
-    lengths = [98, 196, 392, 784]
     steps = [contenders(work._replace(num_steps=t), device) for t in lengths]
     times = [[seconds(step["d"], device) for step in steps if step["clear"]() or True] for _ in range(rounds + 1)][1:]
     medians = [statistics.median(column) for column in zip(*times, strict=True)]
     print(f"\ngrowth from T = {lengths[0]} to {lengths[-1]}, hidden {work.hidden_dim}")
-    print(
-        f"  (d) seconds {[round(m, 3) for m in medians]}  exponent {exponent(lengths, medians):.2f}  goal at most 1.05"
-    )
+    rounded = [round(m, 3) for m in medians]
+    print(f"  (d) seconds {rounded}  exponent {exponent(lengths, medians):.2f}  goal at most 1.05")
     memory: dict[str, list[float]] = {}
+    threads = (torch.get_num_threads(),)
     for key in "ad":
         memory[key] = []
         for t in lengths:
-            with multiprocessing.get_context("spawn").Pool(1) as pool:
+            with multiprocessing.get_context("spawn").Pool(1, torch.set_num_threads, threads) as pool:
                 memory[key].append(pool.apply(peak_bytes, (key, work._replace(num_steps=t), device)))
     for key, peaks in memory.items():
         print(f"  ({key}) MiB {[round(m / 2**20) for m in peaks]}  exponent {exponent(lengths, peaks):.2f}")
     print(f"  memory (d) / (a) at T = {lengths[-1]}: {memory['d'][-1] / memory['a'][-1]:.2f}  goal at most 1.1")
 
 
-def main(work: str = "all", rounds: int = 7, device: str = "cpu", apart: bool = False) -> None:
+def main(work: str = "all", rounds: int = 7, device: str = "cpu", apart: bool = False, smoke: bool = False) -> None:
     """Compare training steps.
 
     Args:
-        work: a workload (timit, mnist_128, mnist_512), "growth" for growth with T, or "all".
-        rounds: counted rounds, after one to warm up.
+        work: A workload (timit, mnist_128, mnist_512), "growth" for growth with T, or "all".
+        rounds: Timed rounds, after one warm-up round.
         device: cpu or cuda.
-        apart: run each contender in a process of its own.
+        apart: Run each contender in its own process.
+        smoke: Only check that everything runs, at tiny sizes; the results are meaningless.
     """
     if work not in (*WORKS, "growth", "all"):
         raise ValueError(f"work must be one of {[*WORKS, 'growth', 'all']}, got {work!r}")
+    works, lengths, product_size = WORKS, [98, 196, 392, 784], 2048
+    if smoke:
+        torch.set_num_threads(1)
+        rounds, works, lengths, product_size = 1, dict.fromkeys(WORKS, TINY), [2, 4], 64
     pyro.enable_validation(False)
     name = torch.cuda.get_device_name() if device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     print(f"{name}; torch {torch.__version__}, pyro {pyro.__version__}")
-    for key, sizes in WORKS.items():
+    for key, sizes in works.items():
         if work in (key, "all"):
-            compare(key, sizes, rounds, device, apart)
+            compare(key, sizes, rounds, device, apart, product_size)
     if work in ("growth", "all"):
-        growth(WORKS["mnist_128"], rounds, device)
+        growth(works["mnist_128"], lengths, rounds, device)
 
 
 if __name__ == "__main__":
-    auto_cli(main)
+    parser = jsonargparse.ArgumentParser()
+    parser.add_function_arguments(main, skip={"smoke"})
+    parser.add_argument("--smoke", action="store_true", help="Only check that everything runs, at tiny sizes.")
+    main(**parser.parse_args().as_dict())

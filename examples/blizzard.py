@@ -1,9 +1,9 @@
-"""Blizzard 2013: many hours of one reader, the paper's second experiment.
+"""Blizzard 2013, the paper's second experiment: many hours of speech from one reader.
 
     python examples/blizzard.py --data /corpora/BLIZZARD --preset paper --device cuda --out runs/blizzard
 
-``--data`` is the folder of the corpus (``prompts.gui`` with its wav files, or with ``--part unsegmented`` mp3 files).
-Audio is resampled to 16 kHz once, and read from the disk frame by frame from then on.
+``--data`` is the folder of the corpus: ``prompts.gui`` with its wav files, or mp3 files with ``--part unsegmented``.
+Audio is resampled to 16 kHz once and then read from disk frame by frame.
 """
 
 import functools
@@ -16,7 +16,7 @@ from zf_pyro.data.speech.synthetic import write_blizzard
 from zf_pyro.experiments import Preset, Run, command_line, prepared_data, speech_experiment
 
 PRESETS = {
-    # Sizes, learning rate and KL weight are the released code's; steps and the auxiliary's weight are ours.
+    # Sizes, learning rate and KL weight: the paper's released code. Steps and auxiliary weight: our choice.
     "paper": Preset(
         embed_dim=1024,
         hidden_dim=2048,
@@ -53,10 +53,10 @@ def blizzard(
     """Train a stochastic recurrent network on Blizzard 2013 and report bounds on held-out utterances.
 
     Args:
-        run: The flags that all experiments share.
-        data: The corpus, or a folder already prepared.
-        part: Utterances that prompts.gui lists, or whole chapters as mp3.
-        protocol: Whether the first frame of each window is given, as in the paper's released code, or modelled.
+        run: Flags shared by all experiments.
+        data: Folder of the corpus, or a prepared folder.
+        part: Utterances listed in prompts.gui, or whole chapters as mp3.
+        protocol: Condition on the first frame of each window, as in the paper's released code, or model it.
     """
     preset = run.choose(PRESETS)
     with tempfile.TemporaryDirectory() as temporary:

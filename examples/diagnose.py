@@ -1,10 +1,10 @@
-"""Is the guide right, do the latents matter, which model is better: a report on the nets of a quickstart's folder.
+"""Report on the models of a quickstart run: accuracy of the guide, use of the latents, comparison of models.
 
     python examples/quickstart.py --out runs/quickstart
     python examples/diagnose.py --run runs/quickstart --out runs/diagnosis
 
-writes runs/diagnosis/report.html, with its figures inside, and diagnosis.json, and prints the verdicts. The
-sequences are the official test utterances. About a minute on one CPU core.
+writes runs/diagnosis/report.html, with embedded figures, and diagnosis.json. It prints the verdicts. The sequences are
+the official test utterances. About a minute on one CPU core.
 """
 
 import json
@@ -39,7 +39,7 @@ import matplotlib.pyplot as plt
 
 
 def load(run: Path, seed: int) -> dict[str, ZForcing]:
-    """The trained nets of a quickstart's folder, by their names."""
+    """Trained models of a quickstart folder, by name."""
     nets = {}
     for name, weights in torch.load(run / "weights.pt", weights_only=True).items():
         pyro.set_rng_seed(seed)
@@ -49,7 +49,7 @@ def load(run: Path, seed: int) -> dict[str, ZForcing]:
 
 
 def sections(name: str, net: ZForcing, test: Utterances, data: Any, sizes: dict[str, int]) -> tuple[list[Section], str]:
-    """What there is to say about one net, and its verdict."""
+    """Sections of the report on one model, and its verdict."""
     use = diagnostics.latent_use(net, test.x, test.lengths)
     probe = diagnostics.linear_probe(data) if len(test.x) >= 90 else None
     information = diagnostics.mutual_information(net, test.x, test.lengths)
@@ -72,7 +72,7 @@ def sections(name: str, net: ZForcing, test: Utterances, data: Any, sizes: dict[
     plot_khat(check, axes[0])
     plot_rank_ecdf(calibration, axes[1])
     plot_ranks(calibration, 0, strongest[0], axes[2])
-    text = [check.summary(), calibration.summary(), "Draws of the guide are independent: no R-hat is shown."]
+    text = [check.summary(), calibration.summary(), "Samples from the guide are independent: no R-hat is shown."]
     parts.append(Section(f"{name}: is the guide right?", "\n".join(text), figure))
 
     figure, axes = plt.subplots(1, 3, figsize=(13, 3.6), layout="constrained")
@@ -80,10 +80,10 @@ def sections(name: str, net: ZForcing, test: Utterances, data: Any, sizes: dict[
     lags = diagnostics.predictive_check(data, diagnostics.autocorrelation(5))
     plot_check(lags, range(1, 6), ax=axes[1]).set(xlabel="lag, frames", ylabel="autocorrelation")
     powers = diagnostics.predictive_check(data, diagnostics.spectrum())
-    plot_check(powers, torch.linspace(0, 0.5, 8), ax=axes[2]).set(xlabel="cycles a frame", ylabel="log power")
+    plot_check(powers, torch.linspace(0, 0.5, 8), ax=axes[2]).set(xlabel="cycles per frame", ylabel="log power")
     text = [f"largest surprise, in standard deviations: autocorrelation {abs(lags.surprise).max():.1f}"]
     text += [f"spectrum {abs(powers.surprise).max():.1f}"]
-    parts.append(Section(f"{name}: does it make such sequences?", ", ".join(text), figure))
+    parts.append(Section(f"{name}: do its samples resemble the data?", ", ".join(text), figure))
     return parts, use.verdict()
 
 
@@ -93,13 +93,13 @@ def diagnose(
     seed: int = 0,
     smoke: bool = False,
 ) -> None:
-    """Write a report on the trained nets of a quickstart's folder.
+    """Write a report on the trained models of a quickstart folder.
 
     Args:
-        run: The folder that the quickstart wrote, with weights.pt and results.json.
+        run: Folder written by the quickstart, with weights.pt and results.json.
         out: Folder for report.html and diagnosis.json.
-        seed: Of all draws.
-        smoke: Only see that all of it runs, on nets trained for six steps and few draws; the results mean nothing.
+        seed: Random seed of all samples.
+        smoke: Only check that everything runs, with six training steps and few draws; the results are meaningless.
     """
     torch.set_num_threads(1)
     sizes = {"draws": 100, "simulations": 400, "utterances": 370}
@@ -116,11 +116,11 @@ def diagnose(
     for name, net in load(run, seed).items():
         data = to_arviz(net, test.x, test.lengths, num_samples=sizes["draws"], labels=test.speakers, batch_size=37)
         models[name] = data
-        own, verdicts[name] = sections(name, net, test, data, sizes)
-        parts += own
+        about, verdicts[name] = sections(name, net, test, data, sizes)
+        parts += about
         print(f"{name}: {verdicts[name]}")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of high k-hats: they are in the report
+        warnings.simplefilter("ignore", UserWarning)  # about high k-hats, which are in the report
         table = diagnostics.compare(models).to_string()
     print(table)
     curves = {name: (log["validation_step"], log["validation_elbo"]) for name, log in results["histories"].items()}
@@ -134,5 +134,5 @@ def diagnose(
 if __name__ == "__main__":
     parser = jsonargparse.ArgumentParser()
     parser.add_function_arguments(diagnose, skip={"smoke"})
-    parser.add_argument("--smoke", action="store_true", help="Only see that all of it runs; the results mean nothing.")
+    parser.add_argument("--smoke", action="store_true", help="Only check that it all runs; results are meaningless.")
     diagnose(**parser.parse_args().as_dict())

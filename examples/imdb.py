@@ -1,6 +1,6 @@
-"""IMDB: sentences of reviews word by word, the paper's language-modelling experiment.
+"""IMDB, the paper's language-modelling experiment: sentences of reviews, word by word.
 
-Without ``--data`` it runs on the docstrings of Python's own standard library, which need no network:
+Without ``--data`` it runs on the docstrings of Python's standard library, which need no download:
 
     python examples/imdb.py --out runs/docstrings
 
@@ -8,8 +8,8 @@ With the aclImdb folder, or any .txt, .csv or .tsv file of reviews:
 
     python examples/imdb.py --data /corpora/aclImdb --preset paper --device cuda --out runs/imdb
 
-What is left in ``--out``: results.json (perplexity per word, the end token included), figure.png, the net, and
-sentences.txt with new sentences and with interpolations between test sentences through their latents.
+``--out`` then holds results.json (perplexity per word, end token included), figure.png, the model, and sentences.txt
+with new sentences and with interpolations between test sentences in latent space.
 """
 
 import functools
@@ -36,7 +36,7 @@ from zf_pyro.experiments import (
 )
 
 PRESETS = {
-    # The paper's sizes for IMDB could not be checked: these are ours, with the released code's KL weight.
+    # The paper's sizes for IMDB could not be checked. Sizes: our choice. KL weight: the released code.
     "paper": Preset(
         embed_dim=300,
         hidden_dim=500,
@@ -70,10 +70,10 @@ def imdb(run: Run, data: Path | None = None, max_words: int = 16, vocabulary_siz
     """Train a stochastic recurrent network on sentences and report the perplexity of the test sentences.
 
     Args:
-        run: The flags that all experiments share.
-        data: Reviews, the aclImdb folder or a file; or a folder already prepared. Left out, Python's docstrings.
-        max_words: Longest sentence to take, in words.
-        vocabulary_size: Words at most.
+        run: Flags shared by all experiments.
+        data: The aclImdb folder, a file of reviews, or a prepared folder. By default, Python's docstrings.
+        max_words: Greatest length of a sentence in words, without the end token. Longer ones are left out.
+        vocabulary_size: Greatest size of the vocabulary, with the unknown and the end token.
     """
     preset = run.choose(PRESETS)
     limits = {"max_words": max_words, "vocabulary_size": vocabulary_size}
@@ -107,7 +107,7 @@ def imdb(run: Run, data: Path | None = None, max_words: int = 16, vocabulary_siz
 
 
 def sentences(net: ZForcing, text: TextSets, pairs: int = 3) -> str:
-    """New sentences, and sentences on the way from one test sentence to another."""
+    """Generated sentences, and interpolations between pairs of test sentences."""
     words, device = text.vocabulary, net.emission_layer.weight.device
     lines = []
     for title, choice in {

@@ -1,14 +1,14 @@
-"""Sequential MNIST: handwritten digits pixel by pixel, the paper's third experiment.
+"""Sequential MNIST, the paper's third experiment: handwritten digits, pixel by pixel.
 
-Without flags it runs on the 8 x 8 digits that come with scikit-learn, 64 steps each, which need no network:
+Without flags it runs on scikit-learn's 8 x 8 digits, 64 steps each, which need no download:
 
     python examples/sequential_mnist.py --out runs/digits
 
-MNIST itself, 784 steps, in Larochelle's fixed binarisation (downloaded where ``--data`` is left out):
+MNIST, 784 steps, in Larochelle's fixed binarisation (downloaded without ``--data``):
 
     python examples/sequential_mnist.py --corpus mnist --preset paper --device cuda --out runs/mnist
 
-What is left in ``--out``: results.json, figure.png, a grid of completed and one of new digits, and the net.
+``--out`` then holds results.json, figure.png, grids of completed and of new digits, and the model.
 """
 
 import functools
@@ -39,7 +39,7 @@ from zf_pyro.experiments import (
 from zf_pyro.experiments.gallery import write_grid
 
 PRESETS = {
-    # The paper's sizes for MNIST could not be checked: these are half of TIMIT's, with the released code's KL weight.
+    # The paper's sizes for MNIST could not be checked. Sizes: half of TIMIT's. KL weight: the released code.
     "paper": Preset(
         embed_dim=256,
         hidden_dim=512,
@@ -77,12 +77,12 @@ def sequential_mnist(
     """Train a stochastic recurrent network on handwritten digits and report bounds on the test images.
 
     Args:
-        run: The flags that all experiments share.
-        data: The folder of MNIST's files, or one already prepared; left out, MNIST is downloaded.
+        run: Flags shared by all experiments.
+        data: Folder of MNIST's files, or a prepared folder. By default, MNIST is downloaded.
         corpus: The 8 x 8 digits of scikit-learn, or MNIST.
-        binarization: As published (MNIST), drawn anew in every epoch, or 1 from half the greatest grey level on. By
-            default as published for MNIST and by threshold for the digits, which have no published one.
-        frame: Pixels a step, a divisor of the image's.
+        binarization: fixed: as published (MNIST only). epoch: sampled in every epoch. threshold: 1 from half the
+            greatest grey level. Default: fixed for MNIST, threshold for the digits.
+        frame: Pixels per step, a divisor of the number of pixels.
     """
     preset = run.choose(PRESETS)
     prepare = functools.partial(prepare_mnist, binarization=binarization or "fixed")
@@ -102,7 +102,7 @@ def sequential_mnist(
     scores = scores_of(run, fitted.model, evaluation_loader(images.test, preset.batch_size, count))
     more = {"parameters": count_parameters(fitted.model), "training_seconds": fitted.seconds}
     if isinstance(fitted.model, ZForcing):
-        shown = spread(images.test, 10)  # where images are sorted by digit, the first are all zeros
+        shown = spread(images.test, 10)  # in sets sorted by digit, the first are all zeros
         x = collate([shown[i] for i in range(10)]).x.to(fitted.model.emission_layer.weight.device)
         more["active_units"] = active_units(fitted.model, x)
         draw(fitted.model, x, run.out)
@@ -111,7 +111,7 @@ def sequential_mnist(
 
 
 def draw(net: ZForcing, x: torch.Tensor, out: Path) -> None:
-    """Digits of which the upper half was seen and the rest drawn three times; and new ones, ever colder."""
+    """Write test digits x (batch, time, frame) with three sampled lower halves, and new digits by temperature."""
     steps, seen = x.shape[1], x.shape[1] // 2
     width = math.isqrt(x[0].numel())
     upper = x[:, :seen]

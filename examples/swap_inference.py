@@ -1,12 +1,14 @@
-"""One net, every inference algorithm: go on training it under each, or infer latents with each.
+"""Every inference algorithm on one model: continue training with each, or infer latents with each.
 
     python examples/swap_inference.py --inference all --out runs/swap_inference
     python examples/swap_inference.py --inference RenyiELBO --data my_sequences.npz
 
-A net is first trained briefly under the paper's objective. From those weights, each algorithm that trains on new
-sequences at every call goes on for some steps and is judged on held-out sequences; every other one infers the latents
-of a few held-out sequences of one length, the net fixed. Japanese Vowels by default; ``all`` takes less than five
-minutes on one CPU core.
+A model is first trained briefly with the paper's objective. All algorithms start from its weights:
+
+- Those that train on new sequences at every call continue for some steps. They are scored on held-out sequences.
+- All others infer the latents of a few held-out sequences of one length, with the model fixed.
+
+The data are Japanese Vowels by default. ``all`` takes less than five minutes on one CPU core.
 """
 
 import math
@@ -45,15 +47,15 @@ class Sequences(NamedTuple):
     x: Tensor
     """(n, time, frame) floats or (n, time) integers."""
     lengths: Tensor
-    """Real frames of each; (n,)."""
+    """Frames of each without padding, (n,)."""
 
     def take(self, rows: Tensor) -> "Sequences":
-        """The sequences at ``rows``, padded no longer than the longest of them."""
+        """Sequences at the indices ``rows`` (rows,), padded to the longest of them."""
         lengths = self.lengths[rows]
         return Sequences(self.x[rows, : int(lengths.max())], lengths)
 
     def of_one_length(self, count: int) -> "Sequences":
-        """The first ``count`` of the length that most have."""
+        """The first ``count`` sequences of the most common length."""
         return self.take((self.lengths == self.lengths.mode().values).nonzero().squeeze(-1)[:count])
 
     def batches(self, steps: int, size: int = BATCH_SIZE) -> list["Sequences"]:
@@ -63,7 +65,7 @@ class Sequences(NamedTuple):
 
 @dataclass
 class Budget:
-    """How much of everything."""
+    """Steps, sequences and samples per algorithm."""
 
     warm_up: int = 150
     steps: int = 30
@@ -74,7 +76,7 @@ class Budget:
     repeats: int = 4
 
     def settings(self, name: str, few: Sequences) -> dict[str, Any]:
-        """What an algorithm takes beside the net for a run of seconds."""
+        """Arguments of an algorithm, beside the model, for a run of seconds."""
         smoke = self.steps < 3
         if name in ("NUTS", "HMC"):
             path = (
@@ -99,7 +101,7 @@ class Budget:
 
 
 def load(path: Path | None, seed: int) -> tuple[Sequences, Sequences]:
-    """Sequences to train on, and held-out ones: the vowels, or those of a file, of which every fifth is held out."""
+    """Training and held-out sequences: the vowels, or those of a file, with every fifth held out."""
     if path is None:
         vowels = load_vowels(seed)
         return Sequences(*vowels.train[:2]), Sequences(*vowels.test[:2])
@@ -116,7 +118,7 @@ def load(path: Path | None, seed: int) -> tuple[Sequences, Sequences]:
 
 
 def new_net(family: Emission, seed: int, weights: dict[str, Tensor] | None = None) -> ZForcing:
-    """A net of given weights in an empty parameter store, the random numbers set back."""
+    """A model with the given weights (their usual shapes), an empty parameter store and a reset random seed."""
     pyro.clear_param_store()
     pyro.set_rng_seed(seed)
     net = ZForcing(family, **SIZES, transition="concatenate")
@@ -126,7 +128,7 @@ def new_net(family: Emission, seed: int, weights: dict[str, Tensor] | None = Non
 
 
 def warm_up(net: ZForcing, train: Sequences, steps: int) -> dict[str, Tensor]:
-    """Train the weights that every algorithm starts from."""
+    """Train the initial weights of every algorithm."""
     elbo = ZForcingELBO(Linear(0.2, 1.0, steps), aux_weight=Linear(0.05, 0.0, steps))
     svi = SVI(net.model, net.guide, ClippedAdam({"lr": 3e-3, "clip_norm": 10.0}), elbo)
     for batch in tqdm(train.batches(steps), desc="warm-up"):
@@ -135,18 +137,18 @@ def warm_up(net: ZForcing, train: Sequences, steps: int) -> dict[str, Tensor]:
 
 
 def run(name: str, net: ZForcing, train: Sequences, held_out: Sequences, few: Sequences, budget: Budget) -> Outcome:
-    """Train or infer with one algorithm, and judge it."""
+    """Train or infer with one algorithm, and score the result."""
     judging: dict[str, Any] = {"num_particles": budget.particles, "repeats": budget.repeats}
     settings = budget.settings(name, few)
     if ALGORITHMS[name].trains and ALGORITHMS[name].amortised:
-        compiled = name.startswith("Jit")  # for the shape of the first batch
+        compiled = name.startswith("Jit")  # for one shape, that of the first batch
         batches = [train.of_one_length(BATCH_SIZE)] * budget.steps if compiled else train.batches(budget.steps)
         return train_and_judge(name, net, batches, held_out, **judging, **settings)
     return infer_and_judge(name, net, few, steps=budget.fit_steps, **judging, **settings)
 
 
 def table(outcomes: dict[str, Outcome | str]) -> str:
-    """The outcomes as markdown: those that train first, then those that infer; a failure as its message."""
+    """Format the outcomes as a markdown table; a failure shows its message."""
     head = "| algorithm | bound | importance-weighted | effective sample size | seconds | paths scored |\n"
     lines = []
     for name, outcome in outcomes.items():
@@ -161,9 +163,9 @@ def table(outcomes: dict[str, Outcome | str]) -> str:
 
 
 def draw(path: Path, outcomes: dict[str, Outcome | str]) -> None:
-    """Bounds of what trains and of what infers, against the importance-weighted bound."""
+    """Plot the bounds of training and of inference algorithms, with the importance-weighted bounds."""
     done = {name: outcome for name, outcome in outcomes.items() if isinstance(outcome, Outcome)}
-    kinds = {"held-out sequences, after training": [], "a few sequences, the net fixed": []}
+    kinds = {"held-out sequences, after training": [], "a few sequences, model fixed": []}
     training, inferring = kinds
     for name in done:
         kinds[training if ALGORITHMS[name].trains and ALGORITHMS[name].amortised else inferring].append(name)
@@ -178,7 +180,7 @@ def draw(path: Path, outcomes: dict[str, Outcome | str]) -> None:
         axis.plot([done[n].yardstick for n in names], rows, "k|", ms=10, label="importance-weighted bound")
         axis.set(title=kind, xlabel="nats / sequence", yticks=list(rows), yticklabels=names)
         if kind == inferring:
-            axis.set_xscale("asinh", linear_width=20.0)  # guides that are not fitted yet are far below
+            axis.set_xscale("asinh", linear_width=20.0)  # guides that are not yet fitted lie far below
         axis.invert_yaxis()
         axis.legend(fontsize="small")
     figure.savefig(path, dpi=110)
@@ -194,21 +196,21 @@ def swap_inference(
     steps: PositiveInt = 30,
     smoke: bool = False,
 ) -> None:
-    """Train or infer with one algorithm or with all, from the same weights, and compare what comes of it.
+    """Train or infer with one algorithm or all, from the same weights, and compare the results.
 
     Args:
-        inference: A name of zf_pyro.inference.ALGORITHMS, or all.
+        inference: A name in zf_pyro.inference.ALGORITHMS, or all.
         data: An .npz or .pt file: x, (n, time, frame) floats or (n, time) integers, and lengths, (n,). None: vowels.
         out: Folder for table.md and figure.png.
-        readme: A file to put the table into, between its lines inference table and end of inference table.
-        seed: Of the weights and all draws, set back for each algorithm.
+        readme: File to update with the table, between its inference table markers.
+        seed: Random seed of weights and samples, reset for each algorithm.
         steps: Training steps of each algorithm that trains.
-        smoke: Only see that all of it runs, in seconds; the results mean nothing.
+        smoke: Only check that everything runs, in seconds; the results are meaningless.
     """
-    torch.set_num_threads(1)  # products this small gain nothing from a second
+    torch.set_num_threads(1)  # a second thread gains nothing for matrices this small
     names = list(ALGORITHMS) if inference == "all" else [inference]
     for name in names:
-        ALGORITHMS[name]  # refuses an unknown one before anything is trained
+        ALGORITHMS[name]  # raises for an unknown name before anything is trained
     budget = Budget(2, 2, 2, 6, 2, 4, 2) if smoke else Budget(steps=steps)
     out.mkdir(parents=True, exist_ok=True)
     train, test = load(data, seed)
@@ -221,7 +223,7 @@ def swap_inference(
         progress.set_description(name)
         try:
             outcomes[name] = run(name, new_net(family, seed, weights), train, held_out, few, budget)
-        except Exception as error:  # one algorithm's failure is a line of the table
+        except Exception as error:  # becomes a line of the table
             if inference != "all":
                 raise
             outcomes[name] = f"{type(error).__name__}: {str(error).splitlines()[0]}"
@@ -237,5 +239,5 @@ def swap_inference(
 if __name__ == "__main__":
     parser = jsonargparse.ArgumentParser()
     parser.add_function_arguments(swap_inference, skip={"smoke"})
-    parser.add_argument("--smoke", action="store_true", help="Only see that all of it runs; the results mean nothing.")
+    parser.add_argument("--smoke", action="store_true", help="Only check that it all runs; results are meaningless.")
     swap_inference(**parser.parse_args().as_dict())

@@ -1,14 +1,14 @@
-"""TIMIT: speech as frames of 200 raw samples, the paper's first experiment.
+"""TIMIT, the paper's first experiment: speech as frames of 200 raw samples.
 
-Without ``--data`` the sample of TIMIT that NLTK distributes is downloaded (160 utterances, non-commercial licence):
+Without ``--data``, NLTK's sample of TIMIT is downloaded (160 utterances, non-commercial licence):
 
     python examples/timit.py --objective zforcing --out runs/timit
 
-With the LDC's corpus, at the paper's sizes:
+With the LDC corpus, at the paper's sizes:
 
     python examples/timit.py --data /corpora/TIMIT --preset paper --device cuda --out runs/timit_paper
 
-What is left in ``--out``: results.json, figure.png, samples to hear, and the net for ``ZForcing.load``.
+``--out`` then holds results.json, figure.png, generated audio, and the model for ``ZForcing.load``.
 """
 
 import functools
@@ -21,7 +21,7 @@ from zf_pyro.data.speech.synthetic import write_timit
 from zf_pyro.experiments import Preset, Run, command_line, prepared_data, speech_experiment
 
 PRESETS = {
-    # Sizes, learning rate and KL weight are the released code's; steps and the auxiliary's weight are ours.
+    # Sizes, learning rate and KL weight: the paper's released code. Steps and auxiliary weight: our choice.
     "paper": Preset(
         embed_dim=512,
         hidden_dim=1024,
@@ -57,10 +57,10 @@ def timit(
     """Train a stochastic recurrent network on TIMIT and report bounds on the test speakers' utterances.
 
     Args:
-        run: The flags that all experiments share.
-        data: TIMIT's folder, or a folder already prepared. Left out, NLTK's sample is downloaded.
-        protocol: Whether the first frame of each window is given, as in the paper's released code, or modelled.
-        sa: Take the two sentences that all speakers read.
+        run: Flags shared by all experiments.
+        data: Folder of TIMIT, or a prepared folder. By default, NLTK's sample is downloaded.
+        protocol: Condition on the first frame of each window, as in the paper's released code, or model it.
+        sa: Include the two sentences that all speakers read.
     """
     preset = run.choose(PRESETS)
     with tempfile.TemporaryDirectory() as temporary:

@@ -1,4 +1,4 @@
-"""What the tests compare, and how."""
+"""Comparison of densities, gradients and other tensors by name."""
 
 import torch
 
@@ -7,7 +7,7 @@ EXACT = {"rtol": 1e-9, "atol": 1e-9}
 
 
 def densities(*traces):
-    """Log-densities of all sample sites of traces, by trace and name, plates left out."""
+    """Return the log-densities of all sample sites, keyed by trace and name; plates are left out."""
     found = {}
     for i, trace in enumerate(traces):
         trace.compute_log_prob()
@@ -18,7 +18,7 @@ def densities(*traces):
 
 
 def gradients(net, loss):
-    """Gradients of a scalar for all parameters by name; zeros where it does not depend on one."""
+    """Return the gradients of a scalar by parameter name, zero where it does not depend on the parameter."""
     names, parameters = zip(*net.named_parameters(), strict=True)
     grads = torch.autograd.grad(loss, parameters, allow_unused=True, retain_graph=True)
     return {
@@ -28,7 +28,7 @@ def gradients(net, loss):
 
 
 def weighted_sum(values, seed=0):
-    """A scalar of everything in ``values`` that no gradient can hide from: each number has its own random weight."""
+    """Sum all elements, each with its own random weight, so that errors in gradients cannot cancel; a scalar."""
     generator = torch.Generator().manual_seed(seed)
     total = 0.0
     for value in values.values():
@@ -38,7 +38,7 @@ def weighted_sum(values, seed=0):
 
 
 def assert_same(ours, theirs, **tolerance):
-    """Two dictionaries of tensors are equal, keys, shapes and values."""
+    """Assert that two dictionaries of tensors have equal keys, shapes and values."""
     assert ours.keys() == theirs.keys()
     for name, value in ours.items():
         assert value.shape == theirs[name].shape, f"{name}: {tuple(value.shape)} against {tuple(theirs[name].shape)}"
@@ -49,7 +49,7 @@ def assert_same(ours, theirs, **tolerance):
 
 
 def parameter_grads(net):
-    """The accumulated gradients of a net, cleared afterwards; zeros where there is none."""
+    """Return the accumulated gradients by parameter name, zero where there is none, and clear them."""
     grads = {n: torch.zeros_like(p) if p.grad is None else p.grad.clone() for n, p in net.named_parameters()}
     net.zero_grad()
     return grads

@@ -1,4 +1,4 @@
-"""Small random nets and data for all tests. Everything is seeded; no test sees another's parameters."""
+"""Small random models and data for all tests. Everything is seeded; no test sees another's parameters."""
 
 import pyro
 import pytest
@@ -17,13 +17,13 @@ EMISSIONS = {
 }
 
 
-# Tensors of a few numbers gain nothing from a second thread, and on a busy machine waiting for it costs a lot.
+# Tensors of a few elements gain nothing from a second thread, and waiting for it is slow on a busy machine.
 torch.set_num_threads(1)
 
 
 @pytest.fixture(params=["compiled", "plain"])
 def each_machine(request, monkeypatch):
-    """A test on both machines that run the fast loops."""
+    """Run a test on both machines of the fast loops."""
     if request.param == "plain":
         monkeypatch.setattr(machines, "_compiled", None)
     elif machines._compiled is None:
@@ -31,7 +31,7 @@ def each_machine(request, monkeypatch):
 
 
 def random_net(emission="gaussian", *, dtype=torch.float64, spread=0.4, seed=1, **settings):
-    """A small net of which no weight is small: gates move, clamps bite here and there."""
+    """Build a small model with large random weights, so that gates move and some clamps are active."""
     sizes = {"embed_dim": 5, "hidden_dim": 4, "latent_dim": 3, "mlp_dim": 6}
     family = EMISSIONS[emission] if isinstance(emission, str) else emission
     with torch.random.fork_rng():
@@ -44,7 +44,7 @@ def random_net(emission="gaussian", *, dtype=torch.float64, spread=0.4, seed=1, 
 
 
 def random_frames(emission="gaussian", batch=3, time=4, *, dtype=torch.float64, seed=2):
-    """x (batch, time, ...) that the emission can have produced."""
+    """Sample x (batch, time, ...) from the support of the emission."""
     family = EMISSIONS[emission] if isinstance(emission, str) else emission
     generator = torch.Generator().manual_seed(seed)
     if family.integer:
@@ -54,7 +54,7 @@ def random_frames(emission="gaussian", batch=3, time=4, *, dtype=torch.float64, 
 
 
 def random_state(net, batch=3, seed=3):
-    """An initial state that is not zero."""
+    """Sample an initial state, each field (batch, hidden)."""
     generator = torch.Generator().manual_seed(seed)
     dtype = net.emission_layer.weight.dtype
     draw = torch.randn(2, batch, net.hidden_dim, generator=generator, dtype=torch.float64).to(dtype)
@@ -63,7 +63,7 @@ def random_state(net, batch=3, seed=3):
 
 @pytest.fixture(autouse=True)
 def _clean_slate():
-    """Each test starts from the same seed with an empty parameter store, validating."""
+    """Start each test with the same seed, an empty parameter store and validation on."""
     pyro.clear_param_store()
     pyro.set_rng_seed(0)
     with pyro.validation_enabled(True):
@@ -73,5 +73,5 @@ def _clean_slate():
 
 @pytest.fixture(params=TRANSITIONS)
 def transition(request):
-    """Both transitions by name."""
+    """Run a test with each transition, by name."""
     return request.param

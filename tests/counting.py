@@ -1,13 +1,13 @@
-"""Counting calls of a net's methods without giving up its fast loops."""
+"""Call counts of a model's methods, with its fast loops kept."""
 
 from zf_pyro.networks import with_fast_form
 
 IN_LOOPS = ("posterior", "transition")
-"""Step functions that fast loops stand for: their counted versions keep those loops."""
+"""Step functions that the fast loops replace; their counted versions keep the fast loops."""
 
 
 def count_calls(net, counts, *names):
-    """Add the calls of these methods of ``net`` to ``counts``, by name."""
+    """Count the calls of these methods of ``net`` in ``counts``, by name."""
     kind = type(net)
 
     def counted(name):

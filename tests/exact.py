@@ -1,4 +1,4 @@
-"""Exact numbers by Gauss-Hermite quadrature, for nets with one latent dimension and sequences of few steps."""
+"""Exact expectations by Gauss-Hermite quadrature, for models with one latent dimension and few steps."""
 
 import math
 from typing import NamedTuple
@@ -14,14 +14,14 @@ NODES = 60
 
 
 class Rule(NamedTuple):
-    """E[f(noise)] for standard normal noise is sum_i exp(log_weights_i) f(points_i)."""
+    """A quadrature rule: E[f(noise)] for standard normal noise is sum_i exp(log_weights_i) f(points_i)."""
 
     points: torch.Tensor
     log_weights: torch.Tensor
 
 
 class Grid(NamedTuple):
-    """Every combination of a rule's points for the latents of all steps."""
+    """All combinations of a rule's points for the latents of all steps."""
 
     log_joint: torch.Tensor
     """log p(x, z) plus the log-weight of the rule, so that its logsumexp is log p(x); (combinations, batch)."""
@@ -30,19 +30,19 @@ class Grid(NamedTuple):
 
 
 def small(emission, transition, time):
-    """A net with one latent dimension, and two sequences."""
+    """Build a model with one latent dimension, and two sequences."""
     net = random_net(emission, transition=transition, latent_dim=1, spread=0.3, seed=4)
     return net, random_frames(emission, 2, time, seed=5)
 
 
 def rule(nodes):
-    """The rule of ``nodes`` points."""
+    """Return the rule of ``nodes`` points."""
     points, weights = (torch.as_tensor(v, dtype=torch.float64) for v in np.polynomial.hermite_e.hermegauss(nodes))
     return Rule(points, (weights / math.sqrt(2 * math.pi)).log())
 
 
 def grid(net, x, nodes=NODES):
-    """Latents on a rule of ``nodes`` points for each step, given those before, under the prior."""
+    """Place the latents of each step on a rule of ``nodes`` points, under the prior given the latents before."""
     points, log_weights = rule(nodes)
     batch, time = x.shape[:2]
     u, total, latents = net.inputs(x), torch.zeros(batch, dtype=torch.float64), []
@@ -61,12 +61,12 @@ def grid(net, x, nodes=NODES):
 
 
 def log_evidence(net, x, nodes=NODES):
-    """log p(x); (batch,)."""
+    """Compute log p(x); (batch,) nats."""
     return grid(net, x, nodes).log_joint.logsumexp(0)
 
 
 def posterior_moments(net, x, nodes=NODES):
-    """Mean and variance of every z_t given x; each (batch, time)."""
+    """Compute the mean and variance of every z_t given x; each (batch, time)."""
     log_joint, z = grid(net, x, nodes)
     weights = log_joint.softmax(0).unsqueeze(-1)
     mean = (weights * z).sum(0)
@@ -74,7 +74,7 @@ def posterior_moments(net, x, nodes=NODES):
 
 
 def guide_grid(net, x, nodes, steps=None):
-    """Every combination of the guide's draws of the first ``steps`` steps, or all, their noise on a rule.
+    """Place the noise of the guide's first ``steps`` steps, or of all, on a rule; all combinations.
 
     Returns:
         log p(x | z), log p(z), log q(z | x), each (combinations, batch), and log-weights of the rule, (combinations,).
@@ -98,12 +98,12 @@ def guide_grid(net, x, nodes, steps=None):
 
 
 def log_mean(a, b):
-    """Log of the mean of two weights."""
+    """Compute the log of the mean of two weights."""
     return torch.logaddexp(a, b) - math.log(2)
 
 
 def importance_weighted_bound(net, x, nodes=24, beta=1.0):
-    """E[log (w_1 + w_2) / 2] with w = p(x | z) (p(z) / q(z | x))^beta, over two draws of the guide; (batch,)."""
+    """Compute E[log (w_1 + w_2) / 2], w = p(x | z) (p(z) / q(z | x))^beta, for two samples from the guide; (batch,)."""
     frames, prior, posterior, log_rule = guide_grid(net, x, nodes)
     log_w = frames + beta * (prior - posterior)
     pairs = (log_rule.unsqueeze(1) + log_rule).exp().unsqueeze(-1)
@@ -111,14 +111,14 @@ def importance_weighted_bound(net, x, nodes=24, beta=1.0):
 
 
 def fivo_bound(net, x, nodes=14, *, scheme="multinomial", resampling_gradient=True):
-    """E[log p^(x)] of a guided filter of two particles that resamples before each of two steps; (batch,)."""
+    """Compute E[log p^(x)] of a guided filter of two particles over two steps, resampled before each; (batch,)."""
     log_weights = rule(nodes).log_weights
     weights = log_weights.exp()
     frames, prior, posterior, _ = guide_grid(net, x, nodes)
     both = (frames + prior - posterior).reshape(nodes, nodes, -1).transpose(0, 1)
     frames, prior, posterior, _ = guide_grid(net, x, nodes, 1)
-    first = frames + prior - posterior  # (first draw, batch)
-    later = both - first.unsqueeze(1)  # (first draw, second draw, batch)
+    first = frames + prior - posterior  # (first sample, batch)
+    later = both - first.unsqueeze(1)  # (first sample, second sample, batch)
     ahead = torch.einsum(
         "j,l,ijklb->ikb", weights, weights, log_mean(later[:, :, None, None, :], later[None, None, :, :, :])
     )
@@ -137,18 +137,21 @@ def fivo_bound(net, x, nodes=14, *, scheme="multinomial", resampling_gradient=Tr
 
 
 def flat(gradients):
-    """Gradients by name as one vector."""
+    """Concatenate gradients into one vector."""
     return torch.cat([gradient.flatten() for gradient in gradients.values()])
 
 
 def assert_gradient(found, exact, *, apart_from=None, precision=0.02):
-    """The mean of independent ``found`` (runs, parameters) is ``exact`` (parameters,), as far as its noise can tell.
+    """Assert that the mean of independent ``found`` (runs, parameters) is ``exact`` (parameters,), within its noise.
 
-    Compared along the exact gradient itself, along what tells it from ``apart_from``, and along random directions;
-    the quadrature may be off by a thousandth.
+    They are compared along the exact gradient, along its difference from ``apart_from`` and along random directions.
+    The quadrature may be off by a thousandth.
 
     Args:
-        precision: standard error along the exact gradient, as a share of its length, that the runs must reach.
+        found: one gradient estimate per run.
+        exact: the exact gradient.
+        apart_from: another gradient, which the runs must rule out.
+        precision: standard error along the exact gradient, relative to its length, that the runs must reach.
     """
     generator = torch.Generator().manual_seed(0)
     directions = [exact, *torch.randn(20, len(exact), generator=generator, dtype=exact.dtype)]
@@ -161,6 +164,6 @@ def assert_gradient(found, exact, *, apart_from=None, precision=0.02):
         told = f"direction {i}: {shares.mean()} against {expected}, standard error {error}"
         assert abs(shares.mean() - expected) < 4 * error + 1e-3 * exact.norm(), told
         if i == 0:
-            assert error < precision * expected, "too few runs to tell anything"
+            assert error < precision * expected, "too few runs: the test would have no power"
     if apart_from is not None:
         assert error < (exact - apart_from).norm() / 4, "too few runs to tell the two apart"

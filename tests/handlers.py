@@ -1,4 +1,4 @@
-"""What Pyro's handlers do to a pair of programs: each case runs them and returns the traces in order."""
+"""Pyro's handlers on a pair of programs: each case runs the programs and returns their traces in order."""
 
 import pyro
 import pyro.poutine as poutine
@@ -9,7 +9,7 @@ BATCH, TIME = 3, 4
 
 
 class Perturb(Messenger):
-    """Changes what a site returns after it was drawn."""
+    """Changes the value of a site after it was sampled."""
 
     def __init__(self, name, change):
         super().__init__()
@@ -210,4 +210,4 @@ HANDLERS = {
 
 REDRAWN = {"condition on z_1, z_3": 1, "do": 1, "another value for z_2": 2, "another object for z_1": 1}
 REDRAWN |= {"another value for z_0": 0}
-"""After which step the guide draws anew, because a handler changed the value that it had drawn ahead."""
+"""Step after which the guide samples again, since a handler replaced a latent that it had sampled ahead."""

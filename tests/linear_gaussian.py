@@ -1,8 +1,8 @@
-"""A net whose exact posterior is known in closed form, so that a guide can be right, or wrong in a chosen way.
+"""A linear-Gaussian model with a closed-form posterior, whose guide is exact or wrong in a chosen way.
 
-z_t = c z_{t-1} + noise, x_t = a z_t + s noise: h_t is z_t itself. Backwards, p(x_t..x_T | z_t) is proportional to
-exp(-precision z_t^2 / 2 + slope z_t), and these two numbers are b_t, so that the exact q(z_t | z_{t-1}, x_t..x_T) is a
-normal of z_{t-1} and b_t.
+z_t = c z_{t-1} + noise, x_t = a z_t + s noise, and h_t is z_t. Backwards in time, p(x_t..x_T | z_t) is proportional to
+exp(-precision z_t^2 / 2 + slope z_t). These two values are b_t: z_{t-1} and b_t give the exact normal
+q(z_t | z_{t-1}, x_t..x_T).
 """
 
 import torch
@@ -15,7 +15,7 @@ C, A, S = 0.8, 1.0, 0.5
 
 
 class InformationFilter(nn.Module):
-    """b_t = (precision, slope) of p(x_t..x_T | z_t); x (time, batch, 1) -> (time, batch, 2)."""
+    """Backward states b_t = (precision, slope) of p(x_t..x_T | z_t); x (time, batch, 1) -> (time, batch, 2)."""
 
     def forward(self, x, lengths=None):
         precision, slope, b = torch.zeros_like(x[0]), torch.zeros_like(x[0]), []
@@ -32,7 +32,7 @@ class InformationFilter(nn.Module):
 
 
 class LinearGaussian(ZForcing):
-    """The guide is exact, or wrong: variance times ``narrow``, mean off by ``shift`` deviations, or blind to x."""
+    """The model; its guide is exact, has variance times ``narrow``, mean off by ``shift`` deviations, or ignores x."""
 
     def __init__(self, narrow=1.0, shift=0.0, blind=False):
         super().__init__(emissions.Gaussian(1), embed_dim=1, hidden_dim=2, latent_dim=1, mlp_dim=1)
@@ -66,7 +66,7 @@ class LinearGaussian(ZForcing):
 
 
 def exact_evidence(x):
-    """log p(x) of x (batch, time, 1) as one multivariate normal; (batch,)."""
+    """Compute log p(x) of x (batch, time, 1), as one multivariate normal; (batch,) nats."""
     time = x.shape[1]
     powers = torch.arange(time)
     transfer = torch.where(powers[:, None] >= powers, C ** (powers[:, None] - powers).clamp(min=0).double(), 0.0)
@@ -76,7 +76,7 @@ def exact_evidence(x):
 
 
 def exact_moments(x):
-    """Mean and variance of every z_t given x (batch, time, 1); (batch, time) and (time,)."""
+    """Compute the mean (batch, time) and variance (time,) of every z_t given x (batch, time, 1)."""
     time = x.shape[1]
     powers = torch.arange(time)
     transfer = torch.where(powers[:, None] >= powers, C ** (powers[:, None] - powers).clamp(min=0).double(), 0.0)
@@ -86,7 +86,7 @@ def exact_moments(x):
 
 
 def simulated(batch, time, seed=0):
-    """x (batch, time, 1) of the model itself."""
+    """Sample x (batch, time, 1) from the model."""
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(2, batch, time, generator=generator, dtype=torch.float64)
     z, x = torch.zeros(batch, dtype=torch.float64), []

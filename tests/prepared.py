@@ -15,7 +15,7 @@ def request(dtype="int16", frame=4, **settings):
 
 
 def prepare(out: Path, sequences=SAMPLES, *, names=None, labels=None, mean=1.0, scale=2.0, overwrite=False, **kwargs):
-    """A folder with one split, ``train``."""
+    """Write a folder with one split, ``train``."""
     with preparing(out, request(**kwargs), overwrite=overwrite) as preparation:
         with preparation.split("train") as writer:
             for i, values in enumerate(sequences):

@@ -1,4 +1,4 @@
-"""Real corpora, from the archives that ZF_PYRO_DATA points to; tests skip, saying so, where it is not set."""
+"""Real corpora from the archives in the folder ZF_PYRO_DATA; tests are skipped if it is not set."""
 
 import os
 import tarfile
@@ -8,7 +8,7 @@ import pytest
 
 
 def archive(name: str) -> Path:
-    """An archive of the data folder, or a skip."""
+    """Return the path of an archive in the data folder, or skip the test."""
     root = os.environ.get("ZF_PYRO_DATA")
     if not root:
         pytest.skip("ZF_PYRO_DATA is not set: it should name the folder with the test corpora")
@@ -19,7 +19,7 @@ def archive(name: str) -> Path:
 
 
 def unpack(name: str, folder: Path) -> Path:
-    """What an archive holds, in ``folder``."""
+    """Unpack an archive into ``folder``, and return ``folder``."""
     with tarfile.open(archive(name)) as packed:
         packed.extractall(folder, filter="data")
     return folder

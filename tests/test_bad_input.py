@@ -1,13 +1,16 @@
 """Bad input gets an error that names the argument and says what was expected."""
 
 import pyro
+import pyro.poutine as poutine
 import pytest
 import torch
 
 import zf_pyro
 from zf_pyro import Linear, State, ZForcing, ZForcingELBO, emissions
 
+from .comparing import assert_same, densities
 from .conftest import random_frames, random_net
+from .handlers import traced
 
 SIZES = {"embed_dim": 5, "hidden_dim": 4, "latent_dim": 3, "mlp_dim": 6}
 
@@ -16,7 +19,7 @@ frames = random_frames
 
 
 def both(x=None, lengths=None, emission="gaussian", **given):
-    """Model and guide alike refuse the input."""
+    """Call model and guide, assert that both refuse the input with one message, and raise it."""
 
     def call():
         net = random_net(emission)
@@ -59,14 +62,14 @@ def other_sizes():
     random_net("gaussian").load_state_dict(random_net("gaussian", hidden_dim=7).state_dict())
 
 
-def two_nets_of_one_name():
+def two_networks_of_one_name():
     x = frames()
     random_net("gaussian", name="same").model(x)
     random_net("gaussian", name="same", seed=8).model(x)
 
 
 def state(hidden, cell=None, dtype=torch.float64):
-    """Zeros of given shapes."""
+    """Build a state of zeros of given shapes."""
     return State(torch.zeros(*hidden, dtype=dtype), torch.zeros(*(cell or hidden), dtype=dtype))
 
 
@@ -269,7 +272,7 @@ BAD = [
     ("a schedule to infinity", lambda: Linear(0.0, float("inf"), 5), ValueError, "end must be a finite number"),
     ("a negative constant", lambda: zf_pyro.Constant(-1.0), ValueError, "value must be a finite number"),
     ("a checkpoint of other sizes", other_sizes, RuntimeError, "size mismatch"),
-    ("two nets of one name", two_nets_of_one_name, RuntimeError, r"another tensor.*'same'.*its own name"),
+    ("two networks of one name", two_networks_of_one_name, RuntimeError, r"another tensor.*'same'.*its own name"),
 ]
 
 
@@ -287,7 +290,7 @@ UNSEEN = {
 
 @pytest.mark.parametrize("what", UNSEEN)
 def test_values_are_read_only_under_validation(what, monkeypatch):
-    """Without it nothing is copied from the device to be looked at."""
+    """Without validation, no value is copied from the device to the host."""
     x, lengths = UNSEEN[what]
     net = random_net("gaussian")
     for reader in ("item", "tolist", "__bool__", "any", "__int__", "__float__"):
@@ -302,9 +305,12 @@ def test_shapes_are_checked_without_validation():
         random_net("gaussian").model(frames()[0])
 
 
-@pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.int16, torch.uint8])
-def test_symbols_may_be_integers_of_any_width(dtype):
-    net = random_net("categorical")
-    x = random_frames("categorical")
-    net.model(x.to(dtype), LENGTHS.to(dtype))
-    net.guide(x.to(dtype), LENGTHS.to(dtype))
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int16, torch.uint8])
+def test_symbols_of_any_integer_width_have_the_densities_of_int64(dtype):
+    net, x, found = random_net("categorical"), random_frames("categorical"), []
+    for each in (torch.int64, dtype):
+        arguments = x.to(each), LENGTHS.to(each)
+        guide = traced(net.guide, *arguments)
+        found.append(densities(guide, traced(poutine.replay(net.model, trace=guide), *arguments)))
+    assert found[0].keys() == {*(f"0:z_{t}" for t in range(4)), *(f"1:{kind}_{t}" for kind in "zx" for t in range(4))}
+    assert_same(*found, rtol=0, atol=0)

@@ -1,4 +1,4 @@
-"""Audio of any format comes out as the 16-bit samples it holds, and what is no whole mono file is refused by name."""
+"""Audio of any format is read as its 16-bit samples; files that are not complete and mono are refused by name."""
 
 import re
 
@@ -18,7 +18,7 @@ def write(path, samples=NOISE, rate=16_000, **settings):
 
 
 def sphere(path, samples=NOISE, **fields):
-    """A NIST SPHERE file, written by hand."""
+    """Write a NIST SPHERE file, independently of soundfile."""
     lines = {
         "channel_count": 1,
         "sample_count": len(samples),
@@ -62,7 +62,7 @@ def test_floats_are_scaled_to_sixteen_bits_and_clipped(tmp_path):
 
 
 def test_an_mp3_read_in_pieces_is_the_mp3_read_at_once(tmp_path, monkeypatch):
-    """SoundFile's own block-wise reading seeks, after which samples are off by more than half of full scale."""
+    """SoundFile's reading in blocks seeks; samples after a seek are off by more than half of full scale."""
     path = write(tmp_path / "a.mp3", np.tile(NOISE, 12), format="MP3")
     whole = np.clip(np.rint(soundfile.read(path, dtype="float32")[0] * 32768.0), -32768, 32767)
     monkeypatch.setattr(audio, "BLOCK", 4096)

@@ -1,4 +1,4 @@
-"""Batches: each sequence once an epoch over all ranks, of like length, resumable, the same for any workers."""
+"""Batches: each sequence once per epoch over all ranks, similar lengths, resumable, the same for any workers."""
 
 import itertools
 
@@ -69,7 +69,7 @@ def test_drawing_batches_leaves_the_global_generator_alone():
 
 
 def test_batches_hold_sequences_of_like_length():
-    """Padding is a small part of what batches hold, where at random it is nearly half."""
+    """Padding is a small fraction of batches by length, and nearly half of random batches."""
 
     def padding(batches):
         held = sum(len(batch) * int(LENGTHS[batch].max()) for batch in batches)
@@ -95,7 +95,7 @@ def test_a_state_taken_in_mid_epoch_goes_on_there():
     rest = list(run)
     other = LengthBatches(LENGTHS, 16, seed=3)
     other.load_state_dict(state)
-    other.set_epoch(4)  # as a training loop does that goes on
+    other.set_epoch(4)  # as a resumed training loop does
     assert len(other) == len(batches) == 32
     assert list(other) == rest
     assert len(rest) == 25

@@ -1,4 +1,4 @@
-"""MNIST and scikit-learn's digits: files, hashes, splits, binarisation, and what is refused."""
+"""MNIST and scikit-learn's digits: files, hashes, splits, binarisation and errors."""
 
 import gzip
 import http.server
@@ -28,17 +28,17 @@ from .real_data import archive
 
 
 def idx(array):
-    """A file's content in the IDX format."""
+    """Encode an array in the IDX format."""
     return struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.tobytes()
 
 
 def amat(pixels):
-    """A file's content as Larochelle wrote it."""
+    """Encode pixels, (images, 784), in Larochelle's text format."""
     return b"".join(b" ".join(b"%d" % pixel for pixel in image) + b"\n" for image in pixels)
 
 
 def grey_mnist(folder, num_train=12, num_test=3, seed=0):
-    """A small data set in MNIST's form."""
+    """Write a small data set in the IDX files of MNIST."""
     generator = np.random.default_rng(seed)
     folder.mkdir()
     for part, number in (("train", num_train), ("t10k", num_test)):
@@ -49,7 +49,7 @@ def grey_mnist(folder, num_train=12, num_test=3, seed=0):
 
 
 def binary_mnist(folder, seed=0):
-    """A small data set in the form of the fixed binarisation."""
+    """Write a small data set in the files of the fixed binarisation."""
     generator = np.random.default_rng(seed)
     folder.mkdir()
     for part, number in (("train", 5), ("valid", 2), ("test", 3)):
@@ -369,7 +369,7 @@ def test_the_fixed_binarisation_has_its_published_hashes_and_sizes(tmp_path):
 
 
 def test_the_real_text_reads_back(tmp_path):
-    """The test part, written out as Larochelle did."""
+    """The test part, written in Larochelle's text format."""
     import hashlib
 
     pixels = read_packed(archive("mnist/binarized_mnist_test.packbits.npy.xz"))
@@ -408,7 +408,7 @@ def test_the_real_grey_levels_are_prepared_whole_and_damage_is_refused(tmp_path)
 
 @pytest.fixture
 def server():
-    """A web server on this machine for the files of a folder; yields a function that starts it."""
+    """Yield a function that serves the files of a folder over HTTP on the local machine."""
     servers = []
 
     class Quiet(http.server.SimpleHTTPRequestHandler):

@@ -1,4 +1,4 @@
-"""Data preparation that is killed: a reader finds all of it or nothing, and repeating it always works."""
+"""Killed data preparation: a reader finds complete data or none, and a repeated preparation succeeds."""
 
 import os
 import random
@@ -20,7 +20,7 @@ from .test_data_text import tree
 from .training_runs import join, start
 
 KILLS = 4
-"""Of each corpus: twenty in all."""
+"""Kills per corpus: twenty in total."""
 
 
 def recordings(folder):
@@ -37,11 +37,11 @@ SOURCES = {
     "imdb": lambda path: {"source": tree(path)},
     "digits": lambda path: {},
 }
-"""Arguments of a small preparation of each corpus, whose source is made at ``path``."""
+"""Functions that write a small source of each corpus at ``path`` and return the arguments of its preparation."""
 
 
 def prepare(corpus, out, arguments, started=None, call=None):
-    """Prepare, replacing what there is; if given, killed at the ``call``-th call of those that change the disk."""
+    """Prepare with overwrite. If ``call`` is given, kill the process at the ``call``-th call that changes the disk."""
     calls = []
 
     def killing(function):
@@ -61,7 +61,7 @@ def prepare(corpus, out, arguments, started=None, call=None):
 
 
 def contents(folder):
-    """What a reader would find; None if nothing."""
+    """Read the visible files of a folder; None if it does not exist."""
     if not folder.exists():
         return None
     return {path.name: path.read_bytes() for path in folder.iterdir() if not path.name.startswith(".")}

@@ -1,4 +1,4 @@
-"""Which files a corpus is made of, and who is in which split."""
+"""Listings of corpora: their files, and the speakers and files of each split."""
 
 import itertools
 import re
@@ -20,7 +20,7 @@ def touch(root, *names):
 
 
 def tree(root, train=10, test=3, case=str):
-    """Names of the LDC's tree, without sound in them."""
+    """Create the LDC's tree with empty files."""
     for part, count in (("TRAIN", train), ("TEST", test)):
         for i in range(count):
             speaker = f"{'FM'[i % 2]}{part[1:3]}{chr(65 + i)}0"

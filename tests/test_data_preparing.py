@@ -1,4 +1,4 @@
-"""A prepared folder is there whole or not at all, and nothing damaged or foreign is read."""
+"""A prepared folder is complete or absent, and damaged or foreign files are refused."""
 
 import errno
 import json
@@ -150,7 +150,7 @@ def test_a_killed_run_leaves_nothing_half_made_and_can_be_repeated(tmp_path):
         assert run.stdout.readline() == "writing\n"
         assert not out.exists()
         assert len(left_beside(out)) == 1
-        prepare(tmp_path / "out")  # beside a run that is alive, whose folder must stay
+        prepare(tmp_path / "out")  # the folder of a run that is alive must stay
         assert len(left_beside(out)) == 1
         os.kill(run.pid, signal.SIGKILL)
     assert len(left_beside(out)) == 1

@@ -1,4 +1,4 @@
-"""Sequences on the disk come back as they were written, a piece at a time, and padded."""
+"""Sequences are read as they were written, whole, in windows, and padded to batches."""
 
 import pickle
 
@@ -21,7 +21,7 @@ def folder(tmp_path_factory):
 
 
 def frames(values, frame=4, mean=1.0, scale=2.0):
-    """What an item must be, in float64."""
+    """Expected item, (time, frame) float64."""
     whole = values[: len(values) // frame * frame].astype(np.float64)
     return torch.from_numpy((whole - mean) / scale).view(-1, frame)
 

@@ -1,4 +1,4 @@
-"""Speech from its files to standardised frames: bit by bit, in bounded memory, in one move."""
+"""Speech from audio files to standardised frames: bit by bit, in bounded memory, in one move."""
 
 import functools
 import hashlib
@@ -40,7 +40,7 @@ def blizzard(tmp_path_factory):
 
 
 def read_sphere(path):
-    """An independent reader of 16-bit NIST SPHERE: the header's own size, then samples to the end of the file."""
+    """Read 16-bit NIST SPHERE independently of soundfile: a header of the stated size, then samples to the end."""
     data = path.read_bytes()
     magic, size, *lines = data.split(b"end_head")[0].decode().splitlines()
     fields = dict(line.split(" ", 2)[::2] for line in lines)
@@ -52,7 +52,7 @@ def read_sphere(path):
 
 
 def small_timit(root, speakers=6):
-    """A tree of two SPHERE utterances a speaker."""
+    """Write a tree with two SPHERE utterances per speaker."""
     random = np.random.default_rng(0)
     for i in range(speakers):
         part = root / "TIMIT" / "TRAIN" / "DR1" / f"F{chr(65 + i)}AA0"
@@ -171,9 +171,7 @@ def damage(path, kind):
         sphere(path, sample_rate=8000)
     elif kind == "stereo":
         soundfile.write(path, np.zeros((4000, 2)), 16_000, format="WAV")
-    elif (
-        kind == "flac"
-    ):  # whole by its header; the damage shows when it is decoded, and other files are written by then
+    elif kind == "flac":  # its header is intact: the damage shows in decoding, after other files are written
         soundfile.write(path, np.random.default_rng(0).normal(size=90_000) * 0.1, 16_000, format="FLAC")
         path.write_bytes(path.read_bytes()[:-20_000])
 
@@ -299,7 +297,7 @@ class Silent(http.server.SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def server(tmp_path, monkeypatch):
-    """A local server of one archive, in the layout of NLTK's; (its address, its hash)."""
+    """Serve an archive in the layout of NLTK's on the local machine; yields its address and hash."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     root = tmp_path / "served"
     root.mkdir()
@@ -322,7 +320,7 @@ def test_without_a_source_the_sample_is_downloaded_and_checked(server, tmp_path,
     assert sum(split.num_sequences for split in record.splits.values()) == 6
     assert [path.name for path in (tmp_path / "cache").iterdir()] == ["timit.zip"]
     monkeypatch.setattr(prepare, "NLTK_TIMIT", server[0].replace("127.0.0.1", "nowhere.invalid"))
-    assert prepare_timit(tmp_path / "out") == record  # from the cache, without the net
+    assert prepare_timit(tmp_path / "out") == record  # from the cache, without a connection
 
 
 def test_a_download_with_another_hash_is_refused_and_not_kept(server, tmp_path):
@@ -336,7 +334,7 @@ def test_a_download_with_another_hash_is_refused_and_not_kept(server, tmp_path):
 PEAK = """
 import re
 from pathlib import Path
-def peak():  # in MiB; what getrusage says can be the parent's
+def peak():  # in MiB; getrusage can report the parent's peak
     return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) // 1024
 """
 
@@ -361,7 +359,7 @@ print(json.dumps({"before": before, "after": peak(), "hours": int(data.lengths.s
 @pytest.mark.slow
 @needs_proc
 def test_memory_stays_flat_while_300_hours_are_read(tmp_path):
-    """A sparse file of 300 hours in utterances of ten seconds; 35 GB by its size, nothing on the disk."""
+    """A sparse file of 300 hours in utterances of ten seconds: its size is 35 GB, and it takes no space on disk."""
     from .prepared import prepare
 
     count, size = 108_000, 160_000

@@ -1,4 +1,4 @@
-"""Reviews and docstrings: sentences, vocabulary, splits, counts, and what is refused."""
+"""Reviews and docstrings: sentences, vocabulary, splits, counts and errors."""
 
 import ast
 import json
@@ -35,7 +35,7 @@ TEXTS = [
 
 
 def tree(folder, num_train=6, num_test=2, unsup=0):
-    """A small folder in the shape of aclImdb."""
+    """Write a small folder in the layout of aclImdb."""
     for part, number in (("train", num_train), ("test", num_test)):
         for feeling in ("pos", "neg"):
             (folder / part / feeling).mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Japanese Vowels: what the official files hold, how they are split and standardised."""
+"""Japanese Vowels: the official files, their split and standardisation."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Which model is better: contributions, forecasts and predictive checks against exact numbers."""
+"""Model comparison: contributions, forecasts and predictive checks against exact values."""
 
 import warnings
 
@@ -27,14 +27,14 @@ LENGTHS = torch.tensor([4, 2, 3])
 
 
 class Loud(LinearGaussian):
-    """A worse model of the same data: its frames have a deviation of 2."""
+    """Worse model of the same data: its frames have a standard deviation of 2."""
 
     def emission(self, state):
         return Normal(state.hidden[..., :1], 2.0).to_event(1)
 
 
 def elpd(result):
-    """ELPDData has other names in the two ArviZ."""
+    """The expected log predictive density, whose name differs between ArviZ versions."""
     return float(result["elpd_loo"] if has_inference_data() else result.elpd)
 
 
@@ -48,13 +48,13 @@ def test_loo_is_the_exact_evidence_of_an_exact_guide():
 def test_loo_is_the_evidence_of_a_wrong_guide_too_up_to_its_error():
     x = simulated(30, 3)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a replicate with a long tail now and then
+        warnings.simplefilter("ignore")  # an occasional replicate with a long tail
         result = loo(to_arviz(LinearGaussian(narrow=2.0), x, num_samples=500))
     assert elpd(result) == pytest.approx(exact_evidence(x).sum().item(), abs=1.0)
 
 
 def test_loo_over_densities_given_the_draws_would_mislead():
-    """What the contributions are there for: the harmonic mean, even over exact draws, has no finite variance."""
+    """The reason for contributions: the harmonic mean has no finite variance, even over exact samples."""
     x = 2 * simulated(30, 8)
     data = to_arviz(LinearGaussian(), x, num_samples=200)
     given = group(data, "log_likelihood")["x_given_z"].sum("step").values[0]
@@ -96,7 +96,7 @@ def test_what_cannot_be_compared_is_refused(models, match):
 
 
 def conditional(x, start, stop):
-    """log p(x_{start+1}..x_{stop} | x_1..x_start), exactly."""
+    """Exact log p(x_{start+1}..x_{stop} | x_1..x_start)."""
     before = exact_evidence(x[:, :start]) if start else 0.0
     return exact_evidence(x[:, :stop]) - before
 
@@ -149,7 +149,7 @@ def test_sequences_of_the_model_itself_pass_and_others_do_not():
 
 def test_autocorrelation_is_that_of_the_definition():
     x = np.random.default_rng(0).normal(size=(4000, 30, 1))
-    x[:, 1:] += 0.5 * x[:, :-1]  # a moving average: 0.5 / 1.25 at lag 1, nothing beyond
+    x[:, 1:] += 0.5 * x[:, :-1]  # a moving average: 0.5 / 1.25 at lag 1, zero beyond
     found = autocorrelation(2)(x)
     np.testing.assert_allclose(found[:, 0], [0.4, 0.0], atol=0.02)
 
@@ -184,7 +184,7 @@ def test_other_groups_and_bad_lags_are_refused():
     data = to_arviz(random_net().eval(), random_frames(), LENGTHS, num_samples=3)
     with pytest.raises(ValueError, match="group_name must be 'prior_predictive' or"):
         predictive_check(data, quantiles(), "posterior")
-    with pytest.raises(ValueError, match="max_lag must be at least 1"):
+    with pytest.raises(ValueError, match="max_lag must be a positive integer, got 0"):
         autocorrelation(0)
     with pytest.raises(ValueError, match="max_lag must be less than the 4 steps"):
         predictive_check(data, autocorrelation(4))

@@ -1,4 +1,4 @@
-"""Is the guide right: each check names the wrong guides that it claims to name, and never the exact one."""
+"""Checks of the guide: each detects the wrong guides that it should, and accepts the exact one."""
 
 import warnings
 
@@ -52,7 +52,7 @@ def test_the_gap_and_the_efficiency_name_every_wrong_guide(wrong):
 
 
 def test_the_gap_is_the_divergence_from_the_posterior():
-    """Variance halved: 1/2 (1/2 - 1 + log 2) nats a latent; mean shifted by a deviation: 1/2 nat a latent."""
+    """Variance halved: 1/2 (1/2 - 1 + log 2) nats per latent. Mean shifted by one deviation: 1/2 nat per latent."""
     x = simulated(20, 3)
     evidence = exact_evidence(x)
     assert checked(NARROW, x, 4000, evidence).gap.mean() == pytest.approx(1.5 * (0.5 - 1 + np.log(2)), abs=0.02)
@@ -60,7 +60,7 @@ def test_the_gap_is_the_divergence_from_the_posterior():
 
 
 def test_tails_name_guides_that_miss_where_the_posterior_is():
-    """k-hat sees a tenth of the variance, a shift by three deviations, and draws of the prior; not wider guides."""
+    """k-hat detects a tenth of the variance, a shift by three deviations, and the prior; not a wider guide."""
     x = simulated(20, 3)
     assert len(checked(WRONG["needle"], x).bad_tails()) > 15
     assert len(checked(WRONG["far"], x).bad_tails()) > 15
@@ -106,7 +106,7 @@ def test_pareto_k_is_the_tail_index_of_the_weights():
 @pytest.mark.parametrize(
     ("call", "match"),
     [
-        (lambda x: check_weights(to_arviz(RIGHT, x, posterior="importance", num_samples=30)), "draws of the guide"),
+        (lambda x: check_weights(to_arviz(RIGHT, x, posterior="importance", num_samples=30)), "samples from the guide"),
         (lambda x: checked(RIGHT, x, 24), "at least 25 draws"),
         (lambda x: checked(RIGHT, x, 25, torch.zeros(7)), r"evidence must be one number a sequence.*\(2,\).*\(7,\)"),
     ],
@@ -134,7 +134,7 @@ def test_ranks_name_a_guide_of_wrong_width_or_place(wrong):
 
 
 def test_ranks_do_not_name_a_guide_that_is_the_prior():
-    """What calibration cannot see, and does not claim to: the prior is calibrated too."""
+    """A limit of calibration: the prior is calibrated too."""
     assert not calibrate(BLIND, 600, num_steps=3).outside().any()
 
 
@@ -164,7 +164,7 @@ def test_the_band_holds_a_uniform_ecdf_as_often_as_it_says():
 
 
 def test_the_band_leaves_random_states_alone():
-    before = np.random.get_state()[1].copy(), torch.get_rng_state()  # noqa: NPY002  the global state is what is meant
+    before = np.random.get_state()[1].copy(), torch.get_rng_state()  # noqa: NPY002  the global state is under test
     ecdf_band(50, 16, 0.9)
     assert (before[0] == np.random.get_state()[1]).all()  # noqa: NPY002
     assert torch.equal(before[1], torch.get_rng_state())
@@ -186,7 +186,7 @@ def test_calibration_refuses_training_mode():
 
 @pytest.fixture(scope="module")
 def nuts():
-    """Two sequences of two steps, and NUTS over their latents."""
+    """Two sequences of two steps, and NUTS samples of their latents."""
     pyro.set_rng_seed(0)
     x = simulated(2, 2)
     with warnings.catch_warnings():
@@ -210,7 +210,7 @@ def test_nuts_names_every_wrong_guide(nuts, wrong):
     comparison = compare_posteriors(to_arviz(WRONG[wrong], x, num_samples=1000), reference)
     assert comparison.share_apart >= 3 / 4
     if wrong == "narrow":
-        # Of the second latent the total variance is halved, of the first the guide's own.
+        # The total variance is halved for the second latent, the variance of the guide for the first.
         np.testing.assert_allclose(comparison.scale_ratio, np.sqrt(0.5), atol=0.15)
     if wrong == "shifted":
         assert (comparison.mean_shift > 0.7).all()

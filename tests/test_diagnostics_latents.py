@@ -1,4 +1,4 @@
-"""Do the latents matter: nets whose latents carry everything, nothing, or follow the frames before."""
+"""Use of the latents: models whose latents carry everything or nothing, or follow the earlier frames."""
 
 import math
 
@@ -18,14 +18,14 @@ LENGTHS = torch.tensor([4, 2, 3])
 
 
 class Deaf(LinearGaussian):
-    """A net whose frames do not listen to z, with the posterior of one that does."""
+    """Model whose frames are independent of z, with the posterior of one whose frames are not."""
 
     def emission(self, state):
         return pyro.distributions.Normal(torch.zeros_like(state.hidden[..., :1]), 1.6).to_event(1)
 
 
 class Remembering(LinearGaussian):
-    """A collapsed net: posterior and prior are the same, both move with the frame before."""
+    """Collapsed model: posterior and prior are equal, and both depend on the frame before."""
 
     def prior(self, state):
         return pyro.distributions.Normal(3.0 * state.hidden[..., 1:], 1.0).to_event(1)
@@ -75,7 +75,7 @@ def test_the_kl_of_steps_adds_up_and_padding_is_nan():
     pyro.set_rng_seed(1)
     expected = step_kl(net, x, LENGTHS, batch_size=3)
     assert use.kl.shape == (3, 4, 3)
-    torch.testing.assert_close(use.kl[:, 0].sum(-1), expected[:, 0])  # later steps depend on what was drawn
+    torch.testing.assert_close(use.kl[:, 0].sum(-1), expected[:, 0])  # later steps depend on the samples
     assert use.kl.isnan().any(-1).tolist() == (torch.arange(4) >= LENGTHS.unsqueeze(1)).tolist()
     assert use.elbo == pytest.approx(use.log_likelihood - use.kl.nansum().item() / 3)
 
@@ -124,8 +124,9 @@ def test_every_emission_has_latents_to_judge(emission, transition):
         (lambda net, x: latent_use(net.train(), x), r"net\.eval"),
         (lambda net, x: mutual_information(net, x, num_steps=9), "at least 2 sequences of as many frames, got 9 and 0"),
         (lambda net, x: mutual_information(net, x, num_sequences=0), "num_sequences must be a positive integer"),
+        (lambda net, x: mutual_information(net, x, num_steps=0), "num_steps must be a positive integer"),
     ],
-    ids=["one sequence", "threshold", "training", "steps", "count"],
+    ids=["one sequence", "threshold", "training", "steps", "no sequences", "no steps"],
 )
 def test_bad_input_is_refused(call, match):
     with pytest.raises(ValueError, match=match):
@@ -144,7 +145,7 @@ def test_information_is_nothing_where_z_ignores_x_and_at_most_log_n():
 
 
 def test_information_of_one_latent_is_that_of_the_channel():
-    """z has variance 1 and 1 / 5 given x: log(5) / 2 nats."""
+    """z has variance 1, and 1 / 5 given x: log(5) / 2 nats."""
     found = [mutual_information(LinearGaussian(), simulated(300, 1, seed), num_sequences=300) for seed in range(4)]
     assert np.mean([f.estimate for f in found]) == pytest.approx(0.5 * math.log(5), abs=0.06)
     assert np.mean([f.rate for f in found]) == pytest.approx(0.5 * math.log(5), abs=0.06)
@@ -166,7 +167,7 @@ def test_only_sequences_long_enough_are_counted():
 
 
 def labelled():
-    """Sequences about +2 or -2, one in three of the first kind."""
+    """Sequences with mean +2 or -2, one third of the first kind, and their labels."""
     labels = torch.arange(60) % 3 == 0
     return simulated(60, 4) * 0.3 + torch.where(labels, 2.0, -2.0)[:, None, None], labels
 

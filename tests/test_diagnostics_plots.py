@@ -1,4 +1,4 @@
-"""Plots: ours show what they were given, and ArviZ's own run on what to_arviz returns."""
+"""Plots: those of the package show the given values, and those of ArviZ run on the result of to_arviz."""
 
 import warnings
 
@@ -32,20 +32,20 @@ def _close():
 
 @pytest.fixture(scope="module")
 def data():
-    """Four chains of a guide over three sequences of various lengths."""
+    """Four chains of samples from a guide for three sequences of different lengths."""
     torch.manual_seed(0)
     return to_arviz(random_net().eval(), random_frames(), LENGTHS, num_samples=50, num_chains=4, labels=[0, 1, 0])
 
 
 @pytest.fixture
 def arviz():
-    """ArviZ, whose own deprecations are its own."""
+    """ArviZ without its own deprecation warnings."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield require_arviz()
 
 
-# ArviZ's own ---------------------------------------------------------------------------------------------------------
+# Plots of ArviZ -------------------------------------------------------------------------------------------------------
 
 
 def test_summaries_have_a_row_a_latent(arviz, data):
@@ -66,7 +66,7 @@ def test_reductions_leave_padding_out(arviz, data):
 
 
 def test_independent_draws_look_as_if_they_mixed(arviz, data):
-    """Which is why R-hat over them says nothing, however wrong the guide."""
+    """So R-hat over them says nothing, even for a wrong guide."""
     found = arviz.rhat(data)
     values = (found["posterior"] if "posterior" in getattr(found, "children", {}) else found)["z"].values
     assert np.nanmedian(values) < 1.05
@@ -113,7 +113,7 @@ def test_arviz_draws_the_ecdf_of_calibration_ranks(arviz):
         assert arviz.plot_dist(ranks, kind="hist") is not None
 
 
-# Ours ----------------------------------------------------------------------------------------------------------------
+# Plots of the package -------------------------------------------------------------------------------------------------
 
 
 def test_the_heat_map_shows_the_mean_kl_of_each_step_and_latent():

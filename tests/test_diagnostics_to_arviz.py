@@ -1,4 +1,4 @@
-"""to_arviz: every number against the textbook program or exact ones, padding, names, files, MCMC."""
+"""to_arviz: all values against the textbook program or exact results, padding, names, files, MCMC."""
 
 import warnings
 
@@ -33,7 +33,7 @@ def every_variable(data):
 
 @pytest.fixture(scope="module")
 def nuts():
-    """A net, its two sequences, and two short chains over their latents."""
+    """A model, two sequences, and two short NUTS chains over their latents."""
     pyro.set_rng_seed(0)
     net, x = small_net(latent_dim=1), random_frames(batch=2, time=2)
     with warnings.catch_warnings():
@@ -137,9 +137,18 @@ def test_chunks_and_batches_change_no_sizes_and_no_evidence():
     net, x = LinearGaussian(), simulated(5, 3)
     for batch_size, chunk in ((1, 1), (2, 3), (5, 100)):
         data = to_arviz(net, x, num_samples=7, batch_size=batch_size, chunk=chunk)
-        # The guide is exact, so that every replicate is the evidence itself, whatever was drawn.
+        # The guide is exact, so every replicate is the evidence, whatever the samples.
         found = group(data, "log_likelihood")["x"].values
         np.testing.assert_allclose(found, exact_evidence(x).expand(1, 7, -1), atol=1e-5)
+
+
+@pytest.mark.parametrize("posterior", ["guide", "importance"])
+def test_each_batch_is_encoded_once(posterior, monkeypatch):
+    net, sizes = small_net(), []
+    encode = net.scan_backward
+    monkeypatch.setattr(net, "scan_backward", lambda x, *given: sizes.append(x.shape[1]) or encode(x, *given))
+    to_arviz(net, random_frames(), LENGTHS, posterior=posterior, num_samples=5, num_chains=2, batch_size=2, chunk=2)
+    assert sizes == [2, 1]
 
 
 def test_the_exact_net_agrees_with_quadrature():
@@ -245,8 +254,8 @@ def test_files_load_back_as_they_were(form, tmp_path):
     data = to_arviz(small_net(), random_frames(), LENGTHS, num_samples=3, labels=labels)
     path = str(tmp_path / f"data.{form}")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of zarr, about its own formats
-        if form == "zarr" and has_inference_data():  # whose own to_zarr knows zarr 2 alone, and sends others this way
+        warnings.simplefilter("ignore")  # zarr warns about its own formats
+        if form == "zarr" and has_inference_data():  # to_zarr of ArviZ 0.x supports only zarr 2
             data.to_datatree().to_zarr(path)
             loaded = arviz.InferenceData.from_datatree(xarray.open_datatree(path, engine="zarr"))
         else:

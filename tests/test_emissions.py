@@ -1,4 +1,4 @@
-"""Emissions against formulas by hand."""
+"""Emissions against formulas written out by hand."""
 
 import math
 
@@ -89,7 +89,7 @@ def test_a_density_is_over_one_frame(name):
 
 
 @pytest.mark.parametrize("name", EMISSIONS)
-def test_frames_and_the_start_frame_can_be_read(name):
+def test_frames_and_the_start_frame_can_be_embedded(name):
     family = EMISSIONS[name]
     embedding = family.embedding(7).double()
     drawn = family.distribution(parameters(family, 4, 5)).sample()
@@ -98,7 +98,7 @@ def test_frames_and_the_start_frame_can_be_read(name):
     for frames in (drawn, start):
         assert embedding(frames).shape == (4, 5, 7)
     if family.integer:
-        assert not family.valid(start).any(), "the start token is a symbol of its own"
+        assert not family.valid(start).any(), "the start token must differ from all symbols"
     else:
         assert not start.any()
 
@@ -115,7 +115,7 @@ INVALID = {
 
 
 @pytest.mark.parametrize("name", INVALID)
-def test_what_has_no_density_is_told_apart(name):
+def test_frames_without_a_density_are_invalid(name):
     frames, valid = INVALID[name]
     assert EMISSIONS[name].valid(torch.tensor(frames)).tolist() == valid
 

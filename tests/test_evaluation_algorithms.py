@@ -1,4 +1,4 @@
-"""Algorithms compared on one net: what is trained or inferred, and how it is judged."""
+"""Comparison of algorithms on one model: training, inference and evaluation."""
 
 import math
 import subprocess
@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent
 LENGTHS = torch.tensor([4, 2, 3])
 
 
-def test_training_goes_on_and_is_judged_on_other_sequences():
+def test_training_continues_and_is_evaluated_on_other_sequences():
     net, batch = random_net(), (random_frames(), LENGTHS)
     before = [p.detach().clone() for p in net.parameters()]
     outcome = train_and_judge(

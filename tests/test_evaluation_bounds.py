@@ -1,4 +1,4 @@
-"""Bounds per sequence, KL per step and active units, against traces scored by hand and constructed nets."""
+"""Bounds per sequence, KL per step and active units, against traces scored by hand and constructed models."""
 
 import math
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ def seeded() -> Iterator[None]:
 
 @pytest.fixture
 def net() -> ZForcing:
-    """A net whose posterior is far enough from its prior for the bounds to differ."""
+    """Model whose posterior differs enough from its prior for the bounds to differ."""
     net = ZForcing(Gaussian(12), embed_dim=8, hidden_dim=8, latent_dim=3, mlp_dim=8, dropout=0.3)
     with torch.no_grad():
         for parameter in net.parameters():
@@ -35,7 +35,7 @@ def net() -> ZForcing:
 
 @pytest.fixture(scope="module")
 def utterances() -> tuple[Tensor, Tensor]:
-    """Ten standardised utterances of Japanese Vowels, of various lengths."""
+    """Ten standardised utterances of Japanese Vowels, of different lengths."""
     test = load_vowels().test
     taken = test.take(torch.arange(0, 370, 37))
     return taken.x, taken.lengths
@@ -54,13 +54,22 @@ def test_one_particle_is_log_p_minus_log_q_of_a_trace(net: ZForcing, utterances:
 
 
 def test_importance_weights_average_over_all_particles(net: ZForcing, utterances: tuple[Tensor, Tensor]) -> None:
-    """Whatever the chunks, 6 particles are the log-mean-exp of 6 times one particle."""
+    """In chunks of any size, 6 particles give the log-mean-exp of 6 single particles."""
     x, lengths = utterances[0][:1, : utterances[1][0]], utterances[1][:1]
     pyro.set_rng_seed(7)
     singles = torch.stack([bounds(net, x, lengths, num_particles=1).importance_weighted for _ in range(6)])
     pyro.set_rng_seed(7)
     result = bounds(net, x, lengths, num_particles=6, chunk_particles=1)
     torch.testing.assert_close(result.importance_weighted, singles.logsumexp(0) - math.log(6))
+
+
+def test_each_batch_is_encoded_once(
+    net: ZForcing, utterances: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode, sizes = net.scan_backward, []
+    monkeypatch.setattr(net, "scan_backward", lambda x, *given: sizes.append(x.shape[1]) or encode(x, *given))
+    bounds(net, *utterances, num_particles=6, chunk_particles=2, batch_size=4)
+    assert sizes == [4, 4, 2]
 
 
 def test_more_particles_tighten_the_bound(net: ZForcing, utterances: tuple[Tensor, Tensor]) -> None:
@@ -70,7 +79,7 @@ def test_more_particles_tighten_the_bound(net: ZForcing, utterances: tuple[Tenso
 
 
 def test_elbo_is_likelihood_minus_kl_of_every_real_step(net: ZForcing, utterances: tuple[Tensor, Tensor]) -> None:
-    """Both estimate one expectation: the analytic KL and the difference of log-densities agree on average."""
+    """The analytic KL and the difference of log-densities have the same expectation."""
     x, lengths = (field[:3] for field in utterances)
     result = bounds(net, x, lengths, num_particles=1000, chunk_particles=250)
     singles = torch.stack([bounds(net, x, lengths, num_particles=1).importance_weighted for _ in range(100)])
@@ -109,7 +118,7 @@ def test_padding_changes_nothing(net: ZForcing, utterances: tuple[Tensor, Tensor
 
 
 def test_sequences_keep_their_order(net: ZForcing, utterances: tuple[Tensor, Tensor]) -> None:
-    """A sequence's bounds are its own, wherever it stands: its neighbours' lie hundreds of nats away."""
+    """Bounds are returned in the order of the sequences; those of other sequences differ by hundreds of nats."""
     x, lengths = utterances
     whole = bounds(net, x, lengths, num_particles=64, batch_size=3)
     for i in range(len(x)):
@@ -164,7 +173,7 @@ def test_dropout_is_off(net: ZForcing, utterances: tuple[Tensor, Tensor]) -> Non
 def test_active_units_are_those_whose_mean_follows_the_data(
     net: ZForcing, utterances: tuple[Tensor, Tensor], active: int
 ) -> None:
-    """The posterior's last layer decides: rows of zeros give a dimension the same mean for all data."""
+    """Zero rows in the last layer of the posterior give a dimension the same mean for all data."""
     last = [module for module in net.posterior_network.modules() if isinstance(module, torch.nn.Linear)][-1]
     with torch.no_grad():
         last.weight[:active] *= 5

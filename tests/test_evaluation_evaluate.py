@@ -1,4 +1,4 @@
-"""Bounds over data sets: by the true number of sequences and frames, under each protocol and in each unit."""
+"""Bounds over data sets, divided by the true numbers of sequences and frames, under each protocol and in each unit."""
 
 import json
 import math
@@ -19,7 +19,7 @@ LENGTHS = torch.tensor([5, 2, 4])
 
 
 def without_latents(emission="gaussian", **settings):
-    """A net that does not read its latents, with a posterior that is the prior: every bound is log p(x), exactly."""
+    """Model that ignores its latents, with the prior as posterior: every bound is exactly log p(x)."""
     net = random_net(emission, transition="concatenate", **settings)
     with torch.no_grad():
         net.cell.latent_weights.weight.zero_()
@@ -30,7 +30,7 @@ def without_latents(emission="gaussian", **settings):
 
 
 def by_hand(net, x, lengths, context=None):
-    """sum_t log p(x_t | h_t) of each sequence alone, in a loop; of :func:`without_latents` this is log p(x)."""
+    """sum_t log p(x_t | h_t) of each sequence in a loop; for :func:`without_latents` this is log p(x)."""
     totals = []
     with torch.no_grad():
         for i, length in enumerate(lengths.tolist()):
@@ -54,7 +54,7 @@ def test_a_mean_has_the_standard_error_of_the_mean():
 
 
 def test_a_ratio_has_the_error_that_repetition_shows():
-    """The standard deviation of the ratio over 4000 draws of 50 sequences each."""
+    """The standard deviation of the ratio over 4000 samples of 50 sequences each."""
     generator = torch.Generator().manual_seed(0)
     n = torch.randint(1, 40, (4000, 50), generator=generator).double()
     a = -2.0 * n + n.sqrt() * torch.randn(n.shape, generator=generator, dtype=torch.float64) * 3.0 + 1.0
@@ -71,7 +71,7 @@ def test_a_ratio_over_equal_lengths_is_the_mean_by_the_length():
 
 
 def test_units_by_hand():
-    """Two sequences of 1 and 3 frames of 2 numbers: -2 and -10 nats."""
+    """Two sequences of 1 and 3 frames of 2 values: -2 and -10 nats."""
     found = summarise(scores_of(torch.tensor([-2.0, -10.0]).double(), [1, 3], Gaussian(2))).bounds["elbo"]
     assert found.nats_per_sequence.value == -6.0
     assert found.nats_per_frame.value == -3.0
@@ -88,7 +88,7 @@ def test_perplexity_is_per_word_of_all_sequences_together():
 
 
 def test_raw_units_are_the_density_of_the_raw_numbers():
-    """A normal with deviation s, told by its standardised numbers and the Jacobian."""
+    """The density of a normal from its standardised values and the Jacobian."""
     scale, raw = 7.0, torch.tensor([[[3.0], [-9.0]], [[4.0], [0.5]]]).double()
     frames = torch.tensor([2, 2])
     nats = torch.distributions.Normal(0.0, 1.0).log_prob(raw / scale).sum((1, 2))
@@ -103,7 +103,7 @@ def test_raw_units_are_the_density_of_the_raw_numbers():
 @pytest.mark.parametrize("emission", sorted(EMISSIONS))
 @pytest.mark.parametrize("protocol", ["full_density", "first_frame_given"])
 def test_padding_is_neither_scored_nor_counted(emission, protocol):
-    """An average over padded rows would be too small by 11 / 15."""
+    """An average that counts padding would be too small by a factor of 11 / 15."""
     net, x = without_latents(emission), random_frames(emission, time=5)
     given = int(protocol == "first_frame_given")
     expected = by_hand(net, x[:, given:], LENGTHS - given, x[:, 0] if given else None)
@@ -134,7 +134,7 @@ def test_chunks_are_sequences_of_their_own():
 def test_each_chunk_has_a_first_frame_of_its_own_that_is_given():
     net, x = without_latents(), random_frames(time=5)
     found = score(net, x, LENGTHS, reset_every=2, protocol="first_frame_given", num_particles=1)
-    pieces = [(0, 0), (0, 2), (1, 0), (2, 0), (2, 2)]  # the fifth frame of the first has nothing after it
+    pieces = [(0, 0), (0, 2), (1, 0), (2, 0), (2, 2)]  # the fifth frame of the first sequence has no successor
     expected = torch.zeros(3).double()
     for i, start in pieces:
         expected[i] += by_hand(net, x[i : i + 1, start + 1 : start + 2], torch.tensor([1]), x[i : i + 1, start])[0]
@@ -216,11 +216,14 @@ def test_a_report_has_a_line_for_each_bound_and_for_the_kl():
     ("settings", "message"),
     [
         ({"protocol": "both"}, "protocol must be one of full_density, first_frame_given, got 'both'"),
-        ({"reset_every": 0}, "reset_every must be an integer of at least 1 under full_density, got 0"),
-        ({"reset_every": 1, "protocol": "first_frame_given"}, "at least 2 under first_frame_given, got 1"),
+        ({"reset_every": 0}, r"reset_every \(under full_density\) must be a positive integer, got 0"),
+        (
+            {"reset_every": 1, "protocol": "first_frame_given"},
+            r"\(under first_frame_given\) must be an integer of at least 2, got 1",
+        ),
         ({"lengths": torch.tensor([4, 1, 3]), "protocol": "first_frame_given"}, "sequence 1 has 1 frames, so none to"),
         ({"scale": 0.0}, "scale must be a positive number, got 0.0"),
-        ({"filter_particles": -2}, "filter_particles must be"),
+        ({"filter_particles": -2}, "filter_particles must be an integer of at least 0, got -2"),
         ({"num_particles": 0}, "num_particles must be a positive integer, got 0"),
         ({"lengths": torch.tensor([4, 9, 3])}, "lengths must be between 1 and 4"),
     ],

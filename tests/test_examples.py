@@ -16,7 +16,7 @@ def run(script: Path, *arguments: str) -> subprocess.CompletedProcess:
 
 
 SLOW = ("blizzard", "diagnose", "imdb", "quickstart", "sequential_mnist", "swap_inference")
-"""Examples whose run takes more than six seconds, or goes the way of another; the quickstart has a test of its own."""
+"""Examples that take more than six seconds or run the same code as another. The quickstart has its own test."""
 BY_NAME = pytest.mark.parametrize(
     "script",
     [pytest.param(path, marks=pytest.mark.slow) if path.stem in SLOW else path for path in EXAMPLES],
@@ -44,10 +44,10 @@ def test_the_quickstart_leaves_figure_weights_and_results(tmp_path: Path) -> Non
     assert done.returncode == 0, done.stderr
     out = tmp_path / "deep" / "folder"
     assert (out / "figure.png").stat().st_size > 10_000
-    ways = ["plain ELBO", "KL annealing", "Z-Forcing"]
+    objectives = ["plain ELBO", "KL annealing", "Z-Forcing"]
     results = json.loads((out / "results.json").read_text())
-    assert list(results["test"]) == ways
-    assert all(way in done.stdout for way in ways)
+    assert list(results["test"]) == objectives
+    assert all(name in done.stdout for name in objectives)
     weights = torch.load(out / "weights.pt", weights_only=True)
-    assert list(weights) == ways
+    assert list(weights) == objectives
     assert all(torch.isfinite(tensor).all() for state in weights.values() for tensor in state.values())

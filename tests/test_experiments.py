@@ -1,4 +1,4 @@
-"""What the scripts share: objectives by name, presets, loaders under the protocols, what was logged."""
+"""Shared code of the experiments: objectives by name, presets, loaders for each protocol, logs."""
 
 import dataclasses
 
@@ -39,7 +39,7 @@ PRESET = Preset(
 
 
 class Items(torch.utils.data.Dataset):
-    """Sequences of the lengths 1 to 9, each frame of which is its number."""
+    """Sequences of lengths 1 to 9; the values of a frame encode the index of its sequence, and its step."""
 
     def __init__(self):
         self.lengths, self.epochs = torch.arange(1, 10), []
@@ -81,7 +81,7 @@ def test_flags_choose_the_preset():
 
 
 def test_the_rnn_has_as_many_parameters_as_the_net():
-    """To within half of what one more hidden unit brings."""
+    """To within half the parameters of one hidden unit."""
     preset = dataclasses.replace(PRESET, hidden_dim=64, embed_dim=32)
     net, rnn = (build(Run(baseline=baseline), preset, Gaussian(20)) for baseline in (None, "rnn"))
     assert isinstance(rnn, DeterministicRNN)
@@ -96,7 +96,7 @@ def test_one_seed_makes_one_net():
 
 
 def test_a_net_is_trained_under_an_objective_that_a_gpu_captures(monkeypatch):
-    """At the state of the plain one, which is what checkpoints hold; the RNN has nothing to capture."""
+    """With the state of the plain objective, which checkpoints hold. The objective of the RNN is not captured."""
     from zf_pyro import training
 
     modules = []

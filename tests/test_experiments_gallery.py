@@ -1,4 +1,4 @@
-"""What is written can be heard and seen: wav files and PNG grids read back."""
+"""Wav files, PNG grids and training curves, read back from the written files."""
 
 import matplotlib.image
 import pytest
@@ -29,7 +29,7 @@ def test_samples_that_are_not_finite_are_refused(tmp_path):
 
 
 def test_a_grid_shows_its_images(tmp_path):
-    """A row of blank paper and a row of ink."""
+    """A white row and a black row."""
     write_grid(tmp_path / "a.png", [torch.zeros(3, 16), torch.ones(3, 16)], width=4, titles=["blank", "ink"])
     image = matplotlib.image.imread(tmp_path / "a.png")[..., :3]
     assert image.shape[1] > image.shape[0]

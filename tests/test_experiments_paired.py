@@ -1,4 +1,4 @@
-"""Runs against runs: differences of the same sequences, in pairs."""
+"""Paired differences between runs on the same sequences."""
 
 import math
 
@@ -14,7 +14,7 @@ FRAMES = torch.tensor([2.0, 3.0, 5.0], dtype=torch.float64)
 
 
 def table(**columns):
-    """A run's table of three sequences."""
+    """Table of a run on three sequences."""
     return {"num_frames": FRAMES, **{name: torch.tensor(nats, dtype=torch.float64) for name, nats in columns.items()}}
 
 
@@ -48,7 +48,7 @@ def test_a_difference_is_all_nats_by_all_frames_and_its_error_that_of_the_pairs(
 
 
 def test_what_two_models_share_does_not_widen_the_error():
-    """One sequence is hard for both: the difference is the same on all."""
+    """One sequence is hard for both models: the difference per frame is the same on all."""
     found = differences([table(elbo=[2.0, 3.0, 1005.0])], [table(elbo=[0.0, 0.0, 1000.0])])
     assert found["elbo"].value == pytest.approx(1.0)
     assert found["elbo"].standard_error == pytest.approx(0.0, abs=1e-12)

@@ -1,4 +1,4 @@
-"""The generating loop: the prepared transition equals its plain twin, and what it draws is the model's."""
+"""The ancestral sampling loop: its prepared transition and its samples against the step functions."""
 
 import pyro.distributions as dist
 import pytest
@@ -15,7 +15,7 @@ from .conftest import EMISSIONS, random_frames, random_net, random_state
 
 @pytest.mark.parametrize("embed_dim", [2, 5])
 @pytest.mark.parametrize("emission", sorted(EMISSIONS))
-def test_the_prepared_transition_is_the_transition(emission, embed_dim, transition):
+def test_the_prepared_transition_equals_the_transition(emission, embed_dim, transition):
     net = random_net(emission, transition=transition, embed_dim=embed_dim).eval()
     u_t = random_frames(emission)[:, 0]
     state = State(*(field.expand(2, 3, -1) for field in random_state(net)))
@@ -45,7 +45,7 @@ def test_both_recurrences_generate_the_same_under_one_seed(emission, transition)
     torch.testing.assert_close(*results, **EXACT)
 
 
-def test_the_sequences_are_those_of_the_step_functions(transition):
+def test_sequences_are_those_of_the_step_functions(transition):
     net = random_net("gaussian", transition=transition)
     state, first = random_state(net), random_frames()[:, 0]
     with torch.no_grad():
@@ -55,21 +55,21 @@ def test_the_sequences_are_those_of_the_step_functions(transition):
 
 
 class Doubled(zf_pyro.ZForcing):
-    """Reads twice the latent."""
+    """A model whose transition doubles the latent."""
 
     def transition(self, state, u_t, z_t):
         return super().transition(state, u_t, 2.0 * z_t)
 
 
-def test_a_transition_of_ones_own_is_what_generates():
+def test_an_overridden_transition_is_used():
     net = Doubled(EMISSIONS["gaussian"], embed_dim=5, hidden_dim=4, latent_dim=3, mlp_dim=6)
     assert net.loop_transition() == net.transition
     net = random_net("gaussian")
-    net.transition = net.prior  # put in the place of one net's own
+    net.transition = net.prior  # replaced on this instance alone
     assert net.loop_transition() == net.transition
 
 
-def test_draws_of_normals_have_their_moments():
+def test_samples_of_normals_have_their_moments():
     loc, scale = torch.tensor([1.0, -2.0]), torch.tensor([0.1, 3.0])
     for normal in (dist.Normal(loc, scale), dist.Normal(loc, scale).to_event(1)):
         x = drawn(normal.expand((20_000, 2) if normal.event_dim == 0 else (20_000,)))

@@ -17,7 +17,7 @@ LENGTHS = torch.tensor([4, 1, 3])
 
 
 def frequencies(x, classes=4):
-    """How often each pair of symbols occurs in x (many, 2)."""
+    """Compute the relative frequency of each pair of symbols in x (many, 2)."""
     return torch.bincount(x[:, 0] * classes + x[:, 1], minlength=classes**2).double() / len(x)
 
 
@@ -30,7 +30,7 @@ def test_symbols_are_generated_as_often_as_by_the_model(transition, with_context
     generated = frequencies(net.generate(MANY, 2, context=context))
     error = ((by_model * (1 - by_model) + generated * (1 - generated)) / MANY).sqrt()
     assert ((generated - by_model).abs() < 4 * error + 1e-4).all()
-    assert generated.max() < 0.9, "too sure for the test to tell anything"
+    assert generated.max() < 0.9, "one pair dominates: the test would have no power"
 
 
 @pytest.mark.parametrize("emission", ["gaussian", "mixture", "bernoulli"])
@@ -55,8 +55,8 @@ def test_a_continuation_has_the_frames_shape_and_values(emission):
         assert not new.requires_grad
 
 
-def test_a_continuation_is_drawn_given_its_prompt(transition):
-    """p(x_{P+1} | x_1..x_P) by quadrature, for prompts of one and of two frames."""
+def test_a_continuation_is_sampled_given_its_prompt(transition):
+    """Compared with p(x_{P+1} | x_1..x_P) by quadrature, for prompts of one and of two frames."""
     net, prompts = small("categorical", transition, 2)
     lengths, classes = torch.tensor([1, 2]), 4
     for i, length in enumerate(lengths.tolist()):
@@ -70,13 +70,13 @@ def test_a_continuation_is_drawn_given_its_prompt(transition):
         assert ((found - exact).abs() < 4 * error + 2e-3).all()
 
 
-def test_one_draw_of_a_prompts_latents_is_the_guides():
-    """With a sure posterior, the state after a prompt is that of the guide's latents, whatever lies beyond."""
+def test_one_sample_of_a_prompts_latents_is_the_guides():
+    """If the posterior is nearly deterministic, the state after a prompt is that of the guide's latents."""
     net, x = random_net("gaussian"), random_frames("gaussian")
-    sure = net.posterior_network.second
+    layer = net.posterior_network.second
     with torch.no_grad():
-        sure.weight[3:], sure.bias[3:] = 0.0, -40.0
-        sure.weight[:3] *= 3
+        layer.weight[3:], layer.bias[3:] = 0.0, -40.0
+        layer.weight[:3] *= 3
         scan_z = net.guide(x, LENGTHS)
         states = net.states(x, scan_z)
         last = State(*(field[LENGTHS - 1, torch.arange(3)] for field in states))
@@ -88,14 +88,14 @@ def test_one_draw_of_a_prompts_latents_is_the_guides():
     torch.testing.assert_close(found, expected, rtol=0, atol=0.1)
 
 
-def test_cold_draws_are_the_greedy_ones():
+def test_samples_at_a_temperature_near_zero_are_greedy():
     for emission in EMISSIONS:
         net = random_net(emission)
         cold = net.generate(3, 6, temperature=1e-12, latent_temperature=0.0)
         torch.testing.assert_close(cold, net.generate(3, 6, latent_temperature=0.0, greedy=True), rtol=0, atol=1e-3)
 
 
-def test_hot_frames_spread_more():
+def test_a_higher_temperature_spreads_frames_more():
     net = random_net("gaussian")
     spreads = [net.generate(2000, 3, temperature=t).std(0).mean() for t in (0.1, 1.0, 4.0)]
     assert spreads == sorted(spreads)
@@ -117,11 +117,11 @@ def test_after_the_end_token_nothing_else_follows():
     x = random_net("categorical", spread=1.0).generate(500, 8, stop=2)
     ended = (x == 2).cumsum(1) > 0
     assert (x[ended] == 2).all()
-    assert (ended[:, 1:] > ended[:, :-1]).any(), "no sequence ends after its first symbol"
+    assert (ended[:, 1:] > ended[:, :-1]).any(), "no sequence ends after its first symbol: the test would have no power"
 
 
 @pytest.mark.parametrize("emission", sorted(EMISSIONS))
-def test_a_reconstruction_is_the_most_likely_frames_given_the_posteriors_means(emission, transition):
+def test_a_reconstruction_has_the_most_likely_frames_given_the_posterior_means(emission, transition):
     net, x = random_net(emission, transition=transition), random_frames(emission)
     u, b, state = net.inputs(x), net.backward_states(x, LENGTHS), net.initial_state((3,))
     free_state, fed_back, taught, free = state, u[:, 0], [], []
@@ -167,7 +167,7 @@ def test_the_ends_of_an_interpolation_are_reconstructions_from_latents_alone(emi
 
 
 def test_the_middle_of_an_interpolation_has_the_mean_of_the_latents():
-    """A step at a time, from the mean of the two posteriors' means, decoded by hand."""
+    """Expected: the mean of the two posterior means at each step, decoded step by step."""
     net, x_a, x_b = random_net("gaussian"), random_frames("gaussian"), random_frames("gaussian", seed=9)
     with torch.no_grad():
         latents = []
@@ -185,7 +185,7 @@ def test_the_middle_of_an_interpolation_has_the_mean_of_the_latents():
     torch.testing.assert_close(net.interpolate(x_a, x_b, 3).x[1], torch.stack(frames, 1), **EXACT)
 
 
-def test_dropout_is_off_and_modes_come_back():
+def test_dropout_is_off_and_training_mode_is_restored():
     net, x = random_net("gaussian", dropout=0.5), random_frames("gaussian")
     torch.testing.assert_close(net.reconstruct(x), net.reconstruct(x), rtol=0, atol=0)
     net.generate(2, 2)
@@ -216,7 +216,7 @@ def test_bad_arguments_are_refused(settings, message):
         random_net("gaussian").generate(**{"num_sequences": 3, "num_steps": 2, **settings})
 
 
-def test_an_interpolation_needs_two_ends_and_equal_numbers():
+def test_an_interpolation_needs_two_ends_and_equal_batch_sizes():
     net, x = random_net("gaussian"), random_frames("gaussian")
     with pytest.raises(ValueError, match="num must be an integer of at least 2, got 1"):
         net.interpolate(x, x, 1)

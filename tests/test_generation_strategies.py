@@ -26,7 +26,7 @@ def test_temperature_one_changes_nothing(emission):
 @pytest.mark.parametrize("emission", ["gaussian", "bernoulli", "categorical"])
 @pytest.mark.parametrize("temperature", [0.3, 2.5])
 def test_a_tempered_density_is_a_power_up_to_a_constant(emission, temperature):
-    """Ratios of densities at any two frames are to the power 1 / temperature."""
+    """The ratio of the densities of two frames is raised to the power 1 / temperature."""
     distribution = a_distribution(emission, 5)
     a, b = distribution.sample(), distribution.sample()
     ratio = distribution.log_prob(a) - distribution.log_prob(b)
@@ -46,13 +46,13 @@ def test_a_mixture_is_tempered_in_its_weights_and_in_its_components():
 
 
 @pytest.mark.parametrize("emission", sorted(EMISSIONS))
-def test_in_the_cold_only_the_most_likely_frame_is_drawn(emission):
+def test_near_temperature_zero_only_the_most_likely_frame_is_sampled(emission):
     distribution = a_distribution(emission, 50)
     cold = tempered(distribution, 1e-12).sample()
     torch.testing.assert_close(cold, most_likely(distribution), rtol=0, atol=1e-4)
 
 
-def test_in_the_heat_symbols_become_equally_likely():
+def test_at_a_high_temperature_symbols_become_equally_likely():
     torch.testing.assert_close(tempered(a_distribution("categorical", 3), 1e9).probs, torch.full((3, 4), 0.25).double())
 
 
@@ -63,7 +63,7 @@ def test_no_frame_is_more_likely_than_the_most_likely(emission):
     assert (distribution.log_prob(draws) <= distribution.log_prob(most_likely(distribution)) + 1e-12).all()
 
 
-def test_of_a_mixture_the_most_likely_frame_is_the_mean_of_the_heaviest_component():
+def test_the_most_likely_frame_of_a_mixture_is_the_mean_of_its_heaviest_component():
     family = emissions.GaussianMixture(2, 3)
     parameters = torch.zeros(1, family.num_parameters)
     parameters[0, 1] = 2.0
@@ -75,19 +75,19 @@ def test_of_a_mixture_the_most_likely_frame_is_the_mean_of_the_heaviest_componen
     ("top_p", "kept"),
     [(0.3, [0, 1, 0, 0]), (0.5, [0, 1, 0, 0]), (0.51, [0, 1, 0, 1]), (0.85, [0, 1, 1, 1]), (1.0, [1, 1, 1, 1])],
 )
-def test_the_nucleus_is_the_fewest_symbols_that_have_the_probability(top_p, kept):
+def test_the_nucleus_is_the_smallest_set_of_symbols_with_the_probability(top_p, kept):
     probs = torch.tensor([0.05, 0.5, 0.15, 0.3], dtype=torch.float64)
     found = nucleus(dist.Categorical(probs), top_p).probs
     expected = probs * torch.tensor(kept)
     torch.testing.assert_close(found, expected / expected.sum(), **EXACT)
 
 
-def test_the_nucleus_is_found_for_each_row_by_itself():
+def test_each_distribution_of_a_batch_has_its_own_nucleus():
     probs = torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.2, 0.7]])
     assert nucleus(dist.Categorical(probs), 0.6).sample((50,)).unique(dim=0).tolist() == [[0, 2]]
 
 
-def test_a_nucleus_is_for_symbols():
+def test_a_nucleus_needs_symbols():
     with pytest.raises(ValueError, match="top_p is for symbols"):
         nucleus(a_distribution("gaussian"), 0.9)
 

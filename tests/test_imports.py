@@ -3,13 +3,15 @@
 import ast
 import functools
 import importlib
+import inspect
+import pkgutil
 import re
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
-import pytest
+from torch import Tensor
 
 import zf_pyro
 
@@ -43,13 +45,16 @@ def by_path(path):
     return str(path.relative_to(ROOT))
 
 
-every_file = pytest.mark.parametrize("path", FILES, ids=by_path)
-
-
 @functools.cache
 def parsed(path):
     """The syntax tree of a file."""
     return ast.parse(path.read_text())
+
+
+@functools.cache
+def nodes_of(path):
+    """All nodes of a file's syntax tree."""
+    return list(ast.walk(parsed(path)))
 
 
 def module_of(path):
@@ -63,7 +68,7 @@ def imports(path):
     """Imports of a file, wherever in it: the imported module's name in parts, and the imported name (None: itself)."""
     found = []
     package = module_of(path) if path.name == "__init__.py" else module_of(path)[:-1]
-    for node in ast.walk(parsed(path)):
+    for node in nodes_of(path):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 found.append((tuple(alias.name.split(".")), None))
@@ -107,68 +112,68 @@ def names_of(door):
 # 1. One way down ----------------------------------------------------------------------------------------------------
 
 
-@every_file
-def test_a_wing_imports_only_those_below_it(path):
-    own = module_of(path)[:1]
-    if not own:
-        return
-    below = WINGS[: WINGS.index(own[0])] if own[0] in WINGS else ()
-    upward = {module[0] for module, _ in inner_imports(path) if module and module[0] != own[0]} - set(below)
-    assert not upward, f"{by_path(path)} imports {sorted(upward)}, which stand above it or are no wing"
+def test_a_wing_imports_only_those_below_it():
+    for path in FILES:
+        own = (*module_of(path), "")[0]
+        if not own:
+            continue
+        assert own in WINGS, f"{by_path(path)} lies in no wing"
+        upward = {module[0] for module, _ in inner_imports(path) if module} - {own, *WINGS[: WINGS.index(own)]}
+        assert not upward, f"{by_path(path)} imports {sorted(upward)}, which stand above it or are no wing"
 
 
 def test_no_wing_below_models_names_a_model():
     models = {"ZForcing", "DeterministicRNN", "LinearGaussian"}
     for path in FILES:
-        wing = (*module_of(path), "")[0]
-        if wing in WINGS[: WINGS.index("models")]:
-            names = {node.id for node in ast.walk(parsed(path)) if isinstance(node, ast.Name)}
+        if (*module_of(path), "")[0] in WINGS[: WINGS.index("models")]:
+            names = {node.id for node in nodes_of(path) if isinstance(node, ast.Name)}
             assert not names & models, f"{by_path(path)} names {names & models}"
 
 
 # 2. Inside recurrence -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", [p for p in FILES if module_of(p)[:1] == ("recurrence",)], ids=by_path)
-def test_files_of_the_recurrence_import_only_those_below(path):
-    own = ".".join(module_of(path)[1:])
-    if path.name == "__init__.py":
-        return
-    below = RECURRENCE[: RECURRENCE.index(own)]
-    found = {".".join(module[1:]) for module, name in inner_imports(path) if module[:1] == ("recurrence",)}
-    if own == "engine.machines":
-        found.discard("engine")  # the compiled module
-    assert found <= set(below), f"{own} imports {sorted(found - set(below))}"
-    if own == "reference":
-        assert not any(name.startswith("engine") for name in found)
+def test_files_of_the_recurrence_import_only_those_below():
+    for path in FILES:
+        if module_of(path)[:1] != ("recurrence",) or path.name == "__init__.py":
+            continue
+        own = ".".join(module_of(path)[1:])
+        found = {".".join(module[1:]) for module, name in inner_imports(path) if module[:1] == ("recurrence",)}
+        if own == "engine.machines":
+            found.discard("engine")  # the compiled module
+        upward = found - set(RECURRENCE[: RECURRENCE.index(own)])
+        assert not upward, f"{own} imports {sorted(upward)}, which stand above it"
+        if own == "reference":
+            assert not any(name.startswith("engine") for name in found)
 
 
 # 3. One door a wing -------------------------------------------------------------------------------------------------
 
 
-@every_file
-def test_other_wings_are_entered_by_their_door(path):
-    own = module_of(path)[:1]
-    for module, name in inner_imports(path):
-        if module and module[:1] != own:
-            assert len(module) == 1, f"{by_path(path)} imports {'.'.join(module)}: take names of zf_pyro.{module[0]}"
-            door = ROOT / module[0] / "__init__.py"
-            assert name is None or not door.is_file() or name in names_of(door), f"{module[0]} has no {name}"
-    if own != ("recurrence",):
-        assert "recurrence.engine" not in path.read_text().replace("`zf_pyro.recurrence.engine", "")
+def test_other_wings_are_entered_by_their_door():
+    for path in FILES:
+        own = module_of(path)[:1]
+        for module, name in inner_imports(path):
+            if module and module[:1] != own:
+                assert len(module) == 1, (
+                    f"{by_path(path)} imports {'.'.join(module)}: take names of zf_pyro.{module[0]}"
+                )
+                door = ROOT / module[0] / "__init__.py"
+                assert name is None or not door.is_file() or name in names_of(door), f"{module[0]} has no {name}"
+        if own != ("recurrence",):
+            assert "recurrence.engine" not in path.read_text(), f"{by_path(path)} names the engine"
 
 
-@every_file
-def test_only_the_machines_name_the_compiled_module(path):
-    named = any("_compiled" in (*module, name) for module, name in imports(path))
-    assert named == (module_of(path) == ("recurrence", "engine", "machines"))
+def test_only_the_machines_name_the_compiled_module():
+    naming = [path for path in FILES if any("_compiled" in (*module, name) for module, name in imports(path))]
+    assert [module_of(path) for path in naming] == [("recurrence", "engine", "machines")]
 
 
-@pytest.mark.parametrize("wing", [wing for wing in WINGS if (ROOT / wing).is_dir()])
-def test_a_door_lists_what_it_opens_to(wing):
-    door = importlib.import_module(f"zf_pyro.{wing}")
-    assert set(door.__all__) == names_of(ROOT / wing / "__init__.py")
-    assert all(hasattr(door, name) for name in door.__all__)
+def test_a_door_lists_what_it_opens_to():
+    for wing in set(WINGS) - TOP:
+        door = importlib.import_module(f"zf_pyro.{wing}")
+        assert set(door.__all__) == names_of(ROOT / wing / "__init__.py")
+        assert all(hasattr(door, name) for name in door.__all__)
 
 
 # 4. One name a thing ------------------------------------------------------------------------------------------------
@@ -208,21 +213,19 @@ def test_no_file_name_stands_in_two_wings_of_which_one_imports_the_other():
 # 5. Sizes and types -------------------------------------------------------------------------------------------------
 
 
-@every_file
-def test_no_file_is_longer_than_one_sitting(path):
-    assert len(path.read_text().splitlines()) <= LONGEST
+def test_no_file_is_longer_than_one_sitting():
+    lengths = {by_path(path): len(path.read_text().splitlines()) for path in FILES}
+    assert {path: length for path, length in lengths.items() if length > LONGEST} == {}
 
 
-@every_file
-def test_no_path_or_net_is_of_any_type(path):
-    for node in ast.walk(parsed(path)):
-        if isinstance(node, ast.arg | ast.AnnAssign):
-            name = (
-                node.arg if isinstance(node, ast.arg) else getattr(node.target, "id", getattr(node.target, "attr", ""))
-            )
-            annotation = node.annotation
-            if name in ("net", "path", "guide_path", "model_path") and annotation is not None:
-                assert ast.unparse(annotation) != "Any", f"{by_path(path)}:{node.lineno} has {name}: Any"
+def test_no_path_or_net_is_of_any_type():
+    for path in FILES:
+        for node in nodes_of(path):
+            if isinstance(node, ast.arg | ast.AnnAssign) and node.annotation is not None:
+                target = getattr(node, "target", None)
+                name = node.arg if isinstance(node, ast.arg) else getattr(target, "id", getattr(target, "attr", ""))
+                vague = name in ("net", "path") and ast.unparse(node.annotation) == "Any"
+                assert not vague, f"{by_path(path)}:{node.lineno} has {name}: Any"
 
 
 # 6. Importing -------------------------------------------------------------------------------------------------------
@@ -281,7 +284,7 @@ UNIMPORTED = {"h5netcdf", "h5py", "zarr", "tensorboard", "pytest", "pytest-xdist
 
 def outside_imports(path):
     """Top-level packages that a file imports from outside the standard library and this package."""
-    nodes = list(ast.walk(parsed(path)))
+    nodes = nodes_of(path)
     named = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
     named += [node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.level == 0 and node.module]
     return {name.split(".")[0] for name in named} - set(sys.stdlib_module_names) - {"zf_pyro"}
@@ -304,6 +307,57 @@ def test_extras_are_imported_where_they_are_used():
     program += f"print(sorted((set(sys.modules) - known) & {set(IMPORT_NAMES) - core}))"
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
+
+
+# 7. Shapes ----------------------------------------------------------------------------------------------------------
+
+SHAPE = re.compile(
+    r"\(\*?(\.\.\.|\d+|\d*\s?[a-z_]+)[^()]*(,|\.\.\.)[^()]*\)|\((\.\.\.|\*?[a-z_]+,)\)|scalar|any shape|of the shape of"
+)
+"""Shapes in docstrings: (batch, time), (...), "a scalar", "of any shape"."""
+
+
+def public_functions():
+    """Public functions, and methods of public classes, with a tensor among their parameters."""
+    for info in pkgutil.walk_packages(zf_pyro.__path__, "zf_pyro."):
+        if info.name.endswith("_compiled"):
+            continue
+        module = importlib.import_module(info.name)
+        for name, found in vars(module).items():
+            if name.startswith("_") or getattr(found, "__module__", None) != module.__name__:
+                continue
+            if inspect.isfunction(found):
+                yield f"{module.__name__}.{name}", found, found.__doc__
+            elif inspect.isclass(found):
+                for member, function in vars(found).items():
+                    if member.startswith("_") and member != "__init__":
+                        continue
+                    function = inspect.unwrap(getattr(function, "__func__", function))
+                    if inspect.isfunction(function) and function.__module__ == module.__name__:
+                        inherited = inspect.getdoc(getattr(found, member)) or ""
+                        text = (function.__doc__ or inherited) + (found.__doc__ or "" if member == "__init__" else "")
+                        yield f"{module.__name__}.{name}.{member}", function, text
+
+
+def takes_a_tensor(function):
+    kinds = (str(value) for name, value in inspect.get_annotations(function).items() if name != "return")
+    return any(re.search(r"\bTensor\b", kind.replace("torch.Tensor", Tensor.__name__)) for kind in kinds)
+
+
+def test_every_public_function_of_tensors_states_a_shape():
+    silent = [name for name, f, text in public_functions() if takes_a_tensor(f) and not SHAPE.search(text or "")]
+    assert silent == []
+
+
+# 8. Words -----------------------------------------------------------------------------------------------------------
+
+
+def test_no_module_docstring_opens_with_a_question_word():
+    opening = {by_path(path): (ast.get_docstring(parsed(path)) or "").split(" ")[0] for path in FILES}
+    assert {path: word for path, word in opening.items() if word in QUESTIONS} == {}
+
+
+QUESTIONS = ("What", "Which", "Whether", "Where", "How")
 
 
 def test_every_public_name_is_there():

@@ -1,4 +1,4 @@
-"""AnnealedImportanceSampling: unbiased whatever its moves, and better for them."""
+"""AnnealedImportanceSampling: unbiased for any transitions, with lower variance for more of them."""
 
 import math
 
@@ -16,10 +16,10 @@ LENGTHS = torch.tensor([4, 2, 3])
 
 
 def assert_unbiased(log_weights, exact):
-    """Weights (chains, batch) whose mean is the evidence, within three standard errors that tell something."""
+    """The mean of weights (chains, batch) is the evidence within three standard errors, which are small enough."""
     ratio = (log_weights - exact).exp()
     error = ratio.std(0) / math.sqrt(len(ratio))
-    assert (error < 0.05).all(), "too few chains to tell anything"
+    assert (error < 0.05).all(), "too few chains for the test to mean anything"
     assert ((ratio.mean(0) - 1.0).abs() < 3 * error + 1e-3).all()
 
 
@@ -69,7 +69,7 @@ def test_chains_end_in_the_posterior(transition):
 
 def test_step_sizes_are_found_for_each_sequence():
     net, x = random_net("gaussian"), random_frames("gaussian")
-    x[0] *= 20.0  # far off: its posterior is narrow
+    x[0] *= 20.0  # an outlier, with a narrow posterior
     result = AnnealedImportanceSampling(net, 64, num_temperatures=30, target_acceptance=0.7).run(x, LENGTHS)
     assert result.step_sizes.shape == result.acceptance.shape == (29, 3)
     late = slice(15, None)
@@ -93,7 +93,7 @@ def test_padding_never_changes_an_estimate(start):
 
 
 def test_the_rest_of_a_batch_never_changes_a_sequences_law():
-    """Far-off companions leave a sequence's step sizes and its estimate alone, within their noise."""
+    """Outliers in the batch do not change the estimate of a sequence, within Monte Carlo error."""
     net, x = small("gaussian", "concatenate", 2)
     found = []
     for other in (x[1:], 30.0 + x[1:]):
@@ -104,7 +104,7 @@ def test_the_rest_of_a_batch_never_changes_a_sequences_law():
 
 
 def test_paths_are_scored_as_a_batch(monkeypatch):
-    """One call of each head a gradient, whatever the steps, chains and sequences."""
+    """One call of prior and emission per gradient, for any number of steps, chains and sequences."""
     net, x = random_net("gaussian"), random_frames("gaussian", 3, 9)
     calls = dict.fromkeys(("prior", "emission", "transition", "posterior"), 0)
     for name in ("prior", "emission"):
@@ -116,7 +116,7 @@ def test_paths_are_scored_as_a_batch(monkeypatch):
 
         monkeypatch.setattr(net, name, counted)
     AnnealedImportanceSampling(net, 4, num_temperatures=3, leapfrog_steps=2).run(x)
-    # start, and two transitions of two steps: for the pilot and for the run itself; then the paths where it ended
+    # Pilot and run: a start, and two transitions of two steps each. Then the final paths.
     assert calls == {"prior": 11, "emission": 11, "transition": 0, "posterior": 0}
 
 
@@ -158,7 +158,7 @@ def test_bad_settings_are_refused(settings, message):
 
 def test_bad_input_is_refused_as_by_the_guide():
     net, x = random_net("gaussian"), random_frames("gaussian")
-    with pytest.raises(TypeError, match=r"net must be a zf_pyro.ZForcing"):
+    with pytest.raises(TypeError, match=r"net must be a model of zf_pyro\.models, got method"):
         AnnealedImportanceSampling(net.model)
     with pytest.raises(ValueError, match="lengths must be between 1 and 4"):
         AnnealedImportanceSampling(net).run(x, torch.tensor([4, 5, 1]))

@@ -1,4 +1,4 @@
-"""Bad input to inference gets an error that names the argument and says what was expected."""
+"""Invalid input to inference raises an error that names the argument and the expected values."""
 
 import pyro
 import pyro.distributions as dist
@@ -24,7 +24,7 @@ LENGTHS = torch.tensor([4, 2, 3])
 
 
 def called(name, lengths=None, **settings):
-    """A row built on a small net, and called."""
+    """Call of an algorithm, built on a small network."""
 
     def call():
         row = ALGORITHMS[name]
@@ -59,29 +59,24 @@ SHORT = r"lengths must all be 4 \(the time size of x\) for MCMC, got 2 at sequen
 BAD = [
     ("an unknown name", lambda: ALGORITHMS["nuts"], KeyError, r"one of Trace_ELBO, .*NUTS.*got 'nuts'"),
     *(
-        (f"zero particles for {name}", called(name, num_particles=0), ValueError, "num_particles must be an integer")
-        for name in ("Trace_ELBO", "TraceEnum_ELBO", "RenyiELBO", "ReweightedWakeSleep", "ReweightedWakeSleep-sleep")
-    ),
-    (
-        "zero particles for a filter",
-        called("SMCFilter", num_particles=0),
-        ValueError,
-        "num_particles must be an integer",
+        (
+            f"zero particles for {name}",
+            called(name, num_particles=0),
+            ValueError,
+            "num_particles must be a positive int",
+        )
+        for name in ("Trace_ELBO", "TraceEnum_ELBO", "RenyiELBO", "ImportanceWeightedELBO", "FIVO", "ParticleFilter")
     ),
     *(
-        (f"zero particles for {name}", called(name, num_particles=0), ValueError, "num_particles must be")
-        for name in ("ImportanceWeightedELBO", "FIVO", "ParticleFilter")
+        (f"zero particles for {name}", called(name, num_particles=0), ValueError, "integer of at least 2, got 0")
+        for name in ("ReweightedWakeSleep", "ReweightedWakeSleep-sleep")
     ),
+    ("zero particles for a filter", called("SMCFilter", num_particles=0), ValueError, "a positive integer, got 0"),
     ("no chains to anneal", called("AnnealedImportanceSampling", num_chains=0), ValueError, "num_chains must be"),
     ("one particle for SVGD", called("SVGD", num_particles=1), ValueError, "integer of at least 2, got 1"),
-    ("half a particle", called("RenyiELBO", num_particles=0.5), ValueError, "num_particles must be an integer"),
-    (
-        "no draws",
-        called("Importance", num_samples=0),
-        ValueError,
-        "num_samples must be an integer of at least 1, got 0",
-    ),
-    ("no predictions", called("Predictive", num_samples=0), ValueError, "num_samples must be an integer of at least 1"),
+    ("half a particle", called("RenyiELBO", num_particles=0.5), ValueError, "num_particles must be a positive integer"),
+    ("no samples", called("Importance", num_samples=0), ValueError, "num_samples must be a positive integer, got 0"),
+    ("no predictions", called("Predictive", num_samples=0), ValueError, "num_samples must be a positive integer"),
     ("no particles to weigh", lambda: log_weights(None, None, num_particles=0), ValueError, "num_particles must be"),
     ("a guide that misses a site", called("Trace_ELBO", guide=without_the_third), ValueError, MISSES + "z_2: add it"),
     ("the same for importance", called("Importance", guide=without_the_third), ValueError, MISSES + "z_2"),
@@ -96,7 +91,12 @@ BAD = [
     ("HMC on variable lengths", called("HMC", LENGTHS), ValueError, SHORT),
     ("a length out of range", called("NUTS", torch.tensor([4, 5, 4])), ValueError, "lengths must be between 1 and 4"),
     ("an unknown kernel", lambda: latent_mcmc(random_net(), random_frames(), kernel="sgld"), ValueError, "hmc.*nuts"),
-    ("no samples", called("NUTS", num_samples=0), ValueError, "num_samples must be a positive integer, got 0"),
+    (
+        "no samples of a chain",
+        called("NUTS", num_samples=0),
+        ValueError,
+        "num_samples must be a positive integer, got 0",
+    ),
     ("no chains", called("NUTS", num_chains=0), ValueError, "num_chains must be a positive integer, got 0"),
     ("frames of another dtype", lambda: latent_mcmc(random_net(), random_frames().float()), TypeError, "x must be"),
     (

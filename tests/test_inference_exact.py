@@ -37,10 +37,10 @@ CHAINS = [
 
 
 def effective(draws):
-    """How many independent draws a chain is worth, at most as many as it has; (draws, ...).
+    """Effective sample size of a chain (draws, ...), at most the number of draws.
 
-    Pyro divides their number by the sum of the autocorrelations, whose estimate falls below zero where draws alternate
-    so much that they are worth more than independent ones.
+    Pyro divides the number of draws by the sum of their autocorrelations. Its estimate is negative for anticorrelated
+    draws, which are worth more than independent ones.
     """
     worth = autocorrelation_ess(draws.unsqueeze(0), chain_dim=0, sample_dim=1)
     return torch.where(worth > 0, worth, len(draws)).clamp(max=len(draws))
@@ -55,7 +55,7 @@ def test_chains_have_the_exact_moments(emission, time, kernel, num_samples):
     mcmc = latent_mcmc(net, x, kernel=kernel, num_samples=num_samples, warmup_steps=80, **settings)
     draws = stack_latents(mcmc.get_samples())[..., 0]
     worth = effective(draws)
-    assert (worth > num_samples / 6).all(), "the chain mixes too slowly for the test to tell anything"
+    assert (worth > num_samples / 6).all(), "the chain mixes too slowly for the test to mean anything"
     assert ((draws.mean(0) - mean).abs() < 4 * (variance / worth).sqrt()).all()
     squares = (draws - mean).square()
     worth = effective(squares)
@@ -184,9 +184,10 @@ NODES = 40
 
 
 def expected(net, x, particles, objective):
-    """E[objective] over the noise of ``particles`` draws of z_1 for one sequence of one step, by quadrature.
+    """E[objective] over the noise of ``particles`` samples of z_1 for one sequence of one step, by quadrature.
 
-    ``objective(log_p, log_q, z)`` maps the densities of the draws, (points, particles), to (points,).
+    ``objective(densities, q, z)`` maps samples z (points, particles, latent) to (points,). ``densities(z)`` is
+    log p(x, z), (points, particles), and ``q`` the guide's distribution.
     """
     points, log_weights = rule(NODES)
     noise = torch.cartesian_prod(*[points] * particles).reshape(-1, particles)
@@ -215,7 +216,7 @@ def minus_elbo(densities, q, z):
 
 
 def wake(densities, q, z):
-    """Losses of model and guide under draws that no gradient passes through."""
+    """Losses of model and guide at samples without gradients."""
     z = z.detach()
     log_q = q.log_prob(z).sum(-1)
     log_w = densities(z) - log_q.detach()
@@ -245,12 +246,12 @@ SLOW_OBJECTIVES = ("ReweightedWakeSleep", "RenyiELBO-0.5", "RenyiELBO-2")
 )
 def test_expected_gradients_are_those_of_the_exact_expectation(name):
     build, particles, objective = OBJECTIVES[name]
-    net = random_net(transition="concatenate", latent_dim=1, spread=0.3, seed=4)  # smooth in z, as quadrature needs
+    net = random_net(transition="concatenate", latent_dim=1, spread=0.3, seed=4)  # smooth in z, for quadrature
     x = random_frames(batch=1, time=1, seed=5)
     loss = expected(net, x, particles, objective)
     exact = gradients(net, loss)
     pyro.set_rng_seed(6)
-    copies = 1 if name == "ReweightedWakeSleep" else 400  # its weights are those of a whole batch
+    copies = 1 if name == "ReweightedWakeSleep" else 400  # one weight for the whole batch
     runs, many = [], x.expand(copies, -1, -1).contiguous()
     elbo = build()
     for _ in range(RUNS):
@@ -264,4 +265,4 @@ def test_expected_gradients_are_those_of_the_exact_expectation(name):
         error = found.std(0) / math.sqrt(RUNS)
         assert ((found.mean(0) - gradient).abs() < 5 * error + 1e-5).all(), parameter
         told += int((gradient.abs() > 10 * error + 1e-5).sum())
-    assert told > 50, "too noisy to tell anything"
+    assert told > 50, "too noisy for the test to mean anything"

@@ -1,4 +1,4 @@
-"""What else of Pyro's runs on the net: compiled, enumerated, wake-sleep, guides of the user's own, chains."""
+"""Further parts of Pyro on the model: compiled objectives, enumeration, wake-sleep, user-defined guides, chains."""
 
 import pyro
 import pyro.distributions as dist
@@ -52,7 +52,7 @@ def test_wake_sleep_is_that_of_the_textbook(insomnia, settings):
     loss = {"num_particles": 3, "insomnia": insomnia, "vectorize_particles": False, **settings}
 
     class Dreaming:
-        """The textbook programs, which dream as WakeSleepPrograms do."""
+        """The textbook programs with a sleep phase, as WakeSleepPrograms."""
 
         def __init__(self):
             self.textbook = Textbook(net)
@@ -97,7 +97,7 @@ def test_the_tail_adaptive_divergence_is_that_of_the_textbook(transition):
 @pytest.mark.filterwarnings("ignore:.*torch.jit")
 @pytest.mark.parametrize("compiled", [JitTrace_ELBO, JitTraceGraph_ELBO, JitTraceMeanField_ELBO])
 def test_compiled_objectives_are_those_of_the_compiled_textbook(compiled, transition):
-    """Again and again, on other frames and lengths of the shape that they were compiled for."""
+    """Repeatedly, on other frames and lengths of the compiled shape."""
     net = random_net(transition=transition)
     runs = []
     for programs in (net, Textbook(net)):
@@ -121,7 +121,7 @@ def test_a_compiled_objective_does_not_take_sequences_of_another_length():
 
 
 class Regimes:
-    """The model with a discrete latent of the user's: which of two initial states a sequence starts from."""
+    """Model with a user-defined discrete latent, which selects one of two initial states of a sequence."""
 
     def __init__(self, net):
         self.net = net
@@ -164,7 +164,7 @@ def test_a_plate_of_sequences_around_the_program_must_fit_it(size, dim):
 
 # Guides -------------------------------------------------------------------------------------------------------------
 
-START = {"init_loc_fn": init_to_feasible}  # the default is the median of a site, if Pyro sees that it is univariate
+START = {"init_loc_fn": init_to_feasible}  # Pyro's default, the median, needs univariate sites
 AUTOGUIDES = {
     "AutoDelta": START,
     "AutoNormal": {},
@@ -180,7 +180,7 @@ AUTOGUIDES = {
 
 @pytest.mark.parametrize("name", AUTOGUIDES)
 def test_autoguides_train_as_on_the_textbook(name):
-    """In float32, the dtype that Pyro makes some of their parameters in."""
+    """In float32, the dtype of some parameters that Pyro makes."""
     x = random_frames(dtype=torch.float32)
 
     def trained(textbook):
@@ -197,7 +197,7 @@ def test_autoguides_train_as_on_the_textbook(name):
 
 
 class OneNormal(EasyGuide):
-    """All latents of a sequence as one normal."""
+    """One normal over all latents of a sequence."""
 
     def guide(self, x):
         group = self.group(match="z_.*")
@@ -220,7 +220,7 @@ def test_an_easyguide_trains_as_on_the_textbook(transition):
 
 
 def smoother(x, lengths):
-    """A guide of the user's own: each latent follows the mean of its frame, whatever came before."""
+    """User-defined guide: the mean of each latent depends on the mean of its frame alone."""
     gain = pyro.param("gain", torch.tensor(0.3, dtype=x.dtype))
     with pyro.plate("sequences", x.shape[0], dim=-1):
         for t in range(x.shape[1]):
@@ -251,7 +251,7 @@ def test_a_guide_of_the_users_goes_into_every_row_that_needs_one():
     assert 1 <= ALGORITHMS["Importance"].build(net, guide=smoother, num_samples=4).run(x, LENGTHS).get_ESS() <= 4
 
 
-# Draws --------------------------------------------------------------------------------------------------------------
+# Samplers -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kernel", [NUTS, HMC])

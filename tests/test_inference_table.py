@@ -1,4 +1,4 @@
-"""The table of algorithms says of each what is true, and each runs on the very same net."""
+"""Properties in the table of algorithms hold, and every algorithm runs on the same model."""
 
 from collections import Counter
 from pathlib import Path
@@ -23,7 +23,7 @@ QUICK = {
 }
 MARKOV = ("NUTS", "HMC")
 DEFAULT_DTYPE = ("AutoIAFNormal", "AutoStructured", "AutoGaussian")
-"""Pyro makes some of their parameters in torch's default dtype."""
+"""Algorithms with some parameters in torch's default dtype."""
 
 
 COMPILED = pytest.mark.filterwarnings("ignore:.*torch.jit")
@@ -31,7 +31,7 @@ every_algorithm = pytest.mark.parametrize(
     "name", [pytest.param(name, marks=COMPILED if name.startswith("Jit") else ()) for name in ALGORITHMS]
 )
 AMORTISED = [name for name, row in ALGORITHMS.items() if row.amortised and not name.startswith("Jit")]
-"""A compiled loop has the shape of the first batch."""
+"""Without compiled objectives, which have the shape of the first batch."""
 
 
 def lengths_for(name, num_steps):
@@ -39,7 +39,7 @@ def lengths_for(name, num_steps):
 
 
 def built(name, num_steps, counts=None):
-    """The call of a row on a new net, with its net and arguments."""
+    """Call of an algorithm on a new network, with the network and arguments."""
     pyro.clear_param_store()
     pyro.set_rng_seed(3)
     dtype = torch.float32 if name in DEFAULT_DTYPE else torch.float64
@@ -70,14 +70,14 @@ def test_every_algorithm_is_scored_as_its_row_says(name):
     for num_steps in (6, 12):
         counts = Counter()
         call, _net, arguments = built(name, num_steps, counts)
-        if name.startswith("Jit"):  # counted while it is compiled, which unrolls the plain recurrence
+        if name.startswith("Jit"):  # counts calls during compilation, which unrolls the plain loop
             call(*arguments)
             del counts["transition"]
         else:
-            call(*arguments)  # sets up what is set up once
+            call(*arguments)  # does the set-up of the first call
             counts.clear()
             call(*arguments)
-        if name in MARKOV:  # each run draws once from the model, step by step, to find its sites
+        if name in MARKOV:  # each run samples the model once, step by step, to find its sites
             assert counts["transition"] == num_steps - 1
             assert counts["prior"] == num_steps + counts["emission"]
             assert counts["emission"] == counts["scan_states"] > 3
@@ -122,7 +122,7 @@ def test_the_table_is_a_mapping():
 
 
 def documented(name):
-    """The line of the documentation's table."""
+    """Line of an algorithm in the documentation's table."""
     row = ALGORITHMS[name]
     yes = {True: "yes", False: ""}
     cells = [f"`{name}`", row.description, yes[row.trains], yes[row.needs_guide], yes[row.amortised], row.evidence]

@@ -1,4 +1,4 @@
-"""784 steps: where importance sampling gives out, and a filter does not."""
+"""Sequences of 784 steps, on which importance sampling degenerates and a particle filter does not."""
 
 import pyro
 import pytest
@@ -12,9 +12,9 @@ NUM_STEPS, NUM_PARTICLES, REPETITIONS = 784, 32, 40
 
 
 def jumps(batch, num_steps):
-    """Each frame 0.8 of the one before, a step up or down, and a little noise; (batch, num_steps, 1).
+    """Sample x_t = 0.8 x_{t-1} + sign + 0.1 noise with a random sign; (batch, num_steps, 1).
 
-    A Gaussian frame cannot say "up or down": the latents have to.
+    A Gaussian emission cannot express the sign, so the latents have to.
     """
     frames = [torch.zeros(batch)]
     for _ in range(num_steps):
@@ -24,14 +24,14 @@ def jumps(batch, num_steps):
 
 @pytest.mark.slow
 def test_on_784_steps_a_guided_filter_spreads_less_than_importance_sampling():
-    """With as many particles, on a briefly trained net; -s shows the numbers that docs/inference.md reports."""
+    """Equal numbers of particles, on a briefly trained model; -s prints the values that docs/inference.md reports."""
     pyro.set_rng_seed(0)
     net = ZForcing(emissions.Gaussian(1), embed_dim=16, hidden_dim=32, latent_dim=4, mlp_dim=16)
     elbo = ZForcingELBO(kl_weight=Linear(0.1, 1.0, 150))
     svi = SVI(net.model, net.guide, pyro.optim.Adam({"lr": 1e-2}), loss=elbo)
     for _ in range(250):
         svi.step(jumps(16, 49))
-    print(f"KL of a step: {elbo.terms.kl.mean().item() / 49:.2f} nats")
+    print(f"KL per step: {elbo.terms.kl.mean().item() / 49:.2f} nats")
     x = jumps(1, NUM_STEPS).repeat(REPETITIONS, 1, 1)
     spread = {}
     for name, settings in {

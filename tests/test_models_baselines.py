@@ -1,4 +1,4 @@
-"""Baselines: closed forms against least squares and densities by hand, and a net of a wanted size."""
+"""Baselines: closed forms against least squares and densities by hand, and models of a requested size."""
 
 import math
 
@@ -18,7 +18,7 @@ LENGTHS = torch.tensor([4, 1, 3])
 
 
 def autoregressive(count, time, seed=0):
-    """Sequences of a known linear-Gaussian process, and its weight, bias and noise."""
+    """Sample sequences of a linear-Gaussian process; return them with its weight, bias and noise covariance."""
     generator = torch.Generator().manual_seed(seed)
     weight = torch.tensor([[0.6, 0.3], [-0.2, 0.5]], dtype=torch.float64)
     bias, root = torch.tensor([0.5, -1.0]).double(), torch.tensor([[0.7, 0.0], [0.4, 0.5]]).double()
@@ -29,7 +29,7 @@ def autoregressive(count, time, seed=0):
     return torch.stack(frames, 1), weight, bias, root @ root.T
 
 
-def test_the_process_that_made_the_data_is_found():
+def test_the_fit_recovers_the_process_that_generated_the_data():
     x, weight, bias, noise = autoregressive(2000, 20)
     found = LinearGaussian.fit([(x, None)])
     torch.testing.assert_close(found.weight, weight, rtol=0, atol=0.02)
@@ -78,18 +78,18 @@ def test_linear_gaussian_density_is_the_formula(covariance, with_context):
         assert found.num_parameters == 2 * (2 + 2) + 4
 
 
-def test_more_freedom_fits_the_training_frames_better():
+def test_a_full_covariance_fits_the_training_frames_better():
     x, *_ = autoregressive(50, 10)
     full, diagonal = (LinearGaussian.fit([(x, None)], c).log_prob(x).sum() for c in ("full", "diagonal"))
     assert full > diagonal
 
 
-def test_frames_without_variation_are_no_obstacle():
+def test_constant_features_give_finite_densities():
     x = torch.cat([torch.randn(5, 6, 1), torch.zeros(5, 6, 1)], -1)
     assert LinearGaussian.fit([(x, None)]).log_prob(x).isfinite().all()
 
 
-def test_what_cannot_be_fitted_is_refused():
+def test_data_and_settings_that_cannot_be_fitted_are_refused():
     x = torch.randn(3, 4, 2)
     with pytest.raises(ValueError, match="covariance must be full or diagonal"):
         LinearGaussian.fit([(x, None)], "banded")
@@ -104,7 +104,7 @@ def test_what_cannot_be_fitted_is_refused():
 
 @pytest.mark.parametrize("emission", sorted(EMISSIONS))
 @pytest.mark.parametrize("with_context", [False, True])
-def test_the_rnns_density_is_its_loop(emission, with_context):
+def test_the_rnns_density_is_that_of_a_step_by_step_loop(emission, with_context):
     family, x = EMISSIONS[emission], random_frames(emission)
     net = DeterministicRNN(family, embed_dim=5, hidden_dim=4).double()
     context = x[:, 3] if with_context else None
@@ -123,13 +123,13 @@ def test_the_rnns_density_is_its_loop(emission, with_context):
 
 
 @pytest.mark.parametrize("emission", [Gaussian(12), GaussianMixture(3, 4), Categorical(50)])
-@pytest.mark.parametrize("wanted", [3000, 30_000, 1_000_000])
-def test_a_net_of_a_wanted_size_is_the_nearest_there_is(emission, wanted):
-    net = DeterministicRNN.of_size(emission, wanted, embed_dim=16)
+@pytest.mark.parametrize("requested", [3000, 30_000, 1_000_000])
+def test_a_model_of_a_requested_size_is_the_nearest_possible(emission, requested):
+    net = DeterministicRNN.of_size(emission, requested, embed_dim=16)
     for other in (net.hidden_dim - 1, net.hidden_dim + 1):
         if other:
             rival = DeterministicRNN(emission, embed_dim=16, hidden_dim=other).num_parameters
-            assert abs(net.num_parameters - wanted) <= abs(rival - wanted)
+            assert abs(net.num_parameters - requested) <= abs(rival - requested)
 
 
 def test_a_size_that_cannot_be_reached_is_refused():

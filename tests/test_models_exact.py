@@ -1,4 +1,4 @@
-"""Against exact numbers: with one latent dimension and few steps, log p(x) by Gauss-Hermite quadrature."""
+"""Model and guide against log p(x) by Gauss-Hermite quadrature, for one latent dimension and few steps."""
 
 import math
 
@@ -15,7 +15,7 @@ from .exact import NODES, log_evidence, posterior_moments, small
 
 
 def log_weights(net, x, particles, lengths=None):
-    """log p(x, z) - log q(z | x) for draws of the guide; (particles, batch)."""
+    """Compute log p(x, z) - log q(z | x) for samples from the guide; (particles, batch)."""
 
     def many(program):
         def run(*args):
@@ -38,7 +38,7 @@ def log_weights(net, x, particles, lengths=None):
 
 
 def mean_and_error(log_weights):
-    """Log of the mean weight and its standard error, each (batch,)."""
+    """Compute the log of the mean weight and its relative standard error, each (batch,)."""
     log_mean = log_weights.logsumexp(0) - math.log(log_weights.shape[0])
     error = (log_weights - log_mean).exp().std(0) / math.sqrt(log_weights.shape[0])
     return log_mean, error
@@ -54,7 +54,7 @@ def test_importance_estimates_agree_with_the_evidence(emission, time, transition
         exact, coarse = log_evidence(net, x), log_evidence(net, x, NODES - 12)
     torch.testing.assert_close(exact, coarse, rtol=0, atol=2e-3)
     estimate, error = mean_and_error(log_weights(net, x, 20_000))
-    assert (error < 0.1).all(), "the guide is too far off for the test to tell anything"
+    assert (error < 0.1).all(), "the guide is too poor: the test would have no power"
     assert ((estimate.exp() - exact.exp()).abs() < 4 * error * estimate.exp() + 4e-3 * exact.exp()).all()
 
 
@@ -77,7 +77,7 @@ def test_bounds_lie_in_their_order_below_the_evidence(emission, time, transition
         assert bound == pytest.approx(elbo.sum().item(), abs=0.3)
 
 
-def test_weighted_draws_have_the_moments_of_the_posterior(transition):
+def test_weighted_samples_have_the_moments_of_the_posterior(transition):
     net, x = small("gaussian", transition, 2)
     with torch.no_grad():
         mean, variance = posterior_moments(net, x)

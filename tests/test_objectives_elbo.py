@@ -1,4 +1,4 @@
-"""ZForcingELBO is the weighted sum that it says, by SVI and as a module, whole or site by site."""
+"""ZForcingELBO against its weighted sum by hand, in SVI and as a module."""
 
 import pyro
 import pyro.distributions as dist
@@ -29,9 +29,9 @@ CHOICES = [
 
 
 def drawn(net, x, lengths=None, **given):
-    """Latents of the guide by the textbook, (batch, time, latent), with their gradients."""
+    """Sample latents from the textbook guide, with their gradients; (batch, time, latent)."""
     pyro.set_rng_seed(5)
-    trace = poutine.trace(Textbook(net).guide).get_trace(x, lengths, **given)
+    trace = poutine.trace(lambda: Textbook(net).guide(x, lengths, **given)).get_trace()
     return torch.stack([trace.nodes[f"z_{t}"]["value"] for t in range(x.shape[1])], dim=-2)
 
 
@@ -76,7 +76,7 @@ def test_every_emission_has_the_weighted_sum(emission):
     net, x = random_net(emission), random_frames(emission)
     state, context = random_state(net), random_frames(emission, 3, 1, seed=8)[:, 0]
     given = {"initial_state": state, "context": context}
-    expected = hand_loss(hand_terms(net, x, LENGTHS, drawn_given(net, x, given), **given), **WEIGHTS)
+    expected = hand_loss(hand_terms(net, x, LENGTHS, drawn(net, x, LENGTHS, **given), **given), **WEIGHTS)
 
     class Bound:
         def model(self, *args):
@@ -98,14 +98,8 @@ def test_one_frame_alone_has_no_backward_term(emission):
     assert not elbo.terms.backward.any()
 
 
-def drawn_given(net, x, given):
-    pyro.set_rng_seed(5)
-    trace = poutine.trace(lambda: Textbook(net).guide(x, LENGTHS, **given)).get_trace()
-    return torch.stack([trace.nodes[f"z_{t}"]["value"] for t in range(x.shape[1])], dim=-2)
-
-
-def test_the_auxiliary_does_not_pull_at_its_target():
-    """Where z says nothing of b, the backward RNN gets no gradient from the auxiliary."""
+def test_the_auxiliary_sends_no_gradient_to_its_target():
+    """If z does not depend on b, the backward RNN gets no gradient from the auxiliary."""
     net, x = random_net("gaussian"), random_frames("gaussian")
     with torch.no_grad():
         net.posterior_network.first.weight[:, net.hidden_dim :] = 0.0
@@ -116,7 +110,7 @@ def test_the_auxiliary_does_not_pull_at_its_target():
 
 
 @pytest.mark.parametrize("kind", [Trace_ELBO, TraceMeanField_ELBO, ZForcingELBO])
-def test_objectives_without_the_auxiliary_pay_nothing_for_it(kind, monkeypatch):
+def test_objectives_without_the_auxiliary_do_not_compute_it(kind, monkeypatch):
     net, x = random_net("gaussian"), random_frames("gaussian")
     monkeypatch.setattr(net, "auxiliary", lambda *_: pytest.fail("the auxiliary was computed"))
     monkeypatch.setattr(net, "backward_emission", lambda *_: pytest.fail("the backward likelihood was computed"))
@@ -165,7 +159,7 @@ def test_the_module_holds_each_parameter_once():
     assert len(list(module.state_dict())) == len(net.state_dict()) + 1
 
 
-def test_vectorised_particles_are_the_mean_over_their_draws(transition):
+def test_vectorised_particles_are_the_mean_over_their_samples(transition):
     net, x = random_net("gaussian", transition=transition), random_frames("gaussian")
     pyro.set_rng_seed(5)
     z = particles(net.guide)(x, LENGTHS)
@@ -198,14 +192,14 @@ def test_looped_and_vectorised_particles_agree_in_expectation():
 
 
 class WithGlobal:
-    """A net whose initial state is a latent of the user's own, one for all sequences."""
+    """Programs whose initial state is a user's latent, one for all sequences."""
 
     def __init__(self, net):
         self.net = net
         self.loc = torch.tensor([0.3, -0.2, 0.1, 0.5], dtype=torch.float64, requires_grad=True)
 
     def _state(self, start):
-        """h_0 from a start (..., 1, 4), or (4,)."""
+        """Return h_0 for a start (..., 1, 4) or (4,)."""
         hidden = start.expand(*start.shape[:-2], 3, 4)
         return zf_pyro.State(hidden, torch.zeros_like(hidden))
 
@@ -219,7 +213,7 @@ class WithGlobal:
 
 
 @pytest.mark.parametrize("settings", [{}, {"num_particles": 3, "vectorize_particles": True}], ids=str)
-def test_latents_of_the_users_own_count(settings, transition):
+def test_latents_added_by_the_user_are_scored(settings, transition):
     net, x = random_net("gaussian", transition=transition), random_frames("gaussian")
     both = WithGlobal(net)
     elbos = [kind(**settings, max_plate_nesting=1) for kind in (ZForcingELBO, TraceMeanField_ELBO)]

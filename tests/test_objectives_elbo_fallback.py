@@ -1,4 +1,4 @@
-"""Where handlers touched some sites the objective goes site by site; its weights follow their schedules."""
+"""ZForcingELBO scored site by site, as after handlers changed some sites, and the schedules of its weights."""
 
 import math
 
@@ -58,7 +58,7 @@ HANDLERS = {
 
 
 @pytest.mark.parametrize("handlers", HANDLERS)
-def test_touched_sites_count_as_in_the_mean_field_elbo(handlers, transition):
+def test_handled_sites_are_scored_as_in_the_mean_field_elbo(handlers, transition):
     net, x = random_net("gaussian", transition=transition), random_frames("gaussian")
     both = Handled(net, *HANDLERS[handlers])
     losses = [loss_of(kind(), both, x, LENGTHS) for kind in (ZForcingELBO, TraceMeanField_ELBO)]
@@ -67,7 +67,7 @@ def test_touched_sites_count_as_in_the_mean_field_elbo(handlers, transition):
 
 
 @pytest.mark.filterwarnings("ignore:Found vars in model but not guide")
-def test_a_latent_left_to_the_prior_counts_as_in_the_textbook_program(transition):
+def test_a_latent_left_to_the_prior_is_scored_as_in_the_textbook_program(transition):
     net, x = random_net("gaussian", transition=transition), random_frames("gaussian")
     losses = [loss_of(ZForcingELBO(), Handled(p, same, hidden("z_2")), x, LENGTHS) for p in (net, Textbook(net))]
     torch.testing.assert_close(*losses, **EXACT)
@@ -76,7 +76,7 @@ def test_a_latent_left_to_the_prior_counts_as_in_the_textbook_program(transition
 
 @pytest.mark.parametrize("lengths", [None, LENGTHS], ids=["whole", "lengths"])
 @pytest.mark.parametrize("weights", [WEIGHTS, WEIGHTS | {"free_nats": 1.5}], ids=["weights", "free nats"])
-def test_site_by_site_scoring_has_every_term_of_whole_scoring(weights, lengths, transition):
+def test_scoring_site_by_site_equals_scoring_whole_sequences(weights, lengths, transition):
     net, x = random_net("gaussian", transition=transition), random_frames("gaussian")
     whole = loss_of(ZForcingELBO(**weights), net, x, lengths)
     real = masked([True, True, True])
@@ -93,7 +93,7 @@ def test_scaling_both_programs_scales_every_term():
     torch.testing.assert_close(twice, 2 * whole, **EXACT)
 
 
-def test_masking_a_sequence_takes_away_its_terms():
+def test_masking_a_sequence_removes_its_terms():
     net, x = random_net("gaussian"), random_frames("gaussian")
     elbo = ZForcingELBO(**WEIGHTS)
     whole = loss_of(elbo, net, x, LENGTHS)
@@ -104,7 +104,7 @@ def test_masking_a_sequence_takes_away_its_terms():
     torch.testing.assert_close(whole - left, sum(term[1] for term in terms), **EXACT)
 
 
-def test_a_latent_without_an_analytic_kl_counts_by_its_draw():
+def test_a_latent_without_an_analytic_kl_is_scored_by_its_sample():
     net, x = random_net("gaussian"), random_frames("gaussian")
     zero = torch.zeros((), dtype=torch.float64)
     loc = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
@@ -116,7 +116,7 @@ def test_a_latent_without_an_analytic_kl_counts_by_its_draw():
             net.model(x, lengths)
 
         def guide(self, x, lengths=None):
-            net.guide(x, lengths)  # first, so that z is drawn as without the level
+            net.guide(x, lengths)  # first, so that z gets the same random numbers as without the level
             pyro.sample("level", dist.Normal(loc, zero + 0.5))
 
     with pytest.raises(NotImplementedError):
@@ -128,7 +128,7 @@ def test_a_latent_without_an_analytic_kl_counts_by_its_draw():
     cauchy = -torch.log(2.0 * math.pi * (1.0 + (drawn[-1] / 2.0) ** 2))
     torch.testing.assert_close(both - whole, normal - cauchy, **EXACT)
     (found,) = torch.autograd.grad(both, loc, retain_graph=True)
-    # The draw is loc + noise: its own density does not change with loc, the prior's does.
+    # The sample is loc + noise: its density under the guide does not depend on loc, that under the prior does.
     torch.testing.assert_close(found, (2.0 * drawn[-1] / (4.0 + drawn[-1] ** 2)).detach(), **EXACT)
 
 
@@ -172,21 +172,24 @@ def test_weights_follow_their_schedules_up_down_and_level(way):
     assert weights == [pytest.approx(w) for w in expected]
 
 
-def test_looking_at_the_loss_takes_no_step():
+def test_evaluating_the_loss_takes_no_step():
     net, x = random_net("gaussian"), random_frames("gaussian")
     elbo = ZForcingELBO(Linear(0.2, 1.0, 4))
     module = elbo(net.model, net.guide)
-    elbo.loss(net.model, net.guide, x)
-    with torch.no_grad():
-        module(x)
-    module.eval()
-    module(x)
-    assert elbo.step == 0
-    loss = -(elbo.terms.log_likelihood - 0.2 * elbo.terms.kl).sum()
-    pyro.set_rng_seed(5)
-    expected = elbo.loss(net.model, net.guide, x)
-    assert expected == pytest.approx(-(elbo.terms.log_likelihood - 0.2 * elbo.terms.kl).sum().item())
-    assert loss.isfinite()
+
+    def without_gradients():
+        with torch.no_grad():
+            return module(x).item()
+
+    for evaluate in (
+        lambda: elbo.loss(net.model, net.guide, x),
+        without_gradients,
+        lambda: module.eval()(x).item(),
+        lambda: elbo.loss(net.model, net.guide, x),
+    ):
+        loss = evaluate()
+        assert loss == pytest.approx(-(elbo.terms.log_likelihood - 0.2 * elbo.terms.kl).sum().item())
+        assert elbo.step == 0
 
 
 def test_the_state_of_the_schedules_is_saved_and_restored():

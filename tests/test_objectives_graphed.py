@@ -1,6 +1,6 @@
-"""Captured objectives: which graph is used when, and the numbers they give, with a capture that any device has.
+"""GraphedELBO: choice of graphs, losses and gradients, with a stand-in for CUDA graphs that runs on any device.
 
-What only a GPU can show is in tests/gpu.
+Tests that need a GPU are in tests/gpu.
 """
 
 import pyro
@@ -18,8 +18,10 @@ WEIGHTS = Linear(0.2, 1.0, 5), Linear(0.1, 0.0, 3), 0.2
 
 
 class Replay:
-    """Captures as a CUDA graph does, as far as a CPU can show it: a replay runs on the memory of the capture's inputs,
-    writes into the memory of its outputs, and does not run the Python around the function again."""
+    """A stand-in for CUDA graph capture on a CPU.
+
+    A replay reads the capture's inputs and writes its outputs in place. Python code around the function does not run.
+    """
 
     def __init__(self):
         self.captures = self.replays = 0
@@ -31,7 +33,7 @@ class Replay:
 
         def replay():
             self.replays += 1
-            with poutine.block():  # nobody sees statements, as there are none
+            with poutine.block():  # a replay runs no sample statements, so no handler sees any
                 new = function()
             pairs = zip((kept.loss, *kept.terms, *kept.gradients), (new.loss, *new.terms, *new.gradients), strict=True)
             for old, value in pairs:
@@ -55,8 +57,8 @@ def graphed():
     return GraphedELBO(ZForcingELBO(*WEIGHTS), bucket=4, capacity=3, capture=capture), capture
 
 
-def test_a_graphed_objective_gives_the_same_numbers(graphed, transition):
-    """Over all lengths, and while the weights change from step to step, one of them to zero."""
+def test_a_graphed_objective_equals_the_plain_one(graphed, transition):
+    """For several lengths, while the weights change from step to step and one becomes zero."""
     elbo, capture = graphed
     net, plain = random_net("gaussian", transition=transition), ZForcingELBO(*WEIGHTS)
     for seed, num_steps in enumerate((5, 7, 8, 3, 9, 12, 2, 6, 11)):
@@ -66,10 +68,10 @@ def test_a_graphed_objective_gives_the_same_numbers(graphed, transition):
     assert (capture.captures, elbo.num_graphs) == (4, 3)
 
 
-def test_lengths_of_a_bucket_share_a_graph_and_the_number_is_bounded(graphed):
+def test_lengths_of_a_bucket_share_a_graph_and_the_number_of_graphs_is_bounded(graphed):
     elbo, capture = graphed
     net = random_net()
-    elbo.step = 10  # where the weights change no more
+    elbo.step = 10  # from here on the weights are constant
     counts = []
     for num_steps in (1, 2, 4, 5, 8, 12, 16, 13, 3):
         outcome(net, elbo, random_frames(time=num_steps))
@@ -77,7 +79,7 @@ def test_lengths_of_a_bucket_share_a_graph_and_the_number_is_bounded(graphed):
     assert counts == [(1, 1), (1, 2), (1, 3), (2, 4), (2, 5), (3, 6), (3, 6), (3, 6), (3, 7)]
 
 
-def test_other_shapes_and_arguments_get_graphs_of_their_own(graphed):
+def test_other_shapes_and_arguments_get_their_own_graphs(graphed):
     elbo, capture = graphed
     elbo.step, net = 10, random_net()
     plain = ZForcingELBO(*WEIGHTS)
@@ -86,7 +88,7 @@ def test_other_shapes_and_arguments_get_graphs_of_their_own(graphed):
     more = (x, None, random_frames(time=1)[:, 0], random_state(net))
     for arguments, captures in (((x,), 1), ((x[:2],), 2), (more, 3), ((x[:1],), 3), ((x,), 3)):
         assert_same(outcome(net, elbo, *arguments), outcome(net, plain, *arguments))
-        assert capture.captures == captures, "beyond the capacity the objective runs as it is"
+        assert capture.captures == captures, "beyond the capacity, the objective runs without a graph"
 
 
 def frozen(net):
@@ -99,8 +101,8 @@ def moved(net):
 
 
 @pytest.mark.parametrize("change", [frozen, moved, torch.nn.Module.eval])
-def test_a_net_that_is_not_as_it_was_is_captured_anew(graphed, change):
-    """Frozen, moved, or without dropout: the graph would use what was."""
+def test_a_changed_network_is_captured_again(graphed, change):
+    """A parameter is frozen, memory moves or dropout ends: the old graph would compute the earlier objective."""
     elbo, capture = graphed
     elbo.step, x = 10, random_frames()
     found = []
@@ -117,8 +119,8 @@ def test_a_net_that_is_not_as_it_was_is_captured_anew(graphed, change):
     assert capture.captures == 2
 
 
-def test_a_new_situation_takes_the_place_of_the_oldest_of_another(graphed):
-    """As when a weight becomes zero: the old graphs are not used again, and would leave no room."""
+def test_a_graph_of_a_new_configuration_replaces_the_oldest_of_another(graphed):
+    """A weight becomes zero, for example. The old graphs are not used again and would take up the capacity."""
     elbo, capture = graphed
     net, x = random_net(), random_frames(time=12)
     for step, num_steps, captures in ((0, 12, 1), (0, 8, 2), (0, 4, 3), (5, 12, 4), (5, 8, 5), (0, 4, 5), (5, 12, 5)):
@@ -129,10 +131,10 @@ def test_a_new_situation_takes_the_place_of_the_oldest_of_another(graphed):
     outcome(net, elbo, x[:, :4])
     elbo.step = 5
     outcome(net, elbo, x[:2])
-    assert (capture.captures, elbo.num_graphs) == (6, 3), "three of one situation are there"
+    assert (capture.captures, elbo.num_graphs) == (6, 3), "all three graphs are of this configuration"
 
 
-def test_gradients_add_up_over_replays(graphed):
+def test_gradients_accumulate_over_replays(graphed):
     elbo, _ = graphed
     elbo.step, net, x = 10, random_net(), random_frames()
     single = outcome(net, elbo, x)
@@ -143,7 +145,7 @@ def test_gradients_add_up_over_replays(graphed):
     assert_same(twice, {name: 2 * single[name] for name in twice})
 
 
-def test_random_numbers_are_fresh_in_each_replay(graphed):
+def test_each_replay_draws_new_random_numbers(graphed):
     elbo, _ = graphed
     net, x = random_net(), random_frames()
     losses = {elbo.loss(net.model, net.guide, x) for _ in range(2)}
@@ -152,7 +154,7 @@ def test_random_numbers_are_fresh_in_each_replay(graphed):
 
 
 def test_an_optimisers_steps_are_seen_by_the_graph(graphed):
-    """Parameters change in place, which a replay reads."""
+    """Parameters change in place, in the memory that a replay reads."""
     elbo, _ = graphed
     found = []
     for objective in (elbo, ZForcingELBO(*WEIGHTS)):
@@ -165,7 +167,7 @@ def test_an_optimisers_steps_are_seen_by_the_graph(graphed):
     assert found[0][3] < found[0][0] - 1, "nothing was learned"
 
 
-def test_under_handlers_and_for_other_programs_the_objective_runs_as_it_is(graphed):
+def test_under_handlers_and_for_other_programs_the_objective_runs_without_graphs(graphed):
     elbo, capture = graphed
     net, x, plain = random_net(), random_frames(), ZForcingELBO(*WEIGHTS)
     for objective in (elbo, plain):
@@ -180,7 +182,7 @@ def test_under_handlers_and_for_other_programs_the_objective_runs_as_it_is(graph
 
 
 def under_autocast(net, elbo, steps, cache=True):
-    """Losses and gradients of steps that each change a weight, within one region of autocast."""
+    """Return the outcomes of steps that each change a weight, within one region of autocast."""
     found = []
     with torch.autocast("cpu", dtype=torch.bfloat16, cache_enabled=cache):
         for seed in range(steps):
@@ -192,7 +194,7 @@ def under_autocast(net, elbo, steps, cache=True):
 
 
 def test_under_autocast_a_replay_uses_the_weights_of_its_step(graphed):
-    """Autocast keeps the weights that it has cast until its region ends; what is captured must not read those."""
+    """Autocast caches the weights that it has cast until its region ends; a graph must not read that cache."""
     elbo, capture = graphed
     plain = ZForcingELBO(*WEIGHTS)
     elbo.step = plain.step = 10
@@ -203,7 +205,7 @@ def test_under_autocast_a_replay_uses_the_weights_of_its_step(graphed):
     assert (capture.captures, capture.replays) == (1, 3)
 
 
-def test_each_precision_has_a_graph_of_its_own(graphed):
+def test_each_precision_has_its_own_graph(graphed):
     training = pytest.importorskip("zf_pyro.training.precision")
     elbo, capture = graphed
     net, x, found = random_net(dtype=torch.float32), random_frames(dtype=torch.float32), []
@@ -222,13 +224,13 @@ def test_each_precision_has_a_graph_of_its_own(graphed):
     assert (capture.captures, capture.replays) == (3, 6)
 
 
-def test_without_cuda_the_objective_runs_as_it_is():
+def test_without_cuda_the_objective_runs_without_graphs():
     elbo, net, x = GraphedELBO(ZForcingELBO(*WEIGHTS)), random_net(), random_frames()
     assert_same(outcome(net, elbo, x), outcome(net, ZForcingELBO(*WEIGHTS), x))
     assert elbo.num_graphs == 0
 
 
-def test_the_state_continues_that_of_the_objective():
+def test_the_state_is_that_of_the_wrapped_objective():
     inner = ZForcingELBO(*WEIGHTS)
     inner.step = 2
     elbo = GraphedELBO(inner)

@@ -1,4 +1,4 @@
-"""ImportanceWeightedELBO: its value, its two gradients, and what it does with other people's sites."""
+"""ImportanceWeightedELBO: its value, its two gradients, and sites added by the user."""
 
 import math
 
@@ -35,7 +35,7 @@ def copies(x, count):
 
 
 def sampled_gradients(net, elbo, x, runs=30, count=1500):
-    """Gradients of the objective for x, each from ``count`` copies of it; (runs, parameters)."""
+    """Estimate gradients of the objective for x, each over ``count`` copies of it; (runs, parameters)."""
     many = copies(x, count)
     found = []
     for _ in range(runs):
@@ -57,7 +57,7 @@ def test_loss_and_gradients_are_those_of_the_textbook_under_renyi(num_particles,
 
 @pytest.mark.parametrize(("emission", "time"), CASES)
 def test_bounds_lie_in_their_order_below_the_evidence(emission, time, transition):
-    """ELBO <= IWAE-4 <= IWAE-64 <= exact, each by more than its noise, and by less than nothing at the end."""
+    """ELBO <= IWAE-4 <= IWAE-64 <= log p(x), up to the standard errors."""
     net, x = small(emission, transition, time)
     means, errors = [], []
     with torch.no_grad():
@@ -89,14 +89,14 @@ def test_the_objective_of_two_particles_is_its_exact_expectation(emission, time)
 @pytest.mark.parametrize("doubly", [False, True])
 @pytest.mark.parametrize("emission", ["gaussian", "categorical"])
 def test_both_gradients_are_those_of_the_exact_expectation(emission, doubly, beta):
-    """All parameters: the model's, the guide's, and those of the recurrence that both share."""
+    """All parameters: those of the model, of the guide, and of the recurrence that both share."""
     net, x = small(emission, "concatenate", 2)
     exact = flat(gradients(net, importance_weighted_bound(net, x, beta=beta).sum()))
     elbo = ImportanceWeightedELBO(2, doubly_reparameterised=doubly, kl_weight=beta, max_plate_nesting=1)
     assert_gradient(sampled_gradients(net, elbo, x), exact)
 
 
-def test_both_gradients_agree_on_every_part_of_the_net():
+def test_both_gradients_agree_on_every_part_of_the_network():
     net, x = small("gaussian", "conditional_layer_norm", 2)
     found = [
         sampled_gradients(net, ImportanceWeightedELBO(4, doubly_reparameterised=doubly, max_plate_nesting=1), x, 20)
@@ -111,7 +111,7 @@ def test_both_gradients_agree_on_every_part_of_the_net():
         assert error < 0.1 * direction.norm(), part
 
 
-def test_the_doubly_reparameterised_gradient_of_the_guide_is_the_less_noisy_with_many_particles():
+def test_the_doubly_reparameterised_gradient_of_the_guide_is_less_noisy_with_many_particles():
     net, x = small("gaussian", "concatenate", 2)
     spread = []
     for doubly in (False, True):
@@ -125,7 +125,7 @@ def test_the_doubly_reparameterised_gradient_of_the_guide_is_the_less_noisy_with
 
 
 @pytest.mark.parametrize("doubly", [False, True])
-def test_the_loss_is_the_same_number_with_either_gradient(doubly, transition):
+def test_the_loss_is_the_same_with_either_gradient(doubly, transition):
     net, x = random_net("gaussian", transition=transition), random_frames("gaussian")
     elbo = ImportanceWeightedELBO(3, doubly_reparameterised=doubly, max_plate_nesting=1)
     loss = loss_of(elbo, net, x, LENGTHS)
@@ -152,8 +152,9 @@ def test_svi_and_the_module_have_equal_loss_and_gradients(doubly):
     assert_same(after, {name: before[name] - 0.1 * grad for name, grad in grads.items()})
     assert elbo.step == module.elbo.step == 1
     assert elbo.kl_weight == pytest.approx(0.55)
-    assert svi.evaluate_loss(x, LENGTHS) > 0.0
-    assert elbo.step == 1
+    elbo.step = 10  # from here on kl_weight is 1, and the loss is the negative bound
+    assert svi.evaluate_loss(x, LENGTHS) == pytest.approx(-elbo.bound.sum().item())
+    assert elbo.step == 10
 
 
 def test_the_scale_of_the_plate_multiplies_the_bound_and_leaves_the_weights_alone():
@@ -171,7 +172,7 @@ class Programs:
 
 
 class WithLabel:
-    """A latent and an observation of the user's own for each sequence, in the same plate."""
+    """Programs with a user's latent and observation per sequence, in a plate of the same size and dim."""
 
     def __init__(self, net):
         self.net = net
@@ -189,7 +190,7 @@ class WithLabel:
 
 
 @pytest.mark.parametrize("doubly", [False, True])
-def test_a_latent_that_all_sequences_share_makes_one_weight_a_particle_as_in_renyi(doubly):
+def test_a_latent_that_all_sequences_share_makes_one_weight_per_particle_as_in_renyi(doubly):
     net, x = random_net("gaussian"), random_frames("gaussian")
     both = WithGlobal(net)
     elbo = ImportanceWeightedELBO(5, doubly_reparameterised=doubly, max_plate_nesting=1)
@@ -226,7 +227,7 @@ def test_a_latent_of_each_sequence_enters_the_weights_of_that_sequence(doubly):
 
 
 @pytest.mark.parametrize("doubly", [False, True])
-def test_touched_sites_are_scored_one_by_one_to_the_same_number(doubly):
+def test_handled_sites_scored_one_by_one_give_the_same_loss(doubly):
     net, x = random_net("gaussian"), random_frames("gaussian")
     elbo = ImportanceWeightedELBO(4, doubly_reparameterised=doubly, kl_weight=0.7, max_plate_nesting=1)
     whole = loss_of(elbo, net, x, LENGTHS)
@@ -291,7 +292,7 @@ def test_bad_settings_are_refused(settings, message):
         ImportanceWeightedELBO(**settings)
 
 
-def test_particles_that_do_not_fit_are_refused_with_how_many_would():
+def test_particles_that_do_not_fit_are_refused_with_the_largest_number_that_would():
     net, x = random_net("gaussian"), random_frames("gaussian")
     with pytest.raises(MemoryError, match=r"num_particles must be at most \d+ to fit"):
         ImportanceWeightedELBO(10**12).loss(net.model, net.guide, x)
@@ -309,7 +310,7 @@ def test_a_guide_that_is_not_reparameterised_is_refused():
         loss_of(ImportanceWeightedELBO(2, max_plate_nesting=1), Discrete(), random_frames("gaussian"))
 
 
-def test_the_doubly_reparameterised_gradient_refuses_dropout_and_a_weight_it_cannot_have():
+def test_the_doubly_reparameterised_gradient_refuses_dropout_and_unsupported_kl_weights():
     net, x = random_net("gaussian", dropout=0.5), random_frames("gaussian")
     elbo = ImportanceWeightedELBO(2, doubly_reparameterised=True, max_plate_nesting=1)
     with pytest.raises(ValueError, match="dropout prevents"):

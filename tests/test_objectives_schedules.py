@@ -50,7 +50,7 @@ def test_weights_are_finite_and_not_negative(weight):
 
 
 @pytest.mark.parametrize("weight", [True, None, "linear", [0.1]])
-def test_what_is_no_weight_is_refused(weight):
+def test_other_types_are_refused_as_weights(weight):
     with pytest.raises(TypeError, match="aux_weight must be a number or a schedule"):
         as_schedule("aux_weight", weight)
 

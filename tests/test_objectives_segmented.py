@@ -1,4 +1,4 @@
-"""Segments: recomputation is the plain objective, truncation is what its definition says, and memory stays bounded."""
+"""SegmentedELBO: recomputation against the plain objective, truncation against its definition, and memory."""
 
 import resource
 
@@ -17,7 +17,7 @@ LENGTHS = torch.tensor([11, 4, 5])
 
 
 def outcome(net, elbo, *arguments):
-    """Loss, terms and gradients at the same random numbers."""
+    """Return loss, terms and gradients under one seed."""
     pyro.set_rng_seed(0)
     loss = elbo.loss_and_grads(net.model, net.guide, *arguments)
     return {"loss": torch.tensor(loss), **elbo.terms._asdict(), **parameter_grads(net)}
@@ -25,14 +25,14 @@ def outcome(net, elbo, *arguments):
 
 @pytest.mark.parametrize("segment", [1, 4, 11, 20])
 @pytest.mark.parametrize("lengths", [None, LENGTHS], ids=["whole", "lengths"])
-def test_recomputation_is_the_plain_objective(segment, lengths, transition):
+def test_recomputation_equals_the_plain_objective(segment, lengths, transition):
     net, x = random_net("gaussian", transition=transition), random_frames(time=11)
     plain, ours = (cls(*WEIGHTS, **more) for cls, more in ((ZForcingELBO, {}), (SegmentedELBO, {"segment": segment})))
     assert_same(outcome(net, ours, x, lengths), outcome(net, plain, x, lengths))
 
 
 @pytest.mark.parametrize("emission", EMISSIONS)
-def test_recomputation_takes_every_family_context_and_initial_state(emission):
+def test_recomputation_supports_every_family_context_and_initial_state(emission):
     net, x = random_net(emission), random_frames(emission, time=11)
     arguments = x, LENGTHS, random_frames(emission, time=1, seed=5)[:, 0], random_state(net)
     plain, ours = ZForcingELBO(*WEIGHTS, free_nats=0.1), SegmentedELBO(*WEIGHTS, free_nats=0.1, segment=4)
@@ -55,7 +55,7 @@ def test_recomputation_without_gradients_and_as_a_module():
 
 
 def by_definition(net, elbo, x, lengths, segment):
-    """Truncated back-propagation with nothing of the package but the objective: states carried by ``net.states``."""
+    """Run truncated back-propagation segment by segment, with states carried by ``net.states``."""
     state, context, total = None, None, 0.0
     for start in range(0, x.shape[1], segment):
         chunk = x[:, start : start + segment]
@@ -75,7 +75,7 @@ def by_definition(net, elbo, x, lengths, segment):
 
 @pytest.mark.parametrize("lengths", [None, LENGTHS], ids=["whole", "lengths"])
 @pytest.mark.parametrize("segment", [3, 11])
-def test_truncation_is_what_its_definition_says(segment, lengths):
+def test_truncation_equals_its_definition(segment, lengths):
     net = random_net()
     x = random_frames(time=11)
     if lengths is not None:
@@ -88,13 +88,13 @@ def test_truncation_is_what_its_definition_says(segment, lengths):
     assert_same({name: found[name] for name in expected}, expected)
 
 
-def test_truncation_in_one_segment_is_the_plain_objective():
+def test_truncation_in_one_segment_equals_the_plain_objective():
     net, x = random_net(), random_frames(time=11)
     ours = SegmentedELBO(*WEIGHTS, segment=11, truncate=True)
     assert_same(outcome(net, ours, x, LENGTHS), outcome(net, ZForcingELBO(*WEIGHTS), x, LENGTHS))
 
 
-def test_schedules_go_by_the_objectives_steps():
+def test_schedules_follow_the_objectives_steps():
     net, x = random_net(), random_frames(time=5)
     elbo = SegmentedELBO(Linear(0.0, 1.0, 4), segment=2)
     for step in range(3):
@@ -103,7 +103,7 @@ def test_schedules_go_by_the_objectives_steps():
     assert elbo.state_dict() == {"step": 3}
 
 
-def test_what_cannot_be_cut_is_refused():
+def test_input_that_cannot_be_segmented_is_refused():
     net, x = random_net(), random_frames()
     with pytest.raises(ValueError, match="segment must be a positive integer, got 0"):
         SegmentedELBO(segment=0)
@@ -116,7 +116,7 @@ def test_what_cannot_be_cut_is_refused():
 
 
 def peak(elbo, num_steps):
-    """Megabytes that one training step takes above what was there before, in this process."""
+    """Return the megabytes by which one training step raises the peak memory of this process."""
     torch.manual_seed(0)
     sizes = {"embed_dim": 32, "hidden_dim": 64, "latent_dim": 16, "mlp_dim": 32}
     net = ZForcing(emissions.Gaussian(1), **sizes)
@@ -129,7 +129,7 @@ def peak(elbo, num_steps):
 
 @pytest.mark.slow
 def test_memory_is_bounded_at_sixteen_thousand_steps():
-    """Each in a process of its own, as a peak stays."""
+    """Each case has its own process, since the peak memory of a process never falls."""
     from .training_runs import PROCESSES
 
     arguments = [

@@ -1,4 +1,4 @@
-"""Whatever a handler does, densities and gradients are those of the textbook program."""
+"""Densities and gradients under every handler, against the textbook program."""
 
 from functools import partial
 
@@ -54,9 +54,9 @@ def is_guide(trace):
 
 
 def noise_after(trace, step):
-    """The noise behind the latents after ``step``: what the guide drew anew when a handler had changed a value.
+    """Return the noise of the latents after ``step``, where the guide sampled again since a handler changed a value.
 
-    Its draws were made ahead by then, so a seed gives other noise there than in the textbook guide.
+    The guide had sampled ahead by then, so under one seed its noise differs there from that of the textbook guide.
     """
     path = trace.nodes["z_0"]["fn"].path
     normal = path.group().base_dist
@@ -65,12 +65,12 @@ def noise_after(trace, step):
 
 
 def unbound(kwargs):
-    """Arguments without the context frame: Pyro's handlers have an argument of that name for themselves."""
+    """Drop the context frame from the arguments: Pyro's handlers have an argument of that name."""
     return {name: value for name, value in kwargs.items() if name != "context"}
 
 
 def real_values(trace, kwargs):
-    """Values of the sites on real frames, by name."""
+    """Return the values of the sites on real frames, by name."""
     found = {}
     for name, site in trace.nodes.items():
         if site["type"] == "sample" and name[:2] in ("z_", "x_"):
@@ -108,7 +108,7 @@ def test_every_emission_sees_the_textbook_program(emission, handler):
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_random_nets_and_lengths_see_the_textbook_program(seed, transition):
+def test_random_networks_and_lengths_see_the_textbook_program(seed, transition):
     generator = torch.Generator().manual_seed(seed)
     batch, time = (int(torch.randint(1, 6, (), generator=generator)) for _ in range(2))
     lengths = torch.randint(1, time + 1, (batch,), generator=generator)
@@ -125,7 +125,7 @@ def test_the_reference_recurrence_sees_the_textbook_program(transition):
         assert_equivalent(net, HANDLERS[handler], x, {}, REDRAWN.get(handler, TIME))
 
 
-def test_the_programs_return_what_they_say(transition):
+def test_the_programs_return_frames_and_latents(transition):
     net = random_net("gaussian", transition=transition)
     x = random_frames("gaussian", BATCH, TIME)
     assert net.model(x) is x
@@ -137,7 +137,7 @@ def test_the_programs_return_what_they_say(transition):
     torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
 
 
-def test_a_wide_prior_on_a_parameter_leaves_the_rest_alone():
+def test_a_global_latent_beside_the_program_changes_no_other_density():
     net = random_net("gaussian")
     x = random_frames("gaussian", BATCH, TIME)
 

@@ -1,4 +1,4 @@
-"""Nothing outlives its trace, runs never cross, and states are taken over only where they are the same."""
+"""Lifetime of paths: nothing outlives its trace, runs never mix, and states are reused only for equal inputs."""
 
 import gc
 import threading
@@ -43,7 +43,7 @@ def test_a_thousand_steps_leave_no_growing_set_of_tensors(loss):
 
 
 def tapes_left(step):
-    """How many loops still hold their memory after a step in which the garbage collector did not run."""
+    """Count the loops that still hold their memory after a step without the garbage collector."""
     gc.collect()
     gc.disable()
     try:
@@ -54,20 +54,22 @@ def tapes_left(step):
 
 
 @pytest.mark.parametrize("loss", [ZForcingELBO(aux_weight=0.1), TraceMeanField_ELBO()], ids=["own", "stock"])
-def test_a_step_returns_its_memory_without_the_garbage_collector(loss, transition, each_machine):
+def test_a_step_frees_its_memory_without_the_garbage_collector(loss, transition, each_machine):
     net, x = random_net("gaussian", transition=transition), random_frames("gaussian")
     svi = SVI(net.model, net.guide, pyro.optim.Adam({"lr": 1e-3}), loss=loss)
     assert tapes_left(lambda: svi.step(x, LENGTHS)) == 0
 
 
-def test_given_latents_return_their_memory_without_the_garbage_collector(transition, each_machine):
+def test_a_scan_of_given_latents_frees_its_memory_without_the_garbage_collector(transition, each_machine):
     net, x = random_net("gaussian", transition=transition), random_frames("gaussian")
     z = torch.randn(*x.shape[:2], net.latent_dim, dtype=x.dtype, requires_grad=True)
     assert tapes_left(lambda: net.states(x, z).hidden.square().sum().backward()) == 0
+    held = []
+    assert tapes_left(lambda: held.append(net.states(x, z))) > 0, "no loop was counted: the test would have no power"
 
 
 @pytest.mark.parametrize("scored", [False, True])
-def test_paths_die_with_their_traces(scored):
+def test_paths_are_freed_with_their_traces(scored):
     net, x = random_net("gaussian"), random_frames("gaussian")
     guide = traced(net.guide, x, LENGTHS)
     model = traced(poutine.replay(net.model, trace=guide), x, LENGTHS)
@@ -91,7 +93,7 @@ def test_a_model_keeps_its_densities_when_the_guides_trace_is_gone(transition):
     assert_same(densities(model), expected)
 
 
-def test_two_nets_side_by_side_never_mix_paths(transition):
+def test_two_networks_side_by_side_never_mix_paths(transition):
     first, second = (random_net("gaussian", transition=transition, seed=seed) for seed in (1, 2))
     x = random_frames("gaussian")
     guide, textbook = traced(first.guide, x, LENGTHS), traced(Textbook(first).guide, x, LENGTHS)
@@ -103,7 +105,7 @@ def test_two_nets_side_by_side_never_mix_paths(transition):
         assert_same(gradients(net, loss), gradients(net, expected))
 
 
-def test_two_runs_of_one_net_never_mix_paths():
+def test_two_runs_of_one_network_never_mix_paths():
     net, x, y = random_net("gaussian"), random_frames("gaussian"), random_frames("gaussian", seed=7)
     guides = [traced(net.guide, frames) for frames in (x, y)]
     for guide, frames in ((guides[0], y), (guides[1], x), (guides[0], x)):
@@ -112,14 +114,15 @@ def test_two_runs_of_one_net_never_mix_paths():
 
 
 class Interrupt(Messenger):
-    """Runs something else in the middle of a run."""
+    """Calls a function in the middle of a run, before the site of a name."""
 
     def __init__(self, name, run):
         super().__init__()
-        self.name, self.run = name, run
+        self.name, self.run, self.calls = name, run, 0
 
     def _pyro_sample(self, msg):
         if msg["name"] == self.name:
+            self.calls += 1
             name, self.name = self.name, None
             with poutine.block():
                 self.run()
@@ -127,8 +130,8 @@ class Interrupt(Messenger):
 
 
 @pytest.mark.parametrize("site", ["sequences", "z_0", "z_2", "x_1"])
-def test_a_run_inside_another_does_not_cross_it(site, transition):
-    """Whole runs before the plate, which Pyro allows once at a time; scoring and scans in the middle of a run."""
+def test_a_run_inside_another_does_not_change_it(site, transition):
+    """Whole runs start before the plate, which Pyro allows once at a time; scoring and scans start in a run."""
     net, x, y = random_net("gaussian", transition=transition), random_frames("gaussian"), random_frames(seed=7)
     expected = traced(Textbook(net).guide, x)
     expected = densities(expected, traced(poutine.replay(Textbook(net).model, trace=expected), x))
@@ -144,15 +147,16 @@ def test_a_run_inside_another_does_not_cross_it(site, transition):
             densities(*(run() if site == "sequences" else waiting.pop()))
             net.states(y, torch.randn(3, 4, 3, dtype=torch.float64))
 
-    with Interrupt(site, inner):
+    with Interrupt(site, inner) as interrupt:
         guide = traced(net.guide, x)
         model = traced(poutine.replay(net.model, trace=guide), x)
+    assert interrupt.calls == (1 if site == "x_1" else 2)
     ours = densities(guide, model)
     assert_same(ours, expected)
     assert_same(gradients(net, weighted_sum(ours)), gradients(net, weighted_sum(expected)))
 
 
-def test_scans_in_threads_do_not_cross():
+def test_scans_in_threads_do_not_mix():
     nets = [random_net("gaussian", transition=name, seed=seed) for seed, name in enumerate(["concatenate"] * 2)]
     arguments = [scan_arguments(net, (2, 3), time=20, seed=seed) for seed, net in enumerate(nets)]
 
@@ -192,7 +196,7 @@ def test_a_density_of_changed_parameters_is_refused(program):
 
 @pytest.fixture
 def scans(monkeypatch):
-    """A net, and the list of its state scans."""
+    """A model, and the list of its state scans."""
     net, calls = random_net("gaussian"), []
     plain = net.scan_states
 
@@ -205,7 +209,7 @@ def scans(monkeypatch):
 
 
 @pytest.mark.parametrize("loss", [ZForcingELBO, TraceMeanField_ELBO, pyro.infer.Trace_ELBO])
-def test_a_replayed_model_takes_over_the_guides_states(loss, scans):
+def test_a_replayed_model_reuses_the_guides_states(loss, scans):
     net, calls = scans
     for settings in ({}, {"num_particles": 2}, {"num_particles": 2, "vectorize_particles": True}):
         loss(max_plate_nesting=1, **settings).loss_and_grads(net.model, net.guide, random_frames(), LENGTHS)
@@ -238,7 +242,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_states_are_computed_anew_where_anything_differs(change, scans):
+def test_states_are_recomputed_where_any_input_differs(change, scans):
     net, calls = scans
     guide_of, arguments = CHANGES[change]
     x = random_frames()

@@ -1,4 +1,4 @@
-"""What lies beyond the lengths, the order of a batch and how it is split never change a density or a gradient."""
+"""Padding, the order of a batch and its division never change a density or a gradient."""
 
 import functools
 
@@ -25,7 +25,7 @@ def net_of(emission, transition):
 
 @st.composite
 def cases(draw):
-    """A net, x, lengths and latents."""
+    """Draw a model, x, lengths and latents."""
     emission, transition = draw(st.sampled_from(sorted(EMISSIONS))), draw(st.sampled_from(TRANSITIONS))
     batch, time = draw(st.integers(1, 4)), draw(st.integers(1, 5))
     lengths = torch.tensor(draw(st.lists(st.integers(1, time), min_size=batch, max_size=batch)))
@@ -35,7 +35,7 @@ def cases(draw):
 
 
 def spoiled(x, lengths, how):
-    """x with something else beyond the lengths."""
+    """Return x with other values beyond the lengths."""
     padding = torch.arange(x.shape[1]) >= lengths.unsqueeze(1)
     fills = {"nan": float("nan"), "infinity": float("inf"), "huge": 1e300, "negative": -7.0}
     fill = -7 if not x.is_floating_point() else fills[how]
@@ -43,7 +43,7 @@ def spoiled(x, lengths, how):
 
 
 def scores(net, x, lengths, z):
-    """Per sequence: log p(x, z), log q(z | x) and the states' part of the objective, for latents that are given."""
+    """Compute log p(x, z) and log q(z | x) for given latents (batch, time, latent); each (batch,)."""
     values = {f"z_{t}": z_t for t, z_t in enumerate(z.unbind(1))}
     found = {}
     for name, program in (("model", net.model), ("guide", net.guide)):
@@ -55,7 +55,7 @@ def scores(net, x, lengths, z):
 
 
 def gradients_of(net, found, order=None):
-    """Gradients of a sum in which every sequence has its own weight."""
+    """Return the gradients of a sum in which every sequence has its own weight."""
     total = 0.0
     for value in found.values():
         weight = torch.linspace(0.5, 1.5, len(value), dtype=value.dtype)
@@ -65,7 +65,7 @@ def gradients_of(net, found, order=None):
 
 @few
 @given(cases(), st.sampled_from(["nan", "infinity", "huge", "negative"]))
-def test_padding_never_changes_the_evidence(case, how):
+def test_padding_never_changes_a_density(case, how):
     net, x, lengths, z = case
     plain = scores(net, x, lengths, z)
     other = scores(net, spoiled(x, lengths, how), lengths, z)
@@ -89,7 +89,7 @@ def test_padding_never_changes_the_objective(case, how):
 
 @few
 @given(cases())
-def test_latents_on_padding_never_change_the_evidence(case):
+def test_latents_on_padding_never_change_a_density(case):
     net, x, lengths, z = case
     other = torch.where((torch.arange(x.shape[1]) >= lengths.unsqueeze(1)).unsqueeze(-1), z + 3.0, z)
     plain, changed = scores(net, x, lengths, z), scores(net, x, lengths, other)
@@ -137,7 +137,7 @@ def test_longer_padding_does_not_matter(case, more):
 
 @few
 @given(cases())
-def test_a_full_length_is_no_length(case):
+def test_full_lengths_equal_no_lengths(case):
     net, x, _lengths, z = case
     full = torch.full((x.shape[0],), x.shape[1])
     values = {f"z_{t}": z_t for t, z_t in enumerate(z.unbind(1))}

@@ -1,4 +1,4 @@
-"""The fast loops equal the plain loops: values, every gradient, and what they say when they cannot."""
+"""The fast loops against the plain loops: values, every gradient, and errors."""
 
 import copy
 
@@ -23,7 +23,7 @@ SHAPES = {"batch": (3,), "particles": (2, 3), "two dimensions more": (2, 1, 3), 
 
 
 def scan_arguments(net, shape, time=4, seed=6):
-    """h_0, u, b and noise for a batch shape; u and b over the sequences alone, as a path gives them."""
+    """Sample h_0, u, b and noise for a batch shape; u and b have no dimensions of particles, as in a path."""
     generator = torch.Generator().manual_seed(seed)
     dtype = net.emission_layer.weight.dtype
 
@@ -61,7 +61,7 @@ def parts(scan):
 
 
 def widened(sequence, shape):
-    """A sequence over (time, batch, ...) with the dimensions between that the plain loop broadcasts over."""
+    """Expand a sequence (time, batch, features) to (time, *shape, features), as the plain loop broadcasts it."""
     return sequence[(slice(None), *[None] * (len(shape) - 1))].expand(-1, *shape, -1)
 
 
@@ -75,8 +75,8 @@ def test_posterior_scan_equals_the_plain_loop(shape, transition):
     for loop in (fast_posterior, plain_posterior):
         found = parts(loop(net, state, u, b, noise))
         loss = weighted_sum(found)
-        wanted = [leaf for leaf in leaves.values() if leaf.requires_grad]
-        inputs = dict(zip(leaves, torch.autograd.grad(loss, wanted, retain_graph=True), strict=False))
+        learned = [leaf for leaf in leaves.values() if leaf.requires_grad]
+        inputs = dict(zip(leaves, torch.autograd.grad(loss, learned, retain_graph=True), strict=False))
         scans.append((found, inputs, gradients(net, loss)))
     for fast, plain in zip(*scans, strict=True):
         assert_same(fast, plain)
@@ -151,7 +151,7 @@ def test_state_scan_passes_gradcheck(transition):
 
 
 def heads(net, state, u, b, noise):
-    """The fast prior and auxiliary of some hidden states and latents, then the plain ones."""
+    """Return hidden states and latents, then prior and auxiliary on them: fast, and by the step functions."""
     hidden, z = u.new_zeros(()) + torch.tanh(noise @ torch.ones(net.latent_dim, net.hidden_dim).to(noise)), noise
     hidden = (hidden * state.hidden).detach().requires_grad_()
     z, b = z.detach().requires_grad_(), widened(b, state.hidden.shape[:-1])
@@ -204,7 +204,7 @@ def test_prior_and_auxiliary_have_second_derivatives(z_force):
     assert_same(*found)
 
 
-def test_weights_of_prior_and_auxiliary_changed_before_the_way_back_are_noticed():
+def test_weights_of_prior_and_auxiliary_changed_before_the_backward_pass_are_noticed():
     net = random_net("gaussian")
     _, fast, _ = heads(net, *scan_arguments(net, (3,)))
     with torch.no_grad():
@@ -216,7 +216,7 @@ def test_weights_of_prior_and_auxiliary_changed_before_the_way_back_are_noticed(
 
 
 class Prior(zf_pyro.ZForcing):
-    """A prior and an auxiliary of the user's own."""
+    """A model that overrides prior and auxiliary."""
 
     def prior(self, state):
         return super().prior(State(2.0 * state.hidden, state.cell))
@@ -225,7 +225,7 @@ class Prior(zf_pyro.ZForcing):
         return super().auxiliary(2.0 * z_t, state)
 
 
-def test_a_prior_and_an_auxiliary_of_ones_own_are_what_runs():
+def test_an_overridden_prior_and_auxiliary_are_used():
     net, twin, x = random_net("gaussian"), random_net("gaussian"), random_frames("gaussian")
     net.__class__ = Prior
     found = []
@@ -272,7 +272,7 @@ def test_backward_scan_passes_gradcheck():
 
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
 @pytest.mark.parametrize("embed_dim", [2, 5])
-def test_two_linear_maps_in_a_row_are_one_unless_dropout_stands_between(embed_dim, dropout):
+def test_two_consecutive_linear_maps_are_fused_unless_dropout_is_between(embed_dim, dropout):
     net = random_net("gaussian", embed_dim=embed_dim, dropout=dropout)
     u = random_frames("gaussian").transpose(0, 1)
     torch.manual_seed(0)
@@ -307,7 +307,7 @@ def test_the_reference_recurrence_has_second_derivatives(transition):
     assert second.abs().max() > 0
 
 
-def test_going_back_twice_gives_the_same_gradients(transition):
+def test_two_backward_passes_give_the_same_gradients(transition):
     net = random_net("gaussian", transition=transition)
     loss = weighted_sum(parts(fast_posterior(net, *scan_arguments(net, (2, 3)))))
     assert_same(gradients(net, loss), gradients(net, loss), rtol=0, atol=0)
@@ -317,13 +317,13 @@ def test_going_back_twice_gives_the_same_gradients(transition):
 
 
 class Doubled(zf_pyro.ZForcing):
-    """A step function of the user's own."""
+    """A model that overrides the transition."""
 
     def transition(self, state, u_t, z_t):
         return super().transition(state, u_t, 2.0 * z_t)
 
 
-def test_a_transition_of_ones_own_is_what_runs(transition):
+def test_an_overridden_transition_is_used(transition):
     pyro.set_rng_seed(1)
     sizes = {"embed_dim": 5, "hidden_dim": 4, "latent_dim": 3, "mlp_dim": 6}
     net = Doubled(zf_pyro.emissions.Gaussian(2), transition=transition, **sizes).double()
@@ -338,7 +338,7 @@ def test_a_transition_of_ones_own_is_what_runs(transition):
     torch.testing.assert_close(net.states(x, z).hidden[-1], state.hidden, rtol=1e-9, atol=1e-9)
 
 
-def test_both_recurrences_train_alike(transition):
+def test_both_recurrences_have_equal_loss_and_gradients(transition):
     x, lengths = random_frames("gaussian"), torch.tensor([4, 2, 3])
     losses = {}
     for recurrence in ("deferred", "reference"):
@@ -350,8 +350,8 @@ def test_both_recurrences_train_alike(transition):
     assert_same(*losses.values())
 
 
-def test_half_the_digits_cost_the_fast_loop_no_more_than_the_plain_one(transition):
-    """Rounding in float32, against float64: at most twice that of the plain loop."""
+def test_float32_costs_the_fast_loop_no_more_accuracy_than_the_plain_one(transition):
+    """The error of float32 against float64 is at most twice that of the plain loop."""
     errors = {fast_posterior: torch.zeros(2, dtype=torch.float64), plain_posterior: torch.zeros(2, dtype=torch.float64)}
     for seed in range(5):
         sizes = {"hidden_dim": 32, "latent_dim": 8, "mlp_dim": 24}
@@ -364,12 +364,12 @@ def test_half_the_digits_cost_the_fast_loop_no_more_than_the_plain_one(transitio
         for loop, total in errors.items():
             found = parts(loop(rough, *arguments))
             total += torch.stack([_error(found, truth), _error(gradients(rough, weighted_sum(found)), truth_gradients)])
-    assert errors[plain_posterior].max() < 1e-3, "the net is chaotic: the test tells nothing"
+    assert errors[plain_posterior].max() < 1e-3, "the network is chaotic: the test would have no power"
     assert (errors[fast_posterior] <= 2 * errors[plain_posterior]).all()
 
 
 def _error(found, truth):
-    """Mean over tensors of the relative error."""
+    """Compute the relative error, averaged over tensors; a scalar."""
     pairs = [(found[name].detach().double(), value.detach()) for name, value in truth.items() if value.norm() > 0]
     return torch.stack([(a - b).norm() / b.norm() for a, b in pairs]).mean()
 
@@ -379,7 +379,7 @@ def _double(arguments):
     return State(*(field.double() for field in state)), *(tensor.double() for tensor in rest)
 
 
-def test_the_gradient_of_one_parameter_is_to_be_had_alone(transition):
+def test_the_gradient_of_one_parameter_can_be_taken_alone(transition):
     net, x = random_net("gaussian", transition=transition), random_frames("gaussian")
     every = gradients(net, loss_of(net, x))
     for name, parameter in net.named_parameters():
@@ -401,7 +401,7 @@ def test_frozen_parameters_get_no_gradient_and_change_no_other(transition):
     torch.testing.assert_close(net.embedding[0].weight.grad, every["embedding.0.weight"], rtol=1e-9, atol=1e-9)
 
 
-def test_a_weight_changed_before_the_way_back_is_noticed(transition):
+def test_a_weight_changed_before_the_backward_pass_is_noticed(transition):
     net = random_net("gaussian", transition=transition)
     scan = fast_posterior(net, *scan_arguments(net, (3,)))
     with torch.no_grad():
@@ -410,7 +410,7 @@ def test_a_weight_changed_before_the_way_back_is_noticed(transition):
         scan.z.sum().backward()
 
 
-def test_states_are_those_of_the_steps_for_more_batch_dimensions(transition):
+def test_states_with_more_batch_dimensions_are_those_of_each_batch(transition):
     net, x = random_net("gaussian", transition=transition), random_frames("gaussian")
     z = torch.randn(2, 3, 4, 3, dtype=torch.float64)
     start = random_state(net)

@@ -1,4 +1,4 @@
-"""Under ``torch.autocast`` what runs over whole sequences keeps the precision of the weights, on both machines."""
+"""Scans and densities of whole sequences keep the precision of the weights under ``torch.autocast``."""
 
 import pyro
 import pytest
@@ -16,7 +16,7 @@ BFLOAT16 = torch.autocast("cpu", torch.bfloat16)
 
 
 def scans(net, x):
-    """Everything that runs over whole sequences."""
+    """Run everything that is evaluated over whole sequences; tensors by name."""
     b = net.backward_states(x, torch.tensor([4, 2, 1]))
     state, u = net.initial_state((3,)), net.inputs(x).transpose(0, 1)
     noise = torch.randn(4, 3, net.latent_dim, generator=torch.Generator().manual_seed(0))
@@ -28,7 +28,7 @@ def scans(net, x):
 
 
 @pytest.mark.parametrize("recurrence", ["deferred", "reference"])
-def test_autocast_leaves_loops_and_densities_of_whole_sequences_alone(transition, recurrence):
+def test_autocast_does_not_change_loops_and_densities_of_whole_sequences(transition, recurrence):
     net = random_net(dtype=torch.float32, transition=transition, recurrence=recurrence)
     x, found = random_frames(dtype=torch.float32), []
     for enabled in (False, True):
@@ -38,7 +38,7 @@ def test_autocast_leaves_loops_and_densities_of_whole_sequences_alone(transition
 
 
 @pytest.mark.parametrize("objective", [ZForcingELBO(1.0, 0.1, 0.1), TraceMeanField_ELBO()], ids=["own", "pyros"])
-def test_objectives_under_autocast_are_right_to_the_digits_of_bfloat16(transition, objective):
+def test_objectives_under_autocast_are_right_to_the_precision_of_bfloat16(transition, objective):
     net, x = random_net(dtype=torch.float32, transition=transition), random_frames(time=40, dtype=torch.float32)
     found = []
     for enabled in (False, True):
@@ -52,10 +52,13 @@ def test_objectives_under_autocast_are_right_to_the_digits_of_bfloat16(transitio
     torch.testing.assert_close(found[0][1], found[1][1], rtol=0.05, atol=0.05 * found[0][1].abs().max().item())
 
 
-def test_numbers_of_lower_precision_are_taken_under_autocast(transition):
-    """Of a backward RNN of the user's own, say: without it the fast loops would read beyond their memory."""
+def test_backward_states_of_lower_precision_are_cast_under_autocast(transition):
+    """A user's backward RNN may return them. Without a cast, the fast loops would read beyond their memory."""
     net, x = random_net(dtype=torch.float32, transition=transition), random_frames(dtype=torch.float32)
-    b = net.backward_states(x)
+    b, found = net.backward_states(x).bfloat16(), []
     with BFLOAT16:
-        loose = net.guide(x, b=b.bfloat16())
-    assert loose.dtype == torch.float32
+        for states in (b, b.float()):
+            pyro.set_rng_seed(0)
+            found.append(net.guide(x, b=states))
+    assert found[0].dtype == torch.float32
+    torch.testing.assert_close(*found, rtol=0, atol=0)

@@ -1,4 +1,4 @@
-"""What loops hand out: its memory is used again when nothing sees it any more, and never before."""
+"""Memory of the loops' outputs: reused once no tensor refers to it, and never before."""
 
 import copy
 import pickle
@@ -20,19 +20,19 @@ LIKE = torch.empty(0)
 
 @pytest.fixture
 def everything_is_large(monkeypatch):
-    """Pools serve tensors of every size."""
+    """Let pools serve tensors of every size."""
     monkeypatch.setattr(buffers, "LARGE", 0)
 
 
-def test_memory_comes_back_when_no_tensor_sees_it_any_more(everything_is_large):
+def test_memory_is_reused_when_no_tensor_refers_to_it(everything_is_large):
     pool = Pool()
     first = pool.empty(LIKE, 3, 4)
     start, view = first.data_ptr(), first[1:].t()
     del first
     held = pool.empty(LIKE, 3, 4)
-    assert held.data_ptr() != start, "a view still sees it"
+    assert held.data_ptr() != start, "a view still refers to it"
     del view
-    assert pool.empty(LIKE, 2, 5).data_ptr() == start, "and a smaller tensor takes it as well"
+    assert pool.empty(LIKE, 2, 5).data_ptr() == start, "the block serves smaller tensors too"
 
 
 def test_another_dtype_or_a_larger_tensor_gets_new_memory(everything_is_large):
@@ -46,7 +46,7 @@ def test_another_dtype_or_a_larger_tensor_gets_new_memory(everything_is_large):
     assert larger.untyped_storage().nbytes() == 50 * 8
 
 
-def test_small_tensors_are_the_c_librarys():
+def test_small_tensors_are_not_pooled():
     pool = Pool()
     assert pool.empty(LIKE, 8).untyped_storage().resizable()
     large = pool.empty(LIKE, buffers.LARGE // 4)
@@ -54,7 +54,7 @@ def test_small_tensors_are_the_c_librarys():
     assert large.is_contiguous()
 
 
-def test_whoever_collects_outputs_does_not_fill_a_pool(everything_is_large):
+def test_a_pool_keeps_few_blocks_of_many_outputs(everything_is_large):
     pool = Pool()
     collected = [pool.empty(LIKE, 5) for _ in range(3 * buffers.KEPT)]
     assert len({tensor.data_ptr() for tensor in collected}) == len(collected)
@@ -63,7 +63,7 @@ def test_whoever_collects_outputs_does_not_fill_a_pool(everything_is_large):
 
 
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda thing: pickle.loads(pickle.dumps(thing))])
-def test_arenas_of_a_copied_net_share_a_pool_of_their_own(duplicate):
+def test_copied_arenas_share_a_new_pool(duplicate):
     pool = Pool()
     one, other = duplicate([Arena(pool), Arena(pool)])
     assert one.pool is other.pool
@@ -71,7 +71,7 @@ def test_arenas_of_a_copied_net_share_a_pool_of_their_own(duplicate):
 
 
 @pytest.mark.parametrize("objective", [ZForcingELBO, TraceMeanField_ELBO])
-def test_steps_in_used_memory_change_no_digit(objective, transition, each_machine, everything_is_large):
+def test_reused_memory_changes_no_bit_of_a_step(objective, transition, each_machine, everything_is_large):
     weights = {"aux_weight": 0.3, "backward_weight": 0.2} if objective is ZForcingELBO else {}
     net, x, elbo = random_net(transition=transition), random_frames(), objective(**weights)
 
@@ -87,19 +87,24 @@ def test_steps_in_used_memory_change_no_digit(objective, transition, each_machin
     kept = [field.clone() for field in (*states, *held)]
     for _ in range(3):
         assert_same(outcome(), expected, rtol=0.0, atol=0.0)
-    assert all(torch.equal(*pair) for pair in zip((*states, *held), kept, strict=True)), "held outputs stay as they are"
+    assert all(torch.equal(*pair) for pair in zip((*states, *held), kept, strict=True)), "held outputs must not change"
 
 
-def test_training_goes_on_in_memory_that_inference_mode_has_left(each_machine):
-    net, x = random_net(), random_frames()
+def test_training_continues_in_memory_left_by_inference_mode(each_machine, everything_is_large):
+    nets, x, found = [random_net(), random_net()], random_frames(), []
     with torch.inference_mode():
-        net.states(x, net.guide(x))
-    assert ZForcingELBO(aux_weight=0.3).loss_and_grads(net.model, net.guide, x) > 0.0
+        nets[0].states(x, nets[0].guide(x))
+    for net in nets:
+        pyro.clear_param_store()
+        pyro.set_rng_seed(0)
+        loss = ZForcingELBO(aux_weight=0.3).loss_and_grads(net.model, net.guide, x)
+        found.append({"loss": torch.tensor(loss), **parameter_grads(net)})
+    assert_same(*found, rtol=0.0, atol=0.0)
 
 
-def test_a_replayed_model_takes_over_the_guides_states_before_and_after_each_step():
+def test_a_replayed_model_reuses_the_guides_states_before_and_after_each_step():
     net, x = random_net(), random_frames()
     trace = pyro.poutine.trace(net.guide).get_trace(x)
     replayed = pyro.poutine.trace(pyro.poutine.replay(net.model, trace)).get_trace(x)
     guide, model = (found.nodes["z_0"]["fn"].path for found in (trace, replayed))
-    assert all(map(lambda ours, theirs: ours is theirs, model.neighbours(), guide.neighbours()))
+    assert all(ours is theirs for ours, theirs in zip(model.neighbours(), guide.neighbours(), strict=True))

@@ -1,4 +1,4 @@
-"""The compiled operations equal the plain ones, on every set of vector instructions, for any sizes and threads."""
+"""The compiled operations against the plain ones, for every vector instruction set, size and number of threads."""
 
 import math
 import os
@@ -18,7 +18,8 @@ compiled = pytest.mark.skipif(machines._compiled is None, reason="no C compiler 
 LEVELS = range(1 if machines._compiled is None else len(machines._compiled.PANELS))
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
-# Sizes of the operands of each operation, f features, n rows and p parts of sums: written ones first.
+# Operand sizes of each operation, outputs first: f features, g gates (4 f), n rows, p partial sums.
+# Rows are sequences x particles.
 OPERATIONS = {
     "copy": ("fn", "fn"),
     "add": ("fn", "fn"),
@@ -37,6 +38,7 @@ OPERATIONS = {
     "lstm": ("fn", "fn", "fn", "gn", "fn"),
     "lstm_back": ("fn", "gn", "fn", "gn", "fn", "fn"),
 }
+# The same for operations that also take a scalar.
 NUMBERS = {"fill": ("fn",), "clamp": ("fn",), "clamp_back": ("fn", "fn", "fn")}
 
 
@@ -52,7 +54,7 @@ def values(sizes, features, rows, dtype, spread=2.0, seed=0):
 
 
 def after(machine, operation, tensors, number=None):
-    """The tensors after one instruction, run on copies."""
+    """Run one instruction on copies of the tensors, and return the copies."""
     copies = [tensor.clone() for tensor in tensors]
     instruction = Instruction(operation, tuple(map(single, copies)), number)
     machine.prepare([instruction])(0, 1, 1)
@@ -93,14 +95,13 @@ def test_a_compiled_operation_equals_the_plain_one(name, dtype, level):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", ["copy", "add"])
 @settings(max_examples=25, deadline=None)
-@given(features=st.integers(1, 70), rows=st.integers(1, 70), turned=st.sampled_from([(0,), (1,), (0, 1)]))
-def test_columns_become_rows_and_rows_columns(name, level, dtype, features, rows, turned):
-    """Into one, from the other or both; what lies beside the numbers stays."""
+@given(features=st.integers(1, 70), rows=st.integers(1, 70), transposed=st.sampled_from([(0,), (1,), (0, 1)]))
+def test_operands_may_be_row_major_or_column_major(name, level, dtype, features, rows, transposed):
+    """The output, the input or both are row-major. Memory beside the output stays unchanged."""
     dtype = DTYPES[dtype]
-    tensors = [
-        (torch.randn(rows, features + 3, dtype=dtype).t() if k in turned else torch.randn(features + 3, rows).to(dtype))
-        for k in range(2)
-    ]
+    tensors = [torch.randn(features + 3, rows, dtype=dtype) for _ in range(2)]
+    for k in transposed:
+        tensors[k] = tensors[k].t().contiguous().t()
     expected = [tensor.clone() for tensor in tensors]
     getattr(operations, name)(expected[0][:features], expected[1][:features])
     program = [Instruction(getattr(operations, name), tuple(single(tensor[:features]) for tensor in tensors))]
@@ -114,7 +115,7 @@ def test_columns_become_rows_and_rows_columns(name, level, dtype, features, rows
 @settings(max_examples=25, deadline=None)
 @given(out=st.integers(1, 40), inner=st.integers(1, 450), rows=st.integers(1, 150), seed=st.integers(0, 99))
 def test_a_compiled_product_equals_the_plain_one(level, dtype, out, inner, rows, seed):
-    """Depths and widths on both sides of what is multiplied at once, with a bias, and added to what is there."""
+    """Sizes below and above one block of the product; with a bias, without, and added to the output."""
     dtype = DTYPES[dtype]
     w, x, bias, y = (torch.randn(*s, dtype=dtype) for s in ((out, inner), (inner, rows), (out, 1), (out, rows)))
     mine = machine(CompiledMachine, dtype, level)
@@ -143,7 +144,7 @@ def test_a_compiled_product_equals_the_plain_one(level, dtype, out, inner, rows,
     seed=st.integers(0, 99),
 )
 def test_a_compiled_sum_of_outer_products_equals_the_plain_one(level, dtype, out, inner, steps, rows, seed):
-    """Parts of a step, a step and several steps at once, from rings of which the first entries are not meant."""
+    """Blocks of part of a step, one step and several steps; the first entries of the rings are left out."""
     dtype, generator = DTYPES[dtype], torch.Generator().manual_seed(seed)
     shapes = (steps + 2, out, rows), (steps + 1, rows, inner), (out, inner)
     gradients, x, total = (torch.randn(shape, generator=generator, dtype=dtype) for shape in shapes)
@@ -158,7 +159,7 @@ def test_a_compiled_sum_of_outer_products_equals_the_plain_one(level, dtype, out
 
 @compiled
 @pytest.mark.parametrize("threads", [1, 2, 3])
-def test_the_number_of_threads_and_of_neighbours_changes_no_digit(threads, monkeypatch):
+def test_the_number_of_threads_and_of_other_rows_changes_no_bit(threads, monkeypatch):
     monkeypatch.setattr(machines, "WORTH_A_THREAD", 1)
     w, x, y = torch.randn(400, 300), torch.randn(300, 45), torch.randn(60, 45)
     before = torch.get_num_threads()
@@ -187,9 +188,9 @@ def test_the_number_of_threads_and_of_neighbours_changes_no_digit(threads, monke
 
 @compiled
 def test_more_threads_than_processors_wait_for_one_another(monkeypatch):
-    """Each step shifts the features by one, so that threads read what others have written in the step before.
+    """Each step shifts the features by one, so threads read what others have written in the step before.
 
-    A thread that waits lets those run that have no processor, or thousands of meetings would take minutes.
+    A waiting thread must yield its processor, or thousands of barriers would take minutes.
     """
     monkeypatch.setattr(machines, "WORTH_A_THREAD", 1)
     before, steps = torch.get_num_threads(), 3000
@@ -207,8 +208,8 @@ def test_more_threads_than_processors_wait_for_one_another(monkeypatch):
 
 @compiled
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_nonlinearities_are_exact_to_the_last_digits_over_their_whole_range(dtype):
-    """Against float64: sigmoid and tanh at most 4 units in the last place away, near zero and far from it."""
+def test_nonlinearities_are_accurate_to_the_last_bits_over_their_whole_range(dtype):
+    """Sigmoid and tanh are within 4 units in the last place of float64, near zero and far from it."""
     dtype = DTYPES[dtype]
     x = torch.cat([torch.linspace(-30, 30, 4001), torch.logspace(-8, 1, 500), -torch.logspace(-8, 1, 500)]).to(dtype)
     gates = x.repeat(4, 1)
@@ -220,7 +221,7 @@ def test_nonlinearities_are_exact_to_the_last_digits_over_their_whole_range(dtyp
 
 
 @compiled
-def test_what_is_no_number_stays_none_and_infinities_saturate():
+def test_nan_stays_nan_and_infinities_saturate():
     for name in ("activate", "clamp", "lstm"):
         sizes = OPERATIONS.get(name) or NUMBERS[name]
         tensors = values(sizes, 2, 3, torch.float32)
@@ -233,7 +234,7 @@ def test_what_is_no_number_stays_none_and_infinities_saturate():
 
 @pytest.mark.parametrize("kind", [PlainMachine, pytest.param(CompiledMachine, marks=compiled)])
 def test_a_run_goes_through_its_rings_in_either_direction(kind):
-    """A running sum, forwards from x_0 and backwards from x_4, kept in a ring of one more entry."""
+    """A running sum, forwards from x_0 and backwards from x_4, in a ring of one more entry."""
     x = torch.arange(1.0, 6.0).view(5, 1, 1)
     for first, by, early in ((0, 1, 0), (4, -1, 1)):
         sums = torch.zeros(6, 1, 1)
@@ -247,10 +248,10 @@ def test_a_run_goes_through_its_rings_in_either_direction(kind):
 
 
 @pytest.mark.parametrize("kind", [PlainMachine, pytest.param(CompiledMachine, marks=compiled)])
-@pytest.mark.parametrize("turned", [False, True])
-def test_a_fold_adds_up_the_steps(kind, turned):
+@pytest.mark.parametrize("transposed", [False, True])
+def test_a_fold_sums_over_the_steps(kind, transposed):
     gradients = torch.randn(4, 7, 3, dtype=torch.float64)
-    x = torch.randn(9, 3, 5, dtype=torch.float64).transpose(1, 2) if turned else torch.randn(9, 5, 3).double()
+    x = torch.randn(9, 3, 5, dtype=torch.float64).transpose(1, 2) if transposed else torch.randn(9, 5, 3).double()
     one, bias = machine(kind, torch.float64), torch.zeros(7, dtype=torch.float64)
     total = torch.zeros(7, 5, dtype=torch.float64)
     noting, fold = one.folding(total, bias, Ring(gradients), Ring(x, 1), 6)
@@ -263,15 +264,15 @@ def test_a_fold_adds_up_the_steps(kind, turned):
 
 
 @compiled
-def test_rows_that_do_not_lie_together_are_refused_where_they_must():
+def test_operands_that_must_be_contiguous_are_checked():
     apart = torch.zeros(1, 3, 2).transpose(1, 2)
     with pytest.raises(ValueError, match="rows of activate must lie next to one another"):
         machine(CompiledMachine, torch.float32).prepare([Instruction(operations.activate, (Ring(apart),))])
 
 
 @compiled
-def test_numbers_of_different_sizes_are_refused():
-    """Their memory would be read beyond its end."""
+def test_operands_of_another_dtype_are_refused():
+    """Otherwise memory would be read beyond its end."""
     operands = single(torch.zeros(3, 2)), single(torch.zeros(3, 2, dtype=torch.bfloat16))
     with pytest.raises(TypeError, match=r"operands of copy must be torch.float32 as the tape, got torch.bfloat16"):
         machine(CompiledMachine, torch.float32).prepare([Instruction(operations.copy, operands)])
@@ -291,5 +292,5 @@ def test_the_plain_machine_serves_where_nothing_was_compiled(monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_the_plain_machine_serves_other_numbers(dtype):
+def test_the_plain_machine_serves_other_dtypes(dtype):
     assert isinstance(machine_for(Tape(Arena(), torch.empty(0, dtype=dtype))), PlainMachine)

@@ -1,4 +1,4 @@
-"""A saved net is the net that was saved, or it is refused; nothing in a saved folder is ever executed."""
+"""A saved model loads unchanged or is refused; nothing in a saved folder is ever executed."""
 
 import hashlib
 import json
@@ -31,14 +31,14 @@ def weights_file(folder):
 
 
 def rewritten(folder, **changes):
-    """The description with some of its entries changed."""
+    """Change some entries of the description."""
     path = folder / DESCRIPTION
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
 @pytest.mark.parametrize("emission", EMISSIONS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_a_loaded_net_is_the_saved_one(emission, dtype, transition, tmp_path):
+def test_a_loaded_model_is_the_saved_one(emission, dtype, transition, tmp_path):
     net = random_net(emission, dtype=dtype, transition=transition, z_force=True)
     net.save(tmp_path)
     loaded = ZForcing.load(tmp_path)
@@ -53,7 +53,7 @@ def test_a_loaded_net_is_the_saved_one(emission, dtype, transition, tmp_path):
     assert torch.equal(*draws)
 
 
-def test_a_loaded_net_trains(saved):
+def test_a_loaded_model_trains(saved):
     loaded = ZForcing.load(saved[1]).train()
     before = [parameter.detach().clone() for parameter in loaded.parameters()]
     svi = pyro.infer.SVI(loaded.model, loaded.guide, pyro.optim.Adam({"lr": 0.1}), pyro.infer.TraceMeanField_ELBO())
@@ -61,7 +61,7 @@ def test_a_loaded_net_trains(saved):
     assert any(not torch.equal(old, new) for old, new in zip(before, loaded.parameters(), strict=True))
 
 
-def test_normalisation_travels_with_the_net(saved, tmp_path):
+def test_normalisation_is_saved_with_the_model(saved, tmp_path):
     net, _ = saved
     mean, scale = torch.randn(2), np.array([0.1, 1e-7], dtype=np.float32)
     net.save(tmp_path / "new", {"mean": mean, "scale": scale})
@@ -73,13 +73,13 @@ def test_normalisation_travels_with_the_net(saved, tmp_path):
     assert ZForcing.load(saved[1]).normalisation is None
 
 
-def test_loading_leaves_the_random_state(saved):
+def test_loading_leaves_the_random_state_unchanged(saved):
     before = torch.get_rng_state()
     ZForcing.load(saved[1])
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_saving_again_replaces_the_net_and_leaves_nothing_else(saved):
+def test_saving_again_replaces_the_model_and_leaves_nothing_else(saved):
     _, folder = saved
     other = random_net("gaussian", seed=5)
     other.save(folder)
@@ -105,7 +105,7 @@ def test_a_family_that_loading_could_not_rebuild_is_refused(tmp_path):
         net.save(tmp_path)
 
 
-def test_a_folder_without_a_net_is_refused(tmp_path):
+def test_a_folder_without_a_model_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"holds no net\.json"):
         ZForcing.load(tmp_path)
 
@@ -126,7 +126,7 @@ def test_a_flipped_bit_is_refused(saved, position):
         ZForcing.load(saved[1])
 
 
-def test_cut_short_files_are_refused(saved):
+def test_truncated_files_are_refused(saved):
     path = weights_file(saved[1])
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(ValueError, match="cut short or changed"):
@@ -160,15 +160,15 @@ def test_a_description_that_does_not_fit_is_refused(saved, change):
         ZForcing.load(saved[1])
 
 
-def test_sizes_are_checked_before_memory_is_taken(saved):
-    """A description that asks for a net of some petabytes is refused by the weights' header."""
+def test_sizes_are_checked_before_memory_is_allocated(saved):
+    """A description of a model of some petabytes is refused after reading only the header of the weights."""
     arguments = {**saved[0].settings, "hidden_dim": 1 << 24, "mlp_dim": 1 << 24}
     rewritten(saved[1], arguments=arguments)
     with pytest.raises(ValueError, match=r"is of another net: .* expected"):
         ZForcing.load(saved[1])
 
 
-def test_weights_of_another_net_are_refused(saved):
+def test_weights_of_another_model_are_refused(saved):
     rewritten(saved[1], arguments={**saved[0].settings, "transition": "concatenate"})
     with pytest.raises(ValueError, match=r"is of another net: .* missing, .* unknown"):
         ZForcing.load(saved[1])
@@ -201,7 +201,7 @@ def test_a_pickle_is_never_executed(saved):
         ZForcing.load(folder)
     assert not mark.exists()
     pickle.loads(pickled)
-    assert mark.exists(), "the payload does not work, so that this test says nothing"
+    assert mark.exists(), "the payload does not run: the test would have no power"
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path):
@@ -218,7 +218,7 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path):
     assert [*tmp_path.iterdir()] == [path]
 
 
-def test_what_a_killed_process_left_is_removed(tmp_path):
+def test_partial_files_of_a_killed_process_are_removed(tmp_path):
     (tmp_path / ".step.ckpt.abc.partial").write_text("half")
     (tmp_path / "step.ckpt").write_text("whole")
     remove_partial(tmp_path)

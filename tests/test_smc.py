@@ -1,4 +1,4 @@
-"""ParticleFilter: unbiased evidence, exact smoothing, and each sequence by itself."""
+"""ParticleFilter: unbiased evidence, exact smoothing, and independence of the sequences of a batch."""
 
 import math
 
@@ -26,10 +26,10 @@ def copies(x, count):
 
 
 def assert_unbiased(log_evidence, exact):
-    """Estimates (count, batch) whose mean is the evidence, within three standard errors that tell something."""
+    """Assert that the mean of exp(estimates), (count, batch), is the evidence, within three small standard errors."""
     ratio = (log_evidence - exact).exp()
     error = ratio.std(0) / math.sqrt(len(ratio))
-    assert (error < 0.05).all(), "too few runs to tell anything"
+    assert (error < 0.05).all(), "too few runs: the test would have no power"
     assert ((ratio.mean(0) - 1.0).abs() < 3 * error + 1e-4).all()
 
 
@@ -37,7 +37,7 @@ def assert_unbiased(log_evidence, exact):
 @pytest.mark.parametrize("resampling", sorted(SCHEMES))
 @pytest.mark.parametrize("proposal", PROPOSALS)
 def test_the_evidence_estimate_is_unbiased(proposal, resampling, threshold):
-    """Even of three particles; each setting on a net of its own emission."""
+    """With only three particles, and another emission for each proposal."""
     emission = "gaussian" if proposal == "prior" else "categorical"
     net, x = small(emission, "concatenate", 3)
     with torch.no_grad():
@@ -84,7 +84,7 @@ def test_a_single_particle_follows_the_guide():
 
 
 def hand_weights(net, x, z, num_steps=4):
-    """log p(x, z) - log q(z | x) of the first steps of each sequence, for latents (..., batch, time, latent)."""
+    """Compute log p(x, z) - log q(z | x) over the first steps, z (..., batch, time, latent); (..., batch)."""
     u, b = net.inputs(x), net.backward_states(x, None)
     state = State(*(f.expand(*z.shape[:-2], -1) for f in net.initial_state((len(x),))))
     total = 0.0
@@ -108,8 +108,8 @@ def test_without_resampling_weights_are_importance_weights(emission, transition)
     assert (result.ancestors == torch.arange(5).reshape(1, 5, 1)).all()
 
 
-def test_smoothed_paths_are_those_that_their_ancestors_took():
-    """With resampling at every step, each path's own recurrence gives the density that the filter weighed it with."""
+def test_smoothed_paths_follow_their_ancestors():
+    """With resampling at every step, running the step functions along a path gives its weight in the filter."""
     net, x = random_net("gaussian"), random_frames("gaussian")
     result = ParticleFilter(net, 6, threshold=1.0).run(x)
     assert (result.ancestors[1:] != torch.arange(6).reshape(1, 6, 1)).any()
@@ -124,7 +124,7 @@ def test_smoothed_paths_are_those_that_their_ancestors_took():
     torch.testing.assert_close(result.log_weights, last.log_softmax(0), **EXACT)
 
 
-def test_resampling_happens_below_the_threshold_alone():
+def test_resampling_happens_only_below_the_threshold():
     net, x = random_net("gaussian"), random_frames("gaussian", 20, 6)
     result = ParticleFilter(net, 8, threshold=0.6).run(x)
     resampled = (result.ancestors != torch.arange(8).reshape(1, 8, 1)).any(1)[1:]
@@ -134,7 +134,7 @@ def test_resampling_happens_below_the_threshold_alone():
 
 
 @pytest.mark.parametrize("scheme", sorted(SCHEMES))
-def test_offspring_are_as_many_as_the_weights_say(scheme):
+def test_the_expected_number_of_offspring_is_that_of_the_weights(scheme):
     log_weights = torch.tensor([0.05, 0.0, 0.5, 0.45], dtype=torch.float64).log()
     uniforms = torch.rand(20_000, 4, dtype=torch.float64)
     ancestors = SCHEMES[scheme](log_weights.expand(20_000, 4), uniforms)
@@ -183,7 +183,7 @@ def test_padding_never_changes_an_estimate(fill):
 
 @pytest.mark.parametrize("proposal", PROPOSALS)
 def test_the_rest_of_a_batch_never_changes_a_sequences_estimate(proposal, transition):
-    """Under the same random numbers a sequence alone has the numbers that it has among others."""
+    """Under the same random numbers, a sequence alone has the estimates that it has in a batch."""
     net, x = random_net("gaussian", transition=transition), random_frames("gaussian")
     settings = FilterSettings(5, proposal, "stratified", 0.8)
     numbers = [(torch.randn(3, 5, 3, dtype=torch.float64), torch.rand(3, 5, dtype=torch.float64)) for _ in range(4)]
@@ -207,17 +207,17 @@ def test_the_rest_of_a_batch_never_changes_a_sequences_estimate(proposal, transi
             torch.testing.assert_close(alone.log_weights[0], together.log_weights[i], **EXACT)
 
 
-def test_sequences_are_taken_a_few_at_a_time_to_the_same_law(monkeypatch):
+def test_estimates_stay_unbiased_for_a_few_sequences_at_a_time(monkeypatch):
     net, x = small("gaussian", "concatenate", 3)
     with torch.no_grad():
         exact = log_evidence(net, x)
-    monkeypatch.setattr("zf_pyro.smc.filter.NUMBERS_PER_CHUNK", 1)
+    monkeypatch.setattr("zf_pyro.smc.filter.ELEMENTS_PER_CHUNK", 1)
     found = ParticleFilter(net, 64).run(copies(x, 50), torch.tensor([3, 3]).repeat(50))
     assert_unbiased(found.log_evidence.reshape(50, -1), exact)
 
 
 class Overridden(ZForcing):
-    """Step functions of its own, which do what those of the class do."""
+    """A model with an overridden prior that computes the same."""
 
     def prior(self, state):
         return super().prior(state)
@@ -226,7 +226,7 @@ class Overridden(ZForcing):
 @pytest.mark.parametrize("settings", [{"recurrence": "reference"}, {}], ids=["reference", "own prior"])
 @pytest.mark.parametrize("proposal", PROPOSALS)
 @pytest.mark.parametrize("emission", sorted(EMISSIONS))
-def test_step_functions_and_their_faster_forms_filter_the_same(emission, proposal, settings, transition):
+def test_step_functions_and_their_fast_forms_filter_alike(emission, proposal, settings, transition):
     net = random_net(emission, transition=transition)
     sizes = {"embed_dim": 5, "hidden_dim": 4, "latent_dim": 3, "mlp_dim": 6, "transition": transition}
     plain = Overridden(net.emission_family, **sizes, **settings).double()
@@ -244,8 +244,8 @@ def test_step_functions_and_their_faster_forms_filter_the_same(emission, proposa
 @pytest.mark.parametrize("form", [PreparedSteps, InPlaceSteps])
 @pytest.mark.parametrize("proposal", PROPOSALS)
 @pytest.mark.parametrize("emission", sorted(EMISSIONS))
-def test_each_step_is_that_of_the_nets_own_step_functions(emission, proposal, form, transition):
-    """Over several steps, so that a result that was overwritten too early would be seen."""
+def test_each_fast_step_is_that_of_the_step_functions(emission, proposal, form, transition):
+    """Several steps are compared, so that a result overwritten too early is noticed."""
     net, x = random_net(emission, transition=transition), random_frames(emission)
     given = prepare_inputs(net, x, None, None, random_state(net))
     b = net.backward_states(x) if proposal == "posterior" else None
@@ -257,7 +257,7 @@ def test_each_step_is_that_of_the_nets_own_step_functions(emission, proposal, fo
             for t in range(4):
                 before = [field.clone() for field in (*state, noise[t])]
                 z, moved, log_likelihood, log_ratio = steps.move(state, t, noise[t])
-                assert all(map(torch.equal, before, (*state, noise[t]))), "what a step is given stays as it is"
+                assert all(map(torch.equal, before, (*state, noise[t]))), "a step must not change its inputs"
                 state = moved
                 fields = {"z": z, "h": state.hidden, "c": state.cell, "x": log_likelihood, "ratio": log_ratio}
                 found |= {f"{name} {t}": field for name, field in fields.items()}
@@ -281,7 +281,7 @@ def test_a_step_takes_the_form_that_gradients_and_autocast_allow():
 
 
 def test_steps_are_taken_one_by_one_over_all_particles_and_sequences(monkeypatch):
-    """A filter cannot score paths as a batch; it makes one call a step, whatever the particles and sequences."""
+    """A filter cannot score paths as a batch. It makes one call per step for all particles and sequences."""
     net, x = random_net("gaussian"), random_frames("gaussian")
     calls = dict.fromkeys(("prior", "posterior", "emission", "transition"), 0)
     for name in calls:
@@ -323,7 +323,7 @@ def test_bad_settings_are_refused(settings, message):
 def test_bad_input_is_refused_as_by_the_guide():
     net, x = random_net("gaussian"), random_frames("gaussian")
     filter = ParticleFilter(net, 4)
-    with pytest.raises(TypeError, match=r"net must be a zf_pyro.ZForcing"):
+    with pytest.raises(TypeError, match=r"net must be a model of zf_pyro.models"):
         ParticleFilter(net.model, 4)
     with pytest.raises(ValueError, match="lengths must be between 1 and 4"):
         filter.run(x, torch.tensor([4, 5, 1]))
@@ -333,7 +333,7 @@ def test_bad_input_is_refused_as_by_the_guide():
         filter.run(x).smoothed(0)
 
 
-def test_particles_that_do_not_fit_are_refused_with_how_many_would():
+def test_particles_that_do_not_fit_are_refused_with_the_largest_number_that_would():
     net, x = random_net("gaussian"), random_frames("gaussian")
     with pytest.raises(MemoryError, match=r"num_particles must be at most \d+ to fit in the .* GiB free on cpu"):
         ParticleFilter(net, 10**12).run(x)

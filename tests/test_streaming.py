@@ -1,4 +1,4 @@
-"""State carried over chunks, and the statistics of what the model generates."""
+"""State carried over chunks of time, and statistics of generated sequences."""
 
 import pyro
 import pyro.poutine as poutine
@@ -13,7 +13,7 @@ from .textbook import Textbook
 
 
 def density(net, x, z, **given):
-    """log p(x, z) of each sequence."""
+    """Compute log p(x, z) for latents z (batch, time, latent); (batch,)."""
     values = {f"z_{t}": z_t for t, z_t in enumerate(z.unbind(1))}
     trace = poutine.trace(poutine.condition(lambda: net.model(x, **given), data=values)).get_trace()
     trace.compute_log_prob()
@@ -48,7 +48,7 @@ def test_frame_by_frame_has_the_density_of_the_whole(transition):
     torch.testing.assert_close(total, density(net, x, z), **EXACT)
 
 
-def test_states_carry_on_with_lengths(transition):
+def test_carried_states_and_lengths_go_together(transition):
     """The second chunk may be padded."""
     net, x = random_net("gaussian", transition=transition), random_frames("gaussian", time=6)
     z, lengths = torch.randn(3, 6, 3, dtype=torch.float64), torch.tensor([6, 5, 4])
@@ -59,7 +59,7 @@ def test_states_carry_on_with_lengths(transition):
     torch.testing.assert_close(first + second, density(net, x, z, lengths=lengths), **EXACT)
 
 
-def test_generation_goes_on_from_a_carried_state(transition):
+def test_generation_continues_from_a_carried_state(transition):
     net, x = random_net("gaussian", transition=transition), random_frames("gaussian")
     state = random_state(net)
     trace = poutine.trace(lambda: net.model(None, context=x[:, 0], initial_state=state, num_steps=1, batch_shape=(3,)))
@@ -73,7 +73,7 @@ MANY = 20_000
 
 
 def moments(frames):
-    """Mean and second moments of a batch of sequences (batch, numbers), each with its squared standard error."""
+    """Compute first and second moments of sequences (batch, elements), with their squared standard errors."""
     pairs = (frames.unsqueeze(-1) * frames.unsqueeze(-2)).flatten(1)
     statistics = torch.cat([frames, pairs], dim=1)
     return statistics.mean(0), statistics.var(0) / len(frames)
@@ -96,7 +96,7 @@ def test_generated_frames_have_the_moments_of_ancestral_sampling(emission, trans
 
 
 @pytest.mark.parametrize("emission", ["gaussian", "categorical"])
-def test_generation_has_the_shapes_asked_for(emission):
+def test_generation_has_the_requested_shapes(emission):
     net = random_net(emission)
     frame = net.emission_family.event_shape
     assert net.model(num_steps=3, batch_shape=(2,)).shape == (2, 3, *frame)
@@ -106,7 +106,7 @@ def test_generation_has_the_shapes_asked_for(emission):
         assert net.model(num_steps=3, batch_shape=(2,)).shape == (5, 2, 3, *frame)
 
 
-def test_generation_with_lengths_masks_what_lies_beyond():
+def test_generation_with_lengths_masks_the_padding():
     net, lengths = random_net("gaussian"), torch.tensor([3, 1])
     trace = poutine.trace(net.model).get_trace(None, lengths, num_steps=3, batch_shape=(2,))
     trace.compute_log_prob()
@@ -116,10 +116,15 @@ def test_generation_with_lengths_masks_what_lies_beyond():
 
 
 def test_imputed_frames_follow_from_those_before():
-    """Frames given one by one: those in between are drawn from the emission, and read by the next step."""
+    """Missing frames are sampled from the emission and are inputs of the next step."""
     net, x = random_net("gaussian"), random_frames("gaussian")
     known = {f"x_{t}": x[:, t] for t in (0, 1, 3)}
-    frames = poutine.condition(net.model, data=known)(None, num_steps=4, batch_shape=(3,))
+    trace = poutine.trace(poutine.condition(net.model, data=known)).get_trace(None, num_steps=4, batch_shape=(3,))
+    frames, sites = trace.nodes["_RETURN"]["value"], trace.nodes
     for t in (0, 1, 3):
         torch.testing.assert_close(frames[:, t], x[:, t], rtol=0, atol=0)
     assert not torch.allclose(frames[:, 2], x[:, 2])
+    trace.compute_log_prob()
+    found = sum(sites[f"{kind}_{t}"]["log_prob"] for kind in "xz" for t in range(4))
+    z = torch.stack([sites[f"z_{t}"]["value"] for t in range(4)], dim=1)
+    torch.testing.assert_close(found, density(net, frames, z), **EXACT)

@@ -1,4 +1,4 @@
-"""Training under Lightning is SVI: the same parameters after the same steps; and what it logs is what happened."""
+"""Training under Lightning equals SVI: the same parameters after the same steps, and logs of the correct values."""
 
 import csv
 import functools
@@ -34,7 +34,7 @@ def _quiet():
 
 
 def batches(count):
-    """The first batches that a run sees."""
+    """First batches of a run."""
     return [batch for batch, _ in zip(Batches(loader(), count), range(count), strict=True)]
 
 
@@ -61,7 +61,7 @@ LOSSES = {
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_svi_and_lightning_give_the_same_parameters(name, tmp_path):
-    """Any objective, also one without ``differentiable_loss``, with validations in between."""
+    """With validations in between, and for objectives without ``differentiable_loss`` too."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "TraceTailAdaptive_ELBO", UserWarning)
         warnings.filterwarnings("ignore", "Only a subset of", UserWarning)
@@ -96,13 +96,13 @@ def test_pyros_optimisers_do_the_same_as_under_svi(name, tmp_path):
 
 
 def step_down(net):
-    """The parameters after one step of gradient descent."""
+    """Take one step of gradient descent; the parameters after it."""
     torch.optim.SGD(net.parameters(), lr=0.1).step()
     return weights(net)
 
 
 def test_clipping_is_by_the_norm_of_all_gradients(tmp_path):
-    """Against torch's own clipping of one step of gradient descent."""
+    """Against torch's clipping of one step of gradient descent."""
     net, batch = tiny_net(), batches(1)[0]
     objective().loss_and_grads(net.model, net.guide, *batch)
     norm = torch.nn.utils.clip_grad_norm_(net.parameters(), 3.0)
@@ -127,7 +127,7 @@ def test_scale_makes_the_gradient_that_of_the_mean(tmp_path):
 
 
 def test_accumulated_batches_are_one_step_of_their_sum(tmp_path):
-    """The schedules go by steps, not by batches."""
+    """Schedules count steps, not batches."""
     expected, elbo = tiny_net(), objective()
     optimiser, given = torch.optim.Adam(expected.parameters(), lr=1e-2), batches(6)
     for step in range(3):
@@ -146,7 +146,7 @@ def test_accumulated_batches_are_one_step_of_their_sum(tmp_path):
 
 
 def table(out):
-    """The rows of a run's table that belong to training steps, and those of validations."""
+    """Rows of a run's table: those of training steps, and those of validations."""
     with open(out / "logs" / "version_0" / "metrics.csv") as file:
         rows = [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
     return [row for row in rows if "train/loss" in row], [row for row in rows if "validation/elbo" in row]
@@ -178,13 +178,13 @@ def test_every_part_of_the_objective_is_logged_at_every_step(tmp_path):
 
 
 def test_validation_is_the_exact_mean_over_all_sequences_and_moves_nothing(tmp_path):
-    """The same numbers at each validation of the same weights, whatever the batches' sizes."""
+    """Validations of the same weights use the same random numbers, for batches of any sizes."""
     net = tiny_net()
     module = Training(net.model, net.guide, ZForcingELBO(), functools.partial(torch.optim.SGD, lr=0.0))
     fit(module, loader(), loader(7, 5), out=tmp_path, max_steps=4, validate_every=2, progress=False, accelerator="cpu")
     first, second = (row["validation/elbo"] for row in table(tmp_path)[1])
     assert first == second
-    pyro.set_rng_seed(1)  # what the net was seeded with
+    pyro.set_rng_seed(1)  # the seed of the network
     elbo, total = ZForcingELBO(), 0.0
     with torch.no_grad():
         for batch in loader(7, 5):
@@ -203,7 +203,7 @@ def test_the_learning_rate_is_halved_on_a_plateau_and_training_stops_early(tmp_p
 
 
 class Poisoned:
-    """A loader whose batches at some places hold a NaN."""
+    """Loader with an infinite value in some batches."""
 
     def __init__(self, *places):
         self.places = places
@@ -222,7 +222,7 @@ def test_steps_that_are_not_finite_are_skipped_counted_and_logged(tmp_path):
     svi = SVI(expected.model, expected.guide, pyro.optim.Adam({"lr": 1e-2}), ZForcingELBO())
     for i, batch in enumerate(batches(8)):
         if i in (2, 3, 5):
-            ZForcingELBO().loss(expected.model, expected.guide, *batch)  # the same random numbers
+            ZForcingELBO().loss(expected.model, expected.guide, *batch)  # advances the random state as a step does
         else:
             svi.step(*batch)
     net = tiny_net()
@@ -300,7 +300,7 @@ def test_parameters_of_pyro_param_are_part_of_the_saved_state(tmp_path):
 
 def test_parameters_that_nobody_announced_are_refused(tmp_path):
     module = Training(scalar_model, scalar_guide, pyro.infer.Trace_ELBO(), functools.partial(torch.optim.Adam, lr=0.1))
-    module.nets.append(nn.Linear(1, 1))  # else there is nothing to optimise
+    module.nets.append(nn.Linear(1, 1))  # an optimiser needs at least one parameter
     with pytest.raises(ValueError, match=r"such as 'mean': give Training an example= batch"):
         fit(module, DATA, out=tmp_path, max_steps=4, progress=False, accelerator="cpu")
 
@@ -308,7 +308,7 @@ def test_parameters_that_nobody_announced_are_refused(tmp_path):
 REFUSED = {
     "accumulate must be a positive integer": {"accumulate": 0},
     "max_nonfinite must be a positive integer": {"max_nonfinite": 1.5},
-    "plateau must be a positive integer": {"plateau": -1},
+    "plateau must be a positive integer": {"plateau": 0},
     "scale must be positive": {"scale": 0.0},
     "clip_norm must be positive": {"clip_norm": -1.0},
 }
@@ -333,7 +333,7 @@ def test_clipping_and_schedules_of_pyros_optimisers_are_refused(tmp_path):
 
 @pytest.mark.parametrize("make", [functools.partial(torch.optim.Adam, lr=0.1), pyro.optim.Adam({"lr": 0.1})])
 def test_a_fused_adam_leaves_out_a_step_by_itself(make):
-    """As on a GPU: the kernel goes by a number that nobody reads back."""
+    """As on a GPU: the kernel reads the flag ``found_inf`` without the CPU."""
     parameter = nn.Parameter(torch.ones(3))
     optimiser = build(make, {"weight": parameter}, fused=True)
     assert skips_by_itself(optimiser)

@@ -1,4 +1,4 @@
-"""Several processes train as one would with all their data; reduced precision stays near."""
+"""Several processes train as one process with all their data; results in reduced precision are close."""
 
 import csv
 import functools
@@ -24,7 +24,7 @@ from .training_runs import Sequences, final, join, loader, tiny_net, together, w
 
 
 class Noiseless(ZForcing):
-    """A net whose draws are a function of the data, so that they are the same in whatever batch a sequence is."""
+    """Network with noise computed from the data, so that samples of a sequence do not depend on its batch."""
 
     def scan_posterior(self, state, u, b, noise):
         made = torch.cos(7.0 * u.sum(-1, keepdim=True) + torch.arange(noise.shape[-1]))
@@ -32,7 +32,7 @@ class Noiseless(ZForcing):
 
 
 class Shares:
-    """The batches of one process with batches of 4, of which each of several takes a part: three and one."""
+    """Batches of 4 for one process; two processes take three and one sequence of each."""
 
     def __init__(self, rank, world):
         self.rank, self.world, self.data = rank, world, Sequences()
@@ -46,7 +46,7 @@ class Shares:
 
 
 def share(out, *, devices=1, **settings):
-    """A run over this process's share in float64; rank 0 leaves parameters."""
+    """Train on this process's share in float64; rank 0 saves the parameters."""
     rank = int(os.environ["LOCAL_RANK"]) if devices > 1 else 0
     net = tiny_net(cls=Noiseless).double()
     optimiser = functools.partial(torch.optim.Adam, lr=1e-2)
@@ -135,7 +135,7 @@ def draws(out, *, devices):
 
 
 def test_bfloat16_changes_products_of_whole_sequences_alone(transition):
-    """The loops and every density stay in float32, and so do gradients."""
+    """Loops, densities and gradients stay in float32."""
     net, x = random_net("gaussian", dtype=torch.float32, transition=transition), random_frames(dtype=torch.float32)
     losses, grads = [], []
     for mixed in (False, True):
@@ -159,7 +159,7 @@ def test_bfloat16_changes_products_of_whole_sequences_alone(transition):
 
 @pytest.mark.slow
 def test_bfloat16_moves_the_bound_on_the_vowels_by_less_than_a_hundredth_of_a_nat_a_frame(tmp_path):
-    """Of a net trained in float32; and a net trained with it improves as well."""
+    """For a network trained in float32. A network trained in bfloat16 reaches a similar bound."""
     pytest.importorskip("sktime")
     from zf_pyro.data.vowels import load_vowels
 

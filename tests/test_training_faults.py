@@ -1,4 +1,4 @@
-"""Training that is killed, in processes of their own: it always goes on, to the very same parameters."""
+"""Training in killed processes: it always resumes, and ends with exactly the same parameters."""
 
 import os
 import random
@@ -25,7 +25,7 @@ STEPS = 40
 
 
 def run_killed_at_call(out, name, call, **settings):
-    """:func:`run` that is killed at one call of a function of ``os``: before, within or after writing a checkpoint."""
+    """:func:`run`, killed at a call of a function of ``os``: before, within or after writing a checkpoint."""
     function, calls = getattr(os, name), []
 
     def killing(*arguments):
@@ -39,7 +39,7 @@ def run_killed_at_call(out, name, call, **settings):
 
 
 def kill_within(process, out, draw):
-    """Kill a run: one in four soon after its start, the others soon after it has written a checkpoint."""
+    """Kill a run: one in four soon after its start, the others soon after a checkpoint."""
     if draw.random() < 0.25:
         process.join(draw.uniform(0.2, 1.5))
     else:
@@ -66,7 +66,7 @@ def test_a_run_that_is_killed_twenty_times_ends_with_the_same_parameters(tmp_pat
             kill_within(process, out, draw)
         (code,) = join([process])
         assert code in (0, -signal.SIGKILL), f"resuming failed after {kills} kills"
-        if code == 0:  # it came to its end before it was killed: begin anew
+        if code == 0:  # it finished before it was killed: start again
             assert_same(final(out), expected, **BITWISE)
             shutil.rmtree(out)
             continue
@@ -80,7 +80,7 @@ def test_a_run_that_is_killed_twenty_times_ends_with_the_same_parameters(tmp_pat
 
 
 def run_on_small_files(out, limit, **settings):
-    """:func:`run` where files may have ``limit`` bytes: writing more fails, as on a full disk."""
+    """:func:`run` with files of at most ``limit`` bytes: writing more fails, as on a full disk."""
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     run(out, **settings)
@@ -88,7 +88,7 @@ def run_on_small_files(out, limit, **settings):
 
 @pytest.mark.slow
 def test_a_disk_that_takes_no_more_ends_the_run_with_an_error(tmp_path):
-    """By the system's own limit, in the middle of a checkpoint's bytes."""
+    """By the system's limit on file sizes, in the middle of a checkpoint."""
     expected = weights(train(tmp_path / "whole", 10))
     out = tmp_path / "small"
     train(out, 4)
@@ -116,7 +116,7 @@ def test_a_full_file_system_ends_the_run_with_an_error(tmp_path):
 
 
 def shared_run(out, *, devices, die_at=None, **settings):
-    """A run of several processes, each with its share of the data; rank 1 may die."""
+    """Train in several processes, each with its share of the data; rank 1 may be killed."""
     rank = int(os.environ["LOCAL_RANK"])
     batches = loader(batch_size=2, rank=rank, world_size=devices)
     run_out = Path(out)
@@ -129,7 +129,7 @@ def shared_run(out, *, devices, die_at=None, **settings):
 
 
 class Dying(Loader):
-    """A loader whose process is killed while the ``at``-th batch is fetched."""
+    """Loader that kills its process while the ``at``-th batch is fetched."""
 
     at = 0
     count = 0
@@ -156,7 +156,7 @@ def test_when_one_of_two_processes_dies_the_other_ends_within_a_minute_and_the_r
 
 @pytest.mark.slow
 def test_an_interrupt_of_two_processes_stops_both_at_the_same_step(tmp_path):
-    """Also where only one of them was sent the signal."""
+    """Even if only one of them receives the signal."""
     assert join(together(shared_run, tmp_path / "whole", max_steps=60)) == [0, 0]
     processes = together(shared_run, tmp_path / "broken", max_steps=60, checkpoint_every=1000)
     table = tmp_path / "broken" / "logs" / "version_0"

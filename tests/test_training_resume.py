@@ -1,4 +1,4 @@
-"""A run that stops and goes on is the run that never stopped; what cannot be trusted is refused."""
+"""An interrupted and resumed run equals an uninterrupted one; damaged checkpoints are refused."""
 
 import csv
 import hashlib
@@ -31,7 +31,7 @@ SKIP = pytest.mark.filterwarnings("ignore:.*going back to the one before it")
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """The folder of an undisturbed run of ten steps and the parameters it ends with."""
+    """Folder and final parameters of an uninterrupted run of ten steps."""
     out = tmp_path_factory.mktemp("whole")
     return out, weights(train(out, 10, keep=10))
 
@@ -45,7 +45,7 @@ def validations(out, start):
 
 @pytest.mark.parametrize("stop", [3, 5, *(pytest.param(stop, marks=pytest.mark.slow) for stop in (2, 6, 9))])
 def test_a_run_in_two_parts_ends_with_the_same_parameters(stop, whole, tmp_path):
-    """Wherever it stops: within an epoch of three batches, at its end, at a validation (every third step)."""
+    """Stops within an epoch of three batches, at its end, and at a validation (every third step)."""
     train(tmp_path, stop)
     pyro.set_rng_seed(99)
     assert_same(weights(train(tmp_path, 10, resume=True)), whole[1], **BITWISE)
@@ -65,7 +65,7 @@ def test_a_finished_run_is_not_trained_on(whole):
 
 
 def test_a_run_does_not_depend_on_what_else_draws_random_numbers_at_start(whole, tmp_path):
-    """The same seed, the same numbers: twice the same run."""
+    """Two runs with the same seed are equal."""
     assert_same(weights(train(tmp_path, 10)), whole[1], **BITWISE)
 
 
@@ -103,7 +103,7 @@ def test_only_the_latest_checkpoints_are_kept(tmp_path):
 
 
 def draw():
-    """Numbers of every kind, NumPy's old global ones included."""
+    """Random numbers of every generator, including NumPy's global one."""
     return torch.rand(3).tolist(), np.random.rand(3).tolist(), random.random(), np.random.randn()  # noqa: NPY002
 
 
@@ -117,7 +117,7 @@ def test_random_numbers_of_all_kinds_are_restored():
     assert draw() == drawn
 
 
-# Checkpoints that are not whole --------------------------------------------------------------------------------------
+# Damaged checkpoints -------------------------------------------------------------------------------------------------
 
 
 def copied(whole, tmp_path):
@@ -192,7 +192,7 @@ class Payload:
 @SKIP
 @pytest.mark.parametrize("signed", [False, True])
 def test_a_malicious_pickle_is_never_executed(signed, whole, tmp_path):
-    """Not even one that carries the right checksum."""
+    """Not even one with a valid checksum."""
     folder, mark = copied(whole, tmp_path), tmp_path / "executed"
     content = pickle.dumps(Payload(mark))
     if signed:
@@ -213,7 +213,7 @@ def test_a_malicious_pickle_is_never_executed(signed, whole, tmp_path):
     assert not mark.exists()
 
 
-# The disk, and the user ----------------------------------------------------------------------------------------------
+# Full disks and interrupts -------------------------------------------------------------------------------------------
 
 
 def test_a_full_disk_stops_training_and_leaves_the_last_good_checkpoint(whole, tmp_path, monkeypatch):
@@ -242,13 +242,13 @@ def test_an_interrupted_run_is_saved_and_goes_on(number, whole, tmp_path):
         train(tmp_path, 10, batches=Interrupting(number, 5), checkpoint_every=100)
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step00000005.ckpt"]
     assert signal.getsignal(number) is handler
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # Lightning leaves it ignored, as the process is to end
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # Lightning ignores it before the process ends
     going_on = train(tmp_path, 10, batches=Interrupting(number, None), resume=True)
     assert_same(weights(going_on), whole[1], **BITWISE)
 
 
 class Interrupting:
-    """The usual batches; while the ``at``-th is fetched, a signal arrives."""
+    """The usual batches, with a signal while the ``at``-th is fetched."""
 
     def __init__(self, number, at):
         self.number, self.at = number, at
@@ -261,7 +261,7 @@ class Interrupting:
             yield batch
 
 
-# Where in the data ---------------------------------------------------------------------------------------------------
+# Position in the data ------------------------------------------------------------------------------------------------
 
 
 def order(batches, count):

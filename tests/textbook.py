@@ -1,4 +1,4 @@
-"""The textbook Pyro programs, written step by step out of the step functions: what every path must agree with."""
+"""Textbook Pyro programs, written step by step from the step functions: the reference for every path."""
 
 from contextlib import nullcontext
 
@@ -9,7 +9,7 @@ import torch
 
 
 class KnownNoise(dist.Normal):
-    """A normal that draws with noise fixed beforehand, (..., latent)."""
+    """A normal whose samples use given noise, (..., latent)."""
 
     def __init__(self, loc, scale, noise):
         super().__init__(loc, scale)
@@ -23,9 +23,11 @@ class KnownNoise(dist.Normal):
 
 
 class Textbook:
-    """Model and guide as anyone would write them: one distribution after the other, in the order of time.
+    """Model and guide in Pyro's usual style: one sample statement after another, in time order.
 
-    ``noise``: for each run of the guide in turn, the noise of some steps, {t: (..., latent)}; drawn where not given.
+    Args:
+        net: the step functions.
+        noise: noise of some steps, {t: (..., latent)}, for each run of the guide in turn; sampled where not given.
     """
 
     def __init__(self, net, noise=()):
@@ -33,7 +35,7 @@ class Textbook:
         self.noise = iter(noise)
 
     def _start(self, x, context, initial_state, num_steps, batch_shape):
-        """h_0, u_1, number of steps and of sequences."""
+        """Return h_0, u_1, the number of steps and the number of sequences."""
         net = pyro.module(f"textbook_{self.net.name}", self.net)
         family = net.emission_family
         shape = tuple(batch_shape) if x is None else x.shape[:1]
@@ -76,7 +78,7 @@ class Textbook:
 
 
 def hand_terms(net, x, lengths, z, *, context=None, initial_state=None):
-    """Parts of the objective for latents z (batch, time, latent), by the equations; each (time, batch)."""
+    """Compute the objective's terms from its equations, for latents z (batch, time, latent); each (time, batch)."""
     u, b, frames = net.inputs(x, context), net.backward_states(x, lengths), x.unbind(1)
     state = net.initial_state(x.shape[:1]) if initial_state is None else initial_state
     terms = {"log_likelihood": [], "kl": [], "auxiliary": [], "backward": []}

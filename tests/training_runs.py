@@ -1,4 +1,4 @@
-"""A tiny training run, as a function that other processes can be started with."""
+"""A tiny training run as a function, for processes that tests start."""
 
 import logging
 import multiprocessing
@@ -20,7 +20,7 @@ torch.set_num_threads(1)
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 
 PROCESSES = multiprocessing.get_context("forkserver")
-"""Processes forked from one that has imported everything."""
+"""Start method: fork from a process that has imported everything."""
 PROCESSES.set_forkserver_preload([__name__])
 
 SIZES = {"embed_dim": 4, "hidden_dim": 5, "latent_dim": 3, "mlp_dim": 4}
@@ -48,19 +48,19 @@ def loader(seed=0, batch_size=4, workers=0, **shares):
 
 
 def tiny_net(seed=1, cls=zf_pyro.ZForcing, **settings):
-    """The same small net every time."""
+    """A small network, the same for a given seed."""
     pyro.clear_param_store()
     pyro.set_rng_seed(seed)
     return cls(emissions.Gaussian(2), **SIZES, **settings)
 
 
 def objective():
-    """Weights that change over the first steps."""
+    """Objective with weights that change over the first steps."""
     return ZForcingELBO(Linear(0.2, 1.0, 9), aux_weight=Linear(0.1, 0.0, 7))
 
 
 def train(out, max_steps=10, *, net=None, batches=None, module=None, **settings):
-    """A run from the same start; the net it ends with."""
+    """Run from fixed initial parameters and data; the trained network."""
     net = tiny_net(dropout=0.2) if net is None else net
     module = module or Training(net.model, net.guide, objective(), pyro.optim.Adam({"lr": 1e-2}), plateau=1)
     quiet = {"progress": False, "accelerator": "cpu", "checkpoint_every": 2, "validate_every": 3}
@@ -76,43 +76,43 @@ def weights(net):
 
 
 def run(out, **settings):
-    """To be started as a process: train, and leave the final parameters in ``out/final.pt``."""
+    """Train, and save the final parameters to ``out/final.pt``; a target for processes."""
     torch.save(weights(train(out, **settings)), Path(out) / "final.pt")
 
 
 def final(out):
-    """What :func:`run` left."""
+    """Final parameters that :func:`run` saved."""
     return torch.load(Path(out) / "final.pt", weights_only=True)
 
 
 def start(target, *arguments, **settings):
-    """``target`` in a process of its own."""
+    """Start ``target`` in a new process."""
     process = PROCESSES.Process(target=target, args=arguments, kwargs=settings)
     process.start()
     return process
 
 
 def rank(number, world, port, target, *arguments, **settings):
-    """``target`` as one of several processes that find each other, as torchrun would start it."""
+    """Run ``target`` as one process of a group, in the environment that torchrun would set."""
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "LOCAL_RANK": str(number), "NODE_RANK": "0"}
     target(*arguments, devices=world, **settings)
 
 
 def free_port():
-    """A port that nobody listens on."""
+    """A free port."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return found.getsockname()[1]
 
 
 def together(target, *arguments, world=2, **settings):
-    """``target`` in ``world`` processes."""
+    """Start ``target`` in a group of ``world`` processes."""
     port = free_port()
     return [start(rank, number, world, port, target, *arguments, **settings) for number in range(world)]
 
 
 def join(processes, seconds=60):
-    """Wait for processes to end; their exit codes, None for one that did not."""
+    """Wait for processes to end, and kill the others; exit codes, None for those killed."""
     for process in processes:
         process.join(seconds)
     codes = [process.exitcode for process in processes]

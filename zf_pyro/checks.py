@@ -1,4 +1,4 @@
-"""Checks of arguments that every wing shares: positive integers, and whether particles fit in memory."""
+"""Checks of arguments that every wing shares: positive integers, and particles that fit in memory."""
 
 from numbers import Integral
 from pathlib import Path
@@ -27,12 +27,12 @@ def require_count(name: str, value: object, least: int = 1) -> int:
 
 
 def require_room(num_particles: int, bytes_each: int, device: torch.device, name: str = "num_particles") -> None:
-    """Refuse particles that would not fit.
+    """Refuse particles that do not fit in memory.
 
     Args:
-        num_particles: how many are asked for.
-        bytes_each: memory that each takes.
-        device: where.
+        num_particles: requested number.
+        bytes_each: memory that each takes, in bytes.
+        device: device of the particles.
         name: the argument's name.
 
     Raises:
@@ -48,7 +48,7 @@ def require_room(num_particles: int, bytes_each: int, device: torch.device, name
 
 
 def available_bytes(device: torch.device) -> int | None:
-    """Memory that can still be had on ``device``; None where the system does not tell."""
+    """Free memory of ``device`` in bytes; None where the system does not tell."""
     if device.type == "cuda":
         held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + held
@@ -57,7 +57,7 @@ def available_bytes(device: torch.device) -> int | None:
 
 
 def _meminfo() -> int | None:
-    """What Linux estimates can be taken without swapping (``man 5 proc_meminfo``, MemAvailable)."""
+    """Linux's estimate of memory available without swapping (``man 5 proc_meminfo``, MemAvailable)."""
     if not _MEMINFO.exists():
         return None
     fields = dict(line.split(":") for line in _MEMINFO.read_text().splitlines() if ":" in line)
@@ -65,7 +65,7 @@ def _meminfo() -> int | None:
 
 
 def _cgroup() -> int | None:
-    """What is left of a container's limit (Linux, cgroup v2, memory.max)."""
+    """The rest of a container's limit (Linux, cgroup v2, memory.max)."""
     limit, used = _CGROUP / "memory.max", _CGROUP / "memory.current"
     if not limit.exists() or not used.exists() or limit.read_text().strip() == "max":
         return None

@@ -1,7 +1,7 @@
-"""p(x_t | h_t): what a frame is, how the networks read one, and its density.
+"""Emissions p(x_t | h_t): the shape of a frame, its embedding, and its density.
 
 An emission is a description without weights: the model owns one linear layer from h_t (and one from b_t, for the
-backward likelihood) to ``num_parameters`` numbers, and the emission turns those into a distribution over one frame.
+backward likelihood) to ``num_parameters`` values, and the emission turns those into a distribution over one frame.
 """
 
 from abc import ABC, abstractmethod
@@ -13,26 +13,23 @@ import torch
 from pyro.distributions import TorchDistribution, constraints
 from torch import Tensor, nn
 
+from .checks import require_count
+
 __all__ = ["Bernoulli", "Categorical", "Emission", "Gaussian", "GaussianMixture"]
-
-
-def _require_positive(name: str, value: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name} must be a positive integer, got {value!r}")
 
 
 class Emission(ABC):
     """The family of p(x_t | h_t)."""
 
     has_rsample: ClassVar[bool] = False
-    """Whether gradients flow through a drawn frame."""
+    """Whether gradients flow through a sampled frame."""
     integer: ClassVar[bool] = False
-    """Whether x holds integers, (batch, time), rather than floats, (batch, time, frame_dim)."""
+    """Whether x holds integers, (batch, time), instead of floats, (batch, time, frame_dim)."""
 
     @property
     @abstractmethod
     def num_parameters(self) -> int:
-        """How many numbers a frame's density takes."""
+        """Number of parameters of a frame's density."""
 
     @property
     @abstractmethod
@@ -42,20 +39,20 @@ class Emission(ABC):
     @property
     @abstractmethod
     def support(self) -> constraints.Constraint:
-        """Where one frame may lie."""
+        """The support of one frame."""
 
     @property
     @abstractmethod
     def values(self) -> str:
-        """What x may hold, in words."""
+        """Valid values of x, in words for errors."""
 
     @abstractmethod
     def valid(self, x: Tensor) -> Tensor:
-        """Which frames of x (..., *event_shape) have a density; (...)."""
+        """True for frames of x (..., *event_shape) that have a density; (...)."""
 
     @abstractmethod
     def embedding(self, embed_dim: int) -> nn.Module:
-        """A new network that reads frames (..., *event_shape) into (..., embed_dim)."""
+        """A new module that embeds frames, (..., *event_shape) to (..., embed_dim)."""
 
     @abstractmethod
     def start(self, like: Tensor) -> Tensor:
@@ -68,13 +65,13 @@ class Emission(ABC):
 
 @dataclass(frozen=True)
 class _Frames(Emission):
-    """Frames of floats, read by a linear layer; the first input is a frame of zeros."""
+    """Frames of floats, embedded by a linear layer. The first input is a frame of zeros."""
 
     frame_dim: int
-    """Numbers in one frame."""
+    """Elements of one frame."""
 
     def __post_init__(self) -> None:
-        _require_positive("frame_dim", self.frame_dim)
+        object.__setattr__(self, "frame_dim", require_count("frame_dim", self.frame_dim))
 
     @property
     def event_shape(self) -> torch.Size:
@@ -100,7 +97,7 @@ class _Frames(Emission):
 
 @dataclass(frozen=True)
 class Gaussian(_Frames):
-    """A diagonal Gaussian: parameters are the mean and the log-variance of each number."""
+    """A diagonal Gaussian: parameters are the mean and the log-variance of each element."""
 
     has_rsample: ClassVar[bool] = True
 
@@ -118,11 +115,11 @@ class GaussianMixture(_Frames):
     """A mixture of diagonal Gaussians over the whole frame: logits, then means, then log-variances."""
 
     num_components: int
-    """Gaussians in the mixture."""
+    """Number of Gaussians in the mixture."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require_positive("num_components", self.num_components)
+        object.__setattr__(self, "num_components", require_count("num_components", self.num_components))
 
     @property
     def num_parameters(self) -> int:
@@ -137,7 +134,7 @@ class GaussianMixture(_Frames):
 
 @dataclass(frozen=True)
 class Bernoulli(_Frames):
-    """Independent binary numbers, floats 0 or 1: parameters are their logits."""
+    """Independent binary elements, floats 0 or 1: parameters are their logits."""
 
     @property
     def num_parameters(self) -> int:
@@ -160,14 +157,14 @@ class Bernoulli(_Frames):
 
 @dataclass(frozen=True)
 class Categorical(Emission):
-    """One of ``num_classes`` symbols, an integer; the first input is a start token of its own."""
+    """One of ``num_classes`` symbols, an integer. The first input is a separate start token."""
 
     num_classes: int
-    """Symbols, numbered from 0."""
+    """Number of symbols, which are counted from 0."""
     integer: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        _require_positive("num_classes", self.num_classes)
+        object.__setattr__(self, "num_classes", require_count("num_classes", self.num_classes))
 
     @property
     def num_parameters(self) -> int:

@@ -1,4 +1,4 @@
-"""What the tests on a GPU share: when they run, and nets that draw the same on every device."""
+"""Shared by the tests on a GPU: when they run, and models that sample alike on every device."""
 
 import pyro
 import pytest
@@ -13,10 +13,10 @@ DEVICES = ("cpu", "cuda")
 
 
 class Noiseless(ZForcing):
-    """A net whose draws from the posterior are a function of the data, so that every device draws the same."""
+    """A model whose posterior samples are a function of the data, hence equal on every device."""
 
     def scan_posterior(self, state, u, b, noise):
-        """With noise made of b, whose gradient is left out."""
+        """Scan with noise (time, ..., latent) computed from b (time, batch, hidden), without its gradient."""
         places = torch.arange(noise.shape[-1], device=b.device)
         made = torch.cos(7.0 * b.detach().sum(-1, keepdim=True) + places)
         missing = noise.dim() - made.dim()
@@ -24,7 +24,7 @@ class Noiseless(ZForcing):
 
 
 def twins(emission="gaussian", *, noiseless=True, **settings):
-    """One net on the CPU and on the GPU, by device."""
+    """Build one model on the CPU and on the GPU, by device."""
     nets = {device: random_net(emission, **settings).to(device) for device in DEVICES}
     for net in nets.values():
         net.__class__ = Noiseless if noiseless else ZForcing
@@ -32,7 +32,7 @@ def twins(emission="gaussian", *, noiseless=True, **settings):
 
 
 def on(device, value):
-    """Tensors, states and nested lists, tuples and dictionaries of them on a device."""
+    """Move tensors, states and nested lists, tuples and dictionaries of them to a device."""
     if isinstance(value, torch.Tensor):
         return value.to(device)
     if isinstance(value, State):
@@ -43,7 +43,7 @@ def on(device, value):
 
 
 def outcome(net, elbo, *arguments, seed=0):
-    """Loss, terms and gradients of one evaluation; the gradients are cleared."""
+    """Return loss, terms and gradients of one evaluation on the CPU, and clear the gradients."""
     pyro.set_rng_seed(seed)
     loss = elbo.loss_and_grads(net.model, net.guide, *arguments)
     terms = {name: term.nan_to_num(nan=-1.0) for name, term in elbo.terms._asdict().items()}  # NaN: not computed
@@ -53,7 +53,7 @@ def outcome(net, elbo, *arguments, seed=0):
 
 
 def assert_agree(ours, theirs, errors=5.0):
-    """Two samples of one quantity, each (draws, ...), have the same means, to so many standard errors."""
+    """Assert that two samples (count, ...) have equal means, within so many standard errors."""
     ours, theirs = ours.cpu().double(), theirs.cpu().double()
     error = (ours.var(0) / len(ours) + theirs.var(0) / len(theirs)).sqrt()
     assert ((ours.mean(0) - theirs.mean(0)).abs() <= errors * error + 1e-12).all()

@@ -16,7 +16,7 @@ NEEDS = {
     "sequential_mnist": "sklearn",
     "imdb": "tokenizers",
 }
-"""The data of each script."""
+"""The package that each script's data needs."""
 SCRIPTS = {path.stem: path for path in EXAMPLES if path.stem in NEEDS}
 
 
@@ -33,8 +33,10 @@ def test_a_script_runs_on_the_device(name, tmp_path):
         assert json.loads((tmp_path / "results.json").read_text())["flags"]["device"] == "cuda"
 
 
-@pytest.mark.parametrize("flags", [("--baseline", "rnn"), ("--precision", "bf16-mixed")], ids=lambda flags: flags[1])
-def test_an_experiment_runs_with_a_baseline_and_in_bfloat16(flags, tmp_path):
+@pytest.mark.parametrize(("flag", "value"), [("baseline", "rnn"), ("precision", "bf16-mixed")])
+def test_an_experiment_runs_with_a_baseline_and_in_bfloat16(flag, value, tmp_path):
     pytest.importorskip(NEEDS["sequential_mnist"])
-    done = run(SCRIPTS["sequential_mnist"], "--device", "cuda", "--smoke", "--out", str(tmp_path), *flags)
+    flags = "--device", "cuda", "--smoke", "--out", str(tmp_path), f"--{flag}", value
+    done = run(SCRIPTS["sequential_mnist"], *flags)
     assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads((tmp_path / "results.json").read_text())["flags"][flag] == value

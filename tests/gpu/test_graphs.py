@@ -1,4 +1,4 @@
-"""Captured objectives: a replay is the objective, at the weights, the data and the random numbers of its step."""
+"""GraphedELBO: a replay equals the objective under the weights, data and random numbers of its step."""
 
 import gc
 import threading
@@ -25,7 +25,7 @@ def batch(num_steps, emission="gaussian", seed=0, dtype=torch.float64):
 
 
 @pytest.mark.parametrize("emission", EMISSIONS)
-def test_replays_over_all_lengths_give_the_numbers_of_the_objective(emission, transition):
+def test_replays_over_all_lengths_equal_the_objective(emission, transition):
     net = random_net(emission, transition=transition).cuda()
     elbo, plain = GraphedELBO(ZForcingELBO(*WEIGHTS), bucket=4), ZForcingELBO(*WEIGHTS)
     for seed, num_steps in enumerate((8, 7, 5, 3, 8, 2, 9, 6)):
@@ -45,7 +45,7 @@ def test_context_and_initial_state_are_those_of_the_step():
 
 
 def test_weights_of_the_step_are_used_and_old_graphs_make_room():
-    """With room for one graph, through weights that become positive or zero."""
+    """With a capacity of one graph, while weights become positive or zero."""
     schedules = Linear(0.0, 1.0, 3), Linear(0.4, 0.0, 2)
     net, elbo, plain = random_net().cuda(), GraphedELBO(ZForcingELBO(*schedules), capacity=1), ZForcingELBO(*schedules)
     for seed in range(6):
@@ -54,7 +54,7 @@ def test_weights_of_the_step_are_used_and_old_graphs_make_room():
         assert elbo.num_graphs == 1
 
 
-def test_replays_under_dropout_draw_the_masks_of_the_objective():
+def test_replays_under_dropout_sample_the_masks_of_the_objective():
     net, found = random_net(dropout=0.5).cuda(), []
     for elbo in (GraphedELBO(ZForcingELBO(*WEIGHTS)), ZForcingELBO(*WEIGHTS)):
         found.append([outcome(net, elbo, *batch(16), seed=seed) for seed in (0, 1)])
@@ -66,13 +66,13 @@ def test_replays_under_dropout_draw_the_masks_of_the_objective():
     )
 
 
-def test_each_replay_draws_new_numbers():
+def test_each_replay_draws_new_random_numbers():
     net, elbo = random_net().cuda(), GraphedELBO(ZForcingELBO())
     losses = {elbo.loss_and_grads(net.model, net.guide, *batch(8)) for _ in range(5)}
     assert len(losses) == 5
 
 
-def test_a_capture_leaves_the_random_numbers_where_the_objective_would():
+def test_a_capture_leaves_the_random_state_of_the_objective():
     net, found = random_net().cuda(), []
     for elbo in (GraphedELBO(ZForcingELBO(), bucket=1), ZForcingELBO()):
         pyro.set_rng_seed(3)
@@ -104,7 +104,7 @@ def frozen(net):
 
 @pytest.mark.filterwarnings("ignore:RNN module weights are not part of single contiguous chunk")
 @pytest.mark.parametrize("change", [moved, frozen])
-def test_a_net_that_is_not_as_it_was_is_captured_anew(change):
+def test_a_changed_network_is_captured_again(change):
     net, elbo, plain = random_net().cuda(), GraphedELBO(ZForcingELBO(*WEIGHTS)), ZForcingELBO(*WEIGHTS)
     outcome(net, elbo, *batch(16))
     net.zero_grad(set_to_none=True)
@@ -117,7 +117,7 @@ def test_a_net_that_is_not_as_it_was_is_captured_anew(change):
 
 @pytest.mark.parametrize("cache", [True, False])
 def test_replays_under_autocast_use_the_weights_of_their_step(cache):
-    """Autocast keeps weights that it has cast until its region ends, which here is the step."""
+    """Autocast caches the weights that it has cast until its region ends, which here is the step."""
     net, found = random_net(dtype=torch.float32).cuda(), []
     for elbo in (GraphedELBO(ZForcingELBO(*WEIGHTS)), ZForcingELBO(*WEIGHTS)):
         own, losses = random_net(dtype=torch.float32).cuda(), []
@@ -136,7 +136,7 @@ def test_replays_under_autocast_use_the_weights_of_their_step(cache):
 
 
 @pytest.mark.filterwarnings("ignore:RNN module weights are not part of single contiguous chunk")
-def test_each_precision_has_a_graph_of_its_own():
+def test_each_precision_has_its_own_graph():
     precision = pytest.importorskip("zf_pyro.training.precision")
     net, elbo, found = random_net(dtype=torch.float32).cuda(), GraphedELBO(ZForcingELBO(*WEIGHTS)), []
     precisions = (
@@ -153,8 +153,8 @@ def test_each_precision_has_a_graph_of_its_own():
     assert elbo.num_graphs == 3
 
 
-def test_captures_go_through_while_other_threads_use_the_device():
-    """As a loader does that pins memory: the thread allocates and frees all the while."""
+def test_captures_succeed_while_other_threads_use_the_device():
+    """Like a loader that pins memory, the thread allocates and frees throughout."""
     net, elbo, done, pinned = random_net().cuda(), GraphedELBO(ZForcingELBO(), bucket=1), threading.Event(), []
 
     def pin():
@@ -176,8 +176,8 @@ def test_captures_go_through_while_other_threads_use_the_device():
     assert pinned
 
 
-def test_captures_go_through_beside_a_process_group(tmp_path):
-    """NCCL's own thread looks at the events of what was sent. A group of one, as a machine with one GPU has."""
+def test_captures_succeed_beside_a_process_group(tmp_path):
+    """NCCL's own thread queries events of pending collectives. The group has one process, for one GPU."""
     torch.distributed.init_process_group(
         "nccl", init_method=f"file://{tmp_path}/store", rank=0, world_size=1, device_id=torch.device("cuda", 0)
     )
@@ -210,9 +210,9 @@ def test_memory_does_not_grow_over_steps(graphs):
     assert held[1] == held[0]
 
 
-def test_graphs_that_are_dropped_give_their_memory_back():
+def test_dropped_graphs_free_their_memory():
     held = []
-    for _ in range(3):  # in the first, libraries take memory of their own
+    for _ in range(3):  # in the first pass, libraries allocate memory of their own
         net, elbo = random_net(hidden_dim=64).cuda(), GraphedELBO(ZForcingELBO(*WEIGHTS), bucket=1)
         for num_steps in (4, 8):
             outcome(net, elbo, *batch(num_steps))
@@ -225,7 +225,7 @@ def test_graphs_that_are_dropped_give_their_memory_back():
 
 
 def test_garbage_with_graphs_does_not_spoil_captures():
-    """It is collected before a capture, not in the midst of one."""
+    """Garbage is collected before a capture, not during one."""
 
     def collect(*_):
         gc.collect()

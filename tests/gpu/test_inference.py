@@ -21,12 +21,12 @@ LENGTHS = torch.tensor([6, 2, 5])
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=COMPILED if name.startswith("Jit") else ()) for name in ALGORITHMS]
 )
-def test_every_algorithm_runs_and_trains_the_net_or_leaves_it(name):
+def test_every_algorithm_runs_and_trains_the_model_or_leaves_it(name):
     pyro.set_rng_seed(3)
     dtype = torch.float32 if name in DEFAULT_DTYPE else torch.float64
     net, row = random_net(dtype=dtype).cuda(), ALGORITHMS[name]
     arguments = on("cuda", (random_frames(time=5, dtype=dtype), lengths_for(name, 5)))
-    with torch.device("cuda"):  # where Pyro's own guides make their parameters
+    with torch.device("cuda"):  # where Pyro's own guides create their parameters
         call = getattr(row.build(net, **QUICK.get(name, {})), row.call)
         before = [p.detach().clone() for p in net.parameters()]
         call(*arguments)

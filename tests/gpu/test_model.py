@@ -1,4 +1,4 @@
-"""The net as Pyro programs on a GPU: generation, streaming, Predictive, what is refused, and the way to the disk."""
+"""The model on a GPU: generation, streaming, Predictive, refused input, saving and loading."""
 
 import pyro
 import pytest
@@ -34,8 +34,8 @@ def test_generate_has_the_moments_of_the_model(emission):
 
 
 @pytest.mark.parametrize("emission", EMISSIONS)
-def test_what_is_not_random_is_what_a_cpu_makes(emission, transition):
-    """Reconstructions, with and without the frames fed back, interpolations, and the likeliest symbols."""
+def test_deterministic_results_are_those_of_a_cpu(emission, transition):
+    """Reconstructions with and without teacher forcing, interpolations, and greedy generation."""
     found = []
     for device, net in twins(emission, transition=transition).items():
         x, lengths, other = on(device, (random_frames(emission, time=6), LENGTHS, random_frames(emission, seed=8)))
@@ -53,7 +53,7 @@ def test_what_is_not_random_is_what_a_cpu_makes(emission, transition):
     assert_same(*found)
 
 
-def test_symbols_are_drawn_from_the_nucleus_until_the_end_token():
+def test_symbols_are_sampled_from_the_nucleus_until_the_end_token():
     net = random_net("categorical").cuda()
     x = net.generate(64, 12, top_p=0.8, temperature=0.7, stop=2)
     ended = (x == 2).cummax(1).values
@@ -97,7 +97,7 @@ def test_gradients_in_evaluation_mode_are_those_of_training_without_dropout(tran
 
 
 @pytest.mark.parametrize("truncate", [False, True])
-def test_segments_are_what_they_are_on_a_cpu(truncate):
+def test_segments_give_the_outcome_of_a_cpu(truncate):
     settings = {"segment": 4, "truncate": truncate}
     found = []
     for device, net in twins().items():
@@ -109,7 +109,7 @@ def test_segments_are_what_they_are_on_a_cpu(truncate):
 
 
 @pytest.mark.parametrize("name", ["x", "lengths", "context", "initial_state"])
-def test_what_is_on_another_device_is_refused_by_name(name):
+def test_an_argument_on_another_device_is_refused_by_name(name):
     net, x = random_net().cuda(), random_frames()
     given = {"x": x, "lengths": LENGTHS.clamp(max=4), "context": x[:, 0], "initial_state": random_state(random_net())}
     given = {key: value if key == name else on("cuda", value) for key, value in given.items()}
@@ -118,7 +118,7 @@ def test_what_is_on_another_device_is_refused_by_name(name):
             program(**given)
 
 
-def test_a_net_goes_to_the_disk_and_back_from_either_device(tmp_path):
+def test_a_model_is_saved_and_loaded_from_either_device(tmp_path):
     pytest.importorskip("safetensors")
     net, x = random_net().cuda(), random_frames()
     net.save(tmp_path, {"mean": torch.ones(2, device="cuda"), "scale": torch.tensor(2.0)})

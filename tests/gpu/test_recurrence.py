@@ -1,4 +1,4 @@
-"""The fast loops on a GPU equal the plain ones there, and both equal a CPU's."""
+"""The fast loops on a GPU against the plain ones there, and both against a CPU."""
 
 import copy
 
@@ -29,7 +29,7 @@ WEIGHTS = 0.7, 0.3, 0.2
 
 
 def arguments(emission, device):
-    """x, lengths, context and the state before."""
+    """Return x, lengths, context and initial state on a device."""
     x, context = random_frames(emission, time=7), random_frames(emission, time=1, seed=5)
     return on(device, (x, LENGTHS, context[:, 0], random_state(random_net(emission))))
 
@@ -67,8 +67,8 @@ def test_the_loops_equal_the_plain_ones_in_values_and_every_gradient(shape, tran
     assert_same(*found)
 
 
-def test_half_the_digits_cost_the_fast_loop_no_more_than_the_plain_one(transition):
-    """Rounding in float32, against float64: at most twice that of the plain loop."""
+def test_float32_costs_the_fast_loop_no_more_accuracy_than_the_plain_one(transition):
+    """The error of float32 against float64 is at most twice that of the plain loop."""
     errors = {fast_posterior: torch.zeros(2, dtype=torch.float64), plain_posterior: torch.zeros(2, dtype=torch.float64)}
     for seed in range(5):
         sizes = {"hidden_dim": 32, "latent_dim": 8, "mlp_dim": 24}
@@ -83,11 +83,11 @@ def test_half_the_digits_cost_the_fast_loop_no_more_than_the_plain_one(transitio
             found = parts(loop(rough, *given))
             grads = gradients(rough, weighted_sum(on("cpu", found)))
             total += torch.stack([_error(found, truth), _error(grads, truth_gradients)]).cpu()
-    assert errors[plain_posterior].max() < 1e-3, "the net is chaotic: the test tells nothing"
+    assert errors[plain_posterior].max() < 1e-3, "the network is chaotic: the test would have no power"
     assert (errors[fast_posterior] <= 2 * errors[plain_posterior]).all()
 
 
-def test_the_objective_in_float32_is_as_near_to_float64_as_over_the_plain_loops(transition):
+def test_the_objective_in_float32_is_as_accurate_as_over_the_plain_loops(transition):
     x, lengths = random_frames(time=7, dtype=torch.float32).cuda(), LENGTHS.cuda()
     errors = {}
     for recurrence in ("deferred", "reference"):
@@ -105,7 +105,7 @@ def test_the_objective_in_float32_is_as_near_to_float64_as_over_the_plain_loops(
     assert errors["deferred"] <= 2 * errors["reference"]
 
 
-def test_each_sequence_is_its_own_whatever_it_is_padded_with(transition):
+def test_padding_never_changes_a_sequence(transition):
     net, found = random_net(transition=transition).cuda(), []
     x, lengths = random_frames(time=7).cuda(), LENGTHS.cuda()
     for filling in (0.0, 1e6, float("nan")):

@@ -1,4 +1,4 @@
-"""Training on a GPU: steps that never wait for the device, runs that resume, bfloat16, steps that are left out."""
+"""Training on a GPU: no synchronisation within steps, resumed runs, bfloat16, and skipped steps."""
 
 import functools
 import os
@@ -58,7 +58,7 @@ def run(out, max_steps, graphs=True, resume=False, dropout=0.2, bucket=2, **sett
 
 @pytest.mark.parametrize("graphs", [False, True])
 def test_a_resumed_run_ends_as_the_undisturbed_one(graphs, tmp_path):
-    """Although the resumed one has to capture anew."""
+    """Although the resumed run captures its graphs again."""
     _, whole = run(tmp_path / "whole", 8, graphs)
     run(tmp_path / "parts", 5, graphs)
     elbo, resumed = run(tmp_path / "parts", 8, graphs, resume=True)
@@ -68,13 +68,13 @@ def test_a_resumed_run_ends_as_the_undisturbed_one(graphs, tmp_path):
 
 
 def test_a_run_in_graphs_ends_as_one_without(tmp_path):
-    """Draw for draw, where lengths are not padded."""
+    """Their samples are equal, as lengths are not padded to buckets."""
     graphed, plain = (run(tmp_path / str(graphs), 8, graphs, bucket=1)[1] for graphs in (True, False))
     for name, value in plain.items():
         torch.testing.assert_close(graphed[name], value, rtol=1e-4, atol=1e-5)
 
 
-def test_a_checkpoint_of_one_goes_on_as_the_other(tmp_path):
+def test_a_checkpoint_without_graphs_resumes_with_graphs(tmp_path):
     run(tmp_path, 4, graphs=False)
     elbo, _ = run(tmp_path, 8, graphs=True, resume=True)
     assert elbo.step == 8
@@ -96,7 +96,7 @@ def test_float64_trains(tmp_path):
 
 
 def test_steps_that_are_not_finite_leave_the_parameters(tmp_path):
-    """By the fused optimiser itself, without a look from the host."""
+    """The fused optimiser skips them itself, without a synchronisation with the host."""
     net = tiny_net()
     before = weights(net)
     module = Training(net.model, net.guide, GraphedELBO(ZForcingELBO()), max_nonfinite=3)

@@ -1,4 +1,4 @@
-"""Data sets of sequences: one type over memory-mapped storage, one collate, batches by length."""
+"""Sequence data sets in memory-mapped storage, padded batches by length, and the preparation of corpora."""
 
 from .batches import LengthBatches, Loader
 from .folders.preparing import preparing

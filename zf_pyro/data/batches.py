@@ -1,4 +1,4 @@
-"""Batches of sequences of like length: shuffled by a seed, resumable in mid-epoch, shared out to processes."""
+"""Batches of sequences of similar length: shuffled by a seed, resumable in mid-epoch, divided among processes."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -8,28 +8,29 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from ..checks import require_count
 from .sequences import Batch, collate
 
 POOL = 64
-"""Batches that are drawn together and sorted by length: more waste less on padding, and mix sequences less."""
+"""Batches drawn together and sorted by length. A larger pool needs less padding, but mixes sequences less."""
 
 
 class LengthBatches(Sampler[list[int]]):
-    """Lists of indices, each a batch of sequences of like length.
+    """Sampler of batches: lists of indices of sequences of similar length.
 
-    The order is a function of ``seed`` and the epoch alone: nothing depends on the number of loader workers, and on the
-    rank only which share is handed out. In an epoch all ranks together see each sequence once, and each rank as many
-    batches as any other. To that end some batches are made smaller where the numbers do not divide. With
-    ``batch_size=1`` nothing can be made smaller: fewer than ``world_size`` sequences are then left out of an epoch.
+    The order depends only on ``seed`` and the epoch, not on the number of loader workers. The rank selects a share.
+    In an epoch all ranks together see each sequence once, and all ranks get the same number of batches. Some batches
+    are smaller if the sizes do not divide. With ``batch_size=1`` no batch can be smaller, so up to ``world_size`` - 1
+    sequences are left out of an epoch.
 
-    Without ``shuffle`` the longest sequences come first, so that a batch too large for memory shows at once.
+    Without ``shuffle`` the longest sequences come first, so that a batch too large for memory fails at once.
 
-    Under a :class:`torch.utils.data.DataLoader` with workers the sampler runs ahead of what was used, and so would its
-    state: take :class:`Loader`, which counts what came out.
+    Under a :class:`torch.utils.data.DataLoader` with workers, the sampler and its state run ahead of the batches used.
+    Take :class:`Loader`, which counts the batches it returns.
 
     Attributes:
-        epoch: which one, from 0; set by :meth:`set_epoch`.
-        position: batches of this epoch handed out so far.
+        epoch: the current epoch, from 0; set by :meth:`set_epoch`.
+        position: batches of this epoch returned so far.
     """
 
     def __init__(
@@ -43,26 +44,24 @@ class LengthBatches(Sampler[list[int]]):
         world_size: int = 1,
         drop_last: bool = False,
     ) -> None:
-        """Take the lengths; nothing is drawn yet.
+        """Check the arguments; nothing is drawn yet.
 
         Args:
             lengths: frames of each sequence, (sequences,) integers.
-            batch_size: sequences of a batch on one rank.
-            seed: of the shuffling.
-            shuffle: a new order every epoch; else one order, the longest first.
-            rank: this process's number, 0 to ``world_size`` - 1.
+            batch_size: sequences per batch on one rank.
+            seed: seed of the shuffling.
+            shuffle: take a new order every epoch; otherwise one order, the longest first.
+            rank: index of this process, 0 to ``world_size`` - 1.
             world_size: number of processes that share the sequences.
-            drop_last: leave out what would make smaller batches.
+            drop_last: leave out the sequences that would make smaller batches.
 
         Raises:
-            ValueError: a size or rank out of range, or too few sequences for one batch a process.
+            ValueError: a size or rank out of range, or too few sequences for one batch per process.
         """
         self.lengths = torch.as_tensor(lengths)
         if self.lengths.dim() != 1 or self.lengths.is_floating_point() or not len(self.lengths):
             raise ValueError(f"lengths must be integers of shape (sequences,), got {tuple(self.lengths.shape)}")
-        for name, value in (("batch_size", batch_size), ("world_size", world_size)):
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"{name} must be a positive integer, got {value!r}")
+        batch_size, world_size = require_count("batch_size", batch_size), require_count("world_size", world_size)
         if not 0 <= rank < world_size:
             raise ValueError(f"rank must be between 0 and {world_size - 1} (world_size - 1), got {rank!r}")
         needed = batch_size * world_size if drop_last else world_size
@@ -77,12 +76,12 @@ class LengthBatches(Sampler[list[int]]):
         self.epoch = self.position = 0
 
     def __len__(self) -> int:
-        """Batches of one epoch on one rank, wherever in it the sampler is."""
+        """Number of batches of one epoch on one rank, whatever the position in it."""
         count = len(self.lengths) - self._left_out()
         return -(-count // (self.batch_size * self.world_size))
 
     def __iter__(self) -> Iterator[list[int]]:
-        """The batches of this epoch from ``position`` on; from the first on where the epoch was at its end."""
+        """Yield the batches of this epoch from ``position`` on; a finished epoch starts again."""
         if self.position >= len(self):
             self.position = 0
         for indices in self._rounds()[self.position :]:
@@ -90,19 +89,19 @@ class LengthBatches(Sampler[list[int]]):
             yield indices.tensor_split(self.world_size)[self.rank].tolist()
 
     def set_epoch(self, epoch: int) -> None:
-        """Go to the start of another epoch; the present one goes on where it was."""
+        """Move to the start of another epoch; in the current epoch, keep the position."""
         if epoch != self.epoch:
             self.epoch, self.position = int(epoch), 0
 
     def state_dict(self) -> dict[str, Any]:
-        """The epoch and the position in it, and what they are good for; the same on all ranks."""
+        """Return the epoch, the position in it, and the settings they belong to; the same on all ranks."""
         return {"epoch": self.epoch, "position": self.position, **self._settings()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where ``state`` was taken.
+        """Continue from ``state``.
 
         Raises:
-            ValueError: it comes from other sequences or settings, under which its position means nothing.
+            ValueError: it comes from other sequences or settings, for which its position has no meaning.
         """
         settings = self._settings()
         differing = [name for name in settings if state.get(name) != settings[name]]
@@ -120,12 +119,12 @@ class LengthBatches(Sampler[list[int]]):
         return {**{name: getattr(self, name) for name in names}, "lengths": data}
 
     def _left_out(self) -> int:
-        """Sequences that an epoch does without."""
+        """Number of sequences that an epoch leaves out."""
         rest = len(self.lengths) % (self.batch_size * self.world_size)
         return rest if self.drop_last or self.batch_size == 1 else 0
 
     def _rounds(self) -> list[Tensor]:
-        """The epoch as indices of one batch a rank each."""
+        """The rounds of the epoch: each holds the indices, (sequences,), of one batch for every rank."""
         share = self.batch_size * self.world_size
         generator = torch.Generator().manual_seed(_mix(self.seed, self.epoch))
         if self.shuffle:
@@ -134,9 +133,7 @@ class LengthBatches(Sampler[list[int]]):
             indices = self._by_length(torch.arange(len(self.lengths)))
         indices = indices[: len(indices) - self._left_out()]
         rest = len(indices) % share
-        if (
-            0 < rest < self.world_size
-        ):  # too few to share out by themselves: they join a full round, which is then halved
+        if 0 < rest < self.world_size:  # fewer than ranks: they join a full round, which is then halved
             ends = [*self._by_length(indices[len(indices) - share - rest :]).tensor_split(2)]
         else:
             ends = [self._by_length(indices[len(indices) - rest :])] if rest else []
@@ -148,17 +145,26 @@ class LengthBatches(Sampler[list[int]]):
         return rounds
 
     def _by_length(self, indices: Tensor) -> Tensor:
-        """The same indices, the longest sequence first."""
+        """Sort indices, (sequences,), by the length of their sequences, the longest first."""
         return indices[self.lengths[indices].argsort(descending=True, stable=True)]
 
 
 def _mix(seed: int, epoch: int) -> int:
-    """A generator's seed of its own for each pair, the same on every machine."""
+    """Generator seed for a pair of seed and epoch, the same on every machine."""
     return int.from_bytes(hashlib.sha256(f"{seed} {epoch}".encode()).digest()[:7], "little")
 
 
 class Loader(DataLoader[Tensor]):
-    """A loader of padded batches whose state counts what came out of it, whatever its workers fetched ahead."""
+    """Data loader of padded batches, x (batch, time, *frame) and lengths (batch,).
+
+    Its state counts the batches returned, not those that workers fetched ahead.
+
+    Args:
+        sequences: data set with items (time, *frame).
+        batches: indices of each batch.
+        num_workers: as for :class:`torch.utils.data.DataLoader`.
+        pin_memory: likewise.
+    """
 
     def __init__(
         self, sequences: Dataset[Tensor], batches: LengthBatches, *, num_workers: int = 0, pin_memory: bool = False
@@ -174,7 +180,7 @@ class Loader(DataLoader[Tensor]):
         self._used: int | None = None
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
-        """The batches that are left of the epoch."""
+        """Yield the remaining batches of the epoch."""
         epoch, position = self.batches.epoch, self.batches.position
         self._used = 0 if position >= len(self.batches) else position
         try:
@@ -187,10 +193,10 @@ class Loader(DataLoader[Tensor]):
             self._used = None
 
     def state_dict(self) -> dict[str, Any]:
-        """That of the batches, at what came out."""
+        """Return the state of ``batches`` after the last batch returned."""
         state = self.batches.state_dict()
         return state if self._used is None else {**state, "position": self._used}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where ``state`` was taken, from the next pass on: see :meth:`LengthBatches.load_state_dict`."""
+        """Continue from ``state`` at the next iteration: see :meth:`LengthBatches.load_state_dict`."""
         self.batches.load_state_dict(state)

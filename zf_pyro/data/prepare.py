@@ -1,4 +1,4 @@
-"""Prepare a corpus: ``python -m zf_pyro.data.prepare CORPUS --source DIR --out DIR``, ``--help`` for more."""
+"""Command line that prepares a corpus: ``python -m zf_pyro.data.prepare CORPUS --source DIR --out DIR``."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -20,11 +20,11 @@ CORPORA: dict[str, Callable[..., Record]] = {
     "imdb": prepare_imdb,
     "docstrings": prepare_docstrings,
 }
-"""What makes a prepared folder of each corpus; parameters become flags, docstrings their help."""
+"""The function that prepares each corpus. Its parameters become flags, its docstring their help."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Prepare the corpus that the command line names, and say what was made."""
+    """Prepare the corpus that the command line names, and print a summary."""
     try:
         import jsonargparse
     except ImportError as error:
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def describe(record: Record) -> str:
-    """A line for each split."""
+    """Summarise a prepared folder: one line per split, then the vocabulary or the mean and deviation."""
     unit = "words and ends of sentences" if record.frame is None else f"frames of {record.frame}"
     lines = [
         f"{name:>10}: {split.num_sequences:,} sequences, {split.num_values // (record.frame or 1):,} {unit}"

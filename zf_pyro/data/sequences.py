@@ -1,4 +1,4 @@
-"""Variable-length sequences over memory-mapped storage, windows of them, and the collate that pads."""
+"""Variable-length sequences in memory-mapped storage, windows of them, and padding to batches."""
 
 import mmap
 from collections.abc import Sequence
@@ -11,32 +11,33 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
+from ..checks import require_count
 from .folders.preparing import open_array
 from .folders.record import Record, read_record
 
 MAPPED = 64 << 20
-"""Bytes read through a mapping before it is given back."""
+"""Bytes read through a memory mapping before it is closed."""
 PAGES = 64 << 10
-"""Bytes that one access may map beside what it reads."""
+"""Bytes that one access may map in addition to those it reads."""
 
 
 class Batch(NamedTuple):
-    """Padded sequences."""
+    """Batch of padded sequences."""
 
     x: Tensor
-    """Zeros beyond each length; (batch, time, frame) floats or (batch, time) integers."""
+    """Sequences, zero beyond each length; (batch, time, frame) floats or (batch, time) integers."""
     lengths: Tensor
-    """Real frames of each sequence; (batch,) int64."""
+    """Number of frames of each sequence; (batch,) int64."""
 
 
 def collate(sequences: Sequence[Tensor]) -> Batch:
-    """Sequences side by side, padded with zeros to the longest.
+    """Stack sequences into a batch, padded with zeros to the longest.
 
     Args:
-        sequences: each (time, frame) or (time,), of any number of frames from one on.
+        sequences: each (time, frame) or (time,), of at least one frame.
 
     Raises:
-        ValueError: no sequences, one without frames, or of different dtypes or frames.
+        ValueError: no sequences, one without frames, or different dtypes or frame shapes.
     """
     if not sequences:
         raise ValueError("sequences must hold at least one sequence, got none")
@@ -56,39 +57,42 @@ def collate(sequences: Sequence[Tensor]) -> Batch:
 
 
 class Sequences(Dataset[Tensor]):
-    """One split of a prepared folder: variable-length sequences that stay on the disk.
+    """One split of a prepared folder: variable-length sequences that stay on disk.
 
-    An item is one whole sequence. With frames it is (time, frame) float32, standardised: (stored value - mean) / scale;
-    values beyond the last whole frame are left out. Without frames it is (time,), one integer symbol a step, in the
-    stored dtype. Arrays are opened, memory-mapped, when first needed, once a process; a pickle holds none of them.
-    A mapping is given back after every 64 MiB read through it, so that memory does not grow with the corpus.
+    An item is one whole sequence:
 
-    The density of stored values, such as a raw waveform, is that of the standardised ones minus log(scale) for each
-    value.
+    - with frames, (time, frame) float32, standardised: (stored value - mean) / scale. Values beyond the last whole
+      frame are left out.
+    - without frames, (time,) integers in the stored dtype, one symbol per step.
+
+    Arrays are memory-mapped when first needed, once per process; pickles contain none of them. A mapping is closed
+    after 64 MiB read through it, so that memory does not grow with the corpus.
+
+    The log density of stored values (a raw waveform) is that of the standardised values minus log(scale) per value.
 
     Attributes:
         folder: the prepared folder.
-        split: which part of it.
-        record: what ``record.json`` says.
-        frame: values of a frame, or None for symbols.
-        mean: what was subtracted, in the unit of stored values.
-        scale: what was divided by, in the unit of stored values.
+        split: the name of the split.
+        record: the content of ``record.json``.
+        frame: values per frame, or None for symbols.
+        mean: subtracted from stored values, in their unit.
+        scale: divisor after that, in the unit of stored values.
         lengths: frames of each sequence; (len(self),) int64.
-        labels: an integer for each sequence, (len(self),) int64, or None.
-        names: what each sequence was made from, or None.
+        labels: one integer per sequence, (len(self),) int64, or None.
+        names: the source of each sequence, or None.
     """
 
     def __init__(self, folder: Path | str, split: str, *, frame: int | None = None) -> None:
-        """Check the record and the sizes of all files; of the data itself nothing is read.
+        """Check the record and the sizes of all files; no values are read.
 
         Args:
             folder: a prepared folder.
-            split: such as ``train``.
-            frame: values of a frame, where another is wanted than the record's.
+            split: the name of a split, for example ``train``.
+            frame: values per frame; by default as recorded.
 
         Raises:
-            FileNotFoundError: the folder was not prepared, or a file of it is gone.
-            ValueError: no such split, files cut short or foreign, or a frame longer than a sequence.
+            FileNotFoundError: the folder was not prepared, or one of its files is missing.
+            ValueError: no such split, truncated or foreign files, or a frame longer than a sequence.
         """
         self.folder, self.split = Path(folder), split
         self.record: Record = read_record(self.folder)
@@ -113,18 +117,19 @@ class Sequences(Dataset[Tensor]):
         return len(self.lengths)
 
     def __getitem__(self, index: int) -> Tensor:
-        """The sequence at ``index``; (time, frame) float32, or (time,) integers."""
+        """Read the sequence at ``index``; (time, frame) float32, or (time,) integers."""
         return self.read(index)
 
     def read(self, index: int, start: int = 0, stop: int | None = None) -> Tensor:
-        """Frames ``start`` to ``stop`` of a sequence, all from ``start`` on if None; only these are read.
+        """Read frames ``start`` to ``stop`` (None: the end) of a sequence, and no others.
+
+        Returns:
+            (time, frame) float32, or (time,) integers.
 
         Raises:
             IndexError: no such sequence.
         """
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"index must be between 0 and {len(self) - 1}, got {index}")
-        index = int(index) % len(self)
+        index = _from_start(index, len(self))
         offset, size = int(self._array("offsets")[index]), self.frame or 1
         first, last, _ = slice(start, stop).indices(int(self.lengths[index]))
         stored = fetch(self._array("values"), offset + first * size, offset + max(first, last) * size)
@@ -165,13 +170,13 @@ class Sequences(Dataset[Tensor]):
 
 
 def expect_random_access(values: Any) -> None:
-    """Ask the system to read no more of a memory-mapped array than is used. Its guess costs milliseconds an access."""
+    """Ask the system not to read ahead in a memory-mapped array. Its default costs milliseconds per access."""
     if hasattr(mmap, "MADV_RANDOM"):
         values.base.madvise(mmap.MADV_RANDOM)
 
 
 def fetch(values: Any, start: int, stop: int) -> np.ndarray:
-    """``values[start:stop]`` of a memory-mapped array, which the system is asked to read at once, not page by page."""
+    """Slice a memory-mapped array, ``values[start:stop]``, and have the system read it at once, not page by page."""
     if hasattr(mmap, "MADV_WILLNEED") and start < stop:
         first, last = (values.offset + index * values.itemsize for index in (start, stop))
         page = first - first % mmap.PAGESIZE
@@ -181,33 +186,36 @@ def fetch(values: Any, start: int, stop: int) -> np.ndarray:
 
 
 class Windows(Dataset[Tensor]):
-    """Windows of ``num_frames`` frames, one after the other, cut from the sequences; the last of each may be shorter.
+    """Consecutive windows of ``num_frames`` frames, cut from sequences; the last of each sequence may be shorter.
 
-    Windows of one sequence lie side by side, none overlaps another, and no frame is left out.
+    Windows do not overlap, and no frame is left out.
 
     Attributes:
-        sequences: what they are cut from.
+        sequences: the sequences that they are cut from.
         lengths: frames of each window; (len(self),) int64.
     """
 
     def __init__(self, sequences: Sequences, num_frames: int) -> None:
-        if not isinstance(num_frames, int) or isinstance(num_frames, bool) or num_frames < 1:
-            raise ValueError(f"num_frames must be a positive integer, got {num_frames!r}")
-        self.sequences, self.num_frames = sequences, num_frames
-        counts = (sequences.lengths + num_frames - 1) // num_frames
+        self.sequences, self.num_frames = sequences, require_count("num_frames", num_frames)
+        counts = (sequences.lengths + self.num_frames - 1) // self.num_frames
         self._ends = counts.cumsum(0)
-        self.lengths = torch.full((int(counts.sum()),), num_frames)
-        self.lengths[self._ends - 1] = sequences.lengths - (counts - 1) * num_frames
+        self.lengths = torch.full((int(counts.sum()),), self.num_frames)
+        self.lengths[self._ends - 1] = sequences.lengths - (counts - 1) * self.num_frames
 
     def __len__(self) -> int:
         return len(self.lengths)
 
     def __getitem__(self, index: int) -> Tensor:
-        """The window at ``index``; (time, frame) float32, or (time,) integers."""
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"index must be between 0 and {len(self) - 1}, got {index}")
-        index = int(index) % len(self)
+        """Read the window at ``index``; (time, frame) float32, or (time,) integers."""
+        index = _from_start(index, len(self))
         sequence = int(torch.searchsorted(self._ends, index, right=True))
         before = int(self._ends[sequence - 1]) if sequence else 0
         start = (index - before) * self.num_frames
         return self.sequences.read(sequence, start, start + self.num_frames)
+
+
+def _from_start(index: int, size: int) -> int:
+    """Index among ``size`` items, counted from the start; negative indices count from the end."""
+    if not -size <= index < size:
+        raise IndexError(f"index must be between 0 and {size - 1}, got {index}")
+    return int(index) % size

@@ -1,8 +1,8 @@
 """Japanese Vowels: 640 utterances of /ae/ by nine speakers, each 7 to 29 frames of 12 LPC cepstra.
 
 Kudo, Toyama, Shimbo, "Multidimensional curve classification using passing-through regions", Pattern Recognition
-Letters 20, 1999; https://archive.ics.uci.edu/dataset/128/japanese+vowels. It comes inside the sktime package, so
-nothing is downloaded.
+Letters 20, 1999; https://archive.ics.uci.edu/dataset/128/japanese+vowels. The sktime package contains it, so nothing
+is downloaded.
 """
 
 from typing import NamedTuple
@@ -16,27 +16,27 @@ NUM_SPEAKERS = 9
 
 
 class Utterances(NamedTuple):
-    """Padded utterances."""
+    """Batch of padded utterances."""
 
     x: Tensor
-    """Cepstra, zeros beyond each length; (batch, time, 12) float32."""
+    """Cepstra, zero beyond each length; (batch, time, 12) float32."""
     lengths: Tensor
-    """Real frames of each utterance; (batch,) int64."""
+    """Number of frames of each utterance; (batch,) int64."""
     speakers: Tensor
-    """Who speaks, 0 to 8; (batch,) int64."""
+    """Speaker, 0 to 8; (batch,) int64."""
 
     def take(self, indices: Tensor) -> "Utterances":
-        """The utterances at ``indices`` (n,), padded no longer than the longest of them."""
+        """Select the utterances at ``indices``, (utterances,) int64, padded to the longest of them."""
         lengths = self.lengths[indices]
         return Utterances(self.x[indices, : int(lengths.max())], lengths, self.speakers[indices])
 
     def to(self, device: torch.device | str) -> "Utterances":
-        """The utterances on ``device``."""
+        """Move the utterances to ``device``."""
         return Utterances(*(field.to(device) for field in self))
 
 
 class Vowels(NamedTuple):
-    """The data set, split and standardised."""
+    """The data set, split and standardised per cepstrum."""
 
     train: Utterances
     validation: Utterances
@@ -48,13 +48,13 @@ class Vowels(NamedTuple):
     """Standard deviation of each cepstrum over the frames of ``train``, in the units of the files; (12,)."""
 
     def to(self, device: torch.device | str) -> "Vowels":
-        """The data set on ``device``."""
+        """Move the data set to ``device``."""
         train, validation, test = (part.to(device) for part in (self.train, self.validation, self.test))
         return Vowels(train, validation, test, self.mean.to(device), self.scale.to(device))
 
 
 def load(split: str) -> Utterances:
-    """The official ``"train"`` (270) or ``"test"`` (370) utterances, in the units of the files.
+    """Load the official ``"train"`` (270) or ``"test"`` (370) utterances, in the units of the files.
 
     Raises:
         ImportError: sktime is not installed.
@@ -77,18 +77,18 @@ def load(split: str) -> Utterances:
 
 
 def load_vowels(seed: int = 0, validation_per_speaker: int = 6) -> Vowels:
-    """Japanese Vowels with a validation set, every cepstrum standardised.
+    """Load Japanese Vowels with a validation set, every cepstrum standardised.
 
-    The official training utterances, 30 a speaker, are split at random within each speaker. Mean and standard
+    The official training utterances, 30 per speaker, are split at random within each speaker. Mean and standard
     deviation are those of the utterances left for training.
 
     Args:
-        seed: of the split.
-        validation_per_speaker: how many of the 30 go into the validation set, 1 to 29.
+        seed: seed of the split.
+        validation_per_speaker: utterances of each speaker for the validation set, 1 to 29.
 
     Raises:
         ImportError: sktime is not installed.
-        ValueError: a number of validation utterances out of range.
+        ValueError: ``validation_per_speaker`` is out of range.
     """
     if not 1 <= validation_per_speaker <= 29:
         raise ValueError(
@@ -108,7 +108,7 @@ def load_vowels(seed: int = 0, validation_per_speaker: int = 6) -> Vowels:
 
 
 def _real(utterances: Utterances) -> Tensor:
-    """True on real frames; (batch, time)."""
+    """Mask of frames within each length; (batch, time) bool."""
     return torch.arange(utterances.x.shape[1]) < utterances.lengths.unsqueeze(-1)
 
 

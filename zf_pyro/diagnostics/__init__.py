@@ -1,4 +1,4 @@
-"""Is the guide right, do the latents matter, which model is better: answers in ArviZ and out of it.
+"""Diagnostics of the guide, of the use of the latents, and of competing models, with ArviZ and without.
 
 Start with :func:`to_arviz`. Plots need matplotlib, the probe scikit-learn: ``pip install zf-pyro[diagnostics]``.
 """

@@ -1,4 +1,4 @@
-"""The numbers of all groups, laid out as (chain, draw, sequence, step, ...) with NaN for padding, and their names."""
+"""ArviZ groups as named arrays (chain, draw, sequence, step, ...), with NaN for padding."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,25 +8,23 @@ import torch
 from torch import Tensor
 
 from ..evaluation import EncodedPart
-from ..models import StochasticRNN
 from .posterior_draws import Plan
 
 SEQUENCE, STEP = "sequence", "step"
 _LAST = {"z": "latent", "h": "unit", "x": "feature"}
-"""What the dimension after the step is called, by variable."""
+"""Name of the dimension after the step, by variable."""
 
 
 class Table:
     """Variables by group, filled batch by batch.
 
     Args:
-        sizes: chains and draws.
-        x: the frames of all sequences.
-        lengths: real frames of each, all if None.
-        net: the net, for its sizes.
+        sizes: numbers of chains and samples.
+        x: frames of all sequences, (batch, time, frame) floats or (batch, time) integers.
+        lengths: real frames of each sequence, (batch,); all of them if None.
     """
 
-    def __init__(self, sizes: Plan, x: Tensor, lengths: Tensor | None, net: StochasticRNN) -> None:
+    def __init__(self, sizes: Plan, x: Tensor, lengths: Tensor | None) -> None:
         self.sizes = sizes
         self.num_sequences, self.num_steps = x.shape[:2]
         self.x = x.detach().cpu()
@@ -38,7 +36,10 @@ class Table:
         self._variables: dict[str, dict[str, tuple[tuple[str, ...], Any]]] = {}
 
     def writer(self, batch: EncodedPart, first: int) -> Callable[[str, str, Tensor], None]:
-        """What writes draws ``first`` onwards of a batch: of (time, draws, batch, ...), or (draws, batch) sums."""
+        """Return a function that writes samples of a batch, the first of which has index ``first``.
+
+        It takes the group, the name and the values: (time, draws, batch, ...), or (draws, batch) for sums over time.
+        """
         rows, real = batch.rows.cpu(), batch.real.cpu()
 
         def put(group: str, name: str, value: Tensor) -> None:
@@ -59,7 +60,7 @@ class Table:
         return put
 
     def _array(self, group: str, name: str, like: Tensor, steps: bool) -> Tensor:
-        """The array of a variable, NaN at first where there is padding; (draws of all chains, sequence, ...)."""
+        """Array of a variable, (draws of all chains, sequence, ...); filled with NaN if there is padding."""
         if (group, name) not in self._drawn:
             dtype = torch.float32 if self.padded and not like.is_floating_point() else like.dtype
             shape = (self.sizes.total, self.num_sequences, *((self.num_steps, *like.shape[3:]) if steps else ()))
@@ -68,19 +69,19 @@ class Table:
         return self._drawn[group, name]
 
     def whole(self, group: str, name: str, values: np.ndarray, dims: tuple[str, ...]) -> None:
-        """A variable at once; (draws of all chains, *dims)."""
+        """Set a variable from values (draws of all chains, *dims)."""
         self._set(group, name, ("chain", "draw", *dims), self._by_chain(values))
 
     def per_draw(self, group: str, name: str, values: np.ndarray) -> None:
-        """A variable (chain, draw)."""
+        """Set a variable from values (chain, draw)."""
         self._set(group, name, ("chain", "draw"), values)
 
     def per_chain(self, group: str, name: str, values: np.ndarray) -> None:
-        """A variable (chain,)."""
+        """Set a variable from values (chain,)."""
         self._set(group, name, ("chain",), values)
 
     def observed(self) -> None:
-        """observed_data: the frames, NaN for padding."""
+        """Set the group observed_data: the frames, NaN for padding."""
         x = self.x
         if self.padded:
             x = x if x.is_floating_point() else x.to(torch.float32)
@@ -88,10 +89,10 @@ class Table:
         self._set("observed_data", "x", (SEQUENCE, STEP, "feature")[: x.dim()], x.numpy())
 
     def constants(self, labels: Sequence[Any] | Tensor | None) -> None:
-        """constant_data.
+        """Set the group constant_data: lengths, mask, and labels (sequence,) if given.
 
         Raises:
-            ValueError: labels are not one a sequence.
+            ValueError: labels are not one per sequence.
         """
         self._set("constant_data", "lengths", (SEQUENCE,), self.lengths.numpy())
         self._set("constant_data", "mask", (SEQUENCE, STEP), self.real.numpy())
@@ -102,7 +103,7 @@ class Table:
             self._set("constant_data", "labels", (SEQUENCE,), values)
 
     def dataset(self, group: str, attributes: dict[str, str]) -> Any:
-        """One group as an xarray Dataset with named coordinates."""
+        """Return one group as an xarray Dataset with named coordinates."""
         import xarray
 
         variables = dict(self._variables.get(group, {}))

@@ -1,6 +1,6 @@
-"""The two ArviZ: 0.21 to 0.23 with its InferenceData, and 1.x with xarray's DataTree.
+"""Support of two ArviZ versions: 0.21 to 0.23 with InferenceData, and 1.x with xarray's DataTree.
 
-Groups are built as xarray datasets, which both hold; only what wraps them, and where PSIS lives, differs.
+Groups are xarray datasets in both. Only the container and the place of PSIS differ.
 """
 
 import re
@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 OLDEST = (0, 21)
+"""Oldest supported version, major and minor."""
 
 
 def require_arviz() -> Any:
-    """The arviz module, imported now.
+    """Import and return the arviz module.
 
     Raises:
         ImportError: it is older than 0.21.
@@ -30,12 +31,12 @@ def require_arviz() -> Any:
 
 
 def has_inference_data() -> bool:
-    """Whether this is an ArviZ with InferenceData rather than DataTree."""
-    return "InferenceData" in vars(require_arviz())  # to ask for it as an attribute is a warning in 1.x
+    """True if the installed ArviZ has InferenceData (0.x), False if it has DataTree (1.x)."""
+    return "InferenceData" in vars(require_arviz())  # attribute access warns in 1.x
 
 
 def assemble(groups: dict[str, Any]) -> Any:
-    """Datasets by group name as what this ArviZ works on: an InferenceData, or a DataTree."""
+    """Combine datasets by group name into the container of the installed ArviZ: InferenceData or DataTree."""
     if has_inference_data():
         return require_arviz().InferenceData(**groups)
     import xarray
@@ -44,7 +45,7 @@ def assemble(groups: dict[str, Any]) -> Any:
 
 
 def group(data: Any, name: str) -> Any:
-    """One group of ArviZ data as an xarray Dataset.
+    """Return one group of ArviZ data as an xarray Dataset.
 
     Raises:
         ValueError: there is no such group.
@@ -57,10 +58,10 @@ def group(data: Any, name: str) -> Any:
 
 
 def pareto_k(log_weights: np.ndarray) -> np.ndarray:
-    """Pareto k-hat by ArviZ's own PSIS of log-weights (..., draws); (...).
+    """Pareto k-hat of log-weights (..., draws) by ArviZ's PSIS; (...).
 
-    Vehtari, Simpson, Gelman, Yao, Gabry 2024, https://jmlr.org/papers/v25/19-556.html. Weights within a
-    thousandth of a nat, those of an exact guide, have no tail to fit: their k-hat is 0 here, where PSIS says infinity.
+    Vehtari, Simpson, Gelman, Yao, Gabry 2024, https://jmlr.org/papers/v25/19-556.html. Log-weights that differ by less
+    than 0.001 nats, as those of an exact guide, have no tail to fit. Their k-hat is 0 here, and infinity in PSIS.
     """
     arviz = require_arviz()
     values = np.array(log_weights, dtype=np.float64)
@@ -71,5 +72,5 @@ def pareto_k(log_weights: np.ndarray) -> np.ndarray:
     else:
         from arviz_stats.base import array_stats
 
-        _, result[differ] = array_stats.psislw(-values[differ], axis=-1)  # it takes log-likelihoods, and negates
+        _, result[differ] = array_stats.psislw(-values[differ], axis=-1)  # takes log-likelihoods, and negates them
     return result

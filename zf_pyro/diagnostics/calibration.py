@@ -1,4 +1,4 @@
-"""Simulation-based calibration: the model makes sequences whose latents are known, and a posterior has to find them."""
+"""Simulation-based calibration of a posterior on sequences from the model, whose true latents are known."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -11,38 +11,45 @@ from ..checks import require_count
 from ..evaluation import encoded_parts, require_evaluation
 from ..models import StochasticRNN
 from .arviz_versions import assemble
-from .per_step import draw, generate
+from .per_step import Step, draw, generate
 
 Sampler = Callable[[Tensor, int], Tensor]
+"""From frames (batch, time, ...) and a number of samples to latents (samples, batch, time, latent)."""
+COVERAGE = 0.99
+"""Probability of the simultaneous band that holds the rank ECDFs of all latents, if the posterior is right."""
+TRIALS = 2000
+"""Simulated ECDFs behind a band."""
 
 
 class Calibration(NamedTuple):
-    """Ranks of the true latents among posterior draws: uniform, if the posterior is right on average over sequences.
+    """Ranks of the true latents among posterior samples: uniform if the posterior is right on average over sequences.
 
-    Talts, Betancourt, Simpson, Vehtari, Gelman 2018, https://arxiv.org/abs/1804.06788. A necessary condition only: the
-    prior itself has uniform ranks, so a guide that ignores x altogether, and follows the prior, passes. Its weights
-    (:func:`~zf_pyro.diagnostics.check_weights`) give it away.
+    Talts, Betancourt, Simpson, Vehtari, Gelman 2018, https://arxiv.org/abs/1804.06788. The condition is necessary, not
+    sufficient. The prior has uniform ranks, so a guide that ignores x and follows the prior passes. Its importance
+    weights (:func:`~zf_pyro.diagnostics.check_weights`) show the difference.
     """
 
     ranks: np.ndarray
-    """Draws below the true value, 0 to ``num_draws``; (simulation, step, latent)."""
+    """Number of samples below the true value, 0 to ``num_draws``; (simulation, step, latent)."""
     num_draws: int
-    """Posterior draws of each simulation."""
+    """Posterior samples per simulation."""
 
     @property
     def num_ranks(self) -> int:
-        """Values that a rank can take."""
+        """Number of values that a rank can take."""
         return self.num_draws + 1
 
-    def outside(self, prob: float = 0.99) -> np.ndarray:
-        """Latents whose rank ECDF leaves its simultaneous band; (step, latent) of bools.
+    def band(self) -> tuple[np.ndarray, np.ndarray]:
+        """Lower and upper end of the band of one latent's rank ECDF, each (num_draws,).
 
-        Args:
-            prob: of the band, for all latents together (Bonferroni), so that of a right posterior no latent is named
-                with at least this probability.
+        All latents of a right posterior lie in it with a probability of at least :data:`COVERAGE` (Bonferroni).
         """
         simulations, steps, latents = self.ranks.shape
-        low, high = ecdf_band(simulations, self.num_ranks, 1 - (1 - prob) / (steps * latents))
+        return ecdf_band(simulations, self.num_ranks, 1 - (1 - COVERAGE) / (steps * latents))
+
+    def outside(self) -> np.ndarray:
+        """Mask of the latents whose rank ECDF leaves :meth:`band`; (step, latent)."""
+        low, high = self.band()
         ecdf = self.ecdf()
         return np.any((ecdf < low - 1e-12) | (ecdf > high + 1e-12), axis=-1)
 
@@ -51,14 +58,14 @@ class Calibration(NamedTuple):
         return (self.ranks[..., None] <= np.arange(self.num_draws)).mean(0)
 
     def summary(self) -> str:
-        """How many latents leave their band."""
+        """Number of latents outside the band, as a sentence."""
         outside = self.outside()
         return f"{int(outside.sum())} of {outside.size} latents leave the 99 % band of uniform ranks"
 
     def to_arviz(self) -> Any:
-        """The ranks, scaled to (0, 1), as a posterior group for ArviZ's own histograms and ECDF plots.
+        """Return the ranks, scaled to (0, 1), as a posterior group for ArviZ's histograms and ECDF plots.
 
-        ``az.plot_ecdf_pit`` (ArviZ 1.x), or ``az.plot_ecdf`` of the values of one latent against the uniform (0.x).
+        Use ``az.plot_ecdf_pit`` (ArviZ 1.x), or ``az.plot_ecdf`` of one latent against the uniform distribution (0.x).
         """
         import xarray
 
@@ -81,27 +88,27 @@ def calibrate(
     """Simulation-based calibration of the guide, or of any other posterior.
 
     Args:
-        net: the net, in evaluation mode.
-        num_simulations: sequences that the model makes.
+        net: the model, in evaluation mode.
+        num_simulations: sequences sampled from the model.
         num_steps: their length.
-        num_draws: posterior draws for each; 63 give 64 ranks, which bins divide evenly.
-        posterior: a function from frames (batch, time, ...) and a number of draws to draws of their latents (draws,
-            batch, time, latent); the guide if None.
-        batch_size: simulations worked on at once.
+        num_draws: posterior samples per simulation. 63 give 64 ranks, which divide evenly into bins.
+        posterior: a function from frames (batch, time, ...) and a number of samples to latents (samples, batch, time,
+            latent); the guide if None.
+        batch_size: simulations processed at once.
 
     Raises:
-        ValueError: a count that is not a positive integer, a net in training mode, or a posterior whose draws have
+        ValueError: a count that is not a positive integer, a model in training mode, or a posterior whose samples have
             another shape.
     """
     counts = {"num_simulations": num_simulations, "num_steps": num_steps, "num_draws": num_draws}
     for name, count in {**counts, "batch_size": batch_size}.items():
         require_count(name, count)
     require_evaluation(net)
-    z, x = (made[:, 0].transpose(0, 1) for made in generate(net, num_steps, 1, num_simulations))
+    z, x = (value[:, 0].transpose(0, 1) for value in generate(net, num_steps, 1, num_simulations))
     ranks = []
     for batch in encoded_parts(net, x, None, batch_size):
         if posterior is None:
-            draws = draw(net, batch, num_draws, ["z"])["z"].movedim(0, 2)
+            draws = draw(net, batch, num_draws, [Step.z])[Step.z].movedim(0, 2)
         else:
             draws = posterior(batch.x, num_draws)
         truth = z[batch.rows]
@@ -113,30 +120,29 @@ def calibrate(
     return Calibration(torch.cat(ranks).numpy(), num_draws)
 
 
-def ecdf_band(size: int, num_ranks: int, prob: float, trials: int = 2000) -> tuple[np.ndarray, np.ndarray]:
-    """A band that the ECDF of uniform ranks lies in as a whole with probability ``prob``.
+def ecdf_band(size: int, num_ranks: int, prob: float) -> tuple[np.ndarray, np.ndarray]:
+    """Simultaneous band of the ECDF of uniform ranks.
 
-    By simulation, after Sailynoja, Burkner, Vehtari 2022, https://doi.org/10.1007/s11222-022-10090-6, algorithm 1: the
-    pointwise level of binomial intervals is set such that the share ``prob`` of simulated ECDFs leaves none of them.
-    Beyond what ``trials`` resolve, it is at least Bonferroni's. The simulation has its own seed and leaves all random
-    states alone. The two ArviZ have this under different names, and for continuous values only.
+    By simulation, after Sailynoja, Burkner, Vehtari 2022, https://doi.org/10.1007/s11222-022-10090-6, algorithm 1. The
+    pointwise level of binomial intervals is chosen so that a share ``prob`` of simulated ECDFs lies inside all of them.
+    Where :data:`TRIALS` simulations cannot resolve ``prob``, the level is Bonferroni's. The simulation has its own seed
+    and leaves all random states unchanged. ArviZ has such bands for continuous values only.
 
     Args:
-        size: ranks in the sample.
-        num_ranks: values that a rank can take.
-        prob: of the whole ECDF lying inside.
-        trials: simulated ECDFs.
+        size: number of ranks in the sample.
+        num_ranks: number of values that a rank can take.
+        prob: probability that the whole ECDF lies inside.
 
     Returns:
-        Lower and upper ends at each rank but the highest, (num_ranks - 1,).
+        Lower and upper ends at each rank except the highest, (num_ranks - 1,).
     """
     from scipy.stats import binom  # comes with ArviZ, and takes long to import
 
     shares = np.arange(1, num_ranks) / num_ranks
     rng = np.random.default_rng(0)
-    counts = rng.multinomial(size, np.full(num_ranks, 1 / num_ranks), size=trials).cumsum(1)[:, :-1]
+    counts = rng.multinomial(size, np.full(num_ranks, 1 / num_ranks), size=TRIALS).cumsum(1)[:, :-1]
     tails = np.minimum(binom.cdf(counts, size, shares), binom.sf(counts - 1, size, shares)).min(1)
-    resolved = (1 - prob) * trials >= 10
+    resolved = (1 - prob) * TRIALS >= 10
     tail = np.quantile(tails, 1 - prob) if resolved else (1 - prob) / (2 * (num_ranks - 1))
     low, high = binom.ppf(tail, size, shares), binom.isf(tail, size, shares)
     return low / size, high / size

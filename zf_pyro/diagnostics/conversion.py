@@ -1,4 +1,4 @@
-"""to_arviz: posterior draws of the latents of sequences, and what ArviZ's plots and statistics expect beside them."""
+"""to_arviz: posterior samples of the latents of sequences as ArviZ data, with all groups that ArviZ's tools read."""
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -13,10 +13,11 @@ from torch import Tensor
 from ..checks import require_count
 from ..evaluation import EncodedPart, encoded_parts, require_evaluation, require_sequences
 from ..models import StochasticRNN
+from ..paths import chain_diagnostics
 from .arviz_groups import SEQUENCE, STEP, Table
 from .arviz_versions import assemble, require_arviz
 from .loo_replicates import Contributions
-from .per_step import draw, generate
+from .per_step import DENSITIES, Quantity, Step, draw, generate, log_weight
 from .posterior_draws import Plan, plan, posterior_draws, require_same_sequences, thinned
 
 GROUPS = (
@@ -43,52 +44,52 @@ def to_arviz(
     chunk: int = 100,
     progress: bool = False,
 ) -> Any:
-    """Posterior draws of z for each sequence as ArviZ data: InferenceData (ArviZ 0.x) or DataTree (ArviZ 1.x).
+    """Sample z for each sequence and return ArviZ data: InferenceData (ArviZ 0.x) or DataTree (ArviZ 1.x).
 
-    Whatever lies beyond a sequence's length is NaN in every group, so that means, quantiles and densities leave it
-    out; frames of integers become floats where there is padding.
+    Values beyond a sequence's length are NaN in every group, so that means, quantiles and densities leave them out.
+    Integer frames become floats where there is padding.
 
-    Draws of the guide, and of importance resampling, are independent: R-hat and effective sample size over them
-    say nothing about mixing, and nothing about whether the guide is right. Chains of the smoother are particle filters
-    of their own, so R-hat over them does say whether the filters agree; chains of MCMC are MCMC's.
+    Samples from the guide, and of importance resampling, are independent. R-hat and effective sample size over them
+    show neither mixing nor whether the guide is right. Each chain of the smoother is a separate particle filter, so
+    R-hat shows whether the filters agree. Chains of MCMC are the chains of that MCMC run.
 
     Groups, with dims beside (chain, draw):
 
     - ``posterior``: ``z`` (sequence, step, latent), and with ``hidden`` also ``h`` (sequence, step, unit).
-    - ``sample_stats``: ``log_p`` = log p(x, z), ``log_q`` = log q(z | x), ``log_weight`` their difference (sequence);
-      ``kl`` = KL(q || p) of a step at the draw (sequence, step); all in nats. For MCMC also ``diverging`` (none beside)
-      and ``acceptance_rate`` (chain).
+    - ``sample_stats``: ``log_p`` = log p(x, z), ``log_q`` = log q(z | x), ``log_weight`` = log_p - log_q (sequence);
+      ``kl`` = KL(q || p) of a step at the sample (sequence, step); all in nats. For MCMC also ``diverging`` (no further
+      dims) and ``acceptance_rate`` (chain).
     - ``log_likelihood``: ``x`` (sequence), log p(x), and ``x_step`` (sequence, step), log p(x_t | x_1..x_{t-1}), which
-      add up to it: the contributions that ``az.loo(data, var_name="x")`` and ``az.compare(..., var_name="x")`` need
-      (:class:`~zf_pyro.diagnostics.loo_replicates.Contributions`). And ``x_given_z`` (sequence, step), log p(x_t | h_t)
-      at the draw itself: over it, PSIS-LOO is the harmonic mean estimator, which seldom works.
-    - ``prior``, ``prior_predictive``: ``z`` and ``x`` (sequence, step[, feature]) from the model by itself, as many
-      steps a sequence as the data have.
-    - ``posterior_predictive``: ``x`` drawn at the states of the posterior draw, under the true frames before.
+      sum to it. ``az.loo(data, var_name="x")`` and ``az.compare(..., var_name="x")`` need these contributions
+      (:class:`~zf_pyro.diagnostics.loo_replicates.Contributions`). Also ``x_given_z`` (sequence, step), log p(x_t |
+      h_t) at the sample itself. PSIS-LOO over it is the harmonic mean estimator, which seldom works.
+    - ``prior``, ``prior_predictive``: ``z`` and ``x`` (sequence, step[, feature]) from the model alone, with as many
+      steps per sequence as the data.
+    - ``posterior_predictive``: ``x`` sampled at the states of the posterior sample, given the true frames before.
     - ``observed_data``: ``x``. ``constant_data``: ``lengths`` (sequence), ``mask`` (sequence, step), ``labels``
       (sequence).
 
     Args:
-        net: the net, in evaluation mode.
+        net: the model, in evaluation mode.
         x: (batch, time, frame) floats or (batch, time) integers.
         lengths: real frames of each sequence, (batch,); all of them if None.
-        posterior: ``"guide"``; ``"importance"`` (draws of the guide, resampled by weight); ``"smoother"`` (a
+        posterior: ``"guide"``; ``"importance"`` (samples from the guide, resampled by weight); ``"smoother"`` (a
             :class:`~zf_pyro.inference.ParticleFilter`); or a :class:`pyro.infer.MCMC` that was run over the latents of
-            ``net.model`` on these very sequences.
-        num_samples: draws a chain; 100 by default, and all there are for MCMC.
+            ``net.model`` on the same sequences.
+        num_samples: samples per chain; 100 by default, and all there are for MCMC.
         num_chains: chains, 1 by default. ``az.rhat`` needs two.
-        num_particles: candidates that a chain of importance resampling chooses from, or particles of each filter; ten
-            times ``num_samples`` and at least 100 by default.
-        groups: which groups to make; see :data:`GROUPS`.
+        num_particles: candidates per chain of importance resampling, or particles per filter; by default ten times
+            ``num_samples`` and at least 100.
+        groups: groups to make, of :data:`GROUPS`.
         hidden: whether the posterior group holds the hidden states.
-        labels: one a sequence, such as who speaks.
-        batch_size: sequences worked on at once.
-        chunk: draws worked on at once. With ``batch_size`` it bounds the memory beside the result's own.
+        labels: one label per sequence, for example its speaker; (batch,).
+        batch_size: sequences processed at once.
+        chunk: samples processed at once. With ``batch_size`` it bounds the memory needed beside the result.
         progress: whether to show a progress bar.
 
     Raises:
-        TypeError, ValueError: x or lengths that ``net`` refuses, a net in training mode, an unknown posterior or group,
-            MCMC draws of other sequences, no draws, a bad count, or labels that are not one a sequence.
+        TypeError, ValueError: x or lengths that ``net`` refuses, a model in training mode, an unknown posterior or
+            group, MCMC samples of other sequences or none at all, a bad count, or labels that are not one per sequence.
         ImportError: ArviZ is older than 0.21.
     """
     from tqdm import tqdm
@@ -102,12 +103,12 @@ def to_arviz(
     sizes = plan(posterior, num_samples, num_chains, num_particles, chunk)
     if isinstance(posterior, MCMC):
         require_same_sequences(posterior, net, x)
-    table = Table(sizes, x, lengths, net)
+    table = Table(sizes, x, lengths)
     contributions = Contributions(sizes.total, x.shape[0], x.shape[1])
     total = x.shape[0] * sizes.total
     with tqdm(total=total, desc="posterior draws", disable=not progress) as bar:
         for batch in encoded_parts(net, x, lengths, batch_size):
-            with pyro.validation_enabled(False):  # what came in was checked as it was laid out
+            with pyro.validation_enabled(False):  # encoded_parts has validated the inputs
                 _fill(table, contributions, net, batch, sizes, wanted, hidden)
             bar.update(len(batch.rows) * sizes.total)
     if "log_likelihood" in wanted:
@@ -146,33 +147,32 @@ def _fill(
     wanted: tuple[str, ...],
     hidden: bool,
 ) -> None:
-    """All draws of one batch."""
-    names = _names(wanted, hidden)
+    """Write all samples of one batch."""
     from_guide = sizes.name == "guide"
-    for first, record in posterior_draws(net, batch, sizes, names) if names else ():
+    quantities = _quantities(wanted, hidden, from_guide)
+    for first, values in posterior_draws(net, batch, sizes, quantities) if quantities else ():
         put = table.writer(batch, first)
         if "posterior" in wanted:
-            put("posterior", "z", record["z"])
+            put("posterior", "z", values[Step.z])
             if hidden:
-                put("posterior", "h", record["hidden"])
+                put("posterior", "h", values[Step.hidden])
         if "sample_stats" in wanted:
-            log_p = batch.sum(record["log_likelihood"] + record["log_prior"])
-            log_q = batch.sum(record["log_guide"])
+            log_p = batch.sum(values[Step.log_likelihood] + values[Step.log_prior])
+            log_q = batch.sum(values[Step.log_guide])
             put("sample_stats", "log_p", log_p)
             put("sample_stats", "log_q", log_q)
             put("sample_stats", "log_weight", log_p - log_q)
-            put("sample_stats", "kl", record["kl"])
+            put("sample_stats", "kl", values[Step.kl])
         if "log_likelihood" in wanted:
-            put("log_likelihood", "x_given_z", record["log_likelihood"])
+            put("log_likelihood", "x_given_z", values[Step.log_likelihood])
             if from_guide:
-                log_weight = record["log_likelihood"] + record["log_prior"] - record["log_guide"]
-                contributions.add(batch, first, log_weight)
+                contributions.add(batch, first, log_weight(values))
         if "posterior_predictive" in wanted:
-            put("posterior_predictive", "x", record["x"])
+            put("posterior_predictive", "x", values[Step.x])
     if "log_likelihood" in wanted and not from_guide:
         for first in range(0, sizes.total, sizes.chunk):
-            own = draw(net, batch, min(sizes.chunk, sizes.total - first), ["log_weight"])
-            contributions.add(batch, first, own["log_weight"])
+            values = draw(net, batch, min(sizes.chunk, sizes.total - first), DENSITIES)
+            contributions.add(batch, first, log_weight(values))
     prior = {"prior", "prior_predictive"} & set(wanted)
     for first in range(0, sizes.total, sizes.chunk) if prior else ():
         count = min(sizes.chunk, sizes.total - first)
@@ -184,21 +184,21 @@ def _fill(
             put("prior_predictive", "x", x)
 
 
-def _names(wanted: tuple[str, ...], hidden: bool) -> list[str]:
-    """What these groups ask of a step (:class:`~.walks.Step`)."""
-    asked = {
-        "posterior": ["z", *(["hidden"] if hidden else [])],
-        "sample_stats": ["log_likelihood", "log_prior", "log_guide", "kl"],
-        "log_likelihood": ["log_likelihood", "log_prior", "log_guide"],
-        "posterior_predictive": ["x"],
+def _quantities(wanted: tuple[str, ...], hidden: bool, from_guide: bool) -> list[Quantity]:
+    """Quantities of a step that these groups need."""
+    needed: dict[str, Sequence[Quantity]] = {
+        "posterior": (Step.z, Step.hidden) if hidden else (Step.z,),
+        "sample_stats": (*DENSITIES, Step.kl),
+        "log_likelihood": DENSITIES if from_guide else (Step.log_likelihood,),
+        "posterior_predictive": (Step.x,),
     }
-    return list(dict.fromkeys(name for group in wanted for name in asked.get(group, [])))
+    return list(dict.fromkeys(quantity for group in wanted for quantity in needed.get(group, ())))
 
 
 def _mcmc_statistics(table: Table, mcmc: MCMC, sizes: Plan) -> None:
-    """Divergences and acceptance, as far as the kernel reports them."""
-    own = getattr(mcmc, "_diagnostics", None)
-    chains = [own[chain] for chain in range(sizes.num_chains)] if own else []
+    """Add divergences and acceptance rates, where the kernel reports them."""
+    found = chain_diagnostics(mcmc)
+    chains = found[: sizes.num_chains]
     if chains and all("divergences" in chain for chain in chains):
         have = mcmc.num_samples
         diverging = np.zeros((sizes.num_chains, have), dtype=bool)

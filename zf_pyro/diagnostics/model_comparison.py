@@ -1,4 +1,4 @@
-"""Which model is better: evidence by sequence, and forecasts of frames yet to come."""
+"""Comparison of models by the evidence of each sequence, with ArviZ's PSIS-LOO."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,15 +7,17 @@ from .arviz_versions import group, require_arviz
 
 
 def loo(data: Any) -> Any:
-    """ArviZ's PSIS-LOO over the contributions of the sequences; an ELPDData, pointwise.
+    """PSIS-LOO by ArviZ over the contributions of the sequences; a pointwise ELPDData.
 
-    Its elpd is the estimate of the sum of log p(x_i), its standard error is over sequences, its p_loo is the Monte
-    Carlo error of the estimate (no number of parameters), and a high k-hat says that few draws carry the estimate of a
-    sequence: see :class:`~zf_pyro.diagnostics.loo_replicates.Contributions`. The contributions are independent
-    replicates, so the efficiency of chains in the posterior group plays no part (``reff=1``).
+    - elpd: the estimate of sum_i log p(x_i), with its standard error over sequences.
+    - p_loo: the Monte Carlo error of the estimate, not a number of parameters.
+    - k-hat: high where few samples dominate the estimate of a sequence.
+
+    See :class:`~zf_pyro.diagnostics.loo_replicates.Contributions`. The replicates are independent, so the efficiency of
+    the chains does not matter (``reff=1``).
 
     Args:
-        data: what :func:`zf_pyro.to_arviz` made, with the groups posterior and log_likelihood.
+        data: result of :func:`zf_pyro.to_arviz` with the groups posterior and log_likelihood.
 
     Raises:
         ValueError: there is no log_likelihood group.
@@ -25,13 +27,13 @@ def loo(data: Any) -> Any:
 
 
 def compare(models: Mapping[str, Any]) -> Any:
-    """ArviZ's table of models, best first, by the log evidence of the same sequences.
+    """Compare models by the log evidence of the same sequences; ArviZ's table, best model first.
 
     Args:
-        models: what :func:`zf_pyro.to_arviz` made, by the models' names, all for the same sequences.
+        models: results of :func:`zf_pyro.to_arviz` for the same sequences, by the names of the models.
 
     Raises:
-        ValueError: fewer than two models, or of other sequences.
+        ValueError: fewer than two models, or models of different sequences.
     """
     if len(models) < 2:
         raise ValueError(f"models must be at least 2, got {list(models)}")

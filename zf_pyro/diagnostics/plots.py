@@ -1,4 +1,4 @@
-"""Plots of what the diagnostics return, each on one matplotlib axes, which it returns."""
+"""Plots of the results of the diagnostics, each on one matplotlib axes, which is returned."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,7 @@ from torch import Tensor
 from ..evaluation import require_evaluation
 from ..models import StochasticRNN
 from .arviz_versions import group
-from .calibration import Calibration, ecdf_band
+from .calibration import Calibration
 from .latent_use import LatentUse
 from .predictive_checks import PredictiveCheck
 from .weight_check import WeightCheck
@@ -18,9 +18,12 @@ from .weight_check import WeightCheck
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+MOST_PATHS = 60
+"""Sequences in a phase plot, so that single paths can be told apart."""
+
 
 def plot_kl(use: LatentUse, ax: "Axes | None" = None) -> "Axes":
-    """Heat map of the KL by step and latent, averaged over the sequences that reach the step."""
+    """Plot a heat map of the KL by step and latent, averaged over the sequences that reach the step."""
     ax = _axes(ax)
     kl = use.kl.numpy()
     reached = ~np.isnan(kl).all((0, 2))
@@ -32,7 +35,7 @@ def plot_kl(use: LatentUse, ax: "Axes | None" = None) -> "Axes":
 
 
 def plot_khat(check: WeightCheck, ax: "Axes | None" = None) -> "Axes":
-    """k-hat of each sequence, in the manner of ArviZ's ``plot_khat``."""
+    """Plot k-hat of each sequence, as ArviZ's ``plot_khat`` does."""
     ax = _axes(ax)
     good = check.pareto_k <= check.good_k
     places = np.arange(len(check.pareto_k))
@@ -47,7 +50,7 @@ def plot_khat(check: WeightCheck, ax: "Axes | None" = None) -> "Axes":
 
 
 def plot_ranks(calibration: Calibration, step: int, latent: int, ax: "Axes | None" = None, bins: int = 16) -> "Axes":
-    """Rank histogram of one latent, with the band that 99 % of a uniform's bins lie in."""
+    """Plot the rank histogram of one latent, with the band of 99 % of the bins of uniform ranks."""
     from scipy.stats import binom
 
     ax = _axes(ax)
@@ -61,16 +64,15 @@ def plot_ranks(calibration: Calibration, step: int, latent: int, ax: "Axes | Non
     return ax
 
 
-def plot_rank_ecdf(calibration: Calibration, ax: "Axes | None" = None, prob: float = 0.99) -> "Axes":
-    """ECDF of the ranks less the uniform's, one line a latent and step, with the simultaneous band of one line."""
+def plot_rank_ecdf(calibration: Calibration, ax: "Axes | None" = None) -> "Axes":
+    """Plot the ECDF of the ranks minus the uniform's, one line per latent and step, with the band of each line."""
     ax = _axes(ax)
-    simulations, steps, latents = calibration.ranks.shape
     uniform = np.arange(1, calibration.num_ranks) / calibration.num_ranks
-    low, high = ecdf_band(simulations, calibration.num_ranks, 1 - (1 - prob) / (steps * latents))
+    low, high = calibration.band()
     ax.fill_between(uniform, low - uniform, high - uniform, color="0.5", alpha=0.3, lw=0)
-    outside = calibration.outside(prob)
-    for own, out in zip(calibration.ecdf().reshape(steps * latents, -1), outside.ravel(), strict=True):
-        ax.plot(uniform, own - uniform, color="C1" if out else "C0", lw=1.2 if out else 0.5, alpha=1.0 if out else 0.5)
+    outside, ecdfs = calibration.outside().ravel(), calibration.ecdf().reshape(-1, len(uniform))
+    for ecdf, out in zip(ecdfs, outside, strict=True):
+        ax.plot(uniform, ecdf - uniform, color="C1" if out else "C0", lw=1.2 if out else 0.5, alpha=1.0 if out else 0.5)
     ax.set(xlabel="scaled rank", ylabel="ECDF difference", title=calibration.summary())
     return ax
 
@@ -78,7 +80,7 @@ def plot_rank_ecdf(calibration: Calibration, ax: "Axes | None" = None, prob: flo
 def plot_fan(
     data: Any, sequence: int, feature: int = 0, ax: "Axes | None" = None, name: str = "posterior_predictive"
 ) -> "Axes":
-    """Fan chart of a feature of one sequence: observed, and 50 and 90 % of the draws of a predictive group."""
+    """Plot a fan chart of one feature of a sequence: observed values on 50 and 90 % intervals of a predictive group."""
     ax = _axes(ax)
     drawn, observed = group(data, name)["x"], group(data, "observed_data")["x"]
     if "feature" in drawn.dims:
@@ -104,18 +106,18 @@ def plot_traversal(
     feature: int = 0,
     ax: "Axes | None" = None,
 ) -> "Axes":
-    """The mean frame of one sequence as one latent moves away from its posterior mean, the others held there.
+    """Plot the mean frames of a sequence for several values of one latent, with the others at their posterior means.
 
     Args:
-        net: the net, in evaluation mode.
+        net: the model, in evaluation mode.
         x: one sequence, (1, time, frame) floats or (1, time) integers.
-        latent: which latent moves, at every step.
-        values: by how much, in standard deviations of its posterior.
-        feature: of the frames to show.
-        ax: where to plot; a new figure if None.
+        latent: index of the latent, which is shifted at every step.
+        values: shifts in standard deviations of its posterior.
+        feature: index of the plotted feature.
+        ax: axes of the plot; a new figure if None.
 
     Raises:
-        ValueError: more than one sequence, an unknown latent, or a net in training mode.
+        ValueError: more than one sequence, an unknown latent, or a model in training mode.
     """
     require_evaluation(net)
     if x.shape[0] != 1:
@@ -123,10 +125,10 @@ def plot_traversal(
     if not 0 <= latent < net.latent_dim:
         raise ValueError(f"latent must be between 0 and {net.latent_dim - 1}, got {latent}")
     ax = _axes(ax)
-    b = net.backward_states(x)
+    u, b = net.inputs(x).unbind(1), net.backward_states(x)
     for i, value in enumerate(values):
         state, means = net.initial_state((1,)), []
-        for u_t, b_t in zip(net.inputs(x).unbind(1), b, strict=True):
+        for u_t, b_t in zip(u, b, strict=True):
             normal = net.posterior(state, b_t).base_dist
             z = normal.loc.clone()
             z[:, latent] += value * normal.scale[:, latent]
@@ -139,14 +141,17 @@ def plot_traversal(
     return ax
 
 
-def plot_phase(data: Any, latents: tuple[int, int] = (0, 1), ax: "Axes | None" = None, limit: int = 60) -> "Axes":
-    """Phase plot: paths of two latents' means over time, a line a sequence, coloured by label if there are labels."""
+def plot_phase(data: Any, latents: tuple[int, int] = (0, 1), ax: "Axes | None" = None) -> "Axes":
+    """Plot the posterior means of two latents over time, one line per sequence, coloured by label if there are labels.
+
+    At most :data:`MOST_PATHS` sequences are shown.
+    """
     ax = _axes(ax)
     mean = group(data, "posterior")["z"].mean(("chain", "draw")).transpose("sequence", "step", "latent").values
     constants = group(data, "constant_data")
     labels = constants["labels"].values if "labels" in constants else np.zeros(len(mean), dtype=int)
     names, codes = np.unique(labels, return_inverse=True)
-    shown = np.linspace(0, len(mean) - 1, min(limit, len(mean))).astype(int)
+    shown = np.linspace(0, len(mean) - 1, min(MOST_PATHS, len(mean))).astype(int)
     seen = set()
     for row in shown:
         code = int(codes[row])
@@ -162,7 +167,7 @@ def plot_phase(data: Any, latents: tuple[int, int] = (0, 1), ax: "Axes | None" =
 
 
 def plot_training(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], ax: "Axes | None" = None) -> "Axes":
-    """Training curves from logs: steps and values by name."""
+    """Plot training curves: steps and values by name."""
     ax = _axes(ax)
     for name, (steps, values) in curves.items():
         ax.plot(steps, values, lw=1, label=name)
@@ -174,7 +179,14 @@ def plot_training(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]],
 def plot_check(
     check: PredictiveCheck, at: Sequence[float] | np.ndarray, feature: int = 0, ax: "Axes | None" = None
 ) -> "Axes":
-    """A predictive check of one feature: observed values on the 90 % interval of the replicates, at ``at``."""
+    """Plot a predictive check of one feature: observed values and the 90 % interval of the replicates.
+
+    Args:
+        check: the check; its statistic has the feature as last dimension.
+        at: positions on the horizontal axis.
+        feature: index of the feature.
+        ax: axes of the plot; a new figure if None.
+    """
     ax = _axes(ax)
     observed, replicated = check.observed[..., feature], check.replicated[..., feature]
     places = np.asarray(at)
@@ -188,7 +200,7 @@ def plot_check(
 
 
 def _mean(distribution: Any, feature: int) -> Tensor:
-    """The mean of one feature of a frame; of symbols, the probability of symbol ``feature``."""
+    """Mean of one feature of a frame; for symbols, the probability of symbol ``feature``."""
     if distribution.event_shape:
         return distribution.mean[0, feature]
     return distribution.probs[0, feature]
@@ -201,7 +213,7 @@ def _colour(share: float) -> Any:
 
 
 def _axes(ax: "Axes | None") -> "Axes":
-    """``ax``, or that of a new figure.
+    """Return ``ax``, or the axes of a new figure.
 
     Raises:
         ImportError: matplotlib is not installed.

@@ -1,4 +1,4 @@
-"""One posterior against another: the guide against NUTS, latent by latent, for sequences short enough for NUTS."""
+"""Comparison of two posteriors, latent by latent: the guide against NUTS, for sequences short enough for NUTS."""
 
 from typing import Any, NamedTuple
 
@@ -8,26 +8,26 @@ from .arviz_versions import group, require_arviz
 
 
 class PosteriorComparison(NamedTuple):
-    """How far draws are from reference draws, for each latent; each (sequence, step, latent), NaN for padding."""
+    """Differences between samples and reference samples; each (sequence, step, latent), NaN for padding."""
 
     mean_shift: np.ndarray
     """Difference of the means, in standard deviations of the reference."""
     scale_ratio: np.ndarray
-    """Standard deviation of the draws over the reference's."""
+    """Standard deviation of the samples, divided by that of the reference."""
     distance: np.ndarray
     """Kolmogorov-Smirnov distance of the two samples: the largest difference of their ECDFs, 0 to 1."""
     noise: float
-    """The distance that a latent exceeds by chance once in twenty, by sizes of the samples: the reference's draws are
-    counted by their effective sample size, the median over latents."""
+    """Distance that a latent exceeds by chance once in twenty, given the sample sizes. For the reference this is the
+    effective sample size, the median over latents."""
 
     @property
     def share_apart(self) -> float:
-        """Share of latents whose distance is above :attr:`noise`; one in twenty where the posteriors are the same."""
+        """Share of latents with a distance above :attr:`noise`; one in twenty if the posteriors are equal."""
         known = self.distance[~np.isnan(self.distance)]
         return float((known > self.noise).mean())
 
     def summary(self) -> str:
-        """The extremes in a line."""
+        """Largest differences in one line."""
         ratio = self.scale_ratio[~np.isnan(self.scale_ratio)]
         return (
             f"{100 * self.share_apart:.0f} % of latents apart (distance above {self.noise:.2f}); largest shift "
@@ -37,16 +37,16 @@ class PosteriorComparison(NamedTuple):
 
 
 def compare_posteriors(data: Any, reference: Any) -> PosteriorComparison:
-    """Hold the draws of one posterior to those of another, for the same sequences.
+    """Compare the samples of one posterior with those of a reference, for the same sequences.
 
     Args:
-        data: what :func:`zf_pyro.to_arviz` made, say of the guide.
-        reference: what it made of a posterior to trust, say of NUTS over the latents
-            (``to_arviz(posterior=MCMC(NUTS(net.model), ...))``), for the same sequences. MCMC must come with at least
-            two chains: with one, nobody could tell whether it had mixed.
+        data: result of :func:`zf_pyro.to_arviz`, for example of the guide.
+        reference: result for a trusted posterior and the same sequences, for example NUTS over the latents
+            (``to_arviz(posterior=MCMC(NUTS(net.model), ...))``). MCMC needs at least two chains, since one chain cannot
+            show whether it has mixed.
 
     Raises:
-        ValueError: other sequences, or a reference of MCMC with one chain.
+        ValueError: different sequences, or a reference of MCMC with one chain.
     """
     from scipy.stats import ks_2samp  # comes with ArviZ, and takes long to import
 
@@ -64,9 +64,8 @@ def compare_posteriors(data: Any, reference: Any) -> PosteriorComparison:
         shift, ratio = (a.mean(0) - b.mean(0)) / scale, a.std(0) / scale
     real = ~(np.isnan(a).any(0) | np.isnan(b).any(0))
     distance = np.full(scale.shape, np.nan)
-    for place in np.argwhere(real):
-        own = (slice(None), *place)
-        distance[tuple(place)] = ks_2samp(a[own], b[own]).statistic
+    for place in map(tuple, np.argwhere(real)):
+        distance[place] = ks_2samp(a[:, *place], b[:, *place]).statistic
     effective = require_arviz().ess(theirs)["z"].values if theirs.attrs.get("posterior") == "mcmc" else len(b)
     n, m = len(a), min(len(b), float(np.nanmedian(effective)))
     return PosteriorComparison(shift, ratio, distance, float(1.358 * np.sqrt((n + m) / (n * m))))

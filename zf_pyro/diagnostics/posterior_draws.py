@@ -1,4 +1,4 @@
-"""Where posterior draws of the latents come from: guide, importance resampling, particle smoother, MCMC."""
+"""Sources of posterior samples of the latents: guide, importance resampling, particle smoother, MCMC."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -7,47 +7,49 @@ import torch
 from pyro.infer import MCMC
 from torch import Tensor
 
+from ..checks import require_count
 from ..evaluation import EncodedPart
 from ..inference import ParticleFilter
 from ..models import StochasticRNN
-from .per_step import Record, draw, score
+from ..paths import chain_arguments, has_samples
+from .per_step import DENSITIES, Quantity, Step, StepValues, draw, log_weight, score
 
 POSTERIORS = ("guide", "importance", "smoother")
-"""Posteriors with a name; a Pyro MCMC object is the fourth kind."""
+"""Posteriors by name. A Pyro MCMC object is the fourth kind."""
 
 
 class Plan(NamedTuple):
-    """How many draws, and from where."""
+    """Numbers of samples, and their source."""
 
     posterior: str | MCMC
     """One of :data:`POSTERIORS`, or a Pyro MCMC object that has run."""
     num_chains: int
     """Chains of the result."""
     num_samples: int
-    """Draws of a chain."""
+    """Samples per chain."""
     num_particles: int
-    """Candidates that a chain of importance resampling chooses from, or particles of each filter."""
+    """Candidates per chain of importance resampling, or particles per filter."""
     chunk: int
-    """Draws worked on at once."""
+    """Samples processed at once."""
 
     @property
     def name(self) -> str:
-        """The kind in a word."""
+        """Name of the posterior; ``"mcmc"`` for an MCMC object."""
         return self.posterior if isinstance(self.posterior, str) else "mcmc"
 
     @property
     def total(self) -> int:
-        """Draws of all chains."""
+        """Samples of all chains."""
         return self.num_chains * self.num_samples
 
 
 class Drawn(NamedTuple):
-    """Some draws of a batch; ``draws`` of its fields are those of :class:`Plan`, chain after chain."""
+    """A chunk of the samples of a batch. Samples are numbered chain after chain."""
 
     first: int
-    """The number of the first of them."""
-    record: Record
-    """What was asked of them."""
+    """Index of the first sample of the chunk."""
+    values: StepValues
+    """The requested quantities."""
 
 
 def plan(
@@ -57,15 +59,15 @@ def plan(
     num_particles: int | None,
     chunk: int,
 ) -> Plan:
-    """The sizes of what is asked for, with defaults filled in.
+    """Validate the requested sizes and fill in defaults.
 
     Raises:
-        ValueError: an unknown posterior, an MCMC object without draws or with fewer than asked for, a bad count.
+        ValueError: an unknown posterior, an MCMC object with no samples or fewer than requested, or a bad count.
         TypeError: neither a name nor an MCMC object.
     """
     for name, count in (("num_samples", num_samples), ("num_chains", num_chains), ("num_particles", num_particles)):
-        if count is not None and (not isinstance(count, int) or isinstance(count, bool) or count < 1):
-            raise ValueError(f"{name} must be a positive integer, got {count!r}: without draws there is no posterior")
+        if count is not None:
+            require_count(name, count)
     if isinstance(posterior, MCMC):
         chains, draws = _mcmc_latents(posterior)[0].shape[:2]
         if num_chains not in (None, chains):
@@ -83,40 +85,41 @@ def plan(
     return Plan(posterior, num_chains or 1, count, num_particles or max(10 * count, 100), chunk)
 
 
-def posterior_draws(net: StochasticRNN, batch: EncodedPart, plan: Plan, names: Sequence[str]) -> Iterator[Drawn]:
-    """All draws of a batch, a chunk at a time, with what ``names`` ask for (:class:`~.walks.Step`)."""
+def posterior_draws(
+    net: StochasticRNN, batch: EncodedPart, plan: Plan, quantities: Sequence[Quantity]
+) -> Iterator[Drawn]:
+    """Sample all latents of a batch, and yield the quantities (time, samples, batch, ...) chunk by chunk."""
     if isinstance(plan.posterior, MCMC):
-        yield from _scored(net, batch, plan, _mcmc_draws(plan.posterior, batch, plan), 0, names)
+        yield from _scored(net, batch, plan, _mcmc_draws(plan.posterior, batch, plan), 0, quantities)
     elif plan.posterior == "guide":
         for first in range(0, plan.total, plan.chunk):
-            yield Drawn(first, draw(net, batch, min(plan.chunk, plan.total - first), names))
+            yield Drawn(first, draw(net, batch, min(plan.chunk, plan.total - first), quantities))
     else:
         for chain in range(plan.num_chains):
             if plan.posterior == "importance":
                 z = _resampled(net, batch, plan)
             else:
-                # Each chain is a filter of its own, so that differences between chains show what a filter gets wrong.
+                # Each chain is a separate filter, so that differences between chains show a filter's errors.
                 filtered = ParticleFilter(net, plan.num_particles).run(batch.x, batch.real.sum(0))
                 z = filtered.smoothed(plan.num_samples).movedim(-2, 0)
-            yield from _scored(net, batch, plan, z, chain * plan.num_samples, names)
+            yield from _scored(net, batch, plan, z, chain * plan.num_samples, quantities)
 
 
 def _scored(
-    net: StochasticRNN, batch: EncodedPart, plan: Plan, z: Tensor, start: int, names: Sequence[str]
+    net: StochasticRNN, batch: EncodedPart, plan: Plan, z: Tensor, first: int, quantities: Sequence[Quantity]
 ) -> Iterator[Drawn]:
-    """Given latents (time, draws, batch, latent), those from number ``start`` on."""
-    first = start
+    """Quantities at given latents (time, samples, batch, latent), the samples from index ``first`` on."""
     for part in z.split(plan.chunk, dim=1):
-        yield Drawn(first, score(net, batch, part.contiguous(), names))
+        yield Drawn(first, score(net, batch, part.contiguous(), quantities))
         first += part.shape[1]
 
 
 def _resampled(net: StochasticRNN, batch: EncodedPart, plan: Plan) -> Tensor:
-    """Sampling-importance-resampling: ``num_samples`` of ``num_particles`` draws of the guide, chosen by weight.
+    """Sampling-importance-resampling: choose ``num_samples`` of ``num_particles`` samples from the guide by weight.
 
-    Rubin 1988, "Using the SIR algorithm to simulate posterior distributions". The candidates are never held all at
-    once: each place keeps the draw chosen so far, and takes one of the next chunk with the share that the chunk has in
-    all weight until then, which gives every candidate its due.
+    Rubin 1988, "Using the SIR algorithm to simulate posterior distributions". The candidates are processed in chunks.
+    Each of the ``num_samples`` results is replaced by one from the next chunk with probability (weight of the chunk) /
+    (weight of all chunks so far). So every candidate is chosen with probability proportional to its weight.
 
     Returns:
         z (time, num_samples, batch, latent).
@@ -126,13 +129,13 @@ def _resampled(net: StochasticRNN, batch: EncodedPart, plan: Plan) -> Tensor:
     sequences = torch.arange(batch.run.batch_size, device=batch.b.device)
     left = plan.num_particles
     while left > 0:
-        record = draw(net, batch, min(left, plan.chunk), ["z", "log_weight"])
+        values = draw(net, batch, min(left, plan.chunk), [Step.z, *DENSITIES])
         left -= plan.chunk
-        log_weight = batch.sum(record["log_weight"]).double()
-        of_chunk = log_weight.logsumexp(0)
+        log_weights = batch.sum(log_weight(values)).double()
+        of_chunk = log_weights.logsumexp(0)
         total = torch.logaddexp(total.to(of_chunk), of_chunk)
-        choice = torch.multinomial((log_weight - of_chunk).exp().T, plan.num_samples, replacement=True).T
-        chosen = record["z"][:, choice, sequences]
+        choice = torch.multinomial((log_weights - of_chunk).exp().T, plan.num_samples, replacement=True).T
+        chosen = values[Step.z][:, choice, sequences]
         if kept is None:
             kept = chosen
             continue
@@ -144,8 +147,8 @@ def _resampled(net: StochasticRNN, batch: EncodedPart, plan: Plan) -> Tensor:
 
 
 def _mcmc_latents(mcmc: MCMC) -> list[Tensor]:
-    """z_0, z_1, ... of an MCMC object; each (chain, draw, batch, latent)."""
-    if getattr(mcmc, "_samples", None) is None:
+    """Latents z_0, z_1, ... of an MCMC object; each (chain, draw, batch, latent)."""
+    if not has_samples(mcmc):
         raise ValueError("posterior is an MCMC object without draws: call its run(x, lengths) first")
     samples = mcmc.get_samples(group_by_chain=True)
     latents: list[Tensor] = []
@@ -157,10 +160,10 @@ def _mcmc_latents(mcmc: MCMC) -> list[Tensor]:
 
 
 def require_same_sequences(mcmc: MCMC, net: StochasticRNN, x: Tensor) -> None:
-    """Refuse MCMC draws of other sequences than x.
+    """Refuse MCMC samples of other sequences than x (batch, time, frame) or (batch, time).
 
     Raises:
-        ValueError: the latents are of other sizes, or the chain was run on another x.
+        ValueError: the latents have other sizes, or the chain was run on another x.
     """
     latents = _mcmc_latents(mcmc)
     expected, got = (x.shape[0], net.latent_dim), tuple(latents[0].shape[2:])
@@ -169,14 +172,14 @@ def require_same_sequences(mcmc: MCMC, net: StochasticRNN, x: Tensor) -> None:
             f"posterior must hold draws for the sequences of x, {x.shape[1]} steps of latents {expected}; "
             f"got {len(latents)} steps of {got}: run MCMC on the same x"
         )
-    arguments = getattr(mcmc, "_args", None) or ()
+    arguments = chain_arguments(mcmc)
     ran_on = arguments[0] if arguments else None
     if isinstance(ran_on, Tensor) and (ran_on.shape != x.shape or not torch.equal(ran_on.nan_to_num(), x.nan_to_num())):
         raise ValueError("posterior must hold draws for the sequences of x; this MCMC was run on another x")
 
 
 def _mcmc_draws(mcmc: MCMC, batch: EncodedPart, plan: Plan) -> Tensor:
-    """The chains' draws of a batch, thinned evenly to the number asked for; (time, draws, batch, latent)."""
+    """MCMC samples of a batch, thinned evenly to the requested number; (time, samples, batch, latent)."""
     latents = _mcmc_latents(mcmc)[: batch.run.num_steps]
     have = latents[0].shape[1]
     taken = thinned(have, plan.num_samples)
@@ -185,5 +188,5 @@ def _mcmc_draws(mcmc: MCMC, batch: EncodedPart, plan: Plan) -> Tensor:
 
 
 def thinned(have: int, wanted: int) -> Tensor:
-    """Indices of ``wanted`` of ``have`` draws, evenly spaced."""
+    """Indices of ``wanted`` of ``have`` samples, evenly spaced."""
     return torch.arange(wanted) * have // wanted

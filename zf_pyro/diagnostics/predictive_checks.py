@@ -1,27 +1,28 @@
-"""Do sequences of the model look like the data: statistics of time series, observed against replicated."""
+"""Predictive checks: statistics of the observed sequences against those of replicated ones."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..checks import require_count
 from .arviz_versions import group
 
 Statistic = Callable[[np.ndarray], np.ndarray]
-"""From frames (sequence, step, feature), NaN for padding, to any array of numbers."""
+"""From frames (sequence, step, feature), NaN for padding, to an array of any shape."""
 
 
 class PredictiveCheck(NamedTuple):
-    """A statistic of the data, and of each replicated data set."""
+    """Statistic of the data, and of each replicated data set."""
 
     observed: np.ndarray
-    """(...)."""
+    """Statistic of the data; (...)."""
     replicated: np.ndarray
-    """(draw, ...), draws of all chains."""
+    """Statistic of each replicate; (draw, ...), draws of all chains."""
 
     @property
     def p_value(self) -> np.ndarray:
-        """Share of replicates at or above the observed value, (...): near 0 or 1 the model is off.
+        """Share of replicates at or above the observed value, (...). Near 0 or 1 the model does not fit.
 
         Gelman, Meng, Stern 1996, https://www.jstor.org/stable/24306036. Ties count one half.
         """
@@ -30,24 +31,24 @@ class PredictiveCheck(NamedTuple):
 
     @property
     def surprise(self) -> np.ndarray:
-        """Observed less mean replicate, in standard deviations of the replicates; (...)."""
+        """Observed value minus mean replicate, in standard deviations of the replicates; (...)."""
         return (self.observed - self.replicated.mean(0)) / self.replicated.std(0)
 
 
 def predictive_check(data: Any, statistic: Statistic, group_name: str = "prior_predictive") -> PredictiveCheck:
     """Compare a statistic of the observed frames with that of the replicated ones.
 
-    ``prior_predictive`` holds sequences that the model made by itself: it shows whether they are like the data.
-    ``posterior_predictive`` holds frames redrawn under the true frames before and the latents inferred: it shows
-    whether the frame's density fits, and flatters everything else.
+    ``prior_predictive`` holds sequences from the model alone: it shows whether they resemble the data.
+    ``posterior_predictive`` holds frames sampled given the true frames before and the inferred latents: it shows
+    whether the density of a frame fits, and is too optimistic about everything else.
 
     Args:
-        data: what :func:`zf_pyro.to_arviz` made, with observed_data and ``group_name``.
-        statistic: of a data set (sequence, step, feature), such as :func:`autocorrelation`; see there.
+        data: result of :func:`zf_pyro.to_arviz` with observed_data and ``group_name``.
+        statistic: statistic of a data set (sequence, step, feature), for example :func:`autocorrelation`.
         group_name: ``"prior_predictive"`` or ``"posterior_predictive"``.
 
     Raises:
-        ValueError: an unknown group, or one that is not there.
+        ValueError: an unknown group, or one that is missing in ``data``.
     """
     if group_name not in ("prior_predictive", "posterior_predictive"):
         raise ValueError(f"group_name must be 'prior_predictive' or 'posterior_predictive', got {group_name!r}")
@@ -58,15 +59,14 @@ def predictive_check(data: Any, statistic: Statistic, group_name: str = "prior_p
 
 
 def autocorrelation(max_lag: int = 5) -> Statistic:
-    """Lag autocorrelation of each feature, pooled over sequences: (lag 1..max_lag, feature).
+    """Autocorrelation of each feature, pooled over sequences; a statistic of shape (lag 1..max_lag, feature).
 
-    Deviations are from the mean over all sequences, so that what tells sequences apart counts as correlation.
+    Deviations are from the mean over all sequences, so differences between sequences count as correlation.
 
     Raises:
-        ValueError: ``max_lag`` is not positive; or, when called, no sequence is longer than it.
+        ValueError: ``max_lag`` is not a positive integer; or, when called, no sequence is longer than it.
     """
-    if max_lag < 1:
-        raise ValueError(f"max_lag must be at least 1, got {max_lag!r}")
+    require_count("max_lag", max_lag)
 
     def statistic(x: np.ndarray) -> np.ndarray:
         if max_lag >= x.shape[1]:
@@ -80,7 +80,7 @@ def autocorrelation(max_lag: int = 5) -> Statistic:
 
 
 def quantiles(levels: tuple[float, ...] = (0.05, 0.25, 0.5, 0.75, 0.95)) -> Statistic:
-    """Marginal quantiles of each feature over all frames: (level, feature)."""
+    """Marginal quantiles of each feature over all frames; a statistic of shape (level, feature)."""
 
     def statistic(x: np.ndarray) -> np.ndarray:
         return np.nanquantile(x, levels, axis=(0, 1))
@@ -89,10 +89,10 @@ def quantiles(levels: tuple[float, ...] = (0.05, 0.25, 0.5, 0.75, 0.95)) -> Stat
 
 
 def spectrum(num_frequencies: int = 8) -> Statistic:
-    """Log power of each feature at frequencies from 0 to 1/2 cycles a frame: (frequency, feature).
+    """Log power of each feature at frequencies from 0 to 1/2 cycles per frame; a statistic (frequency, feature).
 
-    The mean over sequences of the squared Fourier sum of the real frames, divided by their number: sequences of any
-    lengths share the same frequencies.
+    Power is the squared Fourier sum over the real frames, divided by their number, averaged over sequences. So
+    sequences of any lengths share the same frequencies.
     """
 
     def statistic(x: np.ndarray) -> np.ndarray:
@@ -107,6 +107,6 @@ def spectrum(num_frequencies: int = 8) -> Statistic:
 
 
 def _frames(x: np.ndarray) -> np.ndarray:
-    """Frames with a feature dimension, of floats."""
+    """Frames as floats with a feature dimension."""
     values = x.astype(np.float64)
     return values[..., None] if values.ndim == 2 else values

@@ -1,4 +1,4 @@
-"""How much of a label, such as who speaks, a linear classifier reads off the latents."""
+"""Linear probe: accuracy of a linear classifier of labels, for example speakers, on the latents."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -9,19 +9,19 @@ from .arviz_versions import group
 
 
 class Probe(NamedTuple):
-    """Accuracies by stratified cross-validation, over sequences."""
+    """Accuracies by stratified cross-validation over sequences."""
 
     accuracy: float
-    """Of a logistic regression on the mean latent of a sequence."""
+    """Accuracy of a logistic regression on the mean latent of a sequence."""
     baseline: float
-    """Of always answering the most frequent label."""
+    """Accuracy of always predicting the most frequent label."""
     error: float
     """Standard error of ``accuracy``, binomial."""
     num_labels: int
-    """Different labels."""
+    """Number of different labels."""
 
     def summary(self) -> str:
-        """The numbers in a line."""
+        """All results in one line."""
         return (
             f"linear probe {100 * self.accuracy:.1f} % (+- {100 * self.error:.1f}) of {self.num_labels} labels, "
             f"majority {100 * self.baseline:.1f} %"
@@ -29,19 +29,19 @@ class Probe(NamedTuple):
 
 
 def linear_probe(data: Any, labels: Sequence[Any] | np.ndarray | None = None, *, folds: int = 5) -> Probe:
-    """Classify sequences by the mean of their latents, over draws and real steps.
+    """Classify sequences by the mean of their latents over samples and real steps.
 
-    A high accuracy does not show that the latents are used: z also follows the frames before it through its prior. So
-    compare it with that of another run, and read it beside the KL.
+    A high accuracy does not show that the latents are used: z also depends on the earlier frames through its prior.
+    Compare it with that of another run, and consider the KL as well.
 
     Args:
-        data: what :func:`zf_pyro.to_arviz` made, with the posterior group.
-        labels: one a sequence; those in constant_data if None.
-        folds: of the cross-validation; each label must occur at least as often.
+        data: result of :func:`zf_pyro.to_arviz` with the posterior group.
+        labels: one label per sequence; those in constant_data if None.
+        folds: number of cross-validation folds; each label must occur at least as often.
 
     Raises:
         ImportError: scikit-learn is not installed.
-        ValueError: no labels, not one a sequence, a single label, or a label with fewer sequences than folds.
+        ValueError: no labels, not one per sequence, a single label, or a label with fewer sequences than folds.
     """
     try:
         from sklearn.dummy import DummyClassifier

@@ -1,4 +1,4 @@
-"""A report of text and figures as one HTML file that needs nothing beside it."""
+"""Report of text and figures as one self-contained HTML file."""
 
 import base64
 import html
@@ -21,23 +21,23 @@ img {{ max-width: 100% }} pre {{ background: #f4f4f4; padding: .6rem; overflow-x
 
 
 class Section(NamedTuple):
-    """A part of a report."""
+    """Section of a report."""
 
     title: str
-    """Its heading."""
+    """Heading."""
     text: str
-    """Plain text, shown as it is, line by line."""
+    """Plain text, shown line by line without formatting."""
     figure: "Figure | None" = None
-    """A matplotlib figure below the text."""
+    """Matplotlib figure below the text."""
 
 
 def write_report(path: Path, title: str, sections: Sequence[Section]) -> None:
-    """Write an HTML file with the figures inside, as PNG.
+    """Write an HTML file with embedded PNG figures.
 
     Args:
         path: the file; its folder must exist.
-        title: of the page.
-        sections: its parts, in order.
+        title: title of the page.
+        sections: sections in order.
     """
     body = "\n".join(_part(section) for section in sections)
     path.write_text(_PAGE.format(title=html.escape(title), body=body), encoding="utf-8")

@@ -1,54 +1,56 @@
-"""Is the guide right: importance weights of its draws, and the gaps between bounds and the evidence."""
+"""Check of the guide by its importance weights, and by the gaps between bounds and the evidence."""
 
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 
+from ..inference import effective_sample_size
 from .arviz_versions import group, pareto_k
 
 
 class WeightCheck(NamedTuple):
-    """What the importance weights p(x, z) / q(z | x) of the guide's draws say; each (sequence,).
+    """Statistics of the importance weights p(x, z) / q(z | x) of samples from the guide; each (sequence,).
 
-    With a perfect guide all weights of a sequence are equal: k-hat 0, an efficiency of 1, no gap. What each number can
-    and cannot see is in docs/diagnostics.md: k-hat sees a guide too narrow by far or in the wrong place, and overlooks
-    one that is too wide; the gaps see every difference, in nats.
+    With a perfect guide all weights of a sequence are equal: k-hat 0, efficiency 1, no gap. k-hat detects a guide that
+    is far too narrow or in the wrong place, and misses one that is too wide. The gaps measure every difference, in
+    nats. See docs/diagnostics.md.
     """
 
     pareto_k: np.ndarray
-    """Pareto k-hat by ArviZ's PSIS. Above :attr:`good_k`, importance weighting cannot be trusted with so few draws."""
+    """Pareto k-hat by ArviZ's PSIS. Above :attr:`good_k`, importance weighting is unreliable with so few samples."""
     efficiency: np.ndarray
-    """Effective share of the draws, (sum w)^2 / (sum w^2) / draws; 1 at best, 1 / draws at worst."""
+    """Effective sample size as a share of the samples; 1 at best, 1 / samples at worst."""
     elbo: np.ndarray
-    """Mean log-weight, nats: the evidence lower bound as these draws estimate it."""
+    """Mean log-weight, nats: an estimate of the evidence lower bound."""
     importance_weighted: np.ndarray
-    """Log mean weight, nats: the bound of Burda et al. 2016, https://arxiv.org/abs/1509.00519, over all draws."""
+    """Log mean weight, nats: the bound of Burda et al. 2016, https://arxiv.org/abs/1509.00519, over all samples."""
     evidence: np.ndarray
-    """log p(x) as given, nats: exact, annealed or by particles; NaN where none was."""
+    """Given log p(x), nats: exact, annealed or by particles; NaN if none was given."""
     good_k: float
-    """min(1 - 1 / log10(draws), 0.7), below which PSIS is reliable (Vehtari et al. 2024)."""
+    """min(1 - 1 / log10(samples), 0.7), below which PSIS is reliable (Vehtari et al. 2024)."""
 
     @property
     def gap(self) -> np.ndarray:
-        """Best estimate of log p(x) less the ELBO, nats: an estimate of KL(q(z | x) || p(z | x)).
+        """Best estimate of log p(x) minus the ELBO, nats: an estimate of KL(q(z | x) || p(z | x)).
 
-        Against the given evidence, or else the importance-weighted bound, whichever is higher: where the guide misses
-        the posterior, the bound over few draws is too low, and the gap with it.
+        The best estimate is the given evidence or the importance-weighted bound, whichever is higher. Without evidence
+        and with a guide that misses the posterior, the bound over few samples is too low, and so is the gap.
         """
         return np.fmax(self.evidence, self.importance_weighted) - self.elbo
 
     @property
     def remaining(self) -> np.ndarray:
-        """Given evidence less the importance-weighted bound, nats; NaN where none was given."""
+        """Given evidence minus the importance-weighted bound, nats; NaN if none was given."""
         return self.evidence - self.importance_weighted
 
     def bad_tails(self) -> np.ndarray:
-        """Sequences whose k-hat is above :attr:`good_k`."""
+        """Indices of sequences with a k-hat above :attr:`good_k`."""
         return np.flatnonzero(self.pareto_k > self.good_k)
 
     def summary(self) -> str:
-        """The medians and counts in a line."""
+        """Medians and counts in one line."""
         gap, k = np.nanmedian(self.gap), np.median(self.pareto_k)
         return (
             f"{len(self.bad_tails())} of {len(self.pareto_k)} sequences with k-hat above {self.good_k:.2f}; median "
@@ -57,36 +59,35 @@ class WeightCheck(NamedTuple):
 
 
 def check_weights(data: Any, evidence: Tensor | np.ndarray | None = None) -> WeightCheck:
-    """Judge the guide by the weights of its draws.
+    """Check the guide by the importance weights of its samples.
 
     Args:
-        data: what :func:`zf_pyro.to_arviz` made with ``posterior="guide"``, sample_stats included.
-        evidence: log p(x) of each sequence (sequence,) in nats from elsewhere, such as
-            :class:`zf_pyro.inference.AnnealedImportanceSampling`, the ``log_evidence`` of a particle filter, or exact.
+        data: result of :func:`zf_pyro.to_arviz` with ``posterior="guide"`` and the group sample_stats.
+        evidence: log p(x) of each sequence from another source, (sequence,) nats: exact, the ``log_evidence`` of a
+            particle filter, or of :class:`zf_pyro.inference.AnnealedImportanceSampling`.
 
     Raises:
-        ValueError: the draws are not the guide's, fewer than 25 (PSIS cannot fit a tail to fewer), or the evidence is
-            not one number a sequence.
+        ValueError: the samples are not from the guide, or fewer than 25 (PSIS cannot fit a tail to fewer), or the
+            evidence is not one value per sequence.
     """
     stats = group(data, "sample_stats")
     kind = stats.attrs.get("posterior")
     if kind != "guide":
-        raise ValueError(f"data must hold draws of the guide, got {kind!r}: to_arviz(..., posterior='guide')")
-    log_weight = stats["log_weight"].stack(__sample__=("chain", "draw")).transpose("sequence", "__sample__")
-    values = log_weight.values.astype(np.float64)
+        raise ValueError(f"data must hold samples from the guide, got {kind!r}: to_arviz(..., posterior='guide')")
+    stacked = stats["log_weight"].stack(__sample__=("chain", "draw")).transpose("sequence", "__sample__")
+    values = stacked.values.astype(np.float64)
     sequences, draws = values.shape
     if draws < 25:
         raise ValueError(f"data must hold at least 25 draws a sequence to fit a tail to, got {draws}")
     known = np.full(sequences, np.nan) if evidence is None else _numbers(evidence)
     if known.shape != (sequences,):
         raise ValueError(f"evidence must be one number a sequence, shape ({sequences},), got {known.shape}")
-    top = values.max(1, keepdims=True)
-    weights = np.exp(values - top)
+    log_weights = torch.from_numpy(values.T)  # (draws, sequence)
     return WeightCheck(
         pareto_k=pareto_k(values),
-        efficiency=weights.sum(1) ** 2 / (weights**2).sum(1) / draws,
+        efficiency=effective_sample_size(log_weights).numpy() / draws,
         elbo=values.mean(1),
-        importance_weighted=np.log(weights.mean(1)) + top[:, 0],
+        importance_weighted=log_weights.logsumexp(0).numpy() - np.log(draws),
         evidence=known,
         good_k=min(1 - 1 / np.log10(draws), 0.7),
     )

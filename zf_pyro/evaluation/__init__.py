@@ -1,11 +1,11 @@
-"""Bounds per sequence and over data sets, and what of the latents the posterior uses."""
+"""Bounds per sequence and over data sets, and use of the latents by the posterior."""
 
 from .algorithms import Outcome, infer_and_judge, train_and_judge
 from .batching import EncodedPart, Part, encoded_parts, parts, replayed_paths, require_evaluation, require_sequences
-from .bounds import Bounds, bounds, particle_bound, prior_mean_log_likelihood
+from .bounds import Bounds, bounds, particle_bound, prior_mean_log_likelihood, prior_mean_steps
 from .estimates import Amount, Bound, Estimate, ratio
 from .evaluate import Evaluation, evaluate, report, summarise
-from .latents import active_units, step_kl
+from .latents import active_units, count_active, step_kl
 from .protocols import PROTOCOLS, Protocol
 from .scores import Scores, score, score_density
 
@@ -23,12 +23,14 @@ __all__ = [
     "Scores",
     "active_units",
     "bounds",
+    "count_active",
     "encoded_parts",
     "evaluate",
     "infer_and_judge",
     "particle_bound",
     "parts",
     "prior_mean_log_likelihood",
+    "prior_mean_steps",
     "ratio",
     "replayed_paths",
     "report",

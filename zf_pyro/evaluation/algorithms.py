@@ -1,4 +1,4 @@
-"""Comparing algorithms on one net: train or infer with a row of ALGORITHMS, and judge what came of it."""
+"""Comparison of algorithms on one model: train or infer with a row of ALGORITHMS, and evaluate the result."""
 
 import math
 import time
@@ -11,28 +11,29 @@ from torch import Tensor
 
 from ..inference import ALGORITHMS, AnnealedResult, FilterResult, effective_sample_size, log_weights, with_padding_prior
 from ..models import StochasticRNN
+from ..objectives import PyroProgram
 from .bounds import bounds
 
 NAN = float("nan")
 Batch = tuple[Tensor, Tensor | None]
-"""x, (batch, time, frame) floats or (batch, time) integers, and lengths (batch,), or None if all are whole."""
+"""x, (batch, time, frame) floats or (batch, time) integers, and lengths (batch,), or None without padding."""
 
 
 class Outcome(NamedTuple):
-    """What came of one algorithm; NaN where it says nothing of the kind."""
+    """Results of one algorithm; NaN where it gives no such result."""
 
     bound: float
-    """Its own bound on log p(x), or estimate of it; mean over sequences, in nats a sequence."""
+    """The algorithm's bound on log p(x), or estimate of it; nats per sequence, mean over sequences."""
     error: float
-    """Standard error of ``bound`` from repeated evaluations: of the draws, not of the choice of sequences."""
+    """Standard error of ``bound`` from repeated evaluations: over the samples, not over the choice of sequences."""
     yardstick: float
-    """The importance-weighted bound of net and net.guide afterwards, in nats a sequence: what all are compared by."""
+    """Importance-weighted bound of ``net`` and ``net.guide`` afterwards, nats per sequence: the common measure."""
     seconds: float
-    """Of training or inference, judging left out."""
+    """Time of training or inference, without evaluation."""
     ess: float
-    """Effective sample size: of its draws, or of the importance weights of the guide that it trained."""
+    """Effective sample size of its samples, or of the importance weights of the guide that it trained."""
     draws: int
-    """Of how many draws; 0 where there are none."""
+    """Number of samples behind ``ess``; 0 where there are none."""
 
 
 def train_and_judge(
@@ -45,16 +46,16 @@ def train_and_judge(
     repeats: int = 8,
     **settings: Any,
 ) -> Outcome:
-    """Go on training ``net`` with an algorithm that takes new sequences at every call.
+    """Continue training ``net`` with an algorithm that takes new sequences at every call, and evaluate it.
 
     Args:
-        name: of a row of ALGORITHMS that trains and is amortised.
-        net: the net; trained further.
-        batches: to train on, one step each.
-        held_out: sequences to judge by.
-        num_particles: of the yardstick and of the effective sample size.
+        name: row of ALGORITHMS that trains and is amortised.
+        net: the model; trained further, and left in evaluation mode.
+        batches: training batches, one step each.
+        held_out: sequences for the evaluation, x (batch, time, *frame) and lengths (batch,).
+        num_particles: samples for the yardstick and for the effective sample size.
         repeats: evaluations of the bound, for its standard error.
-        settings: for the row's ``build``.
+        settings: arguments of the row's ``build``.
 
     Raises:
         KeyError: an unknown name.
@@ -87,16 +88,16 @@ def infer_and_judge(
     repeats: int = 8,
     **settings: Any,
 ) -> Outcome:
-    """Infer the latents of given sequences, the parameters of ``net`` fixed.
+    """Infer the latents of given sequences with the parameters of ``net`` fixed, and evaluate the result.
 
     Args:
-        name: of a row of ALGORITHMS, other than those of :func:`train_and_judge`.
-        net: the net; left in evaluation mode with fixed parameters.
-        sequences: to infer the latents of.
-        steps: of what is fitted to them.
-        num_particles: of the yardstick, and of the effective sample size of a fitted guide.
+        name: row of ALGORITHMS, other than those of :func:`train_and_judge`.
+        net: the model; left in evaluation mode with fixed parameters.
+        sequences: the sequences whose latents are inferred, x (batch, time, *frame) and lengths (batch,).
+        steps: optimisation steps of an algorithm that is fitted to these sequences.
+        num_particles: samples for the yardstick, and for the effective sample size of a fitted guide.
         repeats: evaluations of the bound, for its standard error.
-        settings: for the row's ``build``.
+        settings: arguments of the row's ``build``.
 
     Raises:
         KeyError: an unknown name.
@@ -123,13 +124,13 @@ def infer_and_judge(
 
 
 def _repeated(evaluate: Callable[[], float], times: int) -> tuple[float, float]:
-    """Mean and its standard error."""
+    """Mean of repeated evaluations, and its standard error."""
     values = torch.tensor([evaluate() for _ in range(times)], dtype=torch.float64)
     return values.mean().item(), values.std().item() / math.sqrt(times)
 
 
 def _minus_loss(svi: Any, batch: Batch) -> float:
-    """The bound of an objective, in nats a sequence. Of wake-sleep's two losses, the model's is minus one."""
+    """Bound of an objective, nats per sequence; of wake-sleep's two losses, the model's is used."""
     loss = svi.evaluate_loss(*batch)
     return -(loss[0] if isinstance(loss, tuple) else loss) / len(batch[0])
 
@@ -139,7 +140,7 @@ def _yardstick(net: StochasticRNN, batch: Batch, num_particles: int) -> float:
 
 
 def _effective(result: Any) -> tuple[float, int]:
-    """Effective sample size of what an algorithm returned, and its number of draws; means over sequences and steps."""
+    """Effective sample size of a result, mean over sequences and steps, and its number of samples."""
     match result:
         case MCMC():
             found = result.diagnostics()
@@ -158,8 +159,8 @@ def _effective(result: Any) -> tuple[float, int]:
             return NAN, 0
 
 
-def _guide_effective(net: StochasticRNN, guide: Any, batch: Batch, num_particles: int) -> tuple[float, int]:
-    """Effective sample size of importance sampling from a fitted guide, if it has a weight for each sequence."""
+def _guide_effective(net: StochasticRNN, guide: PyroProgram, batch: Batch, num_particles: int) -> tuple[float, int]:
+    """Effective sample size of importance sampling from a fitted guide, if it has one weight per sequence."""
     try:
         weights = log_weights(with_padding_prior(net.model), guide, *batch, num_particles=num_particles)
     except ValueError:  # one latent for the whole batch
@@ -168,7 +169,7 @@ def _guide_effective(net: StochasticRNN, guide: Any, batch: Batch, num_particles
 
 
 def _evidence(result: Any, num_sequences: int) -> float:
-    """The estimate of log p(x) in nats a sequence."""
+    """Estimate of log p(x), nats per sequence."""
     if isinstance(result, Importance):
         return float(result.get_log_normalizer()) / num_sequences
     return result.log_evidence.mean().item()

@@ -1,17 +1,18 @@
-"""Bounds on the log-likelihood of each sequence, and the likelihood that is left without what its latents say."""
+"""Bounds on the log-likelihood of each sequence, and its log-likelihood with the latents at their prior means."""
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
+from torch.distributions import kl_divergence
 
 from ..checks import require_count
 from ..inference import ParticleFilter
 from ..models import StochasticRNN
 from ..networks import State, evaluating
-from ..objectives import step_terms
-from ..paths import real_frames, zero_padding
+from ..objectives import path_densities
+from ..paths import RunInputs, prepare_inputs
 from ..recurrence import in_chunks
 from .batching import Part, parts, replayed_paths, require_sequences
 
@@ -20,10 +21,10 @@ class Bounds(NamedTuple):
     """Lower bounds on log p(x), each (batch,) in nats, summed over the real steps of a sequence."""
 
     elbo: Tensor
-    """The evidence lower bound, with the analytic KL, averaged over the particles."""
+    """Evidence lower bound with the analytic KL, averaged over the particles."""
     importance_weighted: Tensor
     """log (1/K sum_k p(x, z_k) / q(z_k | x)) over K particles, by Burda et al. 2016
-    (https://arxiv.org/abs/1509.00519): tighter, and tight as K grows."""
+    (https://arxiv.org/abs/1509.00519): tighter than the ELBO, and tight as K grows."""
     kl: Tensor
     """KL(q || p) of all latents, averaged over the particles."""
 
@@ -39,16 +40,17 @@ def bounds(
     batch_size: int = 64,
     chunk_particles: int = 8,
 ) -> Bounds:
-    """Bounds on log p(x) under ``net`` in evaluation mode, one a sequence.
+    """Bounds on log p(x) of each sequence under ``net`` in evaluation mode.
 
     Args:
-        net: the net; left in the mode it was found in.
+        net: the model; its mode is restored afterwards.
         x: (batch, time, frame) floats or (batch, time) integers.
         lengths: real frames of each sequence, (batch,); all of them if None.
-        num_particles: K, draws of the latents of each sequence.
+        num_particles: K, samples of the latents of each sequence.
         context: the frame before the first, given and not scored; (batch, frame) or (batch,).
-        batch_size: sequences worked on at once.
-        chunk_particles: draws worked on at once. With ``batch_size`` it bounds the memory, not the result.
+        batch_size: sequences processed at once.
+        chunk_particles: samples processed at once. With ``batch_size`` it bounds the memory; it does not change the
+            bounds.
 
     Raises:
         TypeError, ValueError: a count that is not a positive integer; or x, lengths or context that ``net`` refuses.
@@ -60,11 +62,12 @@ def bounds(
     rows, found = [], []
     with evaluating(net):
         for part in parts(x, lengths, context, batch_size):
-            left, chunks = num_particles, []
+            left, chunks, b = num_particles, [], None
             while left > 0:
-                chunks.append(_particles(net, part, min(left, chunk_particles)))
+                sums, b = _particles(net, part, min(left, chunk_particles), b)
+                chunks.append(sums)
                 left -= chunk_particles
-            log_weight, log_likelihood, kl = (torch.cat(field) for field in zip(*chunks, strict=True))
+            log_weight, log_likelihood, kl = torch.cat(chunks, dim=1)
             tightest = log_weight.logsumexp(0) - math.log(num_particles)
             rows.append(part.rows)
             found.append(Bounds((log_likelihood - kl).mean(0), tightest, kl.mean(0)))
@@ -82,17 +85,17 @@ def particle_bound(
     context: Tensor | None = None,
     batch_size: int = 64,
 ) -> Tensor:
-    """log of the particle filter's estimate of p(x), a lower bound on log p(x) in expectation.
+    """Log of the particle filter's estimate of p(x), a lower bound on log p(x) in expectation.
 
-    Tighter than the importance-weighted bound where sequences are long, as particles that have gone astray are dropped
-    on the way (Maddison et al. 2017, https://arxiv.org/abs/1705.09279).
+    Tighter than the importance-weighted bound for long sequences, since particles of low weight are dropped at each
+    resampling (Maddison et al. 2017, https://arxiv.org/abs/1705.09279).
 
     Args:
-        net: the net; left in the mode it was found in.
+        net: the model; its mode is restored afterwards.
         x: (batch, time, frame) floats or (batch, time) integers.
         lengths: real frames of each sequence, (batch,); all of them if None.
-        num_particles: K, of each sequence, drawn from the guide and resampled as
-            :class:`zf_pyro.inference.ParticleFilter` does by default.
+        num_particles: K particles of each sequence, with the guide as proposal and the default resampling of
+            :class:`zf_pyro.inference.ParticleFilter`.
         context: the frame before the first, given and not scored; (batch, frame) or (batch,).
         batch_size: sequences filtered at once.
 
@@ -125,15 +128,15 @@ def prior_mean_log_likelihood(
 ) -> Tensor:
     """sum_t log p(x_t | h_t) where each z_t is the mean of its prior p(z_t | h_{t-1}).
 
-    What the net makes of the frames before, with nothing said by the latents: where it is no lower than the bounds,
-    they are not used. No bound on log p(x) itself.
+    The model then predicts from the earlier frames alone. Where this is no lower than the bounds, the latents are not
+    used. It is no bound on log p(x) itself.
 
     Args:
-        net: the net; left in the mode it was found in.
+        net: the model; its mode is restored afterwards.
         x: (batch, time, frame) floats or (batch, time) integers.
         lengths: real frames of each sequence, (batch,); all of them if None.
         context: the frame before the first, given and not scored; (batch, frame) or (batch,).
-        batch_size: sequences worked on at once.
+        batch_size: sequences processed at once.
 
     Returns:
         (batch,) nats.
@@ -146,29 +149,16 @@ def prior_mean_log_likelihood(
     result = torch.empty(len(x), dtype=net.emission_layer.weight.dtype, device=x.device)
     with evaluating(net):
         for part in parts(x, lengths, context, batch_size):
-            result[part.rows] = _at_prior_means(net, part)
+            run = prepare_inputs(net, part.x, part.lengths, part.context, None)
+            steps = prior_mean_steps(net, run)
+            result[part.rows] = (steps if run.mask is None else steps.where(run.mask, 0.0)).sum(0)
     return result
 
 
-def _particles(net: StochasticRNN, part: Part, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """log p(x, z) - log q(z | x), log p(x | z) and the KL of ``count`` draws; each (count, batch)."""
-    model, guide = replayed_paths(net, part, count)
-    steps = step_terms(model, guide)
-    log_weight = steps.log_likelihood + model.log_prob() - guide.log_prob()
-    fields = torch.stack([log_weight, steps.log_likelihood, steps.kl])
-    if guide.run.mask is not None:
-        fields = fields.where(guide.run.mask.unsqueeze(1), 0.0)
-    log_weight, log_likelihood, kl = fields.sum(1)
-    return log_weight, log_likelihood, kl
-
-
-def _at_prior_means(net: StochasticRNN, part: Part) -> Tensor:
-    frames = (part.x.long() if net.emission_family.integer else part.x).transpose(0, 1)
-    real = None if part.lengths is None else real_frames(part.lengths, len(frames))
-    if real is not None:
-        frames = zero_padding(frames, real)
-    state, states = net.initial_state(part.x.shape[:1]), []
-    for u_t in net.inputs(frames.transpose(0, 1), part.context).unbind(1):
+def prior_mean_steps(net: StochasticRNN, run: RunInputs) -> Tensor:
+    """log p(x_t | h_t) at every step of a run with frames, where each z_t is its prior mean; (time, batch) nats."""
+    frames, state, states = cast(Tensor, run.x), run.initial_state, []
+    for u_t in cast(Tensor, run.u).unbind(0):
         state = net.transition(state, u_t, net.prior(state).mean)
         states.append(state)
     hidden, cell = (torch.stack(field) for field in zip(*states, strict=True))
@@ -179,5 +169,13 @@ def _at_prior_means(net: StochasticRNN, part: Part) -> Tensor:
         x = x.squeeze(-1) if net.emission_family.integer else x
         return net.emission(State(hidden, cell)).log_prob(x)
 
-    found = in_chunks(log_prob, hidden, cell, frames)
-    return (found if real is None else found.where(real, 0.0)).sum(0)
+    return in_chunks(log_prob, hidden, cell, frames)
+
+
+def _particles(net: StochasticRNN, part: Part, count: int, b: Tensor | None) -> tuple[Tensor, Tensor]:
+    """log p(x, z) - log q(z | x), log p(x | z) and the KL of samples, (3, count, batch); and the backward states."""
+    model, guide = replayed_paths(net, part, count, b)
+    found, kl = path_densities(model, guide), kl_divergence(guide.group(), model.group())
+    if guide.run.mask is not None:
+        kl = kl.where(guide.run.mask.unsqueeze(1), 0.0)
+    return torch.stack([found.log_weight, found.frames, kl.sum(0)]), guide.b

@@ -1,4 +1,4 @@
-"""Means and ratios over sequences, with their standard errors, and a bound in all its units."""
+"""Means and ratios over sequences with standard errors, and a bound in all units."""
 
 import math
 from typing import NamedTuple
@@ -7,46 +7,47 @@ from torch import Tensor
 
 
 class Estimate(NamedTuple):
-    """A number estimated over sequences."""
+    """Value estimated over sequences."""
 
     value: float
     standard_error: float
-    """Over sequences drawn independently; NaN for a single one."""
+    """Standard error over independent sequences; NaN for a single one."""
 
 
 class Amount(NamedTuple):
-    """Nats."""
+    """Nats over a data set."""
 
     nats_per_sequence: Estimate
-    """The mean over sequences."""
+    """Mean over sequences."""
     nats_per_frame: Estimate
-    """All nats by all scored frames."""
+    """Total nats divided by the number of scored frames."""
 
 
 class Bound(NamedTuple):
-    """A log-likelihood, or a bound on it, over a data set."""
+    """Log-likelihood of a data set, or a bound on it, in all units."""
 
     nats_per_sequence: Estimate
-    """The mean over sequences."""
+    """Mean over sequences."""
     nats_per_frame: Estimate
-    """All nats by all scored frames: long sequences count for more."""
+    """Total nats divided by the number of scored frames, so long sequences weigh more."""
     bits_per_value: Estimate
-    """Minus all nats by all scored numbers (audio samples, pixels, words) and by log 2: lower is better."""
+    """Minus the total nats divided by log 2 and by the number of scored values (audio samples, pixels, words): lower is
+    better."""
     perplexity: Estimate | None
-    """exp(-nats per frame), for symbols: lower is better. None for other frames."""
+    """exp(-nats per frame) for symbols: lower is better. None for other frames."""
 
 
 def mean(values: Tensor) -> Estimate:
-    """The mean of values (sequences,), float64."""
+    """Mean of values (sequences,), float64."""
     count = len(values)
     error = (values.var() / count).sqrt().item() if count > 1 else math.nan
     return Estimate(values.mean().item(), error)
 
 
 def ratio(numerators: Tensor, denominators: Tensor) -> Estimate:
-    """R = sum_i a_i / sum_i n_i over sequences, both (sequences,), float64.
+    """Ratio R = sum_i a_i / sum_i n_i over sequences; a and n (sequences,), float64.
 
-    The standard error is the ratio estimator's, by the delta method,
+    The standard error of the ratio estimator by the delta method is
     sqrt(N / (N - 1) sum_i (a_i - R n_i)^2) / sum_i n_i (Cochran, Sampling Techniques, 1977, chapter 6).
     """
     count, total = len(numerators), denominators.sum()
@@ -59,17 +60,17 @@ def ratio(numerators: Tensor, denominators: Tensor) -> Estimate:
 
 
 def amount(nats: Tensor, num_frames: Tensor) -> Amount:
-    """Nats of each sequence (sequences,) over their scored frames (sequences,)."""
+    """Nats of each sequence (sequences,) per sequence and per scored frame; ``num_frames`` (sequences,)."""
     return Amount(mean(nats), ratio(nats, num_frames))
 
 
 def bound(nats: Tensor, num_frames: Tensor, frame_size: int, *, symbols: bool) -> Bound:
-    """A log-likelihood of each sequence in all units.
+    """Log-likelihood over sequences, in all units.
 
     Args:
-        nats: (sequences,) float64.
+        nats: log-likelihood of each sequence; (sequences,) float64.
         num_frames: scored frames of each; (sequences,) float64.
-        frame_size: numbers in a frame.
+        frame_size: values in a frame.
         symbols: whether frames are symbols, which have a perplexity.
     """
     a_sequence, a_frame = amount(nats, num_frames)

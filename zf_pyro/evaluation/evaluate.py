@@ -1,4 +1,4 @@
-"""Bounds over a data set, by the true number of sequences, frames and numbers, with standard errors."""
+"""Bounds over a data set per true sequence, frame and value, with standard errors."""
 
 import math
 from collections.abc import Mapping
@@ -13,35 +13,35 @@ from .scores import Data, Scores, score
 
 
 class Evaluation(NamedTuple):
-    """What a model scores on a data set, and what exactly was scored."""
+    """Scores of a model on a data set, and a description of what was scored."""
 
     protocol: Protocol
     """``full_density``: every frame was scored. ``first_frame_given``: all but the first, which was given."""
     reset_every: int | None
-    """Frames after which states were reset, each chunk scored by itself; None: whole sequences."""
+    """Frames per chunk, where states were reset after each chunk; None for whole sequences."""
     units: str
-    """``normalised``: density of the numbers as the model sees them. ``raw``: of (number * scale + mean), such as the
-    raw waveform. ``none``: frames are symbols or bits, which have probabilities."""
+    """``normalised``: density of the values as the model sees them. ``raw``: density of (value * scale + mean), for
+    example the raw waveform. ``none``: frames are symbols or bits, which have probabilities."""
     scale: float | None
-    """Raw units in a normalised one, where units are raw."""
+    """Raw units per normalised unit, where units are raw."""
     num_sequences: int
     num_frames: int
-    """Frames scored; never padding."""
+    """Scored frames, without padding."""
     num_values: int
-    """Numbers in them: audio samples, pixels or words."""
+    """Values in the scored frames: audio samples, pixels or words."""
     num_particles: int | None
-    """Draws behind ``importance_weighted``."""
+    """Samples behind ``importance_weighted``."""
     filter_particles: int | None
     """Particles of the filter behind ``particle``."""
     bounds: dict[str, Bound]
-    """By name. ``elbo``, ``importance_weighted`` and ``particle`` (where asked for) are lower bounds on log p(x), in
-    expectation; ``prior_mean`` is no bound but the likelihood with each z_t at its prior mean. Of a density without
-    latents: ``log_likelihood``."""
+    """Bounds by name. ``elbo``, ``importance_weighted`` and ``particle`` (if requested) are lower bounds on log p(x) in
+    expectation. ``prior_mean`` is no bound: it is the likelihood with each z_t at its prior mean. A density without
+    latents has ``log_likelihood`` alone."""
     kl: Amount | None
     """KL(q || p); None without latents."""
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON's types; an estimate becomes [value, standard error], with null for what is not finite."""
+        """Return JSON types. An estimate becomes [value, standard error], with null for values that are not finite."""
         fields = _plain({**self._asdict(), "bounds": None})
         fields["bounds"] = {name: _plain(value._asdict()) for name, value in self.bounds.items()}
         return {**fields, "standard_errors": "over sequences; of ratios by the delta method"}
@@ -60,25 +60,26 @@ def evaluate(
     batch_size: int = 64,
     chunk_particles: int = 8,
 ) -> Evaluation:
-    """Bounds on the log-likelihood of a data set under ``net``, with their standard errors over sequences.
+    """Bound the log-likelihood of a data set under ``net``, with standard errors over sequences.
 
     Args:
-        net: the net; evaluated in evaluation mode and left in the mode it was found in.
+        net: the model; evaluated in evaluation mode, and its mode is restored afterwards.
         data: x, (batch, time, frame) floats or (batch, time) integers, with ``lengths``; or an iterable of batches
-            (x, lengths), each sequence in exactly one. Of a batch nothing is kept but numbers per sequence.
+            (x, lengths), with each sequence in exactly one batch. Only values per sequence are kept of a batch.
         lengths: real frames of each sequence of x, (batch,); all of them if None.
-        protocol: ``full_density`` scores every frame; ``first_frame_given`` takes the first frame as the context of the
+        protocol: ``full_density`` scores every frame. ``first_frame_given`` takes the first frame as the context of the
             second and does not score it, as the paper's released code does.
-        reset_every: score chunks of so many frames, each by itself from h_0 = 0 (under ``first_frame_given`` each with
-            a given frame of its own), and add them up; None for whole sequences. Of the released scripts for TIMIT one
-            does this at 40 frames, another does not.
-        scale: for real-valued frames, the deviation that they were divided by, such as ``record.scale`` of prepared
-            data: then densities are those of the raw numbers, lower by log(scale) for each. None for normalised units.
-        num_particles: K draws of the latents for ELBO and importance-weighted bound.
+        reset_every: frames per chunk. Each chunk is scored separately from h_0 = 0, under ``first_frame_given`` with a
+            given frame per chunk, and the chunks of a sequence are summed. None for whole sequences. One of the
+            released scripts for TIMIT uses 40 frames, another whole sequences.
+        scale: for real-valued frames, the standard deviation that they were divided by, for example ``record.scale`` of
+            prepared data. Densities are then those of the raw values, lower by log(scale) per value. None for
+            normalised units.
+        num_particles: K samples of the latents for ELBO and importance-weighted bound.
         filter_particles: particles of :class:`zf_pyro.inference.ParticleFilter` for the particle bound; 0 for none.
-        batch_size: pieces of sequences worked on at once; with ``chunk_particles`` it bounds the memory, not the
-            result.
-        chunk_particles: draws worked on at once; the filter takes all its particles at once, but keeps less of each.
+        batch_size: pieces of sequences processed at once. With ``chunk_particles`` it bounds the memory; it does not
+            change the bounds.
+        chunk_particles: samples processed at once. The filter takes all its particles at once, but stores less of each.
 
     Raises:
         TypeError, ValueError: an argument out of range, data that ``net`` refuses, or a sequence with nothing to score.
@@ -98,11 +99,11 @@ def evaluate(
 
 
 def summarise(scores: Scores, *, scale: float | None = None) -> Evaluation:
-    """Means, ratios and standard errors of what each sequence scored.
+    """Means, ratios and standard errors of the scores of sequences.
 
     Args:
-        scores: of :func:`zf_pyro.evaluation.score` or :func:`zf_pyro.evaluation.score_density`.
-        scale: see :func:`evaluate`; the same scores can be told in either unit.
+        scores: result of :func:`zf_pyro.evaluation.score` or :func:`zf_pyro.evaluation.score_density`.
+        scale: see :func:`evaluate`; the same scores can be given in either unit.
 
     Raises:
         ValueError: a scale that is not positive, or for symbols or bits.
@@ -132,7 +133,7 @@ def summarise(scores: Scores, *, scale: float | None = None) -> Evaluation:
 
 
 def report(evaluations: Mapping[str, Evaluation]) -> str:
-    """A text table, a line for each model and bound: nats per frame, bits per number or perplexity, and the KL."""
+    """Text table with one line per model and bound: nats per frame, bits per value or perplexity, and the KL."""
     lines, width = [], max(map(len, evaluations), default=0)
     for model, evaluation in evaluations.items():
         for name, found in evaluation.bounds.items():

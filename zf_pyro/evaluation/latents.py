@@ -1,4 +1,4 @@
-"""What of the latents the posterior uses."""
+"""Use of the latents by the posterior: active units, and the KL of each step."""
 
 import torch
 from torch import Tensor
@@ -9,26 +9,34 @@ from ..networks import evaluating
 from ..objectives import step_terms
 from .batching import parts, replayed_paths, require_sequences
 
+ACTIVE_VARIANCE = 0.01
+"""Variance of the posterior mean of an active latent, by Burda et al. 2016; in units of z squared."""
+
 
 @torch.no_grad()
 def active_units(
-    net: StochasticRNN, x: Tensor, lengths: Tensor | None = None, threshold: float = 0.01, *, batch_size: int = 64
+    net: StochasticRNN,
+    x: Tensor,
+    lengths: Tensor | None = None,
+    threshold: float = ACTIVE_VARIANCE,
+    *,
+    batch_size: int = 64,
 ) -> int:
-    """Latent dimensions that the posterior uses: those whose mean varies over the data.
+    """Count the latent dimensions that the posterior uses: those whose mean varies over the data.
 
     A dimension i is active if the variance of E_q[z_{t,i}] over sequences and real steps exceeds ``threshold``:
-    Burda et al. 2016, https://arxiv.org/abs/1509.00519, section 2. Since the posterior of a step is conditioned on the
-    latents drawn before it, one draw of those stands for their average.
+    Burda et al. 2016, https://arxiv.org/abs/1509.00519, section 2. The posterior of a step is conditioned on the
+    earlier latents; one sample of these replaces their average.
 
-    Here the prior p(z_t | h_{t-1}) varies over the data as well, and a posterior that merely follows it counts as
-    active: unlike in a model with a fixed prior, a unit can be active and carry next to no KL.
+    The prior p(z_t | h_{t-1}) varies over the data as well. A posterior that only follows it counts as active, so a
+    unit can be active with almost no KL, unlike in a model with a fixed prior.
 
     Args:
-        net: the net; left in the mode it was found in.
+        net: the model; its mode is restored afterwards.
         x: (batch, time, frame) floats or (batch, time) integers.
         lengths: real frames of each sequence, (batch,); all of them if None.
-        threshold: variance of the mean, in the units of z squared.
-        batch_size: sequences worked on at once.
+        threshold: variance of the mean, in units of z squared.
+        batch_size: sequences processed at once.
 
     Raises:
         TypeError, ValueError: a negative threshold; a count that is not a positive integer; or x or lengths that
@@ -45,18 +53,23 @@ def active_units(
             mean = guide.group().mean[:, 0]
             mask = guide.run.mask
             means.append(mean.flatten(0, 1) if mask is None else mean[mask])
-    return int((torch.cat(means).var(0, correction=0) > threshold).sum())
+    return count_active(torch.cat(means), threshold)
+
+
+def count_active(means: Tensor, threshold: float = ACTIVE_VARIANCE) -> int:
+    """Count the latents whose posterior means (frames, latent) have a variance above ``threshold``."""
+    return int((means.var(0, correction=0) > threshold).sum())
 
 
 @torch.no_grad()
 def step_kl(net: StochasticRNN, x: Tensor, lengths: Tensor | None = None, *, batch_size: int = 64) -> Tensor:
-    """KL(q(z_t | h_{t-1}, b_t) || p(z_t | h_{t-1})) of each step, at one draw of the latents before it.
+    """KL(q(z_t | h_{t-1}, b_t) || p(z_t | h_{t-1})) of each step, given one sample of the earlier latents.
 
     Args:
-        net: the net; left in the mode it was found in.
+        net: the model; its mode is restored afterwards.
         x: (batch, time, frame) floats or (batch, time) integers.
         lengths: real frames of each sequence, (batch,); all of them if None.
-        batch_size: sequences worked on at once.
+        batch_size: sequences processed at once.
 
     Returns:
         (batch, time) in nats; NaN beyond a length.

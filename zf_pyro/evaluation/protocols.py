@@ -1,9 +1,11 @@
-"""What of a sequence is scored, and given what: the two protocols, whole or in chunks."""
+"""The two scoring protocols: scored frames and given frames of a sequence, whole or in chunks."""
 
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
+
+from ..checks import require_count
 
 Protocol = Literal["full_density", "first_frame_given"]
 """``full_density``: every frame is scored, the first one given the start frame. ``first_frame_given``: the first frame
@@ -12,28 +14,28 @@ PROTOCOLS: tuple[Protocol, ...] = ("full_density", "first_frame_given")
 
 
 class Pieces(NamedTuple):
-    """Stretches of sequences that are scored each by itself, from h_0 = 0 on."""
+    """Parts of sequences that are scored separately, each from h_0 = 0."""
 
     x: Tensor
-    """Frames that are scored, zeros beyond each length; (pieces, time, *frame)."""
+    """Scored frames, zero beyond each length; (pieces, time, *frame)."""
     lengths: Tensor
-    """How many of them are real, at least 1; (pieces,)."""
+    """Real frames of each piece, at least 1; (pieces,)."""
     context: Tensor | None
-    """The frame before the first, given; (pieces, *frame). None where the start frame is."""
+    """Given frame before the first, (pieces, *frame); None for the start frame."""
     owner: Tensor
-    """Index of the sequence that each was cut from; (pieces,)."""
+    """Index of the sequence of each piece; (pieces,)."""
 
 
 def cut(x: Tensor, lengths: Tensor, protocol: Protocol, reset_every: int | None = None) -> Pieces:
-    """The pieces of sequences under a protocol.
+    """Cut sequences into the pieces that a protocol scores.
 
     Args:
         x: (batch, time, *frame).
         lengths: real frames of each sequence; (batch,).
-        protocol: which frames are scored.
-        reset_every: cut each sequence into chunks of so many frames (the last one shorter), which know nothing of one
-            another; under ``first_frame_given`` each chunk has its own given frame, and a last chunk of one frame has
-            nothing to score. Whole sequences if None.
+        protocol: the scored frames.
+        reset_every: frames per chunk; the last chunk may be shorter, and chunks are independent. Under
+            ``first_frame_given`` each chunk has a given frame, and a last chunk of one frame has nothing to score.
+            None for whole sequences.
 
     Raises:
         ValueError: an unknown protocol, chunks too short, or a sequence with nothing to score.
@@ -41,10 +43,8 @@ def cut(x: Tensor, lengths: Tensor, protocol: Protocol, reset_every: int | None 
     if protocol not in PROTOCOLS:
         raise ValueError(f"protocol must be one of {', '.join(PROTOCOLS)}, got {protocol!r}")
     given = int(protocol == "first_frame_given")
-    if reset_every is not None and (not isinstance(reset_every, int) or reset_every < 1 + given):
-        raise ValueError(
-            f"reset_every must be an integer of at least {1 + given} under {protocol}, got {reset_every!r}"
-        )
+    if reset_every is not None:
+        require_count(f"reset_every (under {protocol})", reset_every, least=1 + given)
     if (lengths <= given).any():
         i = int((lengths <= given).nonzero()[0])
         raise ValueError(

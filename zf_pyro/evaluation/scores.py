@@ -1,4 +1,4 @@
-"""Nats of every sequence of a data set, batch by batch, under one protocol."""
+"""Log-likelihood bounds of every sequence of a data set in nats, batch by batch, under one protocol."""
 
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
@@ -15,50 +15,59 @@ from .bounds import bounds, particle_bound, prior_mean_log_likelihood
 from .protocols import Protocol, cut
 
 Data = Tensor | Iterable[tuple[Tensor, Tensor | None]]
-"""x (batch, time, *frame), or batches (x, lengths) such as :class:`zf_pyro.data.Loader` gives, each sequence in one."""
+"""x (batch, time, *frame), or batches (x, lengths) as of :class:`zf_pyro.data.Loader`, each sequence in one batch."""
 Nats = dict[str, Tensor]
+"""Nats of each sequence (sequences,), by the name of the bound."""
 
 
 class Scores(NamedTuple):
-    """What each sequence scored: each field of it (sequences,), float64, in the order of the data."""
+    """Scores of each sequence; tensors are (sequences,) float64, in the order of the data."""
 
     protocol: Protocol
-    """Which frames were scored."""
+    """Protocol, which defines the scored frames."""
     reset_every: int | None
-    """Frames after which states were reset; None for whole sequences."""
+    """Frames per chunk, where states were reset after each chunk; None for whole sequences."""
     emission: Emission
-    """The family of frames."""
+    """Distribution family of the frames."""
     num_frames: Tensor
     """Scored frames."""
     bounds: Nats
-    """Nats by the name of the bound: ``elbo``, ``importance_weighted``, ``particle`` if asked for, and ``prior_mean``,
-    the likelihood with each z_t at its prior mean; or ``log_likelihood`` of a density without latents."""
+    """Nats by the name of the bound: ``elbo``, ``importance_weighted``, ``particle`` if requested, and ``prior_mean``,
+    the likelihood with each z_t at its prior mean. A density without latents has ``log_likelihood`` alone."""
     kl: Tensor | None
     """KL(q || p) in nats; None without latents."""
     num_particles: int | None
-    """Draws of the latents behind ``importance_weighted``."""
+    """Samples of the latents behind ``importance_weighted``."""
     filter_particles: int | None
     """Particles of the filter behind ``particle``."""
 
     @property
     def frame_size(self) -> int:
-        """Numbers in a frame."""
+        """Values in a frame."""
         return self.emission.event_shape.numel()
 
     @property
     def has_units(self) -> bool:
-        """Whether frames are real numbers, whose density depends on their unit."""
+        """True for real-valued frames, whose density depends on the unit."""
         return self.emission.support is constraints.real_vector
 
 
 class Density(Interface):
-    """A density of sequences that needs no bound, such as those of :mod:`zf_pyro.models.deterministic_rnn`."""
+    """Density of sequences that needs no bound, as of :class:`zf_pyro.models.DeterministicRNN`."""
 
     @property
-    def emission(self) -> Emission: ...
+    def emission(self) -> Emission:
+        """Distribution family of the frames."""
+        ...
+
     @property
-    def device(self) -> torch.device: ...
-    def log_prob(self, x: Tensor, lengths: Tensor | None = None, context: Tensor | None = None) -> Tensor: ...
+    def device(self) -> torch.device:
+        """Device of the parameters."""
+        ...
+
+    def log_prob(self, x: Tensor, lengths: Tensor | None = None, context: Tensor | None = None) -> Tensor:
+        """log p(x), (batch,) nats, of x (batch, time, *frame) with lengths (batch,) and context (batch, *frame)."""
+        ...
 
 
 def score(
@@ -73,9 +82,11 @@ def score(
     batch_size: int = 64,
     chunk_particles: int = 8,
 ) -> Scores:
-    """Bounds of every sequence; see :func:`zf_pyro.evaluation.evaluate` for the arguments and what is raised."""
-    if not isinstance(filter_particles, int) or filter_particles < 0:
-        raise ValueError(f"filter_particles must be an integer, 0 for no particle bound, got {filter_particles!r}")
+    """Bound log p(x) of every sequence of ``data``, for example x (batch, time, *frame) with lengths (batch,).
+
+    Arguments and errors are those of :func:`zf_pyro.evaluation.evaluate`.
+    """
+    require_count("filter_particles", filter_particles, least=0)
 
     def nats(x: Tensor, lengths: Tensor, context: Tensor | None) -> Nats:
         found = bounds(
@@ -106,15 +117,15 @@ def score_density(
     reset_every: int | None = None,
     batch_size: int = 64,
 ) -> Scores:
-    """The log-likelihood of every sequence under a density without latents.
+    """Log-likelihood of every sequence under a density without latents.
 
     Args:
-        density: such as a fitted :class:`zf_pyro.models.deterministic_rnn.LinearGaussian`.
-        data: see :func:`zf_pyro.evaluation.evaluate`, as for the others.
-        lengths: real frames of each sequence.
-        protocol: which frames are scored.
-        reset_every: frames after which states are reset.
-        batch_size: sequences worked on at once.
+        density: the density, for example a fitted :class:`zf_pyro.models.LinearGaussian`.
+        data: as for :func:`zf_pyro.evaluation.evaluate`; x is (batch, time, frame) or (batch, time).
+        lengths: real frames of each sequence, (batch,); all of them if None.
+        protocol: the scored frames.
+        reset_every: frames per chunk; states are reset after each.
+        batch_size: sequences processed at once.
 
     Raises:
         TypeError, ValueError: as for :func:`zf_pyro.evaluation.evaluate`.
@@ -143,7 +154,7 @@ def _collect(
     device: torch.device,
     nats: Callable[[Tensor, Tensor, Tensor | None], Nats],
 ) -> tuple[Tensor, Nats]:
-    """Scored frames and nats of every sequence, those of its pieces added up; nothing else is kept of a batch."""
+    """Scored frames and nats of every sequence, summed over its pieces; nothing else is kept of a batch."""
     if isinstance(data, Tensor):
         data = [(data, lengths)]
     elif lengths is not None:

@@ -1,4 +1,4 @@
-"""What the scripts of the paper's experiments share: flags, presets, objectives by name, fitting, results."""
+"""Shared code of the paper's experiments: flags, presets, objectives by name, fitting, results."""
 
 from .command import command_line, prepared_data
 from .fitting import Fitted, count_parameters, fit_model, save, scores_of

@@ -1,4 +1,4 @@
-"""An experiment as a command line: its own flags, and those that all share."""
+"""Command line of an experiment: its own flags, and those shared by all."""
 
 import dataclasses
 import sys
@@ -12,17 +12,17 @@ from ..data import RECORD, Record, read_record
 from .settings import Run
 
 SWITCHES = {
-    "resume": "Go on from the latest checkpoint in out.",
-    "smoke": "Only see that all of it runs, in seconds, with tiny sizes; the results mean nothing.",
+    "resume": "Continue from the latest checkpoint in out.",
+    "smoke": "Test run in seconds, with tiny sizes and meaningless results.",
 }
 
 
 def command_line(experiment: Callable[..., None]) -> None:
     """Run ``experiment(run, ...)`` with the flags of the command line.
 
-    Parameters of the experiment after ``run``, and the fields of :class:`~zf_pyro.experiments.Run`, become flags; their
-    descriptions in the docstrings become the help. In a flag's name - is as good as _. The folder is ``runs/NAME`` by
-    default.
+    Parameters of the experiment after ``run``, and the fields of :class:`~zf_pyro.experiments.Run`, become flags. Their
+    descriptions in the docstrings become the help. Names of flags may have - in place of _. The default folder is
+    ``runs/NAME``.
     """
     try:
         import jsonargparse
@@ -44,15 +44,15 @@ def command_line(experiment: Callable[..., None]) -> None:
 
 
 def prepared_data(run: Run, data: Path | None, prepare: Callable[[Path, Path | None], Record]) -> Path:
-    """The folder of prepared data: ``data`` itself if it is one, else ``out/data``, prepared from it.
+    """Folder of prepared data: ``data`` itself if it is prepared, else ``out/data``, prepared from it.
 
     Args:
         run: the flags.
-        data: prepared data, or a corpus as it is distributed; None for what ``prepare`` does without.
-        prepare: makes a prepared folder from (folder, corpus), and does nothing if it is there.
+        data: prepared data, or a corpus as it is distributed; None for the default corpus of ``prepare``.
+        prepare: makes a prepared folder from (folder, corpus), and does nothing if it exists.
 
     Raises:
-        Whatever ``prepare`` raises: the file that cannot be used, and what to do.
+        Exception: any error of ``prepare``; it names the file that cannot be used, and a remedy.
     """
     if data is not None and (data / RECORD).is_file():
         read_record(data)
@@ -62,7 +62,7 @@ def prepared_data(run: Run, data: Path | None, prepare: Callable[[Path, Path | N
 
 
 def _underscored(arguments: list[str]) -> list[str]:
-    """The arguments with _ for - in the names of flags."""
+    """Replace - by _ in the names of flags."""
     split = (argument.partition("=") for argument in arguments)
     return [
         (f"--{name[2:].replace('-', '_')}" if name.startswith("--") else name) + sign + value

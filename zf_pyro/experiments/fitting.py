@@ -1,4 +1,4 @@
-"""From data to a fitted model: the net under its objective, or a baseline under its log-likelihood."""
+"""Fitting: the stochastic network under its objective, or a baseline under its log-likelihood."""
 
 import time
 from collections.abc import Iterable
@@ -20,19 +20,19 @@ from .settings import Preset, Run
 Model = ZForcing | DeterministicRNN | LinearGaussian
 
 BUCKET = 8
-"""Steps of time that batches are padded up to a multiple of on a GPU: the windows of 40 frames and images of 64 and 784
-pixels are such multiples."""
+"""On a GPU batches are padded to a multiple of this many steps. Windows of 40 frames and images of 64 and 784 pixels
+are such multiples."""
 CAPACITY = 16
-"""Shapes of batches that are captured on a GPU, more than an experiment has: lengths up to 40 by ``BUCKET``, each in
-whole batches and in the last one of an epoch."""
+"""Number of batch shapes captured on a GPU, more than an experiment has: lengths up to 40 by ``BUCKET``, each in full
+batches and in the last batch of an epoch."""
 
 
 class Fitted(NamedTuple):
-    """A model, and what it took."""
+    """A fitted model and its training time."""
 
     model: Model
     seconds: float
-    """Of training."""
+    """Seconds of training."""
 
 
 def fit_model(
@@ -43,19 +43,20 @@ def fit_model(
     validation: Loader,
     whole: Iterable[tuple[Tensor, Tensor]],
 ) -> Fitted:
-    """Fit what the flags ask for.
+    """Fit the model or baseline that the flags select.
 
     Args:
         run: the flags.
         preset: sizes and schedules.
         emission: the family of frames.
-        training: batches that are the arguments of model and guide.
-        validation: the same of the validation set.
-        whole: the training sequences in one pass, which the linear-Gaussian baseline is fitted to.
+        training: batches of arguments of model and guide.
+        validation: the same for the validation set.
+        whole: the training sequences in one pass, for the linear-Gaussian baseline: batches of x (batch, time, frame)
+            and lengths (batch,).
 
     Raises:
-        ValueError: a linear-Gaussian model of frames that are not real numbers.
-        SystemExit: in all processes but the first: what follows training is for one.
+        ValueError: a linear-Gaussian model of frames that are not real-valued.
+        SystemExit: in all processes but the first, which alone continues after training.
     """
     if run.baseline != "linear_gaussian":
         model = build(run, preset, emission)
@@ -68,9 +69,9 @@ def fit_model(
 
 
 def build(run: Run, preset: Preset, emission: Emission) -> ZForcing | DeterministicRNN:
-    """The net of a preset; or the LSTM with as many parameters as the net has, those of its guide included.
+    """Build the network of a preset, or the LSTM baseline with as many parameters, including those of the guide.
 
-    Everything random follows from ``run.seed`` from here on.
+    Sets all random seeds to ``run.seed``.
     """
     pyro.clear_param_store()
     pyro.set_rng_seed(run.seed)
@@ -82,20 +83,20 @@ def build(run: Run, preset: Preset, emission: Emission) -> ZForcing | Determinis
 
 
 def train(run: Run, preset: Preset, model: ZForcing | DeterministicRNN, train: Loader, validation: Loader) -> float:
-    """Train by Lightning, on a GPU in CUDA graphs, and leave ``model`` with the weights of the best validation bound.
+    """Train by Lightning, on a GPU in CUDA graphs, then load the weights of the best validation bound into ``model``.
 
     Args:
         run: the flags.
         preset: sizes and schedules.
         model: from :func:`build`.
-        train: batches that are the arguments of model and guide.
-        validation: the same of the validation set.
+        train: batches of arguments of model and guide.
+        validation: the same for the validation set.
 
     Returns:
-        Seconds that training took.
+        Seconds of training.
 
     Raises:
-        SystemExit: in all processes but the first: what follows training is for one.
+        SystemExit: in all processes but the first, which alone continues after training.
     """
     from ..training import SafeCheckpointIO, Training, fit
 
@@ -134,7 +135,7 @@ def train(run: Run, preset: Preset, model: ZForcing | DeterministicRNN, train: L
 def scores_of(
     run: Run, model: Model, data: Any, *, protocol: Protocol = "full_density", reset_every: int | None = None
 ) -> Scores:
-    """Every bound on every sequence; for a baseline its log-likelihood."""
+    """Every bound on every sequence; for a baseline its log-likelihood, in nats."""
     if not isinstance(model, ZForcing):
         return score_density(model, data, protocol=protocol, reset_every=reset_every)
     return score(
@@ -150,13 +151,13 @@ def scores_of(
 
 
 def count_parameters(model: Model) -> int:
-    """Numbers fitted."""
+    """Number of fitted parameters."""
     if isinstance(model, nn.Module):
         return sum(parameter.numel() for parameter in model.parameters())
     return model.num_parameters
 
 
 def save(model: Model, folder: Path, **normalisation: float) -> None:
-    """A trained net, to be had again by ``ZForcing.load``; baselines are not kept beyond their checkpoint."""
+    """Save a trained network for ``ZForcing.load``. Of baselines only the checkpoint is kept."""
     if isinstance(model, ZForcing):
         model.save(folder, {name: torch.tensor(value) for name, value in normalisation.items()} or None)

@@ -1,4 +1,4 @@
-"""What examples leave to hear and to see: wav files, grids of images, training curves."""
+"""Audio and figures of the examples: wav files, grids of images, training curves."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,21 +11,21 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FULL_SCALE = 32_767
-"""Of 16-bit samples."""
+"""Largest magnitude of 16-bit samples."""
 
 
 def write_wav(path: Path, frames: Tensor, *, mean: float = 0.0, scale: float = 1.0, rate: int = 16_000) -> int:
-    """Frames as a mono wav file of 16-bit samples, the normalisation undone and what is out of range clipped.
+    """Write frames as a mono wav file of 16-bit samples, with the normalisation undone and samples clipped.
 
     Args:
         path: the file to write.
         frames: (time, frame) normalised samples.
-        mean: of the samples, in their own unit (16-bit integers), such as ``record.mean`` of prepared data.
-        scale: their deviation, such as ``record.scale``.
-        rate: samples a second, in Hz.
+        mean: mean of the samples in 16-bit units, as ``record.mean`` of prepared data.
+        scale: their standard deviation, as ``record.scale``.
+        rate: sample rate in Hz.
 
     Returns:
-        How many samples were clipped.
+        Number of clipped samples.
 
     Raises:
         ImportError: soundfile is not installed.
@@ -44,18 +44,18 @@ def write_wav(path: Path, frames: Tensor, *, mean: float = 0.0, scale: float = 1
 
 
 def write_grid(path: Path, rows: Sequence[Tensor], *, width: int, titles: Sequence[str] = (), seen: int = 0) -> None:
-    """Images row by row as one PNG, each row with its title; what was given rather than drawn is tinted.
+    """Write rows of images as one PNG, each row with its title; pixels given as a prompt are tinted.
 
     Args:
         path: the file to write.
-        rows: for each row its images, (images, pixels) in [0, 1], pixels in reading order; all of one size.
-        width: pixels of an image's line.
-        titles: a name for each row; none if empty.
-        seen: how many first pixels of each image were given, in all rows but the first.
+        rows: the images of each row, (images, pixels) in [0, 1], pixels in row-major order; all of one size.
+        width: width of an image in pixels.
+        titles: a name per row; none if empty.
+        seen: number of first pixels of each image that were given, in all rows but the first.
 
     Raises:
         ImportError: matplotlib is not installed.
-        ValueError: rows of other sizes, a width that does not divide them, or titles of another number.
+        ValueError: rows of different sizes, a width that does not divide them, or a wrong number of titles.
     """
     shapes = {tuple(row.shape) for row in rows}
     if len(shapes) != 1 or len(next(iter(shapes))) != 2:
@@ -81,15 +81,15 @@ def write_grid(path: Path, rows: Sequence[Tensor], *, width: int, titles: Sequen
 
 
 def draw_curves(path: Path, logged: Mapping[str, Sequence[tuple[float, float]]], *, title: str) -> None:
-    """Training curves as one PNG: the bound in training and validation, and the KL.
+    """Plot training curves as one PNG: the bound in training and validation, and the KL.
 
-    What training logged of each batch is drawn as the mean over the latest twentieth of it.
+    Training values are smoothed by a running mean over a twentieth of their number.
 
     Args:
         path: the file to write.
-        logged: (step, value) by the names of :class:`zf_pyro.training.Training`'s logs, in nats a sequence; those that
-            are missing are left out.
-        title: what was trained.
+        logged: (step, value) by the names in the logs of :class:`zf_pyro.training.Training`, in nats per sequence.
+            Missing names are skipped.
+        title: name of the trained model.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -105,7 +105,7 @@ def draw_curves(path: Path, logged: Mapping[str, Sequence[tuple[float, float]]],
         points = logged.get(name, ())
         if points:
             steps, values = [step for step, _ in points], [value for _, value in points]
-            if name.startswith("train/"):  # a batch of short windows has another bound than one of long ones
+            if name.startswith("train/"):  # the bound of a batch varies with its lengths
                 values = running_mean(values, max(1, len(values) // 20))
             axis.plot(steps, values, lw=1.0, label=label, marker="." if len(points) < 2 else None)
     bound.set(title=f"{title}: bound", xlabel="training step", ylabel="nats / sequence")
@@ -120,7 +120,7 @@ def draw_curves(path: Path, logged: Mapping[str, Sequence[tuple[float, float]]],
 
 
 def running_mean(values: Sequence[float], window: int) -> list[float]:
-    """The mean of each value and those before it, ``window`` of them where there are so many."""
+    """Running mean over at most ``window`` values, up to and including each value."""
     sums = np.cumsum([0.0, *values])
     ends = np.arange(1, len(sums))
     starts = np.maximum(0, ends - window)
@@ -129,7 +129,7 @@ def running_mean(values: Sequence[float], window: int) -> list[float]:
 
 
 def _figure(width: float, height: float) -> "Figure":
-    """A new figure of so many inches, without a window."""
+    """New figure of a size in inches, without a window."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:

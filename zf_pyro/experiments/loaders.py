@@ -1,4 +1,4 @@
-"""Loaders of the experiments: batches as the protocol wants them."""
+"""Data loaders of the experiments, with batches for each protocol."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,21 +12,21 @@ from ..evaluation import Protocol
 
 
 class EpochBatches(LengthBatches):
-    """:class:`~zf_pyro.data.LengthBatches` that tell the data set the epoch, for one that is drawn anew in each."""
+    """:class:`~zf_pyro.data.LengthBatches` that pass the epoch to the data set, for data resampled in every epoch."""
 
     def __init__(self, data: Any, batch_size: int, **settings: Any) -> None:
         super().__init__(data.lengths, batch_size, **settings)
         self.data = data
 
     def set_epoch(self, epoch: int) -> None:
-        """Go to the start of another epoch."""
+        """Set the epoch of the order and of the data set."""
         super().set_epoch(epoch)
         if hasattr(self.data, "set_epoch"):
             self.data.set_epoch(epoch)
 
 
 class Chosen(Subset[Tensor]):
-    """Some sequences of a data set, with their lengths."""
+    """Subset of a data set, with the lengths; ``indices`` is (sequences,)."""
 
     def __init__(self, data: Any, indices: Tensor) -> None:
         super().__init__(data, indices.tolist())
@@ -34,7 +34,7 @@ class Chosen(Subset[Tensor]):
 
 
 class Scored(Chosen):
-    """The sequences that have something to score under a protocol."""
+    """Sequences with at least one scored frame under a protocol."""
 
     def __init__(self, data: Any, protocol: Protocol) -> None:
         least = 2 if protocol == "first_frame_given" else 1
@@ -49,7 +49,12 @@ def spread(data: Any, count: int | None) -> Any:
 
 
 def given_first(sequences: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    """Sequences padded, the first frame of each apart: (x, lengths, context), the arguments of model and guide."""
+    """Pad sequences, each (time, frame) or (time,), and split off their first frames.
+
+    Returns:
+        x (batch, time, frame) or (batch, time), lengths (batch,) and context (batch, frame) or (batch,): the arguments
+        of model and guide.
+    """
     x, lengths = collate(sequences)
     return x[:, 1:], lengths - 1, x[:, 0]
 
@@ -63,14 +68,14 @@ def training_loader(
     shuffle: bool = True,
     share: tuple[int, int] = (0, 1),
 ) -> Loader:
-    """Batches that a net is trained on, (x, lengths) or, where the first frame is given, (x, lengths, context).
+    """Training batches (x, lengths), or (x, lengths, context) if the first frame is given.
 
     Args:
         data: a data set with ``lengths``.
-        batch_size: sequences of a batch.
-        protocol: ``first_frame_given`` leaves out what has a first frame only.
-        seed: of the order.
-        shuffle: a new order every epoch.
+        batch_size: sequences per batch.
+        protocol: ``first_frame_given`` skips sequences of one frame.
+        seed: seed of the order.
+        shuffle: whether every epoch has a new order.
         share: this process's rank, and the number of processes that share the data.
     """
     order: dict[str, Any] = {"seed": seed, "shuffle": shuffle, "rank": share[0], "world_size": share[1]}
@@ -83,6 +88,6 @@ def training_loader(
 
 
 def evaluation_loader(data: Any, batch_size: int, count: int | None = None) -> Loader:
-    """Batches (x, lengths) of whole sequences, each once; ``count`` of them, evenly spread, or all if None."""
+    """Batches (x, lengths) of whole sequences, each once: ``count`` of them, evenly spread, or all if None."""
     chosen = spread(data, count)
     return Loader(chosen, LengthBatches(chosen.lengths, batch_size, shuffle=False))

@@ -1,4 +1,4 @@
-"""Runs against runs, sequence by sequence: ``python -m zf_pyro.experiments.paired --of RUN... --against RUN...``."""
+"""Paired comparison of runs by sequence: ``python -m zf_pyro.experiments.paired --of RUN... --against RUN...``."""
 
 import sys
 from collections.abc import Sequence
@@ -10,22 +10,23 @@ from ..evaluation import Estimate, ratio
 from .sequences_csv import TABLE, Nats, read_sequences
 
 ALONE = "log_likelihood"
-"""The only column of a density without latents, which every bound of another is held against."""
+"""The only column of a density without latents. Every bound of another model is compared with it."""
 NO_BOUND = ("kl", "prior_mean")
 
 
 def differences(of: Sequence[Nats], against: Sequence[Nats]) -> dict[str, Estimate]:
-    """Nats a frame by which one model is ahead of another on the same sequences, by the name of the bound.
+    """Difference between two models on the same sequences in nats per frame, by the name of the bound.
 
     Args:
-        of: tables of one model, one a seed; each sequence's nats are averaged over them.
-        against: of the other model.
+        of: tables of the first model, one per seed, with columns (sequences,). The nats of each sequence are averaged
+            over the seeds.
+        against: tables of the second model, likewise.
 
     Returns:
-        The difference and its standard error over sequences, as paired; negative where the first is behind.
+        First minus second model, with the standard error of paired differences over sequences.
 
     Raises:
-        ValueError: no runs, or runs that scored other sequences.
+        ValueError: no runs, or runs that scored different sequences.
     """
     if not of or not against:
         raise ValueError(f"of and against must name at least one run each, got {len(of)} and {len(against)}")
@@ -44,13 +45,13 @@ def differences(of: Sequence[Nats], against: Sequence[Nats]) -> dict[str, Estima
 
 
 def _mean(tables: Sequence[Nats]) -> Nats:
-    """Each sequence's nats averaged over runs, for the columns that all have."""
+    """Nats of each sequence, averaged over runs, for the columns that all runs have."""
     shared = [name for name in tables[0] if all(name in table for table in tables)]
     return {name: torch.stack([table[name] for table in tables]).mean(0) for name in shared}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print the differences of the runs that the command line names: of their means, and of each pair."""
+    """Print the differences between the runs of the command line: of their means, and of each pair."""
     try:
         import jsonargparse
     except ImportError as error:

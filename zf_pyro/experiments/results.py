@@ -1,4 +1,4 @@
-"""What a run leaves: everything that was scored and how, the nats of each sequence, and a figure of the way there."""
+"""Results of a run: scores and settings, the nats of each sequence, and a figure of the training curves."""
 
 import csv
 import importlib.metadata
@@ -19,7 +19,7 @@ from .sequences_csv import TABLE, write_sequences
 from .settings import Preset, Run
 
 Curves = dict[str, list[tuple[float, float]]]
-"""(step, value) by the name of what was logged."""
+"""Logged (step, value) pairs, by name."""
 
 
 def write_results(
@@ -31,9 +31,9 @@ def write_results(
         run: the flags.
         preset: sizes and schedules.
         record: how the data was prepared.
-        evaluations: by a name that says what is special about each.
-        scores: those behind the first of them, kept sequence by sequence.
-        more: what else belongs to the results, in JSON's types.
+        evaluations: evaluations by name.
+        scores: scores of the first evaluation, for ``sequences.csv``.
+        more: further results, of JSON's types.
     """
     print(report(evaluations))
     settings = {**asdict(run), "out": str(run.out)}
@@ -57,7 +57,7 @@ def write_results(
 
 
 def logged(out: Path) -> Curves:
-    """What training logged, over all starts of the run; a step that was repeated after a restart counts once."""
+    """Values logged in training over all starts of the run; of repeated steps the latest counts."""
     found: defaultdict[str, dict[float, float]] = defaultdict(dict)
     for table in sorted(out.glob("logs/version_*/metrics.csv"), key=lambda path: int(path.parent.name[8:])):
         with table.open(encoding="utf-8", newline="") as file:

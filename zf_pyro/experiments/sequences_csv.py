@@ -1,4 +1,4 @@
-"""What each test sequence scored in a run, as a table beside results.json."""
+"""Scores of each test sequence of a run, as a table beside results.json."""
 
 import csv
 from pathlib import Path
@@ -9,13 +9,13 @@ from torch import Tensor
 from ..evaluation import Scores
 
 TABLE = "sequences.csv"
-"""In a run's folder: a line for each test sequence, its scored frames and nats."""
+"""File in a run's folder: a line per test sequence, with its scored frames and nats."""
 Nats = dict[str, Tensor]
 """Columns of the table, (sequences,), float64."""
 
 
 def write_sequences(path: Path, scores: Scores) -> None:
-    """What each sequence scored, as a table: ``num_frames``, and nats by the name of the bound."""
+    """Write the scores of each sequence: ``num_frames``, and nats by the name of the bound."""
     columns = {"num_frames": scores.num_frames.long(), **scores.bounds}
     if scores.kl is not None:
         columns["kl"] = scores.kl
@@ -26,7 +26,7 @@ def write_sequences(path: Path, scores: Scores) -> None:
 
 
 def read_sequences(path: Path) -> Nats:
-    """The table back again.
+    """Read the table of :func:`write_sequences`.
 
     Raises:
         OSError: it cannot be read.

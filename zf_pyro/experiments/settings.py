@@ -1,4 +1,4 @@
-"""What a run of an experiment is told: the flags all experiments share, sizes by preset, objectives by name."""
+"""Settings of an experiment: the flags shared by all experiments, presets of sizes, objectives by name."""
 
 import os
 from collections.abc import Mapping
@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from ..checks import require_count
 from ..objectives import Linear, ZForcingELBO
 
 OBJECTIVES = ("elbo", "kl_annealing", "zforcing")
@@ -23,9 +24,9 @@ class Preset:
     learning_rate: float
     max_steps: int
     annealing_steps: int
-    """Steps from the first to the last weight of KL and auxiliary."""
+    """Steps from the first to the last weight of the KL and the auxiliary term."""
     aux_weight: tuple[float, float]
-    """First and last weight of the auxiliary under ``zforcing``."""
+    """First and last weight of the auxiliary term under ``zforcing``."""
     kl_weight: float = 0.2
     """First weight of the KL under ``kl_annealing`` and ``zforcing``; the last is 1."""
     transition: str = "conditional_layer_norm"
@@ -39,7 +40,7 @@ class Preset:
         return {name: value for name, value in asdict(self).items() if name in names}
 
     def objective(self, name: str) -> ZForcingELBO:
-        """One of the three objectives, which differ in the weights alone.
+        """Objective by name; the three differ only in their weights.
 
         Raises:
             ValueError: an unknown name.
@@ -62,29 +63,29 @@ TINY: dict[str, Any] = {
     "batch_size": 16,
     "max_steps": 3,
 }
-"""What ``--smoke`` makes of a preset."""
+"""Values that ``--smoke`` sets in a preset."""
 
 
 @dataclass
 class Run:
-    """The flags that all experiments share.
+    """Flags shared by all experiments.
 
     Args:
-        out: Folder for results.json, figure.png, samples, the trained net, logs and checkpoints.
-        objective: What is maximised: the ELBO as it is, with its KL weight annealed, or with the auxiliary as well.
+        out: Folder for results.json, figure.png, samples, the trained network, logs and checkpoints.
+        objective: Objective: the ELBO, the ELBO with annealed KL weight, or the latter with the auxiliary term.
         preset: Sizes and schedules: those of the paper, or small ones that train in minutes on two cores.
-        baseline: Fit this instead of the stochastic net: an LSTM of as many parameters with the same output
+        baseline: Fit this instead of the stochastic network: an LSTM of as many parameters with the same output
             distribution, or (real-valued frames) a linear-Gaussian model in closed form.
-        seed: Of the initial weights, the order of the data and all draws.
-        device: Where to train: cpu, cuda, or auto for what there is.
-        devices: Processes, one a GPU.
+        seed: Seed of the initial weights, the order of the data and all samples.
+        device: Training device: cpu, cuda, or auto for the available one.
+        devices: Processes, one per GPU.
         precision: 32-true, 64-true, or bf16-mixed.
-        max_steps: Training steps, where another number than the preset's is wanted.
-        resume: Go on from the latest checkpoint in out.
-        particles: Draws of the latents of each sequence, and particles of the filter, behind the bounds.
-        validation_sequences: Validate on only so many sequences (of speech, windows), evenly spread; all if left out.
-        test_sequences: Evaluate only so many test sequences, evenly spread over the test set; all if left out.
-        smoke: Only see that all of it runs, in seconds, with tiny sizes; the results mean nothing.
+        max_steps: Training steps; those of the preset if left out.
+        resume: Continue from the latest checkpoint in out.
+        particles: Samples of the latents of each sequence, and particles of the filter, for the bounds.
+        validation_sequences: Number of validation sequences (of speech, windows), evenly spread; all if left out.
+        test_sequences: Number of test sequences, evenly spread over the test set; all if left out.
+        smoke: Test run in seconds, with tiny sizes and meaningless results.
     """
 
     out: Path = Path("runs/experiment")
@@ -105,13 +106,13 @@ class Run:
     def __post_init__(self) -> None:
         for name in ("devices", "max_steps", "particles", "validation_sequences", "test_sequences"):
             count = getattr(self, name)
-            if count is not None and count < 1:
-                raise ValueError(f"{name} must be a positive integer, got {count}")
+            if count is not None:
+                setattr(self, name, require_count(name, count))
         if self.smoke:
             self.particles = 2
 
     def choose(self, presets: Mapping[str, Preset]) -> Preset:
-        """The preset that the flags ask for."""
+        """Preset selected by the flags."""
         preset = presets[self.preset]
         if self.smoke:
             preset = replace(preset, **TINY)
@@ -119,10 +120,10 @@ class Run:
 
     @property
     def name(self) -> str:
-        """What is fitted."""
+        """Name of the baseline or objective."""
         return self.baseline or self.objective
 
     @property
     def share(self) -> tuple[int, int]:
-        """Which share of the training data this process takes: its rank, and the number of processes."""
+        """Share of the training data of this process: its rank, and the number of processes."""
         return int(os.environ.get("LOCAL_RANK", 0)), self.devices

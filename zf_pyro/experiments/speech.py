@@ -1,4 +1,4 @@
-"""The speech experiments, TIMIT and Blizzard: windows of frames in training, whole utterances in evaluation."""
+"""Speech experiments, TIMIT and Blizzard: windows of frames in training, whole utterances in evaluation."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from .results import write_results
 from .settings import Preset, Run
 
 WINDOW = 40
-"""Frames of a training window: half a second at 16 kHz and 200 samples a frame."""
+"""Frames of a training window: half a second at 16 kHz and 200 samples per frame."""
 
 
 def speech_experiment(run: Run, preset: Preset, folder: Path, protocol: Protocol) -> None:
@@ -26,7 +26,7 @@ def speech_experiment(run: Run, preset: Preset, folder: Path, protocol: Protocol
         preset: sizes and schedules.
         folder: prepared speech.
         protocol: whether the first frame of a window, and of a test utterance, is given or modelled. Test utterances
-            are scored under it whole and with states reset at each window, and whole under the other protocol.
+            are scored three times: whole, with states reset at each window, and whole under the other protocol.
     """
     train, validation, test = (Sequences(folder, split) for split in ("train", "validation", "test"))
     windows, checks = Windows(train, WINDOW), spread(Windows(validation, WINDOW), run.validation_sequences)
@@ -60,21 +60,20 @@ def speech_experiment(run: Run, preset: Preset, folder: Path, protocol: Protocol
     write_results(run, preset, test.record, evaluations, every[0], value="audio sample", **more)
 
 
-def write_samples(net: ZForcing, test: Sequences, out: Path, protocol: Protocol, count: int = 3) -> None:
-    """Test utterances, reconstructions, continuations of their first halves, and new sounds, as wav files.
+def write_samples(net: ZForcing, test: Sequences, out: Path, protocol: Protocol) -> None:
+    """Write wav files of three test utterances, with reconstructions, continuations of their halves, and new sounds.
 
     Args:
-        net: the trained net.
-        test: where utterances are taken from; at their rate.
-        out: the folder; made.
-        protocol: under which the net was trained.
-        count: how many of each.
+        net: the trained model.
+        test: the test utterances.
+        out: the folder; created.
+        protocol: protocol of training.
     """
     out.mkdir(parents=True, exist_ok=True)
     device = net.emission_layer.weight.device
     given = int(protocol == "first_frame_given")
     rate = int(test.record.settings["rate"])
-    for i in range(min(count, len(test))):
+    for i in range(min(3, len(test))):
         x = test[i][:400].unsqueeze(0).to(device)
         half = max(1 + given, x.shape[1] // 2)
         first, rest = (x[:, 0] if given else None), x[:, given:]

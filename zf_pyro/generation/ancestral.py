@@ -1,4 +1,4 @@
-"""The loop by which the model generates: without gradients, on the step functions of a net."""
+"""Ancestral sampling by a loop over the step functions, without gradients."""
 
 from collections.abc import Callable, Iterator
 
@@ -19,16 +19,16 @@ def ancestral(
     latent_temperature: float = 1.0,
     stop: int | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """z_t ~ p(z_t | h_{t-1}) and x_t from p(x_t | h_t) in turn, step by step; to be run without gradients.
+    """Sample z_t ~ p(z_t | h_{t-1}) and choose x_t from p(x_t | h_t) in turn. Call it without gradients.
 
     Args:
-        net: the step functions, in evaluation mode.
+        net: the model, in evaluation mode.
         state: h before the first step; (..., hidden).
         u_t: the first input; (..., *frame).
-        num_steps: how many.
-        choose: from p(x_t | h_t) to x_t.
-        latent_temperature: times the prior's variance.
-        stop: for symbols, the end token: what follows it is the token again.
+        num_steps: steps to generate.
+        choose: decoding strategy, from p(x_t | h_t) to x_t.
+        latent_temperature: factor of the prior's variance.
+        stop: for symbols, the end token. It is repeated after its first occurrence.
 
     Yields:
         z_t (..., latent) and x_t (..., *frame).

@@ -1,4 +1,4 @@
-"""What a net's step functions make of latents: those of given frames, and frames of given latents."""
+"""Latents of given frames, and frames of given latents."""
 
 import torch
 from torch import Tensor
@@ -9,14 +9,16 @@ from .strategies import most_likely
 
 
 def prompted(net: StepFunctions, x: Tensor, lengths: Tensor, context: Tensor | None, count: int) -> State:
-    """h after each prompt, its latents one of ``count`` draws from the posterior, chosen by p(x, z) / q(z | x).
+    """The state after each prompt, with latents sampled from the posterior.
+
+    One of ``count`` samples is chosen by its weight p(x, z) / q(z | x).
 
     Args:
-        net: the step functions.
+        net: the model.
         x: (batch, time, frame) floats or (batch, time) int64.
         lengths: real frames of each prompt; (batch,).
         context: the frame before the first, or None.
-        count: draws.
+        count: number of samples.
 
     Returns:
         A State of (batch, hidden).
@@ -42,7 +44,14 @@ def prompted(net: StepFunctions, x: Tensor, lengths: Tensor, context: Tensor | N
 
 
 def posterior_means(net: StepFunctions, x: Tensor, lengths: Tensor | None, context: Tensor | None) -> PosteriorScan:
-    """The posterior's run over x with every z_t at its mean."""
+    """Run the posterior with every z_t at its mean.
+
+    Args:
+        net: the model.
+        x: (batch, time, frame) floats or (batch, time) integers.
+        lengths: real frames of each sequence, (batch,); all of them if None.
+        context: the frame before the first, (batch, *frame), or None.
+    """
     x = x.long() if net.emission_family.integer else x
     if lengths is not None:
         x = zero_padding(x.transpose(0, 1), real_frames(lengths, x.shape[1])).transpose(0, 1)
@@ -52,7 +61,7 @@ def posterior_means(net: StepFunctions, x: Tensor, lengths: Tensor | None, conte
 
 
 def decode(net: StepFunctions, z: Tensor, first: Tensor) -> Tensor:
-    """The most likely frames given z (time, ..., latent), each fed back to the next; (time, ..., *frame)."""
+    """The likeliest frames given z (time, ..., latent), each fed back as the next input; (time, ..., *frame)."""
     batch_shape = z.shape[1:-1]
     state = net.initial_state(batch_shape)
     u_t, frames = first.expand(*batch_shape, *net.emission_family.event_shape), []
@@ -64,13 +73,13 @@ def decode(net: StepFunctions, z: Tensor, first: Tensor) -> Tensor:
 
 
 def stretched(z: Tensor, own: Tensor, lengths: Tensor, steps: int) -> Tensor:
-    """Latents brought to other lengths, linearly between the two steps beside each place.
+    """Stretch latents to other lengths, by linear interpolation between neighbouring steps.
 
     Args:
         z: (time, batch, latent).
         own: real steps of each sequence; (batch,).
-        lengths: steps that it is brought to; (num, batch).
-        steps: of the result.
+        lengths: target lengths; (num, batch).
+        steps: time size of the result.
 
     Returns:
         (steps, num, batch, latent); beyond ``lengths`` the last latent.

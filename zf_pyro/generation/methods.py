@@ -1,4 +1,4 @@
-"""New sequences, continuations, reconstructions and interpolations, by a loop over the step functions."""
+"""Generation, reconstruction and interpolation, as functions of a model that are its methods."""
 
 from functools import partial
 from typing import Any, NamedTuple
@@ -19,10 +19,10 @@ from .strategies import drawn, most_likely, nucleus, tempered
 
 
 class Interpolation(NamedTuple):
-    """Sequences on the way from one to another."""
+    """Interpolated sequences."""
 
     x: Tensor
-    """(num, batch, time, *frame), zeros beyond each length; the first of ``num`` is nearest to x_a."""
+    """(num, batch, time, *frame), zero beyond each length; the first of ``num`` belongs to x_a."""
     lengths: Tensor
     """Real frames; (num, batch)."""
 
@@ -41,24 +41,22 @@ def generate(
     context: Tensor | None = None,
     stop: int | None = None,
 ) -> Tensor:
-    """New sequences, z_t ~ p(z_t | h_{t-1}) and x_t ~ p(x_t | h_t) in turn: what ``model(num_steps=...)`` draws.
+    """Generate sequences, z_t ~ p(z_t | h_{t-1}) and x_t ~ p(x_t | h_t) in turn, as ``model(num_steps=...)`` does.
 
     Args:
-        num_sequences: how many.
+        net: the model; in evaluation mode meanwhile, without gradients.
+        num_sequences: number of sequences.
         num_steps: frames of each.
-        temperature: of p(x_t | h_t), above 0: its density to the power 1 / temperature. Logits are divided by it, a
-            Gaussian's variance is multiplied by it (:func:`zf_pyro.generation.strategies.tempered`).
-        latent_temperature: of p(z_t | h_{t-1}), at least 0: its variance is multiplied by it; 0 takes the prior
-            mean.
-        greedy: take the most likely frame instead of drawing one.
-        top_p: for symbols, draw from the likeliest that have this probability together.
-        prompt: (x, lengths) to go on from, one sequence for each new one, or a single one for all; lengths may be
-            None. Its latents are drawn from the posterior q(z | prompt).
-        prompt_particles: K draws of a prompt's latents, of which one is kept, chosen by its weight
-            p(x, z) / q(z | x): as K grows, the continuation's distribution tends to p(continuation | prompt)
-            whatever the guide's faults.
+        temperature: above 0; p(x_t | h_t) to the power 1 / temperature (:func:`zf_pyro.generation.tempered`).
+        latent_temperature: at least 0; factor of the variance of p(z_t | h_{t-1}). 0 takes the prior mean.
+        greedy: take the likeliest frame instead of a sample.
+        top_p: for symbols, sample from the likeliest ones with this total probability.
+        prompt: (x, lengths) to continue, one sequence for each new one or a single one for all; lengths may be None.
+            Its latents are sampled from the posterior q(z | prompt).
+        prompt_particles: K samples of a prompt's latents, of which one is chosen by its weight p(x, z) / q(z | x). As
+            K grows, the continuation follows p(continuation | prompt) even if the guide is wrong.
         context: the frame before the first (of the prompt, if there is one); (num_sequences, *frame).
-        stop: for symbols, the end token: what follows it is the token again.
+        stop: for symbols, the end token. It is repeated after its first occurrence.
 
     Returns:
         The new frames without the prompt; (num_sequences, num_steps, *frame).
@@ -100,17 +98,17 @@ def reconstruct(
     context: Tensor | None = None,
     teacher_forcing: bool = True,
 ) -> Tensor:
-    """The most likely frames given the latents that the posterior assigns to x, each z_t at its mean.
+    """Reconstruct x: the likeliest frames given its latents, each z_t at its posterior mean.
 
     Args:
         x: (batch, time, frame) floats or (batch, time) integers.
         lengths: real frames of each sequence, (batch,); all of them if None.
         context: the frame before the first; (batch, *frame).
-        teacher_forcing: feed the frames of x back; else those reconstructed so far, so that all that is known of x
-            are its latents (and the context).
+        teacher_forcing: feed back the frames of x. If False, feed back the reconstruction, so that only the latents
+            (and the context) depend on x.
 
     Returns:
-        Of the shape of x; zeros beyond each length.
+        Frames of the shape of x, zero beyond each length.
 
     Raises:
         TypeError, ValueError: arguments that the net refuses.
@@ -142,18 +140,16 @@ def interpolate(
 ) -> Interpolation:
     """Sequences between x_a and x_b through their latents, as in the paper's text experiment.
 
-    z_t = (1 - alpha) z_t(x_a) + alpha z_t(x_b) with alpha from 0 to 1, the latents each at its posterior mean,
-    decoded by the most likely frame at each step, which is fed back: the ends are
-    ``reconstruct(..., teacher_forcing=False)``.
+    z_t = (1 - alpha) z_t(x_a) + alpha z_t(x_b) with alpha from 0 to 1 and latents at their posterior means. Each step
+    takes the likeliest frame and feeds it back, so the two ends are ``reconstruct(..., teacher_forcing=False)``.
 
-    Where lengths differ, both are brought to the length (1 - alpha) length_a + alpha length_b, rounded: latents are
-    read in proportion, those of x_a at t (length_a - 1) / (length - 1) for t = 0..length - 1, linearly between the
-    two steps beside it. Equal lengths are left as they are.
+    If lengths differ, both are stretched to (1 - alpha) length_a + alpha length_b, rounded. Latents of x_a are then
+    read at t (length_a - 1) / (length - 1) for t = 0..length - 1, linearly between neighbouring steps.
 
     Args:
         x_a: (batch, time, frame) floats or (batch, time) integers.
         x_b: the same number of sequences; its time may differ.
-        num: sequences of each way, both ends included; at least 2.
+        num: sequences per pair, both ends included; at least 2.
         lengths_a: real frames of each sequence of x_a, (batch,); all of them if None.
         lengths_b: of x_b.
 
@@ -183,7 +179,7 @@ def interpolate(
 
 
 def _choice(family: Emission, temperature: float, greedy: bool, top_p: float) -> Any:
-    """A function from p(x_t | h_t) to x_t."""
+    """The decoding strategy, a function from p(x_t | h_t) to x_t."""
     if not 0.0 < temperature < float("inf"):
         raise ValueError(f"temperature must be above 0, got {temperature!r}; greedy=True takes the most likely frame")
     if not 0.0 < top_p <= 1.0:
@@ -201,7 +197,7 @@ def _drawn(distribution: TorchDistribution, temperature: float, top_p: float) ->
 
 
 def _prompt(net: StepFunctions, prompt: tuple[Tensor, Tensor | None], num_sequences: int) -> tuple[Tensor, Tensor]:
-    """One prompt for each sequence, with its length."""
+    """One prompt per sequence, with its length."""
     x, lengths = prompt
     _check_frames(net, x, lengths, None)
     if len(x) not in (1, num_sequences):

@@ -1,4 +1,4 @@
-"""How a frame is chosen from p(x_t | h_t): as it is, at a temperature, from the nucleus, or the most likely one."""
+"""Decoding strategies, p(x_t | h_t) to a frame: sampling, temperature, nucleus, or the likeliest frame."""
 
 import pyro.distributions as dist
 import torch
@@ -8,7 +8,7 @@ from torch.distributions import Independent
 
 
 def drawn(distribution: TorchDistribution) -> Tensor:
-    """A draw without gradients; (*batch_shape, *event). Of normals without the copies that ``sample`` makes."""
+    """A sample without gradients, (*batch_shape, *event). For normals without the copies that ``sample`` makes."""
     base = distribution.base_dist if isinstance(distribution, Independent) else distribution
     if isinstance(base, dist.Normal):
         return torch.addcmul(base.loc, base.scale, torch.randn_like(base.scale)).detach()
@@ -16,15 +16,15 @@ def drawn(distribution: TorchDistribution) -> Tensor:
 
 
 def tempered(distribution: TorchDistribution, temperature: float) -> TorchDistribution:
-    """The density to the power 1 / temperature, normalised again.
+    """The density to the power 1 / temperature, normalised.
 
-    Logits are divided by the temperature, a Gaussian's variance is multiplied by it. Of a mixture the components and
-    the weights are tempered each by themselves, as is usual (Ha, Eck 2018, https://arxiv.org/abs/1704.03477, section
-    3.3): the exact power has no such form.
+    Logits are divided by the temperature, a Gaussian's variance is multiplied by it. Components and weights of a
+    mixture are tempered separately, as is usual (Ha, Eck 2018, https://arxiv.org/abs/1704.03477, section 3.3), since
+    the exact power is no mixture of the same form.
 
     Args:
-        distribution: of one of :mod:`zf_pyro.emissions`; diagonal normals, mixtures of them, Bernoulli or categorical.
-        temperature: above 0; 1 changes nothing, lower ones keep to what is likely.
+        distribution: of :mod:`zf_pyro.emissions`: diagonal normals, mixtures of them, Bernoulli or categorical.
+        temperature: above 0. 1 changes nothing, lower values favour likely frames.
 
     Raises:
         TypeError: another distribution.
@@ -47,13 +47,13 @@ def tempered(distribution: TorchDistribution, temperature: float) -> TorchDistri
 
 
 def nucleus(distribution: TorchDistribution, top_p: float) -> TorchDistribution:
-    """The likeliest symbols that together have at least the probability ``top_p``, normalised again.
+    """The likeliest symbols with a total probability of at least ``top_p``, normalised.
 
     Holtzman et al. 2020, https://arxiv.org/abs/1904.09751, section 3.1.
 
     Args:
         distribution: categorical.
-        top_p: in (0, 1]; at least the likeliest symbol is kept.
+        top_p: in (0, 1]. The likeliest symbol is always kept.
 
     Raises:
         ValueError: the distribution is not over symbols.
@@ -71,7 +71,7 @@ def nucleus(distribution: TorchDistribution, top_p: float) -> TorchDistribution:
 
 
 def most_likely(distribution: TorchDistribution) -> Tensor:
-    """The frame of the highest density; of a mixture the mean of its heaviest component.
+    """The frame of highest density; for a mixture the mean of its heaviest component.
 
     Args:
         distribution: as for :func:`tempered`.

@@ -1,11 +1,11 @@
-"""Inference algorithms: one table of all that fit, and what Pyro lacks for sequences."""
+"""Inference algorithms for sequences: a table of all that run on a model, and those that Pyro lacks."""
 
-from ..objectives import FIVO
-from ..smc import FilterResult, ParticleFilter
+from ..objectives import FIVO, replayed_traces
+from ..smc import FilterResult, ParticleFilter, effective_sample_size
 from .algorithm import Algorithm
 from .annealing import AnnealedImportanceSampling, AnnealedResult
 from .guide_check import check_guide
-from .guide_weights import effective_sample_size, log_weights
+from .guide_weights import log_weights
 from .mcmc import latent_mcmc
 from .padding import stack_latents, with_padding_prior
 from .pyro_smc import StepwiseGuide, StepwiseModel, smc_filter
@@ -27,6 +27,7 @@ __all__ = [
     "effective_sample_size",
     "latent_mcmc",
     "log_weights",
+    "replayed_traces",
     "smc_filter",
     "stack_latents",
     "with_padding_prior",

@@ -1,4 +1,4 @@
-"""What a row of the table of algorithms says, and the three kinds of rows."""
+"""Rows of the table of algorithms: their fields, and constructors for the three kinds of rows."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -15,27 +15,30 @@ class Algorithm:
     """A row of :data:`zf_pyro.inference.ALGORITHMS`."""
 
     description: str
-    """What it is, in one line."""
+    """One line on the algorithm."""
     build: Callable[..., Any]
-    """``build(net, **settings)``: the algorithm on ``net``, an object of Pyro's or in Pyro's style. What trains takes
-    ``optim``, a PyroOptim; what needs a guide takes ``guide`` and ``model``, programs instead of the net's; other
-    settings go to the class of the row."""
+    """``build(net, **settings)`` makes the algorithm on ``net``: an object of Pyro's, or one in Pyro's style.
+
+    - ``optim``: a PyroOptim, for algorithms that train.
+    - ``guide`` and ``model``: programs in place of the network's, for algorithms that need a guide.
+    - Other settings go to the class of the row.
+    """
     call: str
-    """The method of what ``build`` returns that takes ``(x, lengths)`` and does the work."""
+    """Name of the method that takes ``(x, lengths)`` and does the work, on the object that ``build`` returns."""
     returns: str
-    """What that method returns."""
+    """Result of that method."""
     trains: bool
-    """Whether it changes those parameters of the net that require gradients."""
+    """True if it updates the parameters of the network that require gradients."""
     needs_guide: bool
-    """Whether it runs a guide, ``net.guide`` by default. What does not brings one of its own or needs none."""
+    """True if it runs a guide, ``net.guide`` by default. The others bring a guide of their own, or need none."""
     evidence: Evidence
-    """What it says of log p(x): nothing, a lower bound, or the logarithm of an unbiased estimate of p(x)."""
+    """Information on log p(x): none, a lower bound, or the logarithm of an unbiased estimate of p(x)."""
     scoring: Scoring
-    """Whether a call evaluates heads and densities over time x batch at once, or step by step."""
+    """Evaluation of the prior, emission and densities: over time x batch at once, or step by step."""
     amortised: bool
-    """Whether it takes new sequences at every call; one that is not is fitted to those that it was first given."""
+    """True if it takes new sequences at every call. Otherwise it is fitted to the sequences of its first call."""
     limits: str = ""
-    """What it cannot do here, and why."""
+    """Limitations on these models, with reasons."""
 
 
 class Algorithms(Mapping[str, Algorithm]):
@@ -70,7 +73,7 @@ def objective(
     build: Callable[..., Any] | None = None,
     **defaults: Any,
 ) -> Algorithm:
-    """A row of an objective for SVI with the net's own guide."""
+    """Row of an objective for SVI, by default with the guide of the network."""
     return Algorithm(
         description,
         build or builders.svi(kind, **defaults),
@@ -86,7 +89,7 @@ def objective(
 
 
 def autoguide(description: str, name: str, limits: str = "", **defaults: Any) -> Algorithm:
-    """A row of an autoguide; its bound is one only because the padding has a density (with_padding_prior)."""
+    """Row of an autoguide. Its loss is a bound only because ``with_padding_prior`` gives the padding a density."""
     return Algorithm(
         description,
         builders.autoguide(name, **defaults),
@@ -114,5 +117,5 @@ def draws(
     amortised: bool = True,
     limits: str = "",
 ) -> Algorithm:
-    """A row of what draws latents, most of it without training."""
+    """Row of an algorithm that samples latents, in most cases without training."""
     return Algorithm(description, build, call, returns, trains, needs_guide, evidence, scoring, amortised, limits)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..checks import require_room
+from ..checks import require_count, require_room
 from ..models import StochasticRNN
 from ..networks import State
 from ..paths import RunInputs, prepare_inputs, run_bytes
@@ -15,9 +15,9 @@ from ..recurrence import reference_posterior_scan
 
 STARTS = ("posterior", "prior")
 PILOT_CHAINS = 8
-"""Chains of the run that finds the step sizes."""
+"""Chains of the pilot run, which adapts the step sizes."""
 PILOT_RATE = 1.0
-"""How fast it changes them: d log(step size) for each unit of acceptance above the target."""
+"""Adaptation rate of the pilot run: change of log(step size) per unit of acceptance above the target."""
 
 
 Score = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -25,56 +25,55 @@ Score = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 class AnnealedResult(NamedTuple):
-    """What annealed importance sampling found; without gradients."""
+    """Result of annealed importance sampling, without gradients."""
 
     log_evidence: Tensor
     """Log of an unbiased estimate of p(x), for each sequence; (batch,) nats. The log itself is biased downwards."""
     log_weights: Tensor
-    """Log-weight of each chain, whose mean weight is the estimate; (chains, batch) nats."""
+    """Log-weights; the mean weight over chains is the estimate of p(x). (chains, batch) nats."""
     z: Tensor
-    """Where the chains ended, draws from p(z | x) under their weights; (chains, batch, time, latent). Zero beyond a
-    length."""
+    """Final latents: weighted samples from p(z | x). (chains, batch, time, latent), zero beyond a length."""
     acceptance: Tensor
-    """Share of the chains that accepted; (transitions, batch)."""
+    """Share of the chains that accepted each transition; (transitions, batch)."""
     step_sizes: Tensor
     """Leapfrog step sizes, in standard deviations of the start; (transitions, batch)."""
 
 
 class Point(NamedTuple):
-    """Where the chains are."""
+    """Current position of the chains."""
 
     noise: Tensor
     """(time, chains, batch, latent)."""
     log_ratio: Tensor
-    """log p(x, z) - log of the start's density at z; (chains, batch)."""
+    """log p(x, z) minus the log-density of the start at z; (chains, batch)."""
     slope: Tensor
-    """Its derivative for the noise."""
+    """Gradient of ``log_ratio`` in the noise; like the noise."""
 
 
 class AnnealedImportanceSampling:
     """Annealed importance sampling over the latents of each sequence: Neal 2001, https://arxiv.org/abs/physics/9803008.
 
-    Chains start from independent draws of the guide (or the prior) and move through the distributions proportional to
-    start(z)^(1 - beta) p(x, z)^beta, beta from 0 to 1, by Hamiltonian Monte Carlo; the betas are spaced by a sigmoid
+    Chains start from independent samples of the guide (or the prior). Hamiltonian Monte Carlo moves them through the
+    distributions proportional to start(z)^(1 - beta) p(x, z)^beta, beta from 0 to 1. The betas are spaced by a sigmoid
     (Wu et al. 2017, https://arxiv.org/abs/1611.04273). The mean weight of the chains is an unbiased estimate of p(x),
-    so that its log is a stochastic lower bound, and one that does not rest on the guide being near: what an
-    importance-weighted bound misses because the guide is off shows here. All chains of all sequences move at once, and
-    paths are scored as a batch over time.
+    so its log is a stochastic lower bound. Unlike an importance-weighted bound, it does not need a guide close to the
+    posterior. All chains of all sequences move at once, and paths are scored as a batch over time.
 
-    Moves are made in the noise e from which the start draws, z_t = mean_t + deviation_t e_t, where the start is a
-    standard normal whatever its scales. Each sequence has its own leapfrog step size at each beta, found by a pilot
-    run of other chains: step sizes that chains adapt to themselves would bias the estimate.
+    Moves are made in the noise e of the start, z_t = mean_t + deviation_t e_t, in which the start is a standard normal.
+    Each sequence has its own leapfrog step size at each beta, adapted by a pilot run with other chains: step sizes that
+    chains adapt to themselves would bias the estimate.
 
     Args:
-        net: the net. Its mode matters: with dropout, call ``net.eval()`` first.
-        num_chains: of each sequence.
-        num_temperatures: steps of beta from 0 to 1; one transition between any two.
-        leapfrog_steps: of each transition. The cost is ``num_temperatures * leapfrog_steps`` gradients of log p(x, z).
-        start: ``"posterior"``, the guide, or ``"prior"``, which knows nothing of x and takes more temperatures.
-        target_acceptance: that the pilot run aims at.
+        net: the model. Its mode matters: with dropout, call ``net.eval()`` first.
+        num_chains: chains per sequence.
+        num_temperatures: steps of beta from 0 to 1, with one transition between any two.
+        leapfrog_steps: leapfrog steps per transition. The cost is ``num_temperatures * leapfrog_steps`` gradients of
+            log p(x, z).
+        start: ``"posterior"``, the guide, or ``"prior"``, which does not see x and needs more temperatures.
+        target_acceptance: acceptance rate that the pilot run aims at.
 
     Raises:
-        TypeError: ``net`` is no :class:`~zf_pyro.ZForcing`.
+        TypeError: ``net`` is no model of :mod:`zf_pyro.models`.
         ValueError: a count that is not a positive integer, an unknown start, or a target outside (0, 1).
     """
 
@@ -89,16 +88,14 @@ class AnnealedImportanceSampling:
         target_acceptance: float = 0.7,
     ) -> None:
         if not isinstance(net, StochasticRNN):
-            raise TypeError(f"net must be a zf_pyro.ZForcing, got {type(net).__name__}")
-        counts = {"num_chains": num_chains, "num_temperatures": num_temperatures, "leapfrog_steps": leapfrog_steps}
-        for name, count in counts.items():
-            if not isinstance(count, int) or isinstance(count, bool) or count < 1:
-                raise ValueError(f"{name} must be a positive integer, got {count!r}")
+            raise TypeError(f"net must be a model of zf_pyro.models, got {type(net).__name__}")
+        self.net, self.num_chains = net, require_count("num_chains", num_chains)
+        num_temperatures = require_count("num_temperatures", num_temperatures)
+        self.leapfrog_steps = require_count("leapfrog_steps", leapfrog_steps)
         if start not in STARTS:
             raise ValueError(f"start must be one of {sorted(STARTS)}, got {start!r}")
         if not 0.0 < target_acceptance < 1.0:
             raise ValueError(f"target_acceptance must be a probability in (0, 1), got {target_acceptance!r}")
-        self.net, self.num_chains, self.leapfrog_steps = net, num_chains, leapfrog_steps
         self.start, self.target_acceptance = start, target_acceptance
         rise = torch.linspace(-4.0, 4.0, num_temperatures + 1, dtype=torch.float64).sigmoid()
         self.betas: list[float] = ((rise - rise[0]) / (rise[-1] - rise[0])).tolist()
@@ -110,13 +107,19 @@ class AnnealedImportanceSampling:
         context: Tensor | None = None,
         initial_state: State | None = None,
     ) -> AnnealedResult:
-        """Estimate the evidence of all sequences; arguments as for :meth:`zf_pyro.ZForcing.guide`.
+        """Estimate the evidence of each sequence.
+
+        Args:
+            x: (batch, time, frame) floats or (batch, time) integers.
+            lengths: real frames of each sequence, (batch,); all of them if None.
+            context: the frame before the first, (batch, frame) or (batch,); see :meth:`zf_pyro.ZForcing.inputs`.
+            initial_state: h_0, each field (..., batch, hidden); zeros if None.
 
         Raises:
-            TypeError, ValueError: an argument that the net refuses.
-            MemoryError: the chains do not fit; says how many would.
+            TypeError, ValueError: an argument that the model refuses.
+            MemoryError: the chains do not fit; the message says how many would.
         """
-        prepare_inputs(self.net, x, lengths, context, initial_state)  # refuses what is wrong before anything is cut off
+        prepare_inputs(self.net, x, lengths, context, initial_state)  # for its checks, on x before it is cut
         num_steps = x.shape[1]
         if lengths is not None:
             x = x[:, : int(lengths.max())]
@@ -140,7 +143,7 @@ class AnnealedImportanceSampling:
         )
 
     def _pilot(self, score: Score, run: RunInputs) -> Tensor:
-        """Step sizes for each transition and sequence, each after its own change; (transitions, batch)."""
+        """Step sizes of each transition and sequence from a pilot run; (transitions, batch)."""
         lengths = run.num_steps if run.mask is None else run.mask.sum(0)
         like = run.initial_state.hidden
         size = 1.2 * torch.as_tensor(lengths * self.net.latent_dim, dtype=like.dtype, device=like.device) ** -0.25
@@ -151,9 +154,9 @@ class AnnealedImportanceSampling:
     def _anneal(
         self, score: Score, run: RunInputs, num_chains: int, sizes: list[Tensor], adapt: bool = False
     ) -> tuple[Tensor, Point, Tensor]:
-        """Log-weights (chains, batch), where the chains end, and acceptance rates (transitions, batch).
+        """Log-weights (chains, batch), final position of the chains, and acceptance rates (transitions, batch).
 
-        With ``adapt``, ``sizes`` holds a first step size and is added to; otherwise it holds one a transition.
+        ``sizes`` holds one step size per transition. With ``adapt`` it holds the first, and the others are appended.
         """
         mask = None if run.mask is None else run.mask[:, None, :, None]
         shape = run.num_steps, num_chains, run.batch_size, self.net.latent_dim
@@ -170,14 +173,14 @@ class AnnealedImportanceSampling:
         return log_weights, point, torch.stack(rates) if rates else log_weights.new_empty(0, run.batch_size)
 
     def _move(self, score: Score, old: Point, beta: float, size: Tensor, momentum: Tensor) -> tuple[Point, Tensor]:
-        """One transition that leaves normal(noise) exp(beta log_ratio) invariant, and which chains made it (1 or 0)."""
+        """A transition that leaves normal(noise) exp(beta log_ratio) invariant, and acceptance (1 or 0) by chain."""
         energy, new, step = _energy(old, momentum, beta), old, size.unsqueeze(-1)
         for _ in range(self.leapfrog_steps):
             momentum = momentum - 0.5 * step * (new.noise - beta * new.slope)
             new = _point(score, new.noise + step * momentum)
             momentum = momentum - 0.5 * step * (new.noise - beta * new.slope)
         gain = energy - _energy(new, momentum, beta)
-        accepted = torch.rand_like(gain).log() < gain  # never where it is not a number
+        accepted = torch.rand_like(gain).log() < gain  # False for NaN
         wide = accepted.unsqueeze(-1)
         point = Point(
             torch.where(wide, new.noise, old.noise),
@@ -188,7 +191,7 @@ class AnnealedImportanceSampling:
 
 
 def _score_of(net: StochasticRNN, run: RunInputs, lengths: Tensor | None, start: str) -> Score:
-    """The score of whole paths, as a batch over time, chains and sequences."""
+    """Score function of whole paths, as a batch over time, chains and sequences."""
     x, u, mask = run.x, run.u, run.mask
     if x is None or u is None:
         raise ValueError("x must be given: there is no evidence to estimate without it")
@@ -220,7 +223,7 @@ def _point(score: Score, noise: Tensor) -> Point:
 
 
 def _normal(run: RunInputs, shape: tuple[int, ...], mask: Tensor | None) -> Tensor:
-    """Standard normal numbers, zero beyond each length."""
+    """Standard normal noise, zero beyond each length."""
     numbers = run.initial_state.hidden.new_empty(shape).normal_()
     return numbers if mask is None else torch.where(mask, numbers, 0.0)
 

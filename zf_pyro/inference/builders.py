@@ -1,4 +1,4 @@
-"""How each algorithm is built on a net, with settings that are ready to run."""
+"""Builders of the algorithms of the table, with defaults that are ready to run."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,30 +7,32 @@ import pyro.infer.autoguide
 from pyro.infer import SVGD, SVI, Importance, Predictive, RBFSteinKernel, ReweightedWakeSleep, Trace_ELBO
 from pyro.optim import ClippedAdam
 
+from ..checks import require_count
 from ..models import StochasticRNN
+from ..objectives import PyroProgram
 from ..smc import ParticleFilter
 from .guide_check import checked
 from .padding import with_padding_prior
 from .wake_sleep import WakeSleepPrograms
 
-Program = Callable[..., Any]
 LEARNING_RATE = 1e-3
 VECTORISED: dict[str, Any] = {"num_particles": 8, "vectorize_particles": True, "max_plate_nesting": 1}
-"""Particles along a dimension of their own, so that all of them are one batch."""
+"""Particles along an additional batch dimension."""
 
 
 def svi(objective: Callable[..., Any], least_particles: int = 1, **defaults: Any) -> Callable[..., SVI]:
-    """A builder of SVI under an objective; a guide of the user's is held against the model."""
+    """Builder of SVI under an objective. A user's guide is checked against the model when it first runs."""
 
     def build(
         net: StochasticRNN,
         optim: Any = None,
-        guide: Program | None = None,
-        model: Program | None = None,
+        guide: PyroProgram | None = None,
+        model: PyroProgram | None = None,
         **settings: Any,
     ) -> SVI:
         settings = {**defaults, **settings}
-        require_count("num_particles", settings.get("num_particles", least_particles), least_particles)
+        if "num_particles" in settings:
+            settings["num_particles"] = require_count("num_particles", settings["num_particles"], least_particles)
         model = net.model if model is None else model
         guide = net.guide if guide is None else checked(model, guide)
         return SVI(model, guide, _optim(optim), objective(**settings))
@@ -39,7 +41,7 @@ def svi(objective: Callable[..., Any], least_particles: int = 1, **defaults: Any
 
 
 def autoguide(name: str, **defaults: Any) -> Callable[..., SVI]:
-    """A builder of SVI with an autoguide over the latents of the sequences that it first sees."""
+    """Builder of SVI with an autoguide over the latents of the sequences of its first call."""
 
     def build(net: StochasticRNN, optim: Any = None, loss: Any = None, **settings: Any) -> SVI:
         model = with_padding_prior(net.model)
@@ -50,44 +52,38 @@ def autoguide(name: str, **defaults: Any) -> Callable[..., SVI]:
 
 
 def dreaming(net: StochasticRNN, optim: Any = None, **settings: Any) -> SVI:
-    """Wake-sleep whose guide learns from the model's own draws too."""
+    """Wake-sleep whose guide learns also from samples of the model (the sleep phase)."""
     settings = {**VECTORISED, "insomnia": 0.5, "num_sleep_particles": 1, **settings}
-    require_count("num_particles", settings["num_particles"], least=2)
+    settings["num_particles"] = require_count("num_particles", settings["num_particles"], least=2)
     loss = ReweightedWakeSleep(**settings)
     programs = WakeSleepPrograms(net)
     return SVI(programs.model, programs.guide, _optim(optim), loss)
 
 
 def svgd(net: StochasticRNN, optim: Any = None, num_particles: int = 16, **settings: Any) -> SVGD:
-    """Stein's particles over the latents of the sequences that it first sees."""
-    require_count("num_particles", num_particles, least=2)
+    """Stein variational gradient descent over the latents of the sequences of its first call."""
+    num_particles = require_count("num_particles", num_particles, least=2)
     return SVGD(with_padding_prior(net.model), RBFSteinKernel(), _optim(optim), num_particles, 1, **settings)
 
 
 def importance(
-    net: StochasticRNN, guide: Program | None = None, model: Program | None = None, num_samples: int = 50
+    net: StochasticRNN, guide: PyroProgram | None = None, model: PyroProgram | None = None, num_samples: int = 50
 ) -> Importance:
     """Pyro's importance sampling with the guide as proposal."""
-    require_count("num_samples", num_samples)
+    num_samples = require_count("num_samples", num_samples)
     model = net.model if model is None else model
     return Importance(model, net.guide if guide is None else checked(model, guide), num_samples)
 
 
 def predictive(net: StochasticRNN, num_samples: int = 50, **settings: Any) -> Predictive:
-    """Draws of the guide, and of the model given them."""
-    require_count("num_samples", num_samples)
+    """Samples from the guide, and from the model given them."""
+    num_samples = require_count("num_samples", num_samples)
     return Predictive(net.model, guide=net.guide, num_samples=num_samples, **{"parallel": True, **settings})
 
 
 def particle_filter(net: StochasticRNN, num_particles: int = 64, **settings: Any) -> ParticleFilter:
-    """A particle filter of a number of particles that is ready to run."""
+    """Particle filter with a default number of particles."""
     return ParticleFilter(net, num_particles, **settings)
-
-
-def require_count(name: str, count: Any, least: int = 1) -> None:
-    """Refuse what is no integer of at least ``least``."""
-    if not isinstance(count, int) or isinstance(count, bool) or count < least:
-        raise ValueError(f"{name} must be an integer of at least {least}, got {count!r}")
 
 
 def _optim(optim: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Whether a guide proposes every latent of a model."""
+"""Check that a guide has a sample site for every latent of a model."""
 
 from typing import Any
 
@@ -6,27 +6,25 @@ import pyro.poutine as poutine
 import torch
 from pyro.poutine.util import site_is_subsample
 
-from ..objectives import PyroProgram
+from ..objectives import PyroProgram, replayed_traces
 
 
 def check_guide(model: PyroProgram, guide: PyroProgram, *args: Any, **kwargs: Any) -> None:
     """Refuse a guide that misses a latent of the model.
 
-    Pyro's objectives warn of one at most, and then count log p(z) of a latent that was drawn from p: what comes out
-    is no bound. Runs both programs once, under a random state of its own.
+    Pyro's objectives only warn. They then add log p(z) of a latent that was sampled from p, and the result is no bound.
+    Both programs run once here, under a random state of their own.
 
     Args:
         model: ``net.model`` or a program around it.
         guide: a guide for it.
-        args: of model and guide, as are ``kwargs``.
+        args: arguments of model and guide, as are ``kwargs``.
 
     Raises:
         ValueError: a latent of the model is neither in the guide nor enumerated.
     """
     with torch.random.fork_rng(), torch.no_grad(), poutine.block():
-        guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
-        with poutine.replay(trace=guide_trace):
-            model_trace = poutine.trace(model).get_trace(*args, **kwargs)
+        model_trace, guide_trace = replayed_traces(model, guide, *args, **kwargs)
     missing = [
         name
         for name in model_trace.stochastic_nodes
@@ -43,7 +41,7 @@ def check_guide(model: PyroProgram, guide: PyroProgram, *args: Any, **kwargs: An
 
 
 def checked(model: PyroProgram, guide: PyroProgram) -> PyroProgram:
-    """``guide``, which is held against ``model`` by :func:`check_guide` when it first runs."""
+    """``guide``, checked against ``model`` by :func:`check_guide` when it first runs."""
     matches = False
 
     def run(*args: Any, **kwargs: Any) -> Any:

@@ -9,8 +9,9 @@ import torch
 from pyro.infer import HMC, MCMC, NUTS
 from torch import Tensor
 
+from ..checks import require_count
 from ..models import StochasticRNN
-from ..networks import State
+from ..networks import State, evaluating
 from ..paths import check_frames, check_lengths
 
 KERNELS = {"nuts": NUTS, "hmc": HMC}
@@ -30,39 +31,43 @@ def latent_mcmc(
     progress: bool = False,
     **settings: Any,
 ) -> MCMC:
-    """Run Pyro's MCMC on p(z_1..z_T | x) under fixed parameters: draws without the guide's approximation.
+    """Sample z_1..z_T from p(z | x) by Pyro's MCMC under fixed parameters, without the guide's approximation.
 
-    It is ``MCMC(NUTS(net.model), ...).run(x)`` with what that lacks here: chains start from draws of the guide, which
-    saves most of the warm-up; dropout is off; no gradient of a parameter is computed on the way. All sequences form
-    one target, whose step size is that of the hardest, so give it few and similar ones.
+    It is ``MCMC(NUTS(net.model), ...).run(x)``, with three additions:
+
+    - Chains start from samples of the guide, which saves most of the warm-up.
+    - Dropout is off.
+    - Parameters get no gradients.
+
+    All sequences form one target, whose step size is that of the hardest. So give it few and similar sequences.
 
     Args:
-        net: the net; left as it was found.
+        net: the model; its mode and parameters are restored afterwards.
         x: (batch, time, frame) floats or (batch, time) integers.
-        lengths: None, or every one equal to time.
-        context: the frame before the first; see :meth:`zf_pyro.ZForcing.inputs`.
-        initial_state: h_0; zeros if None.
+        lengths: (batch,), all equal to time; or None.
+        context: the frame before the first, (batch, frame) or (batch,); see :meth:`zf_pyro.ZForcing.inputs`.
+        initial_state: h_0, each field (batch, hidden); zeros if None.
         kernel: ``"nuts"`` or ``"hmc"``.
-        num_samples: draws kept of each chain.
-        warmup_steps: draws before them, which adapt step size and mass matrix.
-        num_chains: chains, each from a draw of its own; Pyro runs them in processes, or in turn where processors lack.
+        num_samples: samples kept of each chain.
+        warmup_steps: samples before them, which adapt step size and mass matrix.
+        num_chains: number of chains, each with its own start. Pyro runs them in processes, or one after the other if
+            there are too few processors.
         progress: whether to show Pyro's progress bar.
         settings: for the kernel, such as ``max_tree_depth=6`` or ``target_accept_prob=0.9``.
 
     Returns:
-        Pyro's MCMC after its run: ``get_samples()`` has z_{t} as (num_samples, batch, latent) each, which
-        :func:`~zf_pyro.inference.stack_latents` makes one tensor; ``diagnostics()`` has R-hat and effective sizes.
+        Pyro's MCMC after its run. ``get_samples()`` has the sites z_{t}, each (num_samples, batch, latent);
+        :func:`~zf_pyro.inference.stack_latents` stacks them. ``diagnostics()`` has R-hat and effective sizes.
 
     Raises:
         ValueError: an unknown kernel, a count that is not positive, lengths that differ from time, or x that the
-            net refuses.
+            model refuses.
     """
     if kernel not in KERNELS:
         raise ValueError(f"kernel must be one of {sorted(KERNELS)}, got {kernel!r}")
-    counts = {"num_samples": num_samples, "warmup_steps": warmup_steps, "num_chains": num_chains}
-    for name, count in counts.items():
-        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
-            raise ValueError(f"{name} must be a positive integer, got {count!r}")
+    num_samples = require_count("num_samples", num_samples)
+    warmup_steps = require_count("warmup_steps", warmup_steps)
+    num_chains = require_count("num_chains", num_chains)
     check_frames(x, net.emission_family, net.emission_layer.weight)
     if lengths is not None:
         check_lengths(lengths, x.shape[0], x.shape[1], net.emission_layer.weight.device)
@@ -95,7 +100,7 @@ def _require_whole(lengths: Tensor, num_steps: int) -> None:
 
 
 def _start(net: StochasticRNN, arguments: tuple[Any, ...]) -> dict[str, Tensor]:
-    """A draw of the guide, by site."""
+    """Sample from the guide, by site."""
     with torch.no_grad(), poutine.block():
         trace = poutine.trace(net.guide).get_trace(*arguments)
     sites: dict[str, Any] = {name: trace.nodes[name] for name in trace.stochastic_nodes}
@@ -104,14 +109,12 @@ def _start(net: StochasticRNN, arguments: tuple[Any, ...]) -> dict[str, Tensor]:
 
 @contextmanager
 def _fixed(net: StochasticRNN) -> Iterator[None]:
-    """``net`` in evaluation mode with fixed parameters, and as it was found afterwards."""
-    modes = [(module, module.training) for module in net.modules()]
+    """``net`` in evaluation mode with fixed parameters inside the block; both are restored afterwards."""
     trained = [parameter for parameter in net.parameters() if parameter.requires_grad]
-    net.eval().requires_grad_(False)
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
-        for parameter in trained:
-            parameter.requires_grad_(True)
+    with evaluating(net):
+        net.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for parameter in trained:
+                parameter.requires_grad_(True)

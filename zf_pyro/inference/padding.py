@@ -1,4 +1,4 @@
-"""Padding latents with a density of their own, for inference that knows nothing of lengths."""
+"""A density for the latents of the padding, for inference algorithms that take no lengths."""
 
 from typing import Any
 
@@ -13,20 +13,22 @@ from ..paths import LatentStep
 
 
 def with_padding_prior(model: PyroProgram) -> PyroProgram:
-    """``model`` in which the latents beyond a sequence's length are standard normal, and nothing else differs.
+    """``model`` with standard normal latents beyond a sequence's length, otherwise unchanged.
 
-    The guide of :class:`~zf_pyro.ZForcing` masks its padding as the model does. Whatever infers latents without
-    knowing of lengths does not: autoguides subtract log q of the padding too, so that their bound grows without end,
-    and to MCMC, SVGD and Laplace's approximation the padding has no proper density. With this prior the padding is
-    independent of everything, its best approximation is the prior itself, and the bound is a bound again:
+    The guide of :class:`~zf_pyro.ZForcing` masks its padding as the model does. Algorithms that take no lengths do not:
+
+    - Autoguides subtract log q of the padding too, so that their bound grows without limit.
+    - For MCMC, SVGD and Laplace's approximation the padding has no proper density.
+
+    With this prior the padding is independent of all else, and its best approximation is the prior itself. Then
     E_q[log p(x, z) - log q(z)] <= log p(x) of the real frames.
 
     Args:
         model: ``net.model``, or a program around it.
 
     Returns:
-        A program of the same arguments, with one more site, the factor ``padding`` (batch,), where there are lengths
-        shorter than T.
+        A program of the same arguments. If there are lengths shorter than T, it has an additional factor site
+        ``padding``, (batch,).
     """
 
     def padded(*args: Any, **kwargs: Any) -> Any:
@@ -41,7 +43,7 @@ def with_padding_prior(model: PyroProgram) -> PyroProgram:
 
 
 class _Padding(Messenger):
-    """Adds up the standard normal log-densities of padding latents; ``log_prob`` is (..., batch) in nats."""
+    """Sums the standard normal log-densities of padding latents; ``log_prob`` is (..., batch) in nats."""
 
     log_prob: Tensor | None = None
 
@@ -59,11 +61,11 @@ class _Padding(Messenger):
 
 
 def stack_latents(draws: dict[str, Tensor]) -> Tensor:
-    """z_0, z_1, ... of named draws as one tensor.
+    """Stack the latents z_0, z_1, ... of samples by site.
 
     Args:
-        draws: the sites ``z_{t}``, each (..., batch, latent), others ignored: what ``MCMC.get_samples()``,
-            ``Predictive`` or an autoguide returns.
+        draws: the sites ``z_{t}``, each (..., batch, latent), as ``MCMC.get_samples()``, ``Predictive`` or an autoguide
+            returns them. Other sites are ignored.
 
     Returns:
         (..., batch, time, latent).

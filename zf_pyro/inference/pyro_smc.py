@@ -1,4 +1,4 @@
-"""The net as programs with ``init`` and ``step``, which Pyro's SMCFilter needs."""
+"""Model and guide of a network as programs with ``init`` and ``step``, for Pyro's SMCFilter."""
 
 from contextlib import nullcontext
 from typing import Any, cast
@@ -10,6 +10,7 @@ from pyro.infer import SMCFilter
 from pyro.infer.smcfilter import SMCState
 from torch import Tensor
 
+from ..checks import require_count
 from ..models import StochasticRNN
 from ..networks import State
 from ..paths import RunInputs, prepare_inputs
@@ -18,13 +19,13 @@ PROPOSALS = ("posterior", "prior")
 
 
 class StepwiseModel:
-    """The model, one step a call: z_t ~ p(z_t | h_{t-1}), h_t = f(u_t, z_t, h_{t-1}), x_t ~ p(x_t | h_t).
+    """The model, one step per call: z_t ~ p(z_t | h_{t-1}), h_t = f(u_t, z_t, h_{t-1}), x_t ~ p(x_t | h_t).
 
-    The filter's state holds ``hidden``, ``cell`` and ``z``, h_t and z_t of the latest step, each
+    The filter's state holds ``hidden``, ``cell`` and ``z``: h_t and z_t of the latest step, each
     (particles, batch, features).
 
     Args:
-        net: the net.
+        net: the model.
     """
 
     def __init__(self, net: StochasticRNN) -> None:
@@ -32,7 +33,7 @@ class StepwiseModel:
         self.run: RunInputs | None = None
 
     def init(self, state: Any, *args: Any) -> None:
-        """Take x, lengths, context and initial_state, as :meth:`zf_pyro.ZForcing.model` does."""
+        """Prepare a run on x, lengths, context and initial_state, the arguments of :meth:`zf_pyro.ZForcing.model`."""
         self.run = _given(self.net, args)
 
     def step(self, state: Any, t: int) -> None:
@@ -47,14 +48,14 @@ class StepwiseModel:
 
 
 class StepwiseGuide:
-    """The proposal, one step a call.
+    """The proposal, one step per call.
 
     Args:
-        net: the net.
-        proposal: ``"posterior"``, q(z_t | h_{t-1}, b_t), or ``"prior"``, which makes a bootstrap filter.
+        net: the model.
+        proposal: ``"posterior"``, q(z_t | h_{t-1}, b_t), or ``"prior"`` for a bootstrap filter.
 
     Raises:
-        ValueError: another proposal.
+        ValueError: an unknown proposal.
     """
 
     def __init__(self, net: StochasticRNN, proposal: str = "posterior") -> None:
@@ -65,7 +66,7 @@ class StepwiseGuide:
         self.b: tuple[Tensor, ...] = ()
 
     def init(self, state: Any, *args: Any) -> None:
-        """Take the arguments of :meth:`StepwiseModel.init`."""
+        """Prepare a run on the arguments of :meth:`StepwiseModel.init`."""
         self.run = _given(self.net, args)
         lengths = args[1] if len(args) > 1 else None
         if self.proposal == "posterior":
@@ -94,29 +95,29 @@ def smc_filter(
 ) -> SMCFilter:
     """Run Pyro's :class:`~pyro.infer.SMCFilter` over whole sequences.
 
-    It has one weight a particle for the whole batch, which degenerates as the batch grows, and keeps no evidence:
-    :class:`zf_pyro.inference.ParticleFilter` has one a sequence.
+    Pyro's filter has one weight per particle for the whole batch, which degenerates as the batch grows, and estimates
+    no evidence. :class:`zf_pyro.inference.ParticleFilter` has one weight per particle and sequence.
 
     Args:
-        net: the net.
+        net: the model.
         x: (batch, time, frame) floats or (batch, time) integers.
         lengths: real frames of each sequence, (batch,); all of them if None.
-        context: the frame before the first; see :meth:`zf_pyro.ZForcing.inputs`.
-        initial_state: h_0; zeros if None.
+        context: the frame before the first, (batch, frame) or (batch,); see :meth:`zf_pyro.ZForcing.inputs`.
+        initial_state: h_0, each field (..., batch, hidden); zeros if None.
         num_particles: particles of the batch.
         proposal: ``"posterior"`` or ``"prior"``.
-        ess_threshold: share of ``num_particles`` that the effective sample size must fall below for resampling.
+        ess_threshold: share of ``num_particles``; the filter resamples if the effective sample size falls below it.
 
     Returns:
         The filter after the last step: ``get_empirical()`` has the weighted h_T (``hidden``, ``cell``) and z_T (``z``).
 
     Raises:
-        ValueError: no particles, another proposal, or input that the net refuses.
+        ValueError: no particles, an unknown proposal, or input that the model refuses.
     """
-    if not isinstance(num_particles, int) or isinstance(num_particles, bool) or num_particles < 1:
-        raise ValueError(f"num_particles must be a positive integer, got {num_particles!r}")
+    num_particles = require_count("num_particles", num_particles)
     device = x.device if isinstance(x, Tensor) else torch.device("cpu")
-    with torch.device(device) if device.type != "cpu" else nullcontext():  # where Pyro is to make weights and numbers
+    # Pyro makes weights and random numbers on the default device.
+    with torch.device(device) if device.type != "cpu" else nullcontext():
         smc = SMCFilter(
             StepwiseModel(net),
             StepwiseGuide(net, proposal),
@@ -132,10 +133,13 @@ def smc_filter(
 
 
 class _State(SMCState):
-    """Where Pyro's systematic resampling may, by rounding, choose one particle more than there are: take the last."""
+    """State that keeps the indices of resampling in range.
+
+    By rounding, Pyro's systematic resampling may choose an index one past the last particle.
+    """
 
     def _resample(self, index: Tensor) -> None:
-        super()._resample(index.clamp(max=self._num_particles - 1))
+        super()._resample(index.clamp(max=len(index) - 1))
 
 
 def _given(net: StochasticRNN, args: tuple[Any, ...]) -> RunInputs:

@@ -1,4 +1,4 @@
-"""One table of every inference algorithm that fits: how to build it, what it returns, what it costs."""
+"""Table of every inference algorithm that runs on a model: how to build it, its result, its cost."""
 
 from collections.abc import Callable
 from functools import partial
@@ -6,6 +6,7 @@ from typing import Any
 
 from pyro import infer
 
+from ..checks import require_count
 from ..models import StochasticRNN
 from ..objectives import FIVO, ImportanceWeightedELBO, ZForcingELBO
 from . import builders
@@ -15,7 +16,7 @@ from .builders import VECTORISED
 from .mcmc import latent_mcmc
 from .pyro_smc import smc_filter
 
-ONE_WEIGHT = "one weight for the whole batch, not one a sequence, so it degenerates as the batch grows"
+ONE_WEIGHT = "one weight for the whole batch, not one per sequence, so it degenerates as the batch grows"
 EQUAL_SHAPES = "every batch must have the shape of the first, whose loop is compiled; the plain recurrence is used"
 
 
@@ -27,7 +28,7 @@ def _mcmc(kernel: str) -> Callable[..., Callable[..., infer.MCMC]]:
 
 
 def _smc(net: StochasticRNN, **settings: Any) -> Callable[..., infer.SMCFilter]:
-    builders.require_count("num_particles", settings.get("num_particles", 1))
+    require_count("num_particles", settings.get("num_particles", 1))
     return partial(smc_filter, net, **settings)
 
 
@@ -64,7 +65,7 @@ ALGORITHMS = Algorithms(
         ),
         "ZForcingELBO": objective("the paper's objective; with default weights the ELBO", ZForcingELBO),
         "ImportanceWeightedELBO": objective(
-            "the bound of many particles, one weight a sequence", ImportanceWeightedELBO, num_particles=8
+            "the bound of many particles, one weight per sequence", ImportanceWeightedELBO, num_particles=8
         ),
         "ImportanceWeightedELBO-DReG": objective(
             "the same, with the doubly reparameterised gradient",
@@ -99,7 +100,7 @@ ALGORITHMS = Algorithms(
             **VECTORISED,
         ),
         "ReweightedWakeSleep": objective(
-            "wake-sleep, the guide learning from weighted draws of its own (insomnia = 1)",
+            "wake-sleep, the guide learning from its own weighted samples (insomnia = 1)",
             infer.ReweightedWakeSleep,
             returns="the losses of model and guide in nats; the first is minus a bound",
             limits=ONE_WEIGHT,
@@ -107,7 +108,7 @@ ALGORITHMS = Algorithms(
             **VECTORISED,
         ),
         "ReweightedWakeSleep-sleep": objective(
-            "wake-sleep, the guide learning from the model's draws too (insomnia = 0.5)",
+            "wake-sleep, the guide learning from samples of the model too (insomnia = 0.5)",
             infer.ReweightedWakeSleep,
             build=builders.dreaming,
             returns="the losses of model and guide in nats; the first is minus a bound",
@@ -147,19 +148,19 @@ ALGORITHMS = Algorithms(
             limits="one kernel over the latents of the whole batch",
         ),
         "Importance": draws(
-            "draws of the guide with their weights",
+            "samples from the guide with their weights",
             builders.importance,
             "run",
             "the object itself: get_ESS(), get_log_normalizer(), the weighted traces",
             needs_guide=True,
             evidence="estimate",
-            limits=f"{ONE_WEIGHT}; draws one at a time",
+            limits=f"{ONE_WEIGHT}; samples one at a time",
         ),
         "Predictive": draws(
-            "draws of the guide, and of the model given them",
+            "samples from the guide, and from the model given them",
             builders.predictive,
             "__call__",
-            "draws by site, (num_samples, batch, ...)",
+            "samples by site, (num_samples, batch, ...)",
             needs_guide=True,
             scoring="step by step",
         ),
@@ -175,7 +176,7 @@ ALGORITHMS = Algorithms(
             limits=f"{ONE_WEIGHT}; no evidence",
         ),
         "ParticleFilter": draws(
-            "a guided particle filter, one set of weights a sequence",
+            "a guided particle filter, one set of weights per sequence",
             builders.particle_filter,
             "run",
             "a FilterResult: log_evidence, ess, smoothed(num_draws)",
@@ -194,7 +195,7 @@ ALGORITHMS = Algorithms(
             limits="runs on the step functions: no handlers",
         ),
         "AnnealedImportanceSampling": draws(
-            "Hamiltonian chains from the guide's draws to the posterior",
+            "Hamiltonian chains from samples of the guide to the posterior",
             AnnealedImportanceSampling,
             "run",
             "an AnnealedResult: log_evidence, log_weights, z",
@@ -204,4 +205,4 @@ ALGORITHMS = Algorithms(
         ),
     }
 )
-"""Every algorithm of this package and of Pyro's that fits the net, by name."""
+"""Every algorithm of this package and of Pyro that runs on a model of :mod:`zf_pyro.models`, by name."""

@@ -1,4 +1,4 @@
-"""The net as programs that Pyro's wake-sleep can dream with."""
+"""Model and guide of a network for the sleep phase of Pyro's wake-sleep."""
 
 from typing import Any
 
@@ -10,14 +10,14 @@ from ..networks import State
 
 
 class WakeSleepPrograms:
-    """``model`` and ``guide`` of a net with the argument ``observations``, which Pyro's sleep phase passes.
+    """``model`` and ``guide`` of a network with the argument ``observations``, which Pyro's sleep phase passes.
 
-    In its sleep phase :class:`pyro.infer.ReweightedWakeSleep` draws frames and latents from the model and hands the
-    frames to the guide as ``observations``, by site. ``net.guide`` reads its frames from x; this guide reads them from
-    ``observations`` where there are any. The wake phase, ``insomnia=1``, needs ``net.model`` and ``net.guide`` alone.
+    In its sleep phase :class:`pyro.infer.ReweightedWakeSleep` samples frames and latents from the model. It passes the
+    frames to the guide as ``observations``, by site. ``net.guide`` reads its frames from x; this guide prefers
+    ``observations``. The wake phase, ``insomnia=1``, needs ``net.model`` and ``net.guide`` alone.
 
     Args:
-        net: the net.
+        net: the model.
     """
 
     def __init__(self, net: StochasticRNN) -> None:
@@ -32,7 +32,15 @@ class WakeSleepPrograms:
         *,
         observations: dict[str, Tensor] | None = None,
     ) -> Tensor:
-        """:meth:`zf_pyro.ZForcing.model`; ``observations`` are what an earlier dream left, and are not looked at."""
+        """Run :meth:`zf_pyro.ZForcing.model`, without reading ``observations``, which are left from an earlier dream.
+
+        Args:
+            x: (batch, time, frame) floats or (batch, time) integers.
+            lengths: real frames of each sequence, (batch,); all of them if None.
+            context: the frame before the first, (batch, frame) or (batch,); see :meth:`zf_pyro.ZForcing.inputs`.
+            initial_state: h_0, each field (..., batch, hidden); zeros if None.
+            observations: ignored.
+        """
         return self.net.model(x, lengths, context, initial_state)
 
     def guide(
@@ -44,14 +52,14 @@ class WakeSleepPrograms:
         *,
         observations: dict[str, Tensor] | None = None,
     ) -> Tensor:
-        """:meth:`zf_pyro.ZForcing.guide` of x, or of dreamt frames.
+        """Run :meth:`zf_pyro.ZForcing.guide` on x, or on dreamt frames.
 
         Args:
             x: (batch, time, frame) floats or (batch, time) integers.
             lengths: real frames of each sequence, (batch,); all of them if None.
-            context: the frame before the first; see :meth:`zf_pyro.ZForcing.inputs`.
-            initial_state: h_0; zeros if None.
-            observations: frames ``x_{t}`` to infer the latents of instead of x, each (batch, *frame).
+            context: the frame before the first, (batch, frame) or (batch,); see :meth:`zf_pyro.ZForcing.inputs`.
+            initial_state: h_0, each field (..., batch, hidden); zeros if None.
+            observations: dreamt frames ``x_{t}``, used in place of x; each (batch, *frame).
 
         Raises:
             ValueError: several dreams at once.

@@ -1,4 +1,4 @@
-"""What all stochastic recurrent networks share: registration, the two Pyro programs, and the methods built on them.
+"""The base of all stochastic recurrent networks: registration, the two Pyro programs, and methods built on them.
 
 A model is one page of step functions under the symbols of its paper (:mod:`zf_pyro.models.zforcing`). It derives from
 :class:`StochasticRNN`, which makes the Pyro programs out of them.

@@ -6,6 +6,7 @@ import pyro
 import torch
 from torch import Tensor, nn
 
+from ..checks import require_count
 from ..emissions import Emission
 from ..networks import LSTM
 from ..paths import check_context, check_frames, check_lengths, real_frames, zero_padding
@@ -14,15 +15,15 @@ from ..paths import check_context, check_frames, check_lengths, real_frames, zer
 class DeterministicRNN(nn.Module):
     """The recurrent network without latents: h_t = LSTM(x_{t-1}, h_{t-1}), x_t ~ p(x_t | h_t) of the same family.
 
-    :meth:`model` and :meth:`guide` are Pyro programs, so that the same training fits it: SVI under ``Trace_ELBO``,
-    whose bound is the log-likelihood itself, as there is nothing to infer.
+    :meth:`model` and :meth:`guide` are Pyro programs, so that SVI trains it. Under ``Trace_ELBO`` the bound is the
+    log-likelihood itself, since there is nothing to infer.
 
     Args:
         emission: the family of frames.
         embed_dim: size of an embedded frame.
         hidden_dim: size of h_t.
-        dropout: probability of zeroing a number of an embedded frame, in training mode.
-        name: of the net in Pyro's parameter store.
+        dropout: probability of zeroing an element of an embedded frame, in training mode.
+        name: name of the model in Pyro's parameter store.
 
     Raises:
         ValueError: a size that is not positive, or dropout outside [0, 1).
@@ -38,9 +39,7 @@ class DeterministicRNN(nn.Module):
         name: str = "deterministic_rnn",
     ) -> None:
         super().__init__()
-        for argument, value in {"embed_dim": embed_dim, "hidden_dim": hidden_dim}.items():
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"{argument} must be a positive integer, got {value!r}")
+        embed_dim, hidden_dim = require_count("embed_dim", embed_dim), require_count("hidden_dim", hidden_dim)
         if not 0.0 <= dropout < 1.0:
             raise ValueError(f"dropout must be a probability in [0, 1), got {dropout!r}")
         self.emission, self.hidden_dim, self.name = emission, hidden_dim, name
@@ -55,14 +54,14 @@ class DeterministicRNN(nn.Module):
 
     @property
     def num_parameters(self) -> int:
-        """Numbers trained."""
+        """Trained values."""
         return sum(parameter.numel() for parameter in self.parameters())
 
     @classmethod
     def of_size(
         cls, emission: Emission, num_parameters: int, *, embed_dim: int, dropout: float = 0.0
     ) -> "DeterministicRNN":
-        """The net whose number of parameters is nearest to a given one, by its hidden size.
+        """The model with the number of parameters nearest to a given one, by its hidden size.
 
         Raises:
             ValueError: even a hidden size of 1 has more than twice as many.
@@ -111,10 +110,10 @@ class DeterministicRNN(nn.Module):
         return (found if real is None else found.where(real.T, 0.0)).sum(1)
 
     def model(self, x: Tensor, lengths: Tensor | None = None, context: Tensor | None = None) -> None:
-        """The log-likelihood as a factor of a Pyro program; arguments as for :meth:`log_prob`."""
+        """The log-likelihood as a factor of a Pyro program, for x (batch, time, *frame); see :meth:`log_prob`."""
         pyro.module(self.name, self)
         with pyro.plate("sequences", len(x), dim=-1):
             pyro.factor("x", self.log_prob(x, lengths, context))
 
     def guide(self, x: Tensor, lengths: Tensor | None = None, context: Tensor | None = None) -> None:
-        """Nothing to infer."""
+        """An empty program, since there is nothing to infer in x (batch, time, *frame)."""

@@ -15,7 +15,7 @@ class LinearGaussian:
     """x_1 ~ N(m, C) and x_t ~ N(A x_{t-1} + b, S): a vector autoregression of order 1, fitted in closed form.
 
     Attributes:
-        emission: the family of frames, for those who ask what a frame is.
+        emission: the family of frames.
         mean: m; (frame,).
         marginal: C, of all frames; (frame, frame).
         weight: A; (frame, frame).
@@ -34,7 +34,7 @@ class LinearGaussian:
 
     @property
     def num_parameters(self) -> int:
-        """Numbers fitted, with those of a symmetric matrix counted once."""
+        """Fitted values; those of a symmetric matrix count once."""
         size = len(self.mean)
         diagonal = bool((self.noise == self.noise.diag().diag()).all())
         covariance = size if diagonal else size * (size + 1) // 2

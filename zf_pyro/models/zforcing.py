@@ -1,4 +1,4 @@
-"""Z-Forcing: the equations of the paper as step functions, then the two Pyro programs made of them.
+"""Z-Forcing: the equations of the paper as step functions.
 
 Goyal, Sordoni, Cote, Ke, Bengio, "Training Stochastic Recurrent Networks", NIPS 2017,
 https://arxiv.org/abs/1711.05411. Sequences x_1..x_T with latents z_1..z_T:
@@ -7,8 +7,9 @@ https://arxiv.org/abs/1711.05411. Sequences x_1..x_T with latents z_1..z_T:
     inference     b_t = g(x_t, b_{t+1})       z_t ~ q(z_t | h_{t-1}, b_t)
     auxiliary     b_t ~ p_xi(b_t | z_t [, h_{t-1}])
 
-where u_t = x_{t-1} is the input of step t. The evidence lower bound is sum_t log p(x_t | h_t) - KL(q || p); training
-adds alpha log p_xi(b_t | z_t), which makes z_t carry what the future frames say (:class:`zf_pyro.ZForcingELBO`).
+where u_t = x_{t-1} is the input of step t, and h_0 = 0 (:class:`StochasticRNN` has both). The evidence lower bound is
+sum_t log p(x_t | h_t) - KL(q || p). Training adds alpha log p_xi(b_t | z_t), so that z_t carries information about
+later frames (:class:`zf_pyro.ZForcingELBO`).
 """
 
 import pyro.distributions as dist
@@ -28,25 +29,25 @@ class ZForcing(StochasticRNN):
     """A stochastic recurrent network with a backward-RNN posterior, as a pair of Pyro programs.
 
     The step functions (:meth:`inputs` to :meth:`auxiliary`) are pure functions of tensors with any leading batch
-    dimensions; :meth:`model` and :meth:`guide` are the Pyro programs made of them. Sites: latents ``z_{t}``, frames
+    dimensions. :meth:`model` and :meth:`guide` are the Pyro programs made of them. Sites: latents ``z_{t}``, frames
     ``x_{t}``, t from 0, in the plate ``sequences`` at dim -1. The defaults are the paper's TIMIT sizes.
 
     Args:
-        emission: the family of frames, say ``emissions.Gaussian(200)``.
+        emission: the family of p(x_t | h_t), such as ``emissions.Gaussian(200)``.
         embed_dim: size of an embedded frame.
         hidden_dim: size of h_t and of b_t.
         latent_dim: size of z_t.
         mlp_dim: hidden size of the prior, posterior, auxiliary and modulation networks.
         transition: how z_t enters the LSTM cell f: ``"conditional_layer_norm"`` (it sets gain and bias of the layer
-            norm of the hidden gates) or ``"concatenate"`` (it is read beside the input).
+            norm of the hidden gates) or ``"concatenate"`` (it is a further input).
         z_force: the auxiliary sees z_t alone, not h_{t-1}.
         auxiliary_l2: fix the auxiliary's variance at 1/2, so that its log-density is minus the squared distance up to
             a constant: the L2 variant of the released code.
-        dropout: probability of zeroing a number of an embedded frame, in training mode.
-        recurrence: ``"deferred"`` (weight gradients formed once a loop) or ``"reference"`` (a plain loop over the step
-            functions, for comparison). A subclass that overrides :meth:`posterior` or :meth:`transition` gets the
-            plain loop whatever is set here.
-        name: name of the net in Pyro's parameter store; unique within the process by default.
+        dropout: probability of zeroing an element of an embedded frame, in training mode.
+        recurrence: ``"deferred"`` (fast loops; weight gradients are formed once per loop) or ``"reference"`` (a plain
+            loop over the step functions, for comparison). Step functions of the user's own, in a subclass or on the
+            instance, always run in the plain loop.
+        name: name of the model in Pyro's parameter store; unique within the process by default.
 
     Raises:
         TypeError: ``emission`` is no emission.
@@ -95,14 +96,14 @@ class ZForcing(StochasticRNN):
     # The paper's equations; u_t and h_0 are those of StochasticRNN --------------------------------------------------
 
     def backward_states(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """b_t = g(x_t, b_{t+1}), an LSTM run from the last real frame of each sequence to the first.
+        """b_t = g(x_t, b_{t+1}), an LSTM run backwards from the last real frame of each sequence.
 
         Args:
             x: (batch, time, frame) floats or (batch, time) integers.
             lengths: real frames of each sequence, (batch,); all of them if None.
 
         Returns:
-            b, (time, batch, hidden). Beyond a length its rows mean nothing.
+            b, (time, batch, hidden). Its values beyond a length are undefined.
         """
         frames, mask = x.transpose(0, 1), None
         if lengths is not None:
@@ -139,7 +140,7 @@ class ZForcing(StochasticRNN):
         return dist.Normal(loc.tanh(), scale).to_event(1)
 
     def backward_emission(self, b_t: Tensor) -> dist.TorchDistribution:
-        """p_bwd(x_{t-1} | b_t): the backward RNN predicts the frame before."""
+        """p_bwd(x_{t-1} | b_t), b_t (..., hidden): the backward RNN predicts the frame before."""
         return self.emission_family.distribution(self.backward_emission_layer(b_t))
 
     # The same over whole sequences ----------------------------------------------------------------------------------

@@ -9,10 +9,10 @@ from .drive import Drive, fused_drive
 
 
 class LSTM(nn.LSTM):
-    """PyTorch's, with gradients in evaluation mode too, which cuDNN has in training mode alone; not for dropout."""
+    """PyTorch's LSTM with gradients in evaluation mode too. cuDNN has them in training mode alone. Without dropout."""
 
     def forward(self, *arguments: Any) -> Any:
-        """Without dropout the mode says nothing but whether a way back is prepared for."""
+        """Run in training mode if gradients are enabled; without dropout the mode changes nothing else."""
         mode, self.training = self.training, torch.is_grad_enabled()
         try:
             return super().forward(*arguments)
@@ -21,7 +21,7 @@ class LSTM(nn.LSTM):
 
 
 class BackwardRNN(nn.Module):
-    """b_t = g(x_t, b_{t+1}): an LSTM run from the last real frame to the first."""
+    """b_t = g(x_t, b_{t+1}): an LSTM run from the last real frame of each sequence to the first."""
 
     def __init__(self, embed_dim: int, hidden_dim: int) -> None:
         super().__init__()
@@ -31,8 +31,8 @@ class BackwardRNN(nn.Module):
     def forward(self, embedded: Tensor, lengths: Tensor | None) -> Tensor:
         """b for embedded frames (time, batch, embed); (time, batch, hidden).
 
-        With ``lengths`` (batch,), each sequence is turned round within its own length, so that padding is read
-        after every real frame and cannot reach one.
+        With ``lengths`` (batch,), each sequence is reversed within its own length. Padding then comes after all real
+        frames and cannot change their states.
         """
         if lengths is None:
             return self.lstm(embedded.flip(0))[0].flip(0)
@@ -43,12 +43,12 @@ class BackwardRNN(nn.Module):
         return states.gather(0, order.expand_as(states))
 
     def drive(self, embedding: nn.Sequential, frames: Tensor) -> Drive:
-        """What frames (time, batch, *frame) send to the gates, in PyTorch's order of them."""
+        """Gate inputs of frames (time, batch, *frame), with the gates in PyTorch's order."""
         bias = self.lstm.get_parameter("bias_ih_l0") + self.lstm.get_parameter("bias_hh_l0")
         return fused_drive(embedding, frames, self.lstm.get_parameter("weight_ih_l0"), bias)
 
     def gate_weights(self, drive: Drive) -> tuple[Tensor, ...]:
-        """W_h and the drive's weight and bias, with the gates in the order of :func:`lstm`."""
+        """W_h and the drive's weight and bias, with the gates in the order of :func:`zf_pyro.networks.cells.lstm`."""
         weights = (self.lstm.get_parameter("weight_hh_l0"), drive.weight, drive.bias)
         chunks = (weight.chunk(4) for weight in weights if weight is not None)
         return tuple(torch.cat([i, f, o, candidate]) for i, f, candidate, o in chunks)

@@ -12,7 +12,7 @@ from .state import State
 
 
 def lstm(gates: Tensor, cell: Tensor) -> State:
-    """The LSTM's pointwise part: gates i, f, o, g (..., 4 hidden) and c_{t-1} (..., hidden) to h_t, c_t.
+    """The pointwise part of an LSTM: gates i, f, o, g (..., 4 hidden) and c_{t-1} (..., hidden) to h_t, c_t.
 
     c_t = sigmoid(f) c_{t-1} + sigmoid(i) tanh(g);  h_t = sigmoid(o) tanh(c_t).
     """
@@ -42,11 +42,11 @@ class ConditionalLayerNormCell(nn.Module):
         _initialise_gates(self.input_weights, self.hidden_weights, hidden_dim)
 
     def inputs(self, embedded: Tensor) -> Tensor:
-        """The part of the gates that e_t alone sets; (..., embed) -> (..., 4 hidden)."""
+        """The part of the gates that depends on e_t alone; (..., embed) -> (..., 4 hidden)."""
         return self.input_norm(self.input_weights(embedded))
 
     def modulation(self, z: Tensor) -> Tensor:
-        """(g_t, s_t), what z_t does to the gates; (..., latent) -> (..., 8 hidden)."""
+        """Gain and shift (g_t, s_t) from z_t; (..., latent) -> (..., 8 hidden)."""
         return self.modulation_network(z).clamp(-3.0, 3.0)
 
     def advance(self, state: State, inputs: Tensor, modulation: Tensor) -> State:
@@ -56,7 +56,7 @@ class ConditionalLayerNormCell(nn.Module):
         return lstm(inputs + (1.0 + gain) * normed + shift, state.cell)
 
     def prepared(self, embedding: nn.Sequential) -> "Transition":
-        """The transition over raw frames, for a loop without gradients: products of weights are formed once, here."""
+        """The transition over raw frames for a loop without gradients, with products of weights formed once, here."""
         read, weight, bias = reader(embedding, self.input_weights.weight, None)
 
         def advance(state: State, u_t: Tensor, z_t: Tensor) -> State:
@@ -69,26 +69,26 @@ class ConditionalLayerNormCell(nn.Module):
         """W_1, b_1, W_2, b_2 of the modulation."""
         return self.modulation_network.weights()
 
-    def standing(self, drive: Drive) -> Drive:
-        """The drive with its norm, as a linear map of x_t = (v_t, 1) over the deviation of W x_t.
+    def normalised(self, drive: Drive) -> Drive:
+        """The gate inputs after their layer norm, as a linear map of x_t = (v_t, 1) over the deviation of W x_t.
 
-        Of a linear map the mean over the features is one too, and is taken from W; their variance is then a quadratic
-        form, x_t' W'W x_t / (4 hidden). Both are far smaller than W x_t.
+        The mean over features of a linear map is linear, and is subtracted from W. The variance is then a quadratic
+        form, x_t' W'W x_t / (4 hidden). Both cost far less than W x_t.
         """
         v, weight = drive.v, drive.weight
         if drive.bias is not None:
             v, weight = F.pad(v, (0, 1), value=1.0), torch.cat([weight, drive.bias.unsqueeze(1)], dim=1)
         weight = weight - weight.mean(0)
-        wide, exact = v.double(), weight.double()  # squares lose twice the digits where terms cancel
+        wide, exact = v.double(), weight.double()  # squares lose twice as many digits where terms cancel
         variance = torch.linalg.vecdot(wide @ (exact.t() @ exact / len(exact)), wide).unsqueeze(-1)
         scaled = v * (variance + self.input_norm.eps).rsqrt().to(v.dtype)
         return Drive(scaled, self.input_norm.weight.unsqueeze(1) * weight, self.input_norm.bias)
 
 
 class ConcatenateCell(nn.Module):
-    """LSTM cell that reads z_t beside the input, gates = W [A z_t, e_t] + W_h h_{t-1} + b.
+    """LSTM cell with z_t as a further input, gates = W [A z_t, e_t] + W_h h_{t-1} + b.
 
-    The released code's A z_t + a has one more bias, which b already stands for.
+    The released code's A z_t + a has a second bias, which is redundant beside b.
     """
 
     def __init__(self, embed_dim: int, hidden_dim: int, latent_dim: int, mlp_dim: int) -> None:
@@ -102,11 +102,11 @@ class ConcatenateCell(nn.Module):
         _initialise_gates(self.input_weights, self.hidden_weights, hidden_dim)
 
     def inputs(self, embedded: Tensor) -> Tensor:
-        """The part of the gates that e_t alone sets; (..., embed) -> (..., 4 hidden)."""
+        """The part of the gates that depends on e_t alone; (..., embed) -> (..., 4 hidden)."""
         return self.input_weights(embedded)
 
     def modulation(self, z: Tensor) -> Tensor:
-        """What z_t adds to the gates; (..., latent) -> (..., 4 hidden)."""
+        """The latent part of the gates; (..., latent) -> (..., 4 hidden)."""
         return self.latent_weights(self.latent_projection(z))
 
     def advance(self, state: State, inputs: Tensor, modulation: Tensor) -> State:
@@ -114,7 +114,7 @@ class ConcatenateCell(nn.Module):
         return lstm(inputs + modulation + self.hidden_weights(state.hidden), state.cell)
 
     def prepared(self, embedding: nn.Sequential) -> "Transition":
-        """As for :class:`ConditionalLayerNormCell`; all gates by one product of h_{t-1}, z_t and what was read."""
+        """As for :class:`ConditionalLayerNormCell`, with all gates from one product of h_{t-1}, z_t and the input."""
         read, weight, bias = reader(embedding, self.input_weights.weight, self.input_weights.bias)
         joint = torch.cat([self.hidden_weights.weight, *self.modulation_weights(), weight], dim=1)
 
@@ -125,27 +125,27 @@ class ConcatenateCell(nn.Module):
         return advance
 
     def modulation_weights(self) -> tuple[Tensor, ...]:
-        """The modulation's two linear maps made one."""
+        """The product of the modulation's two linear maps."""
         return (self.latent_weights.weight @ self.latent_projection.weight,)
 
-    def standing(self, drive: Drive) -> Drive:
-        """The drive as it is: this cell has no norm."""
+    def normalised(self, drive: Drive) -> Drive:
+        """The gate inputs, unchanged: this cell has no norm."""
         return drive
 
 
 Transition = Callable[[State, Tensor, Tensor], State]
 """h_t from h_{t-1}, a raw frame u_t and z_t."""
 GatedCell = ConditionalLayerNormCell | ConcatenateCell
-"""What a transition is made of."""
+"""The cell of a transition."""
 CELLS: dict[str, type[ConditionalLayerNormCell] | type[ConcatenateCell]] = {
     "conditional_layer_norm": ConditionalLayerNormCell,
     "concatenate": ConcatenateCell,
 }
-"""The transitions by name."""
+"""Cells by the name of the transition."""
 
 
 def _initialise_gates(inputs: nn.Linear, hidden: nn.Linear, hidden_dim: int) -> None:
-    """The released code's start: orthogonal recurrent weights, uniform input weights, zero biases."""
+    """The released code's initialisation: orthogonal recurrent weights, uniform input weights, zero biases."""
     bound = hidden_dim**-0.5
     nn.init.uniform_(inputs.weight, -bound, bound)
     if inputs.bias is not None:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class Drive(NamedTuple):
-    """What reaches the gates of an LSTM from outside, W v_t + b at each step t."""
+    """Input part of the gates of an LSTM, W v_t + b at each step t."""
 
     v: Tensor
     """v_t; (time, ..., in)."""
@@ -18,10 +18,9 @@ class Drive(NamedTuple):
 
 
 def fused_drive(embedding: nn.Sequential, frames: Tensor, weight: Tensor, bias: Tensor | None) -> Drive:
-    """The same as embedding the frames and applying ``weight`` and ``bias``, by way of the fewest numbers.
+    """Gate inputs W e(x) + b, with embedding and W fused into one matrix where that is cheaper.
 
-    Two linear maps in a row are one: a frame smaller than its embedding is not embedded at all, but read by the product
-    of the two weights, unless dropout stands between them.
+    It is cheaper where a frame is smaller than its embedding, and possible unless dropout lies between the two.
 
     Args:
         embedding: of frames (..., *frame) into (..., embed): a layer, then dropout.
@@ -31,7 +30,9 @@ def fused_drive(embedding: nn.Sequential, frames: Tensor, weight: Tensor, bias: 
     """
     layer = embedding[0]
     if isinstance(layer, nn.Linear) and layer.in_features >= frames[..., 0].numel():
-        return Drive(embedding(frames), weight, bias)  # fewer frames than numbers in one: the product is not worth it
+        return Drive(
+            embedding(frames), weight, bias
+        )  # fewer frames than elements of one: not worth the product of weights
     read, weight, bias = reader(embedding, weight, bias)
     return Drive(read(frames), weight, bias)
 
@@ -39,9 +40,14 @@ def fused_drive(embedding: nn.Sequential, frames: Tensor, weight: Tensor, bias: 
 def reader(
     embedding: nn.Sequential, weight: Tensor, bias: Tensor | None
 ) -> tuple[Callable[[Tensor], Tensor], Tensor, Tensor | None]:
-    """What reads frames, and the weight and the bias for what it read; arguments as for :func:`fused_drive`.
+    """A function of frames, and the weight and bias to apply to its result.
 
-    Frames smaller than their embedding are read as they are, and the weight is the product of the two.
+    For frames smaller than their embedding it is the identity, and the weight is the product of the two.
+
+    Args:
+        embedding: of frames (..., *frame) into (..., embed): a layer, then dropout.
+        weight: (4 hidden, embed).
+        bias: (4 hidden,) or None.
     """
     layer, dropout = embedding
     dropped = isinstance(dropout, nn.Dropout) and dropout.training and dropout.p > 0.0

@@ -7,12 +7,12 @@ from torch import Tensor, nn
 
 
 def clipped_leaky_relu(x: Tensor) -> Tensor:
-    """Leaky ReLU with slope 1/3, clipped to [-3, 3], as in the paper's released code."""
+    """Leaky ReLU with slope 1/3, clipped to [-3, 3], as in the paper's released code; (...) to (...)."""
     return F.leaky_relu(x, 1.0 / 3.0).clamp(-3.0, 3.0)
 
 
 class MLP(nn.Module):
-    """One hidden layer, y = W_2 phi(sum_i W_1i x_i + b_1) + b_2, with one block of first-layer weights an input.
+    """One hidden layer, y = W_2 phi(sum_i W_1i x_i + b_1) + b_2, with a block of first-layer weights per input.
 
     Args:
         in_dims: size of each input x_i.
@@ -34,7 +34,7 @@ class MLP(nn.Module):
         return self.second(clipped_leaky_relu(hidden))
 
     def rest(self, *others: Tensor) -> Tensor:
-        """What the inputs after the first add to the hidden layer, bias included; (..., mlp_dim)."""
+        """The part of the hidden layer from all inputs but the first, bias included; (..., mlp_dim)."""
         total: Tensor = self.first.bias
         for x, weight in zip(others, self._blocks()[1:], strict=True):
             total = total + F.linear(x, weight)
@@ -45,7 +45,7 @@ class MLP(nn.Module):
         return self.first.weight, self.first.bias, self.second.weight, self.second.bias
 
     def loop_weights(self) -> tuple[Tensor, Tensor, Tensor]:
-        """W_1 of the first input, W_2 and b_2: what a loop applies to its state."""
+        """W_1 of the first input, W_2 and b_2, which a time loop applies to its state."""
         return self._blocks()[0], self.second.weight, self.second.bias
 
     def _blocks(self) -> Sequence[Tensor]:

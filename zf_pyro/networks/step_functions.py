@@ -60,7 +60,7 @@ class StepFunctions(Protocol):
         ...
 
     def backward_emission(self, b_t: Tensor) -> TorchDistribution:
-        """p_bwd(x_{t-1} | b_t); the event is one frame."""
+        """p_bwd(x_{t-1} | b_t) for b_t (..., hidden); the event is one frame."""
         ...
 
     def scan_posterior(self, state: State, u: Tensor, b: Tensor, noise: Tensor) -> PosteriorScan:

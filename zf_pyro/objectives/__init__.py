@@ -1,13 +1,16 @@
 """Training objectives: each a Pyro ELBO and a module, with their terms and schedules."""
 
+from .capture import Capture
 from .elbo import ZForcingELBO
 from .fivo import FIVO
-from .graphed import Capture, GraphedELBO
+from .graphed import GraphedELBO
 from .importance import ImportanceWeightedELBO
+from .log_weights import PathDensities, path_densities
 from .objective import Objective, ObjectiveModule, PyroProgram, owner_of
 from .schedules import Constant, Linear, Schedule, as_schedule
 from .segmented import SegmentedELBO
 from .terms import Terms, step_terms
+from .traces import replayed_traces
 
 __all__ = [
     "FIVO",
@@ -18,6 +21,7 @@ __all__ = [
     "Linear",
     "Objective",
     "ObjectiveModule",
+    "PathDensities",
     "PyroProgram",
     "Schedule",
     "SegmentedELBO",
@@ -25,5 +29,7 @@ __all__ = [
     "ZForcingELBO",
     "as_schedule",
     "owner_of",
+    "path_densities",
+    "replayed_traces",
     "step_terms",
 ]

@@ -25,25 +25,25 @@ class ZForcingELBO(Objective):
     batch and averaged over particles, is the loss. The KL is analytic, which is exact here because model and guide
     have the same dependency structure. With the default weights it is the evidence lower bound.
 
-    Paths of :class:`~zf_pyro.ZForcing` are scored whole. Any other site (a latent of the user's own, a path of which
-    some sites were conditioned on or masked by hand) is scored by itself as in
-    :class:`pyro.infer.TraceMeanField_ELBO`; the weights hold for the sites of paths alone.
+    Paths are scored as a batch. Any other site is scored by itself, as in :class:`pyro.infer.TraceMeanField_ELBO`: a
+    latent of the user's own, or a site of a path that was conditioned on or masked by hand. The weights apply to the
+    sites of paths alone.
 
     Args:
         kl_weight: beta, a number or a schedule.
         aux_weight: alpha, a number or a schedule. At 0 the auxiliary is not computed.
         backward_weight: gamma, a number or a schedule. At 0 the backward likelihood is not computed.
-        num_particles: draws of the latents that the loss is averaged over.
-        vectorize_particles: draw all of them in one run, along a new dimension.
-        free_nats: KL of each step below which it is not pushed further down, in nats.
-        max_plate_nesting: as for any Pyro ELBO; found out by a trial run if needed and not given.
+        num_particles: samples of the latents over which the loss is averaged.
+        vectorize_particles: take all of them in one run, along a new dimension.
+        free_nats: KL of each step, in nats, below which it has no gradient.
+        max_plate_nesting: as for any Pyro ELBO; found by a trial run if not given.
         retain_graph: as for any Pyro ELBO.
 
     Attributes:
-        step: training steps taken, which the schedules go by.
+        step: training steps taken, on which the schedules depend.
         terms: parts of the latest loss, a :class:`~zf_pyro.Terms` without gradients and scales; None before the first,
-            and where not just one path was scored whole.
-        other: what sites outside of whole paths added to the objective, in nats.
+            and after a loss with other than one path scored as a batch.
+        other: contribution of sites outside of such paths to the objective, in nats.
 
     Raises:
         ValueError: a negative weight, or no particles.
@@ -86,7 +86,7 @@ class ZForcingELBO(Objective):
         return self.backward_schedule(self.step)
 
     def _losses(self, model: PyroProgram, guide: PyroProgram, args: Any, kwargs: Any) -> Iterator[Tensor]:
-        """Each particle's share of the loss. Leaves the mean of the terms in :attr:`terms`."""
+        """The loss of each particle. Sets :attr:`terms` to the mean of their terms."""
         parts: list[Terms] = []
         other: list[Tensor | float] = []
         for model_trace, guide_trace in self._get_traces(model, guide, args, kwargs):
@@ -98,7 +98,7 @@ class ZForcingELBO(Objective):
         self.other = sum(other) / self.num_particles
 
     def _score(self, model_trace: Trace, guide_trace: Trace, parts: list[Terms], other: list[Tensor | float]) -> Tensor:
-        """The objective of one pair of traces, a scalar; its parts are appended, without gradients."""
+        """The objective of one pair of traces, a scalar. Its terms are appended to ``parts``, without gradients."""
         sites = {name: site for name, site in model_trace.nodes.items() if site["type"] == "sample"}
         guide_sites = {name: site for name, site in guide_trace.nodes.items() if site["type"] == "sample"}
         whole: Tensor | float = 0.0
@@ -135,7 +135,7 @@ class ZForcingELBO(Objective):
         return scale_and_mask(objective, scale).sum()
 
     def _score_sites(self, model_trace: Trace, sites: Sites, guide_trace: Trace, guide_sites: Sites) -> Tensor | float:
-        """Sites that are not part of a whole run, one by one."""
+        """The objective of sites outside of such paths, one by one."""
         objective: Tensor | float = 0.0
         model_trace.compute_log_prob(lambda name, site: name in sites)
         guide_trace.compute_log_prob(lambda name, site: name in guide_sites)

@@ -18,36 +18,37 @@ from .schedules import Schedule
 class FIVO(Objective):
     """E[log p^(x)] with p^(x) a particle filter's unbiased estimate of the evidence: Maddison et al. 2017.
 
-    https://arxiv.org/abs/1705.09279. A lower bound on log p(x) for each sequence, by Jensen's inequality; its negative,
-    summed over the sequences, is the loss. Without resampling it is :class:`ImportanceWeightedELBO`.
+    https://arxiv.org/abs/1705.09279. By Jensen's inequality it is a lower bound on log p(x) for each sequence. The loss
+    is its negative, summed over the sequences. Without resampling it is :class:`ImportanceWeightedELBO`.
 
-    The filter (:class:`zf_pyro.inference.ParticleFilter`) goes step by step on the net's step functions, and not on
-    Pyro's sites, so that model and guide must be ``net.model`` and ``net.guide`` themselves; handlers do not reach it.
-    Arguments are theirs.
+    The filter (:class:`zf_pyro.inference.ParticleFilter`) runs step by step on the model's step functions, not on
+    Pyro's sites. Model and guide must therefore be ``net.model`` and ``net.guide``; handlers have no effect.
 
-    Gradients flow through the draws and the weights, and through the states of resampled particles. What they leave out
-    is how the parameters change *which* particles are resampled: a bias, in exchange for far less variance, and what
-    the paper trains with. ``resampling_gradient=True`` adds it: for each resampling, the gradient of the
-    log-probability of the ancestors drawn times the estimate of log p of the frames that follow. It needs
-    multinomial resampling. Under systematic and stratified resampling the log-probability of the ancestors has a
-    gradient too, but of infinite variance: they are chosen by where the weights' sum lies against a fixed grid, and the
-    probability of a choice can be arbitrarily small against its derivative. At thresholds other than 0 and 1 even
-    this leaves out one thing, that a small change of the weights can make a sequence resample or not.
+    Gradients flow through the samples, the weights, and the states of resampled particles. They leave out how the
+    parameters change *which* particles are resampled. That is a bias in exchange for far less variance, and the paper
+    trains this way. ``resampling_gradient=True`` adds the missing part: for each resampling, the gradient of the
+    log-probability of the ancestors times the estimate of log p of the frames that follow.
+
+    - It requires multinomial resampling. Under systematic and stratified resampling the ancestors depend on where the
+      cumulative weights lie on a fixed grid. The probability of a choice can be arbitrarily small against its
+      derivative, so the gradient has infinite variance.
+    - At thresholds other than 0 and 1 it still leaves out that a small change of the weights can decide whether a
+      sequence resamples.
 
     Args:
-        num_particles: K, of each sequence.
-        proposal: ``"posterior"`` or ``"prior"``; with the latter only the model is trained.
+        num_particles: K, for each sequence.
+        proposal: ``"posterior"`` or ``"prior"``; the latter trains the model alone.
         resampling: ``"systematic"``, ``"stratified"`` or ``"multinomial"``. None: multinomial with the resampling
             gradient, systematic otherwise.
         threshold: resample where the effective sample size is below this share of K.
-        resampling_gradient: add the resampling's own gradient.
-        kl_weight: beta, a number or a schedule: log-weights are then log p(x_t | h_t) + beta (log p(z_t) - log q(z_t)),
-            and the objective is a bound on log p(x) only at 1.
-        free_nats: 0. There is no KL of each step here that could be held up.
+        resampling_gradient: add the gradient of the resampling.
+        kl_weight: beta, a number or a schedule. Log-weights are log p(x_t | h_t) + beta (log p(z_t) - log q(z_t)). The
+            objective is a bound on log p(x) only at 1.
+        free_nats: must be 0, since there is no KL of each step to bound.
         retain_graph: as for any Pyro ELBO.
 
     Attributes:
-        step: training steps taken, which the schedule goes by.
+        step: training steps taken, on which the schedule depends.
         bound: the latest value of the objective for each sequence, without gradients; (batch,) nats. A bound on
             log p(x) if beta was 1. None before the first.
 
@@ -92,7 +93,7 @@ class FIVO(Objective):
         bound = found.log_increments.sum(0)
         self.bound = bound.detach()
         if self.resampling_gradient and torch.is_grad_enabled():
-            # choices at t were made before x_t was weighed, and matter from there on
+            # ancestors at t are chosen before x_t is weighed: they act on the increments from t on
             to_come = found.log_increments.detach().flip(0).cumsum(0).flip(0)
             chosen = (found.log_choices * to_come).sum(0)
             bound = bound + chosen - chosen.detach()
@@ -118,7 +119,11 @@ class FIVO(Objective):
 
 
 def _net_of(model: PyroProgram, guide: PyroProgram) -> StochasticRNN:
-    """The net whose programs these are."""
+    """The model that these programs belong to.
+
+    Raises:
+        TypeError: they are not ``model`` and ``guide`` of one model.
+    """
     net = owner_of(model)
     programs = (model, StochasticRNN.model), (guide, StochasticRNN.guide)
     own = all(getattr(run, "__func__", None) is program for run, program in programs)

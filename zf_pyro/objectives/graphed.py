@@ -1,109 +1,37 @@
-"""The objective as CUDA graphs: all of a step's Python, Pyro's included, runs once a shape and is then replayed.
+"""The objective captured in CUDA graphs: the Python of a step runs once per shape, and is replayed from then on.
 
-A graph replays the kernels that were launched while it was captured, on the same memory. So each shape needs a graph of
-its own; sequences are padded to few lengths, and beyond a bounded number of graphs the objective runs as it is. What
-may change from step to step is copied into the graph's own inputs: the data, and the weights of the objective. Random
-numbers are fresh in each replay: torch registers the generator with the graph and moves its Philox offset on.
+A graph replays the kernels that were launched during its capture, on the same memory.
+
+- Each shape needs a graph of its own. Sequences are padded to few lengths, and the number of graphs is bounded. Beyond
+  it the objective runs without capture.
+- The data and the weights of the objective change between steps. They are copied into inputs of the graph.
+- Random numbers differ between replays: torch registers the generator with the graph and advances its Philox offset.
 """
 
-import functools
-import gc
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import pyro
 import pyro.poutine as poutine
 import torch
-from pyro.poutine.runtime import _PYRO_STACK
 from torch import Tensor
-from torch.overrides import _get_current_function_mode_stack
 
 from ..checks import require_count
 from ..models import StochasticRNN
 from ..networks import State
+from ..paths import add_in_place, function_modes, handlers
+from .capture import Capture, CudaCapture, Evaluated
 from .elbo import ZForcingELBO
 from .held import HeldELBO
 from .objective import PyroProgram
 from .terms import Terms
 
-WARM_UP = 3
-"""Runs before a capture, in which libraries set themselves up."""
-
-
-class Evaluated(NamedTuple):
-    """What one evaluation leaves."""
-
-    loss: Tensor
-    """The loss, a scalar in nats."""
-    terms: Terms
-    """Its parts, each (batch,) in nats."""
-    gradients: tuple[Tensor | None, ...]
-    """Of the loss for each parameter; None where it does not depend on one."""
-
-
-class Capture(Protocol):
-    """How a function of no arguments is captured."""
-
-    def __call__(self, function: Callable[[], Evaluated]) -> Callable[[], Evaluated]:
-        """Run ``function`` at least once; return what runs it again on the same memory, with fresh random numbers."""
-
-
-class CudaCapture:
-    """Captures in a CUDA graph; the graphs of one capture share their memory, as no two are replayed at once."""
-
-    def __init__(self) -> None:
-        self.pool: Any = None
-
-    def __call__(self, function: Callable[[], Evaluated]) -> Callable[[], Evaluated]:
-        """Capture ``function`` after a few runs on a stream of its own, as torch asks for.
-
-        Random numbers are then where they were, so that the replays draw what ``function`` would have drawn.
-        """
-        device = torch.cuda.current_device()
-        with torch.random.fork_rng(devices=[device]), _no_garbage_collection():
-            stream = _warm_up_stream(device)
-            stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(stream):
-                for _ in range(WARM_UP):
-                    function()
-            torch.cuda.current_stream().wait_stream(stream)
-            graph = torch.cuda.CUDAGraph()
-            # Other threads go on meanwhile: loaders pin memory, NCCL looks at its events.
-            with torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):
-                outcome = function()
-        self.pool = graph.pool()
-
-        def replay() -> Evaluated:
-            graph.replay()
-            return outcome
-
-        return replay
-
-
-@functools.cache
-def _warm_up_stream(device: int) -> torch.cuda.Stream:
-    """One for all captures, as libraries keep memory for each stream."""
-    return torch.cuda.Stream(device)
-
-
-@contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    """Garbage may hold events, memory or graphs of the device, and what frees those is no part of a capture."""
-    gc.collect()
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
-
 
 class Weight:
-    """A weight of the objective that lies in memory, so that a graph reads what is there at its replay.
+    """A weight of the objective as a scalar in memory, which a graph reads at each replay.
 
-    Whether it is zero is fixed: that decides what is computed at all.
+    Whether it is positive is fixed at capture, since that decides which terms are computed.
     """
 
     def __init__(self, value: Tensor, positive: bool) -> None:
@@ -119,25 +47,27 @@ class Weight:
 
 
 class GraphedELBO(HeldELBO):
-    """An objective of which each shape is captured once and replayed from then on; the same numbers, less time.
+    """An objective that is captured once per shape and replayed from then on: the same values in less time.
 
     Use it in place of the objective, in :class:`~pyro.infer.SVI` or :class:`zf_pyro.training.Training`. Pyro's
-    validation is off in what is captured, as it would wait for the device. The objective runs as it is without CUDA,
-    with ``capacity=0``, for programs that are not a net's own model and guide, and under Pyro's handlers.
+    validation is off during capture, since it would wait for the device. The objective runs without capture
 
-    A graph is of one shape and of one situation: which weights are zero, the net's mode, where its parameters lie and
-    which of them are frozen, and the precision (``torch.autocast``, ``bf16-mixed``). Where the situation changes, new
-    graphs are captured, and take the place of the old ones, the oldest first.
+    - without CUDA, or with ``capacity=0``;
+    - for programs that are not ``model`` and ``guide`` of one model;
+    - under Pyro's handlers.
 
-    On an NVIDIA H100 a step took between a quarter and a sixth of the time that the objective takes as it is
-    (``docs/speed.md``).
+    A graph holds for one shape and one configuration: which weights are zero, the model's mode, the addresses of its
+    parameters and which of them are frozen, and the precision (``torch.autocast``, ``bf16-mixed``). When the
+    configuration changes, new graphs replace the oldest ones.
+
+    On an NVIDIA H100 a captured step took between a quarter and a sixth of the time (``docs/speed.md``).
 
     Args:
-        objective: what is captured; its schedules and its step are used as they are.
-        bucket: steps of time that lengths are padded up to a multiple of. Padding costs time, but makes fewer shapes.
-        capacity: how many graphs are kept; each holds its inputs and the gradients, all share the rest. Further shapes
-            of one situation run as they are.
-        capture: how to capture; CUDA graphs if None.
+        objective: the objective to capture, of one particle.
+        bucket: lengths are padded to a multiple of this number of steps. Padding costs time, but makes fewer shapes.
+        capacity: number of graphs kept. Each holds its inputs and gradients; the other memory is shared. Further
+            shapes of one configuration run without capture.
+        capture: way to capture; CUDA graphs if None.
 
     Raises:
         ValueError: a number out of range, or an objective of more than one particle.
@@ -153,7 +83,7 @@ class GraphedELBO(HeldELBO):
 
     @property
     def num_graphs(self) -> int:
-        """Graphs that are kept."""
+        """Number of graphs kept."""
         return len(self._graphs)
 
     def _losses(self, model: PyroProgram, guide: PyroProgram, args: Any, kwargs: Any) -> Iterator[Tensor]:
@@ -169,7 +99,10 @@ class GraphedELBO(HeldELBO):
         context: Tensor | None = None,
         initial_state: State | None = None,
     ) -> Tensor:
-        """The loss, a scalar in nats; adds its gradients to the parameters. Nothing waits for the device."""
+        """Compute the loss, a scalar in nats, and add its gradients to the parameters. Nothing waits for the device.
+
+        Arguments as for :meth:`zf_pyro.ZForcing.guide`: x (batch, time, *frame), lengths (batch,).
+        """
         if self.capture is None and x.device.type == "cuda" and self.capacity:
             self.capture = CudaCapture()
         net = getattr(guide, "__self__", None)
@@ -179,19 +112,19 @@ class GraphedELBO(HeldELBO):
         inputs = *_pad(x, lengths, self.bucket), context, *(initial_state or (None, None))
         weights = self.kl_weight, self.aux_weight, self.backward_weight
         positive = tuple(weight > 0 for weight in weights)
-        situation = positive, _state_of(net), _precision(x.device)
-        key = situation, tuple(None if given is None else (given.shape, given.dtype) for given in inputs)
+        configuration = positive, _state_of(net), _precision(x.device)
+        key = configuration, tuple(None if given is None else (given.shape, given.dtype) for given in inputs)
         graph = self._graphs.get(key)
         if graph is None:
             full = len(self._graphs) >= self.capacity
-            old = next((key for key in self._graphs if key[0] != situation), None) if full else None
+            old = next((key for key in self._graphs if key[0] != configuration), None) if full else None
             if full and old is None:
                 return super().backward(model, guide, *arguments)
             graph = self._graphs[key] = _Graph(self, net, inputs, positive, self.capture)
-            if old is not None:  # only now: the memory that graphs share is gone with the last of them
+            if old is not None:  # only now: the shared memory is freed with the last graph
                 del self._graphs[old]
         outcome = graph.run(inputs, weights)
-        if _PYRO_STACK:  # whoever takes down parameters, as SVI does, sees none in a replay
+        if handlers():  # SVI records parameters, and sees none in a replay
             net.register()
         self.step += 1
         self.terms, self.other = Terms(*(term.clone() for term in outcome.terms)), 0.0
@@ -199,7 +132,7 @@ class GraphedELBO(HeldELBO):
 
 
 class _Graph:
-    """One shape of arguments, captured."""
+    """The captured objective for one shape of arguments."""
 
     def __init__(
         self,
@@ -244,12 +177,12 @@ class _Graph:
                 parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
                 totals.append(parameter.grad)
                 gradients.append(gradient)
-        torch._foreach_add_(totals, gradients)
+        add_in_place(totals, gradients)
         return outcome
 
 
 class _Fixed:
-    """A schedule that is a weight in memory whatever the step."""
+    """A schedule that returns a weight in memory at every step."""
 
     def __init__(self, weight: Any) -> None:
         self.weight = weight
@@ -268,25 +201,25 @@ def _pad(x: Tensor, lengths: Tensor | None, bucket: int) -> tuple[Tensor, Tensor
 
 
 def _own(net: StochasticRNN, model: PyroProgram, guide: PyroProgram) -> bool:
-    """Whether the programs are the net's, and no handlers are around them but one that takes down parameters."""
-    alone = all(getattr(handler, "param_only", False) for handler in _PYRO_STACK)
+    """Whether the programs are the model's, under no handlers but one that records parameters alone."""
+    alone = all(getattr(handler, "param_only", False) for handler in handlers())
     return alone and model == net.model and guide == net.guide
 
 
 def _state_of(net: StochasticRNN) -> tuple[Any, ...]:
-    """What of a net a graph is bound to: its mode, and where its parameters lie and which of them have gradients."""
+    """Properties of a model that a graph depends on: its mode, and each parameter's address and requires_grad."""
     return id(net), net.training, *((id(p), p.data_ptr(), p.requires_grad) for p in net.parameters())
 
 
 def _precision(device: torch.device) -> tuple[Any, ...]:
-    """What decides the precision of products: autocast, and modes such as that of ``bf16-mixed``."""
+    """Settings of the precision of products: autocast, and function modes such as that of ``bf16-mixed``."""
     cast = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else None
-    return cast, *(type(mode) for mode in _get_current_function_mode_stack())
+    return cast, *function_modes()
 
 
 @contextmanager
 def _casts_not_cached() -> Iterator[None]:
-    """Autocast casts weights anew, as part of the graph: one kept from before would be replayed as it was then."""
+    """No cache of autocast's casts inside the block: a cached weight would not be cast again in a replay."""
     cached = torch.is_autocast_cache_enabled()
     torch.set_autocast_cache_enabled(False)
     try:

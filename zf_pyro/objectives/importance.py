@@ -15,47 +15,51 @@ from ..paths import LatentStep, run_bytes
 from .log_weights import densities
 from .objective import Objective, PyroProgram, owner_of, refuse_free_nats
 from .schedules import Schedule
+from .traces import replayed
 
 
 class ImportanceWeightedELBO(Objective):
     """log (1/K sum_k w_k) with w_k = p(x, z_k) / q(z_k | x), for each sequence: Burda, Grosse, Salakhutdinov 2016.
 
-    https://arxiv.org/abs/1509.00519. The negative bound, summed over the sequences, is the loss. All particles are
-    drawn in one run along a new dimension, and paths of :class:`~zf_pyro.ZForcing` are scored whole. Any other
-    site counts too, summed within its sequence: the one of its index in any plate at dim -1 as large as that of the
-    sequences. A site in no such plate, such as a latent that all sequences share, enters the weight of each particle
-    as a whole: then there is one weight a particle for the batch, as in :class:`pyro.infer.RenyiELBO`, since a shared
-    latent cannot be weighted differently for two sequences. A scale that all sites share (subsampling,
-    ``poutine.scale``) multiplies the bound and leaves the weights alone; ``RenyiELBO`` puts it inside.
+    https://arxiv.org/abs/1509.00519. The loss is the negative bound, summed over the sequences. All particles are
+    sampled in one run, along a new dimension. Paths are scored as a batch. Other sites count as follows:
 
-    **Doubly reparameterised gradient** (Tucker, Lawson, Gu, Maddison 2019, https://arxiv.org/abs/1810.04152). Of the
-    reparameterised gradient of the bound, the part -sum_k v_k d log q(z_k) / d lambda at fixed z_k, v_k the normalised
-    weights, is of expectation zero for K = 1 alone, and drowns the signal as K grows. It is replaced by an
-    expression equal in expectation, which leaves
+    - A site in a plate at dim -1 of the same size as ``sequences`` enters the weight of the sequence of its index.
+    - A site in no such plate, for example a latent shared by all sequences, enters the weight of each particle as a
+      whole. Then there is one weight per particle for the batch, as in :class:`pyro.infer.RenyiELBO`: a shared latent
+      cannot be weighted differently for two sequences.
+    - A scale that all sites share (subsampling, ``poutine.scale``) multiplies the bound and leaves the weights alone.
+      ``RenyiELBO`` puts it inside.
+
+    **Doubly reparameterised gradient** (Tucker, Lawson, Gu, Maddison 2019, https://arxiv.org/abs/1810.04152). The
+    reparameterised gradient contains -sum_k v_k d log q(z_k) / d lambda at fixed z_k, with v_k the normalised weights.
+    Its expectation is zero only for K = 1, and its variance hides the signal as K grows. An expression of equal
+    expectation replaces it, which leaves
 
         sum_k v_k d log p(x, z_k) / d lambda  +  sum_k v_k^2 (d log w_k / d z_k) (d z_k / d lambda),
 
-    the first term at fixed z_k. The paper states it for parameters of q alone; the identity behind it asks only how a
-    parameter acts, so it holds for parameters that model and guide share. In this model those are the embedding and
-    the transition, by which q(z_t | h_{t-1}, b_t) sees h: as part of p they get the ordinary gradient (first term),
-    as part of q the path through the draws with squared weights (second term), and their role in log q at fixed z
-    is dropped. d log w / d z is the derivative through all of the sequence after, h_t included. With a KL weight
-    beta the factor v_k^2 becomes (1 - beta) v_k + beta v_k^2. It takes a second run of the recurrence and a
-    third pass back.
+    the first term at fixed z_k. d log w / d z is the derivative through the whole rest of the sequence, h_t included.
+
+    - The paper states the identity for parameters of q alone. It depends only on how a parameter acts, so it also holds
+      for parameters that model and guide share. Here these are the embedding and the transition, through which
+      q(z_t | h_{t-1}, b_t) sees h. As part of p they get the first term, as part of q the second; their role in log q
+      at fixed z is dropped.
+    - With a KL weight beta, the factor v_k^2 becomes (1 - beta) v_k + beta v_k^2.
+    - The cost is a second run of the recurrence and a third backward pass.
 
     Args:
         num_particles: K.
-        doubly_reparameterised: use the gradient above, in place of the derivative of the loss.
-        kl_weight: beta, a number or a schedule: the weights are then p(x | z) (p(z) / q(z | x))^beta, for the
-            latents of paths alone, and the objective is a bound on log p(x) only at 1.
-        free_nats: 0. There is no KL of each step here that could be held up.
-        max_plate_nesting: as for any Pyro ELBO; found out by a trial run if not given.
+        doubly_reparameterised: use the gradient above instead of the derivative of the loss.
+        kl_weight: beta, a number or a schedule. The weights are p(x | z) (p(z) / q(z | x))^beta, for the latents of
+            paths alone. The objective is a bound on log p(x) only at 1.
+        free_nats: must be 0, since there is no KL of each step to bound.
+        max_plate_nesting: as for any Pyro ELBO; found by a trial run if not given.
         retain_graph: as for any Pyro ELBO.
 
     Attributes:
-        step: training steps taken, which the schedule goes by.
-        bound: the latest bound on log p(x) of each sequence, at beta 1 and without scale, without gradients; (batch,)
-            nats, or (1,) where there was one weight for the batch. None before the first.
+        step: training steps taken, on which the schedule depends.
+        bound: the latest bound on log p(x) of each sequence, at beta 1, without scale and gradients; (batch,) nats, or
+            (1,) with one weight for the batch. None before the first.
 
     Raises:
         ValueError: no particles, a negative weight, or free nats.
@@ -105,13 +109,13 @@ class ImportanceWeightedELBO(Objective):
         yield -(found.scale * self._mean(found.log_weights(self.kl_weight))).sum()
 
     def _mean(self, log_weights: Tensor) -> Tensor:
-        """Log of the mean weight over the particles."""
+        """Log of the mean weight over the particles; (particles, ...) to (...)."""
         if self.num_particles == 1:
             return log_weights
         return log_weights.logsumexp(0) - math.log(self.num_particles)
 
     def _doubly_reparameterised(self, model: PyroProgram, guide: PyroProgram, args: Any, kwargs: Any) -> Tensor:
-        """The loss, with the doubly reparameterised gradient as its derivative."""
+        """The loss, a scalar, whose derivative is the doubly reparameterised gradient."""
         drawn = self._get_guide_trace(guide, args, kwargs)
         fixed, pairs = drawn.copy(), []
         sites: dict[str, Any] = dict(drawn.nodes)
@@ -121,8 +125,8 @@ class ImportanceWeightedELBO(Objective):
                 fixed.nodes[name] = {**site, "value": leaf}
                 if site["value"].requires_grad:
                     pairs.append((site["value"], leaf))
-        again = self._replayed(guide, fixed, args, kwargs)
-        found = densities(*self._checked(self._replayed(model, fixed, args, kwargs), again), "ImportanceWeightedELBO")
+        again = replayed(guide, fixed, *args, **kwargs)
+        found = densities(*self._checked(replayed(model, fixed, *args, **kwargs), again), "ImportanceWeightedELBO")
         beta = self._beta(drawn)
         log_weights = found.log_weights(beta)
         self.bound = self._mean(found.log_weights()).detach().reshape(-1)
@@ -140,8 +144,12 @@ class ImportanceWeightedELBO(Objective):
         return value - (objective - objective.detach())
 
     def _get_guide_trace(self, guide: PyroProgram, args: Any, kwargs: Any) -> Trace:
-        """A run of the guide that a second one can repeat."""
-        trace = self._replayed(guide, Trace(), args, kwargs)
+        """A run of the guide that a second run can repeat.
+
+        Raises:
+            ValueError: dropout is active, so that it cannot.
+        """
+        trace = replayed(guide, Trace(), *args, **kwargs)
         steps: list[Any] = [s["fn"] for s in trace.nodes.values() if isinstance(s.get("fn"), LatentStep)]
         for net in {id(step.path.net): step.path.net for step in steps}.values():
             if any(isinstance(part, nn.Dropout) and part.training and part.p > 0.0 for part in net.modules()):
@@ -152,7 +160,11 @@ class ImportanceWeightedELBO(Objective):
         return trace
 
     def _beta(self, guide_trace: Trace) -> float:
-        """The KL weight, if the doubly reparameterised gradient can have it."""
+        """The KL weight.
+
+        Raises:
+            ValueError: the doubly reparameterised gradient does not hold for it.
+        """
         beta = self.kl_weight
         own = [
             name

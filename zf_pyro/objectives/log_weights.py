@@ -1,4 +1,4 @@
-"""Importance weights of the particles of one vectorised run, one for each sequence."""
+"""Importance weights of the particles of one vectorised run, per sequence."""
 
 from typing import Any, NamedTuple
 
@@ -14,45 +14,70 @@ from .traces import paths_of, require_reparameterised, whole_run
 Sum = Tensor | float
 
 
+class PathDensities(NamedTuple):
+    """Log-densities of two finished runs, the model replayed with the guide's latents; each (..., batch) in nats."""
+
+    frames: Tensor
+    """sum_t log p(x_t | h_t)."""
+    prior: Tensor
+    """sum_t log p(z_t | h_{t-1})."""
+    posterior: Tensor
+    """sum_t log q(z_t | h_{t-1}, b_t)."""
+
+    @property
+    def log_weight(self) -> Tensor:
+        """log p(x, z) - log q(z | x); (..., batch)."""
+        return self.frames + self.prior - self.posterior
+
+
+def path_densities(model: PriorPath, guide: PosteriorPath) -> PathDensities:
+    """Log-densities of two finished runs, summed over the real steps; each (..., batch) in nats."""
+    mask = model.run.mask
+    if mask is not None:
+        mask = mask.view(mask.shape[0], *[1] * (len(model.batch_shape) - 1), mask.shape[1])
+    steps = model.frame_log_prob(), model.log_prob(), guide.log_prob()
+    return PathDensities(*(scale_and_mask(step, mask=mask).sum(0) for step in steps))
+
+
 class Densities(NamedTuple):
     """Log-densities of one run of the model against the guide, in nats; each broadcasts to (particles, sequences).
 
-    Where some site is not in the plate of the sequences, such as a latent that all of them share, the sequences are
-    summed as well, and there is one number for each particle: (particles,).
+    If a site is not in the plate of the sequences, for example a latent shared by all, the sequences are summed as
+    well. Then there is one value per particle, (particles,).
     """
 
     model: Sum
-    """Frames, and whatever sites of the model are no path's latents; less what the guide observes."""
+    """Frames, and all sites of the model but the latents of paths; less observed sites of the guide."""
     prior: Sum
     """log p(z) of the latents of paths."""
     posterior: Sum
     """log q(z | x) of the latents of paths."""
     guide: Sum
-    """Latents of the guide that are no path's."""
+    """Latents of the guide outside of paths."""
     scale: Any
-    """What multiplies the objective: the scale that all sites have in common, as under subsampling or
-    ``poutine.scale``. Where sites have scales of their own it is 1, and the densities above are scaled."""
+    """Factor of the objective: the scale that all sites share, as under subsampling or ``poutine.scale``. If scales
+    differ between sites it is 1, and the densities above are scaled."""
 
     def log_weights(self, beta: float = 1.0) -> Tensor:
         """log p(x | z) + beta (log p(z) - log q(z | x)): at beta 1, the log importance weights."""
         return torch.as_tensor(self.log_joint(beta) - self.log_proposal(beta))
 
     def log_joint(self, beta: float = 1.0) -> Sum:
-        """The model's share of the weights."""
+        """The model's part of the weights."""
         return self.model + beta * self.prior
 
     def log_proposal(self, beta: float = 1.0) -> Sum:
-        """The guide's share of the weights."""
+        """The guide's part of the weights."""
         return self.guide + beta * self.posterior
 
 
 def densities(model_trace: Trace, guide_trace: Trace, objective: str) -> Densities:
-    """The densities of two traces without subsample sites, whole paths as a batch and other sites one by one.
+    """Densities of two traces without subsample sites: paths as a batch, other sites one by one.
 
     Args:
-        model_trace: a run of the model, replayed with the guide's draws.
+        model_trace: a run of the model, replayed with the guide's samples.
         guide_trace: the run of the guide.
-        objective: who asks, for its errors.
+        objective: name of the objective, for errors.
 
     Raises:
         NotImplementedError: a site of the guide is not reparameterised.
@@ -71,7 +96,7 @@ def densities(model_trace: Trace, guide_trace: Trace, objective: str) -> Densiti
         guide = whole_run(path, names, sites, guide_sites)
         if guide is not None:
             own = 1.0 if scale is not None else sites[names[0]]["scale"]
-            for field, log_prob in zip(("model", "prior", "posterior"), _path(path, guide), strict=True):
+            for field, log_prob in zip(("model", "prior", "posterior"), path_densities(path, guide), strict=True):
                 add(field, scale_and_mask(log_prob, own))
             for name in names:
                 del sites[name]
@@ -79,7 +104,7 @@ def densities(model_trace: Trace, guide_trace: Trace, objective: str) -> Densiti
     model_trace.compute_log_prob(lambda name, site: name in sites)
     guide_trace.compute_log_prob(lambda name, site: name in guide_sites)
     for name, site in sites.items():
-        # A latent that the guide lacks was drawn from its prior, which is then its proposal: it weighs nothing.
+        # A latent that the guide lacks was sampled from its prior. That is its proposal: the two densities cancel.
         if site["is_observed"] or name in guide_sites:
             latent = isinstance(site["fn"], LatentStep) and not site["is_observed"]
             add("prior" if latent else "model", _log_prob(site, scale))
@@ -92,24 +117,15 @@ def densities(model_trace: Trace, guide_trace: Trace, objective: str) -> Densiti
     return Densities(**total, scale=1.0 if scale is None else scale)
 
 
-def _path(model: PriorPath, guide: PosteriorPath) -> tuple[Tensor, ...]:
-    """Log-densities of frames, latents under the model and latents under the guide; each (..., batch)."""
-    mask = model.run.mask
-    if mask is not None:
-        mask = mask.view(mask.shape[0], *[1] * (len(model.batch_shape) - 1), mask.shape[1])
-    steps = model.frame_log_prob(), model.log_prob(), guide.log_prob()
-    return tuple(scale_and_mask(step, mask=mask).sum(0) for step in steps)
-
-
 def _log_prob(site: Any, scale: Any) -> Tensor:
-    """A site's log-density, scaled only if no common scale stands outside."""
+    """A site's log-density, scaled only if there is no common scale."""
     if scale is None:
         return site["log_prob"]
     return scale_and_mask(site["unscaled_log_prob"], mask=site["mask"])
 
 
 def _dims_of_their_own(sites: list[Any]) -> list[int]:
-    """Dimensions that not all sites have; plates of one size at one dimension count as the same."""
+    """Dimensions that not all sites have. Plates of the same size and dimension count as one."""
     stacks = {frozenset((f.dim, f.size) for f in site["cond_indep_stack"] if f.vectorized) for site in sites}
     return sorted({dim for some in stacks for other in stacks for dim, _ in some - other})
 

@@ -1,12 +1,11 @@
-"""What all training objectives share: a schedule of the KL weight, Pyro's interface, and the loss as a module."""
+"""The base of all training objectives: schedule of the KL weight, Pyro's interface, and the loss as a module."""
 
 import functools
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pyro
-import pyro.poutine as poutine
 import torch
 from pyro.infer import ELBO
 from pyro.infer.elbo import ELBOModule
@@ -19,8 +18,7 @@ from torch import Tensor, nn
 from ..checks import require_count
 from .schedules import Schedule, as_schedule
 from .terms import Terms
-
-PyroProgram = Callable[..., Any]
+from .traces import PyroProgram, replayed_traces
 
 
 class Objective(ELBO):
@@ -28,11 +26,11 @@ class Objective(ELBO):
 
     Args:
         kl_weight: beta, a number or a schedule.
-        num_particles: draws of the latents.
+        num_particles: samples of the latents.
         pyro_settings: as for any Pyro ELBO.
 
     Attributes:
-        step: training steps taken, which the schedules go by: gradients computed by :class:`~pyro.infer.SVI`, or
+        step: training steps taken, on which the schedules depend: gradients computed by :class:`~pyro.infer.SVI`, or
             losses computed with gradients enabled by the module ``elbo(model, guide)`` in training mode.
         terms: parts of the latest loss, a :class:`~zf_pyro.Terms` without gradients; None where there are none.
 
@@ -52,7 +50,7 @@ class Objective(ELBO):
         return self.kl_schedule(self.step)
 
     def state_dict(self) -> dict[str, int]:
-        """What the schedules go by."""
+        """The training step, on which the schedules depend."""
         return {"step": self.step}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
@@ -60,32 +58,32 @@ class Objective(ELBO):
         self.step = state["step"]
 
     def __call__(self, model: PyroProgram, guide: PyroProgram) -> "ObjectiveModule":
-        """The loss as a module, ``elbo(net.model, net.guide)(x, lengths)``, that holds each parameter once."""
+        """The loss as a module, ``elbo(net.model, net.guide)(x, lengths)``, with each parameter once."""
         return ObjectiveModule(model, guide, self)
 
     def differentiable_loss(self, model: PyroProgram, guide: PyroProgram, *args: Any, **kwargs: Any) -> Tensor:
-        """The loss, to be differentiated; a scalar in nats."""
+        """The differentiable loss, a scalar in nats."""
         loss = torch.stack(list(self._losses(model, guide, args, kwargs))).sum()
         if is_validation_enabled():
             warn_if_nan(loss, "loss")  # reads the loss back from the device
         return loss
 
     def loss(self, model: PyroProgram, guide: PyroProgram, *args: Any, **kwargs: Any) -> float:
-        """The loss as a number, at the weights of the current step."""
+        """The loss as a float in nats, at the weights of the current step."""
         return torch_item(self.differentiable_loss(model, guide, *args, **kwargs))
 
     def loss_and_grads(self, model: PyroProgram, guide: PyroProgram, *args: Any, **kwargs: Any) -> float:
-        """The loss as a number; adds its gradients to the parameters, one graph at a time."""
+        """Compute the loss, a float in nats, and add its gradients to the parameters, one graph at a time."""
         total = torch_item(self.backward(model, guide, *args, **kwargs))
         warn_if_nan(torch.as_tensor(total), "loss")
         return total
 
     def backward(self, model: PyroProgram, guide: PyroProgram, *args: Any, **kwargs: Any) -> Tensor:
-        """As :meth:`loss_and_grads`, but the loss stays a tensor: nothing waits for the device."""
+        """As :meth:`loss_and_grads`, but the loss stays a scalar tensor: nothing waits for the device."""
         total: Tensor | float = 0.0
         for loss in self._losses(model, guide, args, kwargs):
             if loss.requires_grad:
-                with torch.autocast(loss.device.type, enabled=False):  # as torch asks for; it would round sums
+                with torch.autocast(loss.device.type, enabled=False):  # as torch advises; autocast would round sums
                     loss.backward(retain_graph=self.retain_graph)
             total = total + loss.detach()
         self.step += 1
@@ -93,17 +91,10 @@ class Objective(ELBO):
 
     @abstractmethod
     def _losses(self, model: PyroProgram, guide: PyroProgram, args: Any, kwargs: Any) -> Iterator[Tensor]:
-        """Scalars of separate graphs whose sum is the loss."""
+        """Scalar losses with separate graphs, whose sum is the loss."""
 
     def _get_trace(self, model: PyroProgram, guide: PyroProgram, args: Any, kwargs: Any) -> tuple[Trace, Trace]:
-        guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
-        return self._checked(self._replayed(model, guide_trace, args, kwargs), guide_trace)
-
-    def _replayed(self, program: PyroProgram, values: Trace, args: Any, kwargs: Any) -> Trace:
-        """A run of ``program`` with the values of another."""
-        # As a context: a handler called as replay(model, ...)(*args) cannot pass on the keyword ``context``.
-        with poutine.replay(trace=values):
-            return poutine.trace(program).get_trace(*args, **kwargs)
+        return self._checked(*replayed_traces(model, guide, *args, **kwargs))
 
     def _checked(self, model_trace: Trace, guide_trace: Trace) -> tuple[Trace, Trace]:
         if is_validation_enabled():
@@ -122,7 +113,7 @@ class Objective(ELBO):
 
 
 class ObjectiveModule(ELBOModule):
-    """A loss over a fixed model and guide, as a module whose parameters are those of their nets."""
+    """The loss of a fixed model and guide, as a module with the parameters of both."""
 
     elbo: Objective
 
@@ -132,14 +123,14 @@ class ObjectiveModule(ELBOModule):
         self.nets = nn.ModuleList(owners.values())
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
-        """The loss for the arguments of model and guide; a scalar in nats."""
+        """The loss, a scalar in nats, for the arguments of model and guide."""
         loss = super().forward(*args, **kwargs)
         if self.training and torch.is_grad_enabled():
             self.elbo.step += 1
         return loss
 
     def get_extra_state(self) -> dict[str, int]:
-        """The objective's state travels with the module's."""
+        """The objective's state, saved with the module's."""
         return self.elbo.state_dict()
 
     def set_extra_state(self, state: dict[str, int]) -> None:
@@ -148,7 +139,7 @@ class ObjectiveModule(ELBOModule):
 
 
 def owner_of(program: PyroProgram) -> nn.Module | None:
-    """The net that a bound method such as ``net.model`` belongs to."""
+    """The module that a bound method such as ``net.model`` belongs to; None for other programs."""
     while isinstance(program, functools.partial):
         program = program.func
     owner = getattr(program, "__self__", program)
@@ -156,7 +147,11 @@ def owner_of(program: PyroProgram) -> nn.Module | None:
 
 
 def refuse_free_nats(objective: str, free_nats: float) -> None:
-    """Say why an objective of importance weights has no free nats."""
+    """Refuse free nats for an objective of importance weights.
+
+    Raises:
+        ValueError: they are not 0.
+    """
     if free_nats != 0.0:
         raise ValueError(
             f"free_nats must be 0 for {objective}, got {free_nats!r}: free nats hold up the KL of each step, and a "

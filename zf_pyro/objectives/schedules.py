@@ -3,9 +3,11 @@
 from dataclasses import dataclass
 from typing import Protocol
 
+from ..checks import require_count
+
 
 class Schedule(Protocol):
-    """A weight for each training step, numbered from 0; it keeps no state of its own."""
+    """A stateless function from the training step, counted from 0, to a weight."""
 
     def __call__(self, step: int) -> float: ...
 
@@ -37,8 +39,7 @@ class Linear:
     def __post_init__(self) -> None:
         _require_weight("start", self.start)
         _require_weight("end", self.end)
-        if not isinstance(self.num_steps, int) or isinstance(self.num_steps, bool) or self.num_steps < 1:
-            raise ValueError(f"num_steps must be a positive integer, got {self.num_steps!r}")
+        require_count("num_steps", self.num_steps)
 
     def __call__(self, step: int) -> float:
         return self.start + (self.end - self.start) * min(step / self.num_steps, 1.0)

@@ -1,4 +1,4 @@
-"""Long sequences a segment of time at a time, so that memory does not grow with all that a step computes."""
+"""The objective over segments of time, for sequences whose intermediate results do not fit in memory."""
 
 from collections.abc import Iterator
 from itertools import pairwise
@@ -23,19 +23,24 @@ from .terms import Terms
 class SegmentedELBO(HeldELBO):
     """:class:`~zf_pyro.ZForcingELBO` over segments of time, for the model and guide of one :class:`~zf_pyro.ZForcing`.
 
-    **Recomputation**, the default: the same loss and the same gradients, at the same random numbers, with less memory.
-    What a segment computes is dropped, and computed again on the way back (``torch.utils.checkpoint``). What grows with
-    time is the data and, for each frame, b_t or its gradient; all the rest is that of one segment. With dropout the
-    masks are others than the plain objective's. Gradients by ``backward`` alone, not by ``torch.autograd.grad``.
+    **Recomputation**, the default, gives the same loss and gradients under the same random numbers, with less memory.
 
-    **Truncation**: each segment is a sequence of its own whose h_0 is the last state of the one before, without its
-    gradient, whose first input is that one's last frame, and whose backward RNN ends with it. The loss is the sum over
-    the segments. Its gradient is backpropagation through time truncated at the segments' ends, its memory that of one
-    segment, in :meth:`loss_and_grads` and :meth:`backward`.
+    - Intermediate results of a segment are dropped, and recomputed in the backward pass (``torch.utils.checkpoint``).
+    - Memory grows with the data and with b_t or its gradient, one per frame. All else is that of one segment.
+    - With dropout, the masks differ from those of the plain objective.
+    - Gradients come from ``backward`` alone, not from ``torch.autograd.grad``.
+
+    **Truncation** takes each segment as a sequence of its own.
+
+    - h_0 is the last state of the segment before, without gradient. The first input is that segment's last frame.
+    - The backward RNN starts at the segment's end.
+    - The loss is the sum over the segments. Its gradient is truncated backpropagation through time, in
+      :meth:`loss_and_grads` and :meth:`backward`. Memory is that of one segment.
 
     Args:
+        args: as for :class:`~zf_pyro.ZForcingELBO`.
         segment: steps of a segment.
-        truncate: see above.
+        truncate: truncation instead of recomputation.
         settings: as for :class:`~zf_pyro.ZForcingELBO`; one particle.
 
     Raises:
@@ -58,7 +63,7 @@ class SegmentedELBO(HeldELBO):
 
 
 class _Run:
-    """One evaluation of the objective, a segment at a time."""
+    """One evaluation of the objective, segment by segment."""
 
     def __init__(
         self,
@@ -83,7 +88,7 @@ class _Run:
         self.anchor = torch.zeros((), device=x.device, requires_grad=True)
 
     def truncated(self, parts: list[Terms]) -> Iterator[Tensor]:
-        """The loss of each segment by itself."""
+        """The loss of each segment, with truncation."""
         state = self.state
         for start, stop in self.segments:
             x, lengths, context = self._given(start, stop)
@@ -94,12 +99,12 @@ class _Run:
             yield loss
 
     def recomputed(self, parts: list[Terms]) -> Tensor:
-        """The loss of the whole."""
+        """The loss of all segments, with recomputation."""
         state, losses = self.state, []
         for (start, stop), b in zip(self.segments, self._backward_states(), strict=True):
             arguments = (self.anchor, b, *state, *self._given(start, stop))
             if torch.is_grad_enabled():
-                # Re-entrant: the other kind keeps what the recurrence's own autograd function holds.
+                # Re-entrant: the other kind would keep what the recurrence's autograd function holds.
                 loss, hidden, cell, *terms = checkpoint(self._evaluate, *arguments, use_reentrant=True)
             else:
                 loss, hidden, cell, *terms = self._evaluate(*arguments)
@@ -123,7 +128,7 @@ class _Run:
         lengths: Tensor | None,
         context: Tensor | None,
     ) -> tuple[Tensor, ...]:
-        """Loss, last state and terms of a segment. The anchor is there to need a gradient."""
+        """Loss, last state and terms of a segment. The anchor requires a gradient, as re-entrant checkpoints need."""
         last: list[State] = []
 
         def guide(*args: Any) -> Tensor:
@@ -134,7 +139,7 @@ class _Run:
             last.append(State(*(field[-1].clone() for field in step.path.stacked())))
             return z
 
-        # x was checked as a whole; a sequence that has ended has no frames here, which only checks would refuse.
+        # x was validated as a whole. Validation would refuse sequences that have ended, with length 0.
         with pyro.validation_enabled(False):
             loss = self.elbo.differentiable_loss(self.net.model, guide, x, lengths, context, State(hidden, cell))
         terms = self.elbo.terms
@@ -154,7 +159,7 @@ class _Run:
         return states[::-1]
 
     def _read(self, cuts: list[int], hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """b over a segment, cut where sequences end, from the state after it; and the state before it."""
+        """b over a segment, cut where sequences end, and the state before it; from the state after it."""
         pieces = []
         for first, last in reversed(list(pairwise(cuts))):
             embedded = self.net.embedding(self.frames[first:last].flip(0))
@@ -162,7 +167,7 @@ class _Run:
             pieces.append(states.flip(0))
             if self.lengths is None:
                 hidden, cell = read, kept
-            else:  # a sequence that ends before these frames has read nothing yet
+            else:  # sequences that end before these frames keep the zero state
                 begun = (self.lengths >= last).unsqueeze(1)
                 hidden, cell = torch.where(begun, read, hidden), torch.where(begun, kept, cell)
         return torch.cat(pieces[::-1]), hidden, cell

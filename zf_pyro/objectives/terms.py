@@ -1,4 +1,4 @@
-"""The parts of the objective for one run of the model against one run of the guide."""
+"""Terms of the objective for one run of the model and one run of the guide."""
 
 from typing import NamedTuple, cast
 
@@ -10,16 +10,16 @@ from ..paths import PosteriorPath, PriorPath, align
 
 
 class Terms(NamedTuple):
-    """The parts of the objective, each (batch,) in nats, summed over the real steps of a sequence."""
+    """Terms of the objective, each (batch,) in nats, summed over the real steps of a sequence."""
 
     log_likelihood: Tensor
     """sum_t log p(x_t | h_t)."""
     kl: Tensor
     """sum_t KL(q(z_t | h_{t-1}, b_t) || p(z_t | h_{t-1}))."""
     auxiliary: Tensor
-    """sum_t log p_xi(b_t | z_t [, h_{t-1}]); NaN where its weight was 0 and it was not computed."""
+    """sum_t log p_xi(b_t | z_t [, h_{t-1}]); NaN if its weight was 0, since it is then not computed."""
     backward: Tensor
-    """sum_t log p_bwd(x_{t-1} | b_t); NaN where its weight was 0 and it was not computed."""
+    """sum_t log p_bwd(x_{t-1} | b_t); NaN if its weight was 0, since it is then not computed."""
 
     @property
     def elbo(self) -> Tensor:
@@ -33,8 +33,8 @@ def step_terms(model: PriorPath, guide: PosteriorPath, auxiliary: bool = False, 
     Args:
         model: the model's run.
         guide: the guide's run that the model was replayed with.
-        auxiliary: whether to evaluate the auxiliary; it is NaN otherwise.
-        backward: whether to evaluate the backward likelihood; it is NaN otherwise.
+        auxiliary: evaluate the auxiliary, which is NaN otherwise.
+        backward: evaluate the backward likelihood, which is NaN otherwise.
     """
     log_likelihood = model.frame_log_prob()
     kl = kl_divergence(guide.group(), model.group())
@@ -56,9 +56,9 @@ def auxiliary_log_prob(guide: PosteriorPath) -> Tensor:
 def backward_log_prob(guide: PosteriorPath) -> Tensor:
     """log p_bwd(x_{t-1} | b_t) at every step; (time, ..., batch). Zero at the first step, unless a context is given."""
     frames, context = guide.inputs(0, guide.run.num_steps), guide.run.has_context
-    if not context:  # u_1 is then no frame: any other is scored in its place, and left out
+    if not context:  # u_1 is then no frame: score another one in its place, and drop the result
         frames = torch.cat([cast(Tensor, guide.run.x)[:1], frames[1:]])
     log_prob = guide.net.backward_emission(guide.b).log_prob(frames)
-    if not context:  # of the results, since the way back of a part of b would fill a gradient as large as b
+    if not context:  # here, since the backward pass of a slice of b would write a full-size gradient
         log_prob = torch.cat([torch.zeros_like(log_prob[:1]), log_prob[1:]])
     return align(log_prob, len(guide.batch_shape), 0)

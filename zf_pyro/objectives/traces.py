@@ -1,14 +1,41 @@
-"""Runs of paths found in traces: which sites belong together, and whether they may be scored at once."""
+"""Paths found in traces: their sites, and whether all of them can be scored as a batch."""
 
+from collections.abc import Callable
 from typing import Any
+
+import pyro.poutine as poutine
+from pyro.poutine import Trace
 
 from ..paths import FrameStep, LatentStep, LazyStep, PosteriorPath, PriorPath
 
+PyroProgram = Callable[..., Any]
+"""A model or a guide."""
 Sites = dict[str, Any]
+"""Sites of a trace by name."""
+
+
+def replayed_traces(model: PyroProgram, guide: PyroProgram, /, *args: Any, **kwargs: Any) -> tuple[Trace, Trace]:
+    """Traces of the model and of the guide, the model replayed with the guide's samples.
+
+    Args:
+        model: run second.
+        guide: run first.
+        args: positional arguments of both.
+        kwargs: keyword arguments of both.
+    """
+    guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
+    return replayed(model, guide_trace, *args, **kwargs), guide_trace
+
+
+def replayed(program: PyroProgram, values: Trace, /, *args: Any, **kwargs: Any) -> Trace:
+    """A trace of ``program`` with the values of another run."""
+    # As a context manager: replay(model, ...)(*args) cannot pass the keyword ``context`` on.
+    with poutine.replay(trace=values):
+        return poutine.trace(program).get_trace(*args, **kwargs)
 
 
 def paths_of(sites: Sites) -> dict[PriorPath, list[str]]:
-    """The sites of each path of the model, by name."""
+    """Names of the sites of each path of the model."""
     paths: dict[PriorPath, list[str]] = {}
     for name, site in sites.items():
         if isinstance(site["fn"], LazyStep) and isinstance(site["fn"].path, PriorPath):
@@ -17,7 +44,7 @@ def paths_of(sites: Sites) -> dict[PriorPath, list[str]]:
 
 
 def whole_run(path: PriorPath, names: list[str], sites: Sites, guide_sites: Sites) -> PosteriorPath | None:
-    """The guide's run that ``path`` was replayed with, if every site of both can be scored at once."""
+    """The guide's path that ``path`` was replayed with, if all sites of both can be scored as a batch; else None."""
     if len(names) != 2 * path.run.num_steps:
         return None
     guide: PosteriorPath | None = None
@@ -52,7 +79,11 @@ def whole_run(path: PriorPath, names: list[str], sites: Sites, guide_sites: Site
 
 
 def require_reparameterised(site: Any, objective: str) -> None:
-    """Refuse a guide's site through whose draws no gradient flows."""
+    """Refuse a site of the guide that is not reparameterised.
+
+    Raises:
+        NotImplementedError: no gradient flows through its samples.
+    """
     if not site["fn"].has_rsample:
         raise NotImplementedError(
             f"{objective} needs reparameterised guide sites, and {site['name']!r} is not: train it with "

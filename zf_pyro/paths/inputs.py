@@ -1,4 +1,4 @@
-"""What one run of the model or of the guide is given: checked, and laid out by time."""
+"""Inputs of one run of the model or of the guide, validated, with time first."""
 
 import operator
 from collections.abc import Sequence
@@ -8,15 +8,19 @@ import torch
 from pyro.infer.util import is_validation_enabled
 from torch import Tensor
 
+from ..checks import require_count
 from ..emissions import Emission
 from ..networks import State, StepFunctions
+from .dependencies import versions
 
 
 class RunInputs(NamedTuple):
-    """The arguments of one run."""
+    """Inputs of one run, with time first."""
 
     num_steps: int
+    """T, the steps of the longest sequence."""
     batch_size: int
+    """Number of sequences."""
     initial_state: State
     """h_0; (..., batch, hidden)."""
     x: Tensor | None
@@ -26,16 +30,16 @@ class RunInputs(NamedTuple):
     first: Tensor
     """u_1: the context frame or the start frame; (batch, *frame)."""
     has_context: bool
-    """Whether ``first`` is a frame of the sequence itself."""
+    """Whether ``first`` is a given context frame, not the start frame."""
     mask: Tensor | None
     """True on real frames; (time, batch). None where all are real."""
     source: tuple[Any, ...]
-    """The very arguments of the call."""
+    """The arguments of the call, compared by identity."""
     versions: tuple[int, ...]
-    """How often each tensor among them had been changed in place."""
+    """How many times each tensor among ``source`` had been changed in place."""
 
     def same_input(self, other: "RunInputs") -> bool:
-        """Whether two runs were given the same objects, unchanged in between."""
+        """Whether two runs got the same objects, unchanged in between."""
         same = len(self.source) == len(other.source) and all(map(operator.is_, self.source, other.source))
         return same and self.versions == other.versions and self.num_steps == other.num_steps
 
@@ -49,7 +53,16 @@ def prepare_inputs(
     num_steps: int | None = None,
     batch_shape: Sequence[int] | int | None = None,
 ) -> RunInputs:
-    """Check the arguments of :meth:`zf_pyro.ZForcing.model` or of its guide, and lay them out by time.
+    """Validate the arguments of a model or guide and put time first.
+
+    Args:
+        net: the model.
+        x: frames, (batch, time, frame) floats or (batch, time) integers; None to generate.
+        lengths: real frames of each sequence, (batch,) integers; None if all are.
+        context: the frame before the first, (batch, *frame); None for a start frame.
+        initial_state: h_0, each field (..., batch, hidden); zeros if None.
+        num_steps: T, where x is None.
+        batch_shape: sequences to generate, where x is None.
 
     Raises:
         TypeError, ValueError: an argument of the wrong type, shape, dtype, device or (under Pyro's validation) value.
@@ -97,21 +110,21 @@ def prepare_inputs(
         has_context=context is not None,
         mask=mask,
         source=source,
-        versions=tuple(a._version for a in source if isinstance(a, Tensor)),
+        versions=versions(a for a in source if isinstance(a, Tensor)),
     )
 
 
 def check_frames(x: Tensor, emission: Emission, like: Tensor, name: str = "x") -> None:
-    """Refuse an x that the emission cannot have produced.
+    """Refuse frames that the emission cannot have produced.
 
     Args:
         x: (batch, time, frame) floats, or (batch, time) integers.
         emission: the family of frames.
-        like: a parameter of the net, for its dtype and device.
-        name: what the caller calls x.
+        like: a parameter of the model of any shape, for its dtype and device.
+        name: the argument's name, for errors.
 
     Raises:
-        TypeError: x is no tensor, or floats where integers are due, or floats of another precision.
+        TypeError: x is no tensor, or of a wrong dtype.
         ValueError: wrong rank or frame size, no sequences, no steps, or another device.
     """
     if not isinstance(x, Tensor):
@@ -135,7 +148,10 @@ def check_frames(x: Tensor, emission: Emission, like: Tensor, name: str = "x") -
 
 
 def check_lengths(lengths: Tensor, batch_size: int, num_steps: int, device: torch.device) -> None:
-    """Refuse lengths that are not one integer in 1..num_steps a sequence (the range: when Pyro validates)."""
+    """Refuse lengths that are not one integer in 1..num_steps per sequence, (batch,).
+
+    The range is checked only under Pyro's validation, since that reads the data back from the device.
+    """
     if not isinstance(lengths, Tensor) or lengths.is_floating_point() or lengths.dtype == torch.bool:
         got = lengths.dtype if isinstance(lengths, Tensor) else type(lengths).__name__
         raise TypeError(f"lengths must be a tensor of integers, got {got}")
@@ -155,7 +171,13 @@ def check_lengths(lengths: Tensor, batch_size: int, num_steps: int, device: torc
 
 
 def check_values(x: Tensor, mask: Tensor | None, emission: Emission) -> None:
-    """Refuse values on real frames that have no density. Reads the data back from the device."""
+    """Refuse real frames without a density. Reads the data back from the device.
+
+    Args:
+        x: frames; (time, batch, *frame).
+        mask: True on real frames, (time, batch); None if all are.
+        emission: the family of frames.
+    """
     wrong = ~emission.valid(x)
     if mask is not None:
         wrong = wrong & mask
@@ -167,7 +189,7 @@ def check_values(x: Tensor, mask: Tensor | None, emission: Emission) -> None:
 
 
 def check_state(state: State, batch_size: int, hidden_dim: int, like: Tensor) -> None:
-    """Refuse an ``initial_state`` that is no state, or of other sizes."""
+    """Refuse an ``initial_state`` that is no State of fields (..., batch, hidden), or of another dtype or device."""
     if not isinstance(state, State):
         raise TypeError(f"initial_state must be a zf_pyro.State(hidden, cell), got {type(state).__name__}")
     for name, field in zip(("hidden", "cell"), state, strict=True):
@@ -183,7 +205,7 @@ def check_state(state: State, batch_size: int, hidden_dim: int, like: Tensor) ->
 
 
 def check_context(context: Tensor, batch_size: int, emission: Emission, like: Tensor) -> None:
-    """Refuse a ``context`` that is not one frame a sequence."""
+    """Refuse a ``context`` that is not one frame per sequence, (batch, *frame)."""
     expected = (batch_size, *emission.event_shape)
     if not isinstance(context, Tensor) or context.shape != expected:
         got = tuple(context.shape) if isinstance(context, Tensor) else type(context).__name__
@@ -194,9 +216,14 @@ def check_context(context: Tensor, batch_size: int, emission: Emission, like: Te
 
 
 def check_sizes(num_steps: int | None, batch_shape: Any) -> tuple[int, torch.Size]:
-    """The sizes of what the model generates, or a ValueError."""
-    if not isinstance(num_steps, int) or isinstance(num_steps, bool) or num_steps < 1:
-        raise ValueError(f"num_steps must be a positive integer where x is None, got {num_steps!r}")
+    """Steps and batch shape of sequences to generate.
+
+    Raises:
+        ValueError: they are no positive integers.
+    """
+    if num_steps is None:
+        raise ValueError("num_steps must be a positive integer where x is None, got None")
+    num_steps = require_count("num_steps", num_steps)
     sizes = (batch_shape,) if isinstance(batch_shape, int) else batch_shape
     if not isinstance(sizes, (tuple, list)) or not sizes or not all(isinstance(n, int) and n > 0 for n in sizes):
         raise ValueError(
@@ -206,10 +233,23 @@ def check_sizes(num_steps: int | None, batch_shape: Any) -> tuple[int, torch.Siz
 
 
 def real_frames(lengths: Tensor, num_steps: int) -> Tensor:
-    """True where t < length; (time, batch)."""
+    """The mask of real frames, t < length.
+
+    Args:
+        lengths: (batch,).
+        num_steps: T.
+
+    Returns:
+        (time, batch), True on real frames.
+    """
     return torch.arange(num_steps, device=lengths.device).unsqueeze(1) < lengths
 
 
 def zero_padding(x: Tensor, mask: Tensor) -> Tensor:
-    """x (time, batch, *frame) with zeros where ``mask`` (time, batch) is False, whatever lay there."""
+    """Frames with zeros where the mask is False, whatever was there.
+
+    Args:
+        x: (time, batch, *frame).
+        mask: (time, batch).
+    """
     return torch.where(mask.view(*mask.shape, *[1] * (x.dim() - 2)), x, torch.zeros((), dtype=x.dtype, device=x.device))

@@ -1,13 +1,15 @@
 """Per-step sample sites that cost no more than a batch.
 
-A path is one run of the model or of the guide. For each step it hands ``pyro.sample`` a distribution whose
-parameters are not computed yet. If a handler supplies the value, nothing is computed until a density is asked for;
-by then all values are known, so the recurrence runs once over them, the heads run once over (time x batch), and each
-site gets its slice. If nobody supplies a value, the guide's path runs its whole scan ahead and hands out its draws
-one by one, and the model's path goes step by step.
+A path is one run of the model or of the guide. For each step it gives ``pyro.sample`` a distribution whose parameters
+are not computed yet.
 
-The rule: a path is the sequential program, evaluated in a better order. Whatever a handler does to a site, the path
-goes by the value that ``pyro.sample`` returned, and recognises its own values by identity alone.
+- If a handler supplies the value, nothing is computed until a density is requested. By then all values are known: the
+  recurrence runs once over them, the networks run once over (time x batch), and each site gets its slice.
+- If no handler supplies it, the guide's path runs its whole scan ahead and returns its samples one by one. The model's
+  path runs step by step.
+
+The rule: a path is the sequential program, evaluated in a better order. It continues from the value that
+``pyro.sample`` returned, whatever a handler did, and recognises its own values by identity alone.
 """
 
 from abc import ABC, abstractmethod
@@ -26,16 +28,21 @@ from .stamp import Stamp
 
 
 class Neighbours(torch.autograd.Function):
-    """x_0..x_{T-1} and x_1..x_T of x_0..x_T; the way back writes one gradient, where slices write one each."""
+    """x_0..x_{T-1} and x_1..x_T of x_0..x_T (time + 1, ...), as views.
+
+    Its backward pass writes one gradient. Two slices would write a full-size gradient each.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Both views, each (time, ...)."""
         ctx.set_materialize_grads(False)
         ctx.zero = x.new_zeros(()).expand_as(x[:1])
         return x[:-1], x[1:]
 
     @staticmethod
     def backward(ctx: Any, before: Tensor | None, after: Tensor | None) -> Tensor | None:
+        """The gradient of x, (time + 1, ...), from those of the views."""
         if before is None:
             return None if after is None else torch.cat([ctx.zero, after])
         whole = torch.cat([before, ctx.zero])
@@ -45,7 +52,11 @@ class Neighbours(torch.autograd.Function):
 
 
 class LatentPath(ABC):
-    """One run over T steps: the values of its sites, the states they imply, and the densities of all.
+    """One run over T steps: the values of its sites, the states that follow from them, and all densities.
+
+    Args:
+        net: the model.
+        run: the inputs of the run.
 
     Attributes:
         z: values of the latent sites so far, as ``pyro.sample`` returned them; each (..., latent).
@@ -77,7 +88,7 @@ class LatentPath(ABC):
         return LatentStep(self, t, self.batch_shape, torch.Size([self.net.latent_dim]))
 
     def record(self, z_t: Tensor) -> Tensor:
-        """Take z_t as what the sample statement returned."""
+        """Record the value that the sample statement returned for z_t; (..., latent)."""
         self._widen(z_t.shape[:-1])
         self.z.append(z_t)
         return z_t
@@ -88,10 +99,10 @@ class LatentPath(ABC):
 
     @abstractmethod
     def local(self, t: int) -> TorchDistribution:
-        """The distribution of z_t by itself."""
+        """The distribution of z_t, from the step function."""
 
     def draw(self, t: int, batch_shape: torch.Size) -> Tensor:
-        """A value for z_t that nobody supplied; (*batch_shape, latent)."""
+        """A sample of z_t, where no handler supplied a value; (*batch_shape, latent)."""
         return self.local(t).expand(batch_shape).rsample()
 
     @abstractmethod
@@ -135,11 +146,11 @@ class LatentPath(ABC):
         return State(self.neighbours()[1], self.stacked().cell[1:])
 
     def neighbours(self) -> tuple[Tensor, Tensor]:
-        """The hidden states before and after each step."""
-        hidden = self.stacked().hidden  # with which a replayed model takes over the guide's pairs too
+        """The hidden states before and after each step; both (time, ..., hidden)."""
+        hidden = self.stacked().hidden  # a replayed model gets the guide's pairs here as well
         if self._pairs is None:
             with torch.set_grad_enabled(self.stamp.gradients):
-                sliced = torch.jit.is_tracing()  # which does not see into functions of one's own
+                sliced = torch.jit.is_tracing()  # torch.jit cannot trace a custom autograd function
                 self._pairs = (hidden[:-1], hidden[1:]) if sliced else Neighbours.apply(hidden)
         return self._pairs
 
@@ -166,7 +177,7 @@ class LatentPath(ABC):
         return self.group().log_prob(self.latents())
 
     def step_log_prob(self, t: int, value: Tensor) -> Tensor:
-        """Log-density of ``value`` at z_t, given the values recorded before it."""
+        """Log-density of ``value`` (..., latent) at z_t, given the values recorded before it; (...) nats."""
         if self.finished and value is self.z[t]:
             gradients = torch.is_grad_enabled()
             if gradients not in self._log_probs:
@@ -179,7 +190,7 @@ class LatentPath(ABC):
         return kl_divergence(self.step(t), prior.step(t))
 
     def step(self, t: int) -> TorchDistribution:
-        """The distribution of z_t itself: a slice of :meth:`group` once the run is finished."""
+        """The distribution of z_t: a slice of :meth:`group` once the run is finished."""
         if not self.finished:
             return self.local(t)
         if not self._parameters:
@@ -190,15 +201,26 @@ class LatentPath(ABC):
 
 
 def stack(values: Sequence[Tensor], batch_shape: torch.Size) -> Tensor:
+    """Values (..., features), each broadcast to ``batch_shape``, as one tensor (time, *batch_shape, features)."""
     shape = (*batch_shape, values[0].shape[-1])
     return torch.stack([v if v.shape == shape else v.expand(shape) for v in values])
 
 
 def unstack(states: State) -> list[State]:
+    """The states of (time + 1, ..., hidden) one by one."""
     return [State(*fields) for fields in zip(*(field.unbind(0) for field in states), strict=True)]
 
 
 def align(sequence: Tensor, batch_dims: int, event_dims: int = 1) -> Tensor:
-    """(time, batch, *event) with room for ``batch_dims`` batch dimensions between time and event."""
+    """Insert dimensions of size 1 after time, until a sequence has ``batch_dims`` batch dimensions.
+
+    Args:
+        sequence: (time, batch, *event).
+        batch_dims: number of batch dimensions of the result.
+        event_dims: number of event dimensions.
+
+    Returns:
+        (time, 1, ..., batch, *event).
+    """
     missing = batch_dims - (sequence.dim() - 1 - event_dims)
     return sequence[(slice(None), *[None] * missing)] if missing > 0 else sequence

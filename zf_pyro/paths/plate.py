@@ -4,21 +4,25 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import pyro
-from pyro.poutine.runtime import _PYRO_STACK
+
+from .dependencies import handlers
 
 NAME = "sequences"
 
 
 def sequences(size: int) -> AbstractContextManager[Any]:
-    """The plate ``sequences`` at dim -1, or nothing where the caller is inside one of that name already.
+    """The plate ``sequences`` at dim -1, or no plate if the caller is already inside one of that name.
 
-    So a latent of the user's own, one a sequence, can share the plate, which is what makes it one a sequence to
-    TraceEnum_ELBO and the like.
+    A latent of the user's own with one value per sequence can so share the plate. TraceEnum_ELBO and others then know
+    that it is independent between sequences.
+
+    Args:
+        size: number of sequences.
 
     Raises:
         ValueError: the plate around has another size or another dimension.
     """
-    for handler in _PYRO_STACK:
+    for handler in handlers():
         if isinstance(handler, pyro.plate) and handler.name == NAME:
             if handler.size != size or handler.dim != -1:
                 raise ValueError(

@@ -1,27 +1,29 @@
-"""The guide's path: the whole scan is run ahead, and its draws are handed out one by one."""
+"""The guide's path: the whole scan runs ahead, and its samples are returned one by one."""
 
 import weakref
+from collections.abc import MutableMapping
 
 import torch
 from pyro.distributions import Normal, TorchDistribution
 from torch import Tensor
 from torch.distributions import kl_divergence
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from ..networks import PosteriorScan, State, StepFunctions
 from .inputs import RunInputs
 from .path import LatentPath, align, unstack
 from .sites import SitePath
 
-LIVE_PATHS: "weakref.WeakValueDictionary[int, PosteriorPath]" = weakref.WeakValueDictionary()
-"""Living guide paths by the identity of their first latent, which each keeps alive: no path outlives its trace."""
+PATH_OF_FIRST_LATENT: "MutableMapping[Tensor, weakref.ref[PosteriorPath]]" = WeakTensorKeyDictionary()
+"""The guide's path that recorded a tensor as its z_0. Keys and paths are held weakly: no path outlives its trace."""
 
 
 class PosteriorPath(LatentPath):
     """One run of the guide: z_t ~ q(z_t | h_{t-1}, b_t).
 
     Args:
-        net: the step functions.
-        given: what the run was given, x included.
+        net: the model.
+        run: the inputs of the run, x included.
         b: backward states (time, batch, hidden).
     """
 
@@ -53,22 +55,23 @@ class PosteriorPath(LatentPath):
 
     def _scan_ahead(self, batch_shape: torch.Size) -> None:
         num_steps = self.run.num_steps
-        noise = self.b.new_empty(num_steps, *batch_shape, self.net.latent_dim)
+        noise = self.states[0].hidden.new_empty(num_steps, *batch_shape, self.net.latent_dim)
         for noise_t in noise.unbind(0):
-            noise_t.normal_()  # one call a step: the draws of the sequential program under the same seed
+            noise_t.normal_()  # one call per step, as in the sequential program under the same seed
         start = State(*(field.expand(*batch_shape, -1) for field in self.states[0]))
         self._ahead = self.net.scan_posterior(start, self.inputs(0, num_steps), self.b, noise)
         self._drawn = self._ahead.z.unbind(0)
         self._stacked, self._pairs = self._ahead.states, (self._ahead.before, self._ahead.after)
 
     def record(self, z_t: Tensor) -> Tensor:
+        """Record z_t (..., latent). Where it is not the path's own sample, the rest runs step by step."""
         t = len(self.z)
         if self._ahead is not None and z_t is not self._drawn[t]:
             self.states = unstack(self._ahead.states)[: t + 1]
-            # A handler put in another value: from here on step by step.
+            # A handler replaced the value: continue step by step.
             self._ahead = self._stacked = self._pairs = None
         if t == 0:
-            LIVE_PATHS[id(z_t)] = self
+            PATH_OF_FIRST_LATENT[z_t] = weakref.ref(self)
         return super().record(z_t)
 
     def latents(self) -> Tensor:
@@ -80,7 +83,7 @@ class PosteriorPath(LatentPath):
         return self.net.posterior(self.before(), align(self.b, len(self.batch_shape)))
 
     def step_kl(self, prior: SitePath, t: int) -> Tensor:
-        """KL(q(z_t) || p(z_t)) of two finished runs, in nats."""
+        """KL(q(z_t) || p(z_t)) of two finished runs, computed for all steps at once; (...) nats."""
         gradients = torch.is_grad_enabled()
         owner, slices = self._kl.get(gradients, (None, ()))
         if owner is None or owner() is not prior:

@@ -1,4 +1,4 @@
-"""The model's path: it goes step by step, or is scored as a batch once every value is known."""
+"""The model's path: it runs step by step, or is scored as a batch once every value is known."""
 
 import torch
 from pyro.distributions import TorchDistribution
@@ -7,12 +7,17 @@ from torch import Tensor
 from ..networks import State, StepFunctions
 from .inputs import RunInputs
 from .path import LatentPath, align
-from .posterior import LIVE_PATHS, PosteriorPath
+from .posterior import PATH_OF_FIRST_LATENT, PosteriorPath
 from .sites import FrameStep
 
 
 class PriorPath(LatentPath):
-    """One run of the model: z_t ~ p(z_t | h_{t-1}), then x_t ~ p(x_t | h_t)."""
+    """One run of the model: z_t ~ p(z_t | h_{t-1}), then x_t ~ p(x_t | h_t).
+
+    Args:
+        net: the model.
+        run: the inputs of the run.
+    """
 
     def __init__(self, net: StepFunctions, run: RunInputs) -> None:
         super().__init__(net, run)
@@ -38,7 +43,7 @@ class PriorPath(LatentPath):
         return None if self.frames_given is None else self.frames_given[t]
 
     def record_frame(self, x_t: Tensor) -> Tensor:
-        """Take x_t as what the sample statement returned."""
+        """Record the value that the sample statement returned for x_t; (..., *frame)."""
         t = len(self.x)
         if self.frames_given is None or x_t is not self.frames_given[t]:
             self._untouched = False
@@ -57,7 +62,7 @@ class PriorPath(LatentPath):
             return self.net.prior(self.state(t))
 
     def frame_step(self, t: int) -> TorchDistribution:
-        """The distribution of x_t by itself."""
+        """The distribution of x_t, from the step function."""
         with torch.set_grad_enabled(self.stamp.gradients):
             return self.net.emission(self.state(t + 1))
 
@@ -69,8 +74,9 @@ class PriorPath(LatentPath):
         return super().stacked()
 
     def _replayed(self) -> PosteriorPath | None:
-        """The guide's path, if this run was replayed with the very tensors that it drew, on the same input."""
-        guide = LIVE_PATHS.get(id(self.z[0]))
+        """The guide's path, if this run was replayed with its very samples, on the same input."""
+        found = PATH_OF_FIRST_LATENT.get(self.z[0])
+        guide = None if found is None else found()
         if (
             guide is not None
             and self._untouched
@@ -101,7 +107,7 @@ class PriorPath(LatentPath):
         return torch.stack(torch.broadcast_tensors(*self.x))
 
     def result(self, x: Tensor | None) -> Tensor:
-        """What the program returns: (..., batch, time, *frame), x itself if every frame was observed as given."""
+        """The program's result, (..., batch, time, *frame): x itself if every frame was observed as it is."""
         if self._untouched and x is not None:
             return x
         return self.frames().movedim(0, -self.run.first.dim())
@@ -113,7 +119,7 @@ class PriorPath(LatentPath):
         return self.frame_group().log_prob(align(x, len(self.batch_shape), frame_dim))
 
     def frame_step_log_prob(self, t: int, value: Tensor) -> Tensor:
-        """Log-density of ``value`` at x_t, given the values recorded before it."""
+        """Log-density of ``value`` (..., *frame) at x_t, given the values recorded before it; (...) nats."""
         if self.finished and value is self.x[t]:
             gradients = torch.is_grad_enabled()
             if gradients not in self._frame_log_probs:

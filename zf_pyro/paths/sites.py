@@ -1,4 +1,4 @@
-"""The distribution objects that a path hands to ``pyro.sample``: a step of a path, nothing computed yet."""
+"""Distributions of single steps of a path, computed when they are first used."""
 
 from abc import abstractmethod
 from typing import Any, ClassVar, Protocol, TypeVar
@@ -62,11 +62,13 @@ class FramePath(SitePath, Protocol):
 
 
 class LazyStep(TorchDistribution):
-    """Step ``t`` of a path as a distribution: what it is asked for, it asks of its path.
+    """Step ``t`` of a path as a distribution. Every request goes to the path.
 
-    Attributes:
-        path: the run it belongs to.
+    Args:
+        path: the run.
         t: the step, from 0.
+        batch_shape: of the distribution.
+        event_shape: of one value.
     """
 
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
@@ -78,7 +80,7 @@ class LazyStep(TorchDistribution):
 
     @property
     def distribution(self) -> TorchDistribution:
-        """The step's distribution itself, with its parameters; batch shape as this one's."""
+        """The distribution with its parameters; batch shape as this one's."""
         return self._own().expand(self.batch_shape)
 
     @abstractmethod
@@ -88,25 +90,25 @@ class LazyStep(TorchDistribution):
     def _log_prob(self, value: Tensor) -> Tensor: ...
 
     def expand(self: Self, batch_shape: Shape, _instance: Any = None) -> Self:
-        """The same step with a larger batch shape; draws are then independent over the new dimensions."""
+        """The same step with a larger batch shape. Samples are independent over the new dimensions."""
         batch_shape = torch.Size(batch_shape)
         if batch_shape == self.batch_shape:
             return self
         return type(self)(self.path, self.t, batch_shape, self.event_shape)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Log-density of ``value`` (..., *event) in nats; the broadcast of its batch shape and this one's."""
+        """Log-density of ``value`` (..., *event) in nats; its batch shape and this one's, broadcast."""
         log_prob = self._log_prob(value)
         if log_prob.shape == self.batch_shape:
             return log_prob
         return log_prob.expand(torch.broadcast_shapes(log_prob.shape, self.batch_shape))
 
     def rsample(self, sample_shape: Shape = _NO_SHAPE) -> Tensor:
-        """A draw with gradients; (*sample_shape, *batch_shape, *event)."""
+        """A sample with gradients; (*sample_shape, *batch_shape, *event)."""
         return self.distribution.rsample(sample_shape)
 
     def sample(self, sample_shape: Shape = _NO_SHAPE) -> Tensor:
-        """A draw without gradients; (*sample_shape, *batch_shape, *event)."""
+        """A sample without gradients; (*sample_shape, *batch_shape, *event)."""
         with torch.no_grad():
             return self.distribution.sample(sample_shape)
 
@@ -144,7 +146,7 @@ class LatentStep(LazyStep):
         return self.path.step_log_prob(self.t, value)
 
     def rsample(self, sample_shape: Shape = _NO_SHAPE) -> Tensor:
-        """A draw with gradients: inside the run that this step belongs to, the path's own draw for the site."""
+        """A sample with gradients, (*batch_shape, latent): the path's own unless a sample shape is given."""
         if sample_shape:
             return super().rsample(sample_shape)
         return self.path.draw(self.t, self.batch_shape)

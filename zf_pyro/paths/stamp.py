@@ -1,21 +1,30 @@
-"""What a path needs of a net, and the parameters a run was made with."""
+"""The parameters that a run was made with."""
 
 import torch
 
 from ..networks import StepFunctions
+from .dependencies import versions
 
 
 class Stamp:
-    """The parameters a run was made with, so that a density asked for later is never of others."""
+    """The parameters and the mode that a run was made with.
+
+    Densities are computed after the run, when they are requested. The stamp tells whether the parameters are still the
+    same then.
+
+    Args:
+        net: the model.
+    """
 
     def __init__(self, net: StepFunctions) -> None:
         self.net = net
         self.gradients = torch.is_grad_enabled()
         self.training = net.training
         self.parameters = list(net.parameters())
-        self.versions = [p._version for p in self.parameters]
+        self.versions = versions(self.parameters)
 
     def matches(self, other: "Stamp") -> bool:
+        """Whether another run was made with the same parameters, in the same mode."""
         return (
             self.net is other.net
             and self.gradients == other.gradients
@@ -25,7 +34,12 @@ class Stamp:
         )
 
     def check(self) -> None:
-        if self.versions != [p._version for p in self.parameters]:
+        """Refuse to compute densities if the parameters changed.
+
+        Raises:
+            RuntimeError: they did.
+        """
+        if self.versions != versions(self.parameters):
             raise RuntimeError(
                 "the parameters changed after this trace was made (an optimiser step, or load_state_dict) and its "
                 "densities were not yet computed; call trace.compute_log_prob() before the change, or trace anew"

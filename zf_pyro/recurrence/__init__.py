@@ -1,4 +1,4 @@
-"""The recurrence over whole sequences: plain loops, and fast ones with their backward pass written out."""
+"""The recurrence over whole sequences: plain time loops, and fast ones with explicit backward passes."""
 
 from .chunks import in_chunks
 from .engine.buffers import LoopMemory

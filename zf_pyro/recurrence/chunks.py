@@ -1,4 +1,4 @@
-"""Functions of long sequences, a piece of time at a time."""
+"""Functions of long sequences, evaluated one chunk of time after the other."""
 
 from collections.abc import Callable
 
@@ -7,18 +7,19 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 ROWS_PER_CHUNK = 2048
-"""Rows (time x batch) of a piece: enough for the matrix products, few enough for what it computes to stay in cache."""
+"""Rows (time x batch) of a chunk: enough for fast products, few enough for intermediate results to stay in cache."""
 
 
 def in_chunks(function: Callable[..., Tensor], *sequences: Tensor) -> Tensor:
-    """``function(*sequences)`` for a function of each step by itself, without keeping its intermediate results.
+    """Evaluate ``function(*sequences)`` in chunks of time, without keeping its intermediate results.
 
-    A long sequence is cut into pieces of time, and what a piece needs on the way back is computed again there. On a CPU
-    that is faster than keeping it: the intermediate results of a whole sequence are hundreds of megabytes of new pages.
+    The backward pass computes those of each chunk again. On a CPU that is faster than keeping them: for a whole
+    sequence they are hundreds of megabytes of new pages.
 
     Args:
-        function: from sequences (time, ..., features) to one of as many steps, step by step; without random numbers.
-        sequences: its arguments.
+        function: from sequences (time, ..., features) to one of as many steps. It treats each step independently and
+            draws no random numbers.
+        sequences: its arguments, each (time, ..., features).
     """
     rows = max(sequence[..., 0].numel() // len(sequence) for sequence in sequences)
     size = max(1, ROWS_PER_CHUNK // rows)

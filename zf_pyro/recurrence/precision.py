@@ -1,4 +1,4 @@
-"""One floating-point precision for everything that runs over whole sequences."""
+"""One floating-point precision for all functions over whole sequences."""
 
 import functools
 from collections.abc import Callable
@@ -16,10 +16,10 @@ Result = TypeVar("Result")
 def in_full_precision(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
     """Run a function of a network and tensors without ``torch.autocast``, in the dtype of the network's weights.
 
-    For scans over whole sequences: fast loops take elements of one dtype, and rounding errors add up over the steps.
+    Scans over whole sequences need it: fast loops take tensors of one dtype, and rounding errors add up over the steps.
 
     Args:
-        function: its first argument is the network, the others are positional: tensors or named tuples of tensors.
+        function: takes the network, then positional arguments: tensors, or named tuples of tensors.
     """
 
     scan = cast(Callable[..., Result], function)

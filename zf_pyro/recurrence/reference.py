@@ -1,6 +1,6 @@
 """The plain time loops over step functions, under ordinary autograd.
 
-They are the independent twins of :mod:`zf_pyro.recurrence.fast`, and what a model with step functions of its own runs.
+Models with custom step functions run them, and the loops of :mod:`zf_pyro.recurrence.fast` are tested against them.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,7 +20,16 @@ def reference_posterior_scan(
     b: Tensor,
     noise: Tensor,
 ) -> PosteriorScan:
-    """The plain loop over step functions; u (time, ..., *frame), b (time, ..., hidden), noise (time, ..., latent)."""
+    """Sample z_1..z_T from the posterior and run the recurrence, by the plain loop over step functions.
+
+    Args:
+        posterior: the distribution q(z_t | h_{t-1}, b_t) from h_{t-1} and b_t.
+        transition: h_t from h_{t-1}, u_t and z_t.
+        state: h_0; each field (..., hidden).
+        u: raw input frames; (time, ..., *frame).
+        b: backward states; (time, ..., hidden).
+        noise: standard normal samples; (time, ..., latent).
+    """
     states, z, locs, scales = [state], [], [], []
     for u_t, b_t, noise_t in zip(u.unbind(0), b.unbind(0), noise.unbind(0), strict=True):
         q = posterior(state, b_t).base_dist
@@ -37,7 +46,7 @@ def reference_posterior_scan(
 def reference_state_scan(
     transition: Callable[[State, Tensor, Tensor], State], state: State, u: Tensor, z: Tensor
 ) -> State:
-    """h_0..h_T by the plain loop over ``transition``; u (time, ..., *frame), z (time, ..., latent)."""
+    """Return h_0..h_T by the plain loop over ``transition``; u (time, ..., *frame), z (time, ..., latent)."""
     states = [state]
     for u_t, z_t in zip(u.unbind(0), z.unbind(0), strict=True):
         state = transition(state, u_t, z_t)

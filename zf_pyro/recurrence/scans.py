@@ -1,7 +1,7 @@
-"""Scans of a network over whole sequences: each runs the fast form where that is exact, else the plain one.
+"""Scans of a network over whole sequences: each runs the fast form if that is exact, else the plain one.
 
 The functions here are the methods ``scan_posterior``, ``scan_states``, ``scan_backward``, ``scan_prior`` and
-``scan_auxiliary`` of a network. All have gradients and run in the precision of the network's weights.
+``scan_auxiliary`` of a network. All have gradients and run in the dtype of the network's weights.
 """
 
 from typing import Protocol
@@ -30,7 +30,7 @@ from .reference import reference_posterior_scan, reference_state_scan
 
 
 class ScannedNetwork(StepFunctions, Protocol):
-    """A network whose step functions are made of the parts that the fast forms read."""
+    """A network with the modules whose weights the fast forms read."""
 
     embedding: nn.Sequential
     backward_rnn: BackwardRNN
@@ -45,7 +45,7 @@ class ScannedNetwork(StepFunctions, Protocol):
 
 @in_full_precision
 def scan_posterior(net: ScannedNetwork, state: State, u: Tensor, b: Tensor, noise: Tensor) -> PosteriorScan:
-    """Sample z_1..z_T from the posterior and run the recurrence along with it.
+    """Sample z_1..z_T from the posterior and run the recurrence with them.
 
     Args:
         net: the network.
@@ -63,7 +63,7 @@ def scan_posterior(net: ScannedNetwork, state: State, u: Tensor, b: Tensor, nois
 
 @in_full_precision
 def scan_states(net: ScannedNetwork, state: State, u: Tensor, z: Tensor) -> State:
-    """h_0..h_T for known latents.
+    """Return h_0..h_T for known latents.
 
     Args:
         net: the network.
@@ -82,13 +82,13 @@ def scan_states(net: ScannedNetwork, state: State, u: Tensor, z: Tensor) -> Stat
 
 @in_full_precision
 def scan_backward(net: ScannedNetwork, x: Tensor, mask: Tensor | None, lengths: Tensor | None) -> Tensor:
-    """b_1..b_T, (time, batch, hidden).
+    """Return the backward states b_1..b_T, (time, batch, hidden).
 
     Args:
         net: the network.
         x: frames, zero beyond each length; (time, batch, *frame).
         mask: True on real frames, (time, batch); None if all are.
-        lengths: real frames of each sequence, (batch,); None if all are.
+        lengths: number of real frames of each sequence, (batch,); None if all are.
     """
     if _reference(net) or type(net.backward_rnn) is not BackwardRNN or x.device.type != "cpu":
         return net.backward_rnn(net.embedding(x), lengths)
@@ -98,7 +98,14 @@ def scan_backward(net: ScannedNetwork, x: Tensor, mask: Tensor | None, lengths: 
 
 @in_full_precision
 def scan_auxiliary(net: ScannedNetwork, z: Tensor, before: State, b: Tensor) -> Tensor:
-    """log p_xi(b_t | z_t [, h_{t-1}]) at every step, (time, ...) nats; z, before and b (time, ..., features)."""
+    """Return log p_xi(b_t | z_t [, h_{t-1}]) at every step, (time, ...) nats.
+
+    Args:
+        net: the network.
+        z: latents; (time, ..., latent).
+        before: h_0..h_{T-1}; each field (time, ..., hidden).
+        b: targets; (time, ..., hidden).
+    """
     if _has_fast_form(net, "auxiliary", z) and not net.auxiliary_l2:
         return auxiliary_scan(net.auxiliary_network, z, before.hidden, b, net.loop_memory.auxiliary)
 
@@ -110,24 +117,24 @@ def scan_auxiliary(net: ScannedNetwork, z: Tensor, before: State, b: Tensor) -> 
 
 @in_full_precision
 def scan_prior(net: ScannedNetwork, before: State) -> TorchDistribution:
-    """p(z_t | h_{t-1}) at every step; ``before`` is h_0..h_{T-1}, (time, ..., hidden)."""
+    """Return p(z_t | h_{t-1}) at every step; ``before`` is h_0..h_{T-1}, each field (time, ..., hidden)."""
     if _has_fast_form(net, "prior", before.hidden):
         return Normal(*prior_scan(net.prior_network, before.hidden, net.loop_memory.prior)).to_event(1)
     return net.prior(before)
 
 
 def uses_plain_loop(net: ScannedNetwork) -> bool:
-    """Whether loops call the step functions: some are the user's, or ``recurrence="reference"`` was asked for."""
+    """Tell whether loops must call the step functions: some are custom, or ``recurrence="reference"`` is set."""
     return _reference(net) or not own_step_functions(net, "posterior", "transition")
 
 
 def _drive(net: ScannedNetwork, u: Tensor) -> Drive:
-    """The inputs' part of the gates; u (time, ..., *frame)."""
+    """The input part of the gates; u (time, ..., *frame)."""
     return fused_drive(net.embedding, u, net.cell.input_weights.weight, net.cell.input_weights.bias)
 
 
 def _has_fast_form(net: ScannedNetwork, step_function: str, like: Tensor) -> bool:
-    """Whether a step function has a compiled form over whole sequences, for tensors such as ``like``."""
+    """Tell whether a step function has a compiled form over whole sequences, for the dtype and device of ``like``."""
     return own_step_functions(net, step_function) and not _reference(net) and compiles(like)
 
 

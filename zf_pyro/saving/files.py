@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Files that are written whole or not at all."""
 
 import os
 import tempfile
@@ -8,17 +8,17 @@ from typing import BinaryIO
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Let ``write`` fill a file that appears under its name only once all of it is on the disk.
+    """Write a file that appears under its name only when all of it is on the disk.
 
-    Whenever the process dies, ``path`` holds what it held before, or the whole of the new file. What then stays behind
-    is a file ``.NAME.*.partial`` beside it (:func:`remove_partial`).
+    If the process dies, ``path`` holds its old content or all of the new one. A file ``.NAME.*.partial`` may then
+    remain beside it (:func:`remove_partial`).
 
     Args:
         path: the file, replaced if it exists; its folder is made.
-        write: given the open file.
+        write: function that fills the open file.
 
     Raises:
-        OSError: the disk is full, or another error of the system; ``path`` is then what it was.
+        OSError: the disk is full, or another error of the system. ``path`` is then unchanged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=".partial", delete=False) as file:
@@ -39,6 +39,6 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
 
 
 def remove_partial(folder: Path) -> None:
-    """Remove what processes that died while writing into ``folder`` left there."""
+    """Remove partial files of processes that died while writing into ``folder``."""
     for partial in folder.glob(".*.partial"):
         partial.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""A net on the disk: its weights as safetensors, and a JSON that says how to build it."""
+"""A model on the disk: its weights as safetensors, and its constructor's arguments as JSON."""
 
 import dataclasses
 import hashlib
@@ -16,18 +16,18 @@ from .. import emissions
 from .files import write_atomically
 
 DESCRIPTION = "net.json"
-"""The description's file name in a saved folder."""
+"""File name of the description in a saved folder."""
 FORMAT = "zf_pyro net 1"
-"""Changes whenever a folder of the old format could be read wrongly."""
+"""Version of the format. It changes whenever an old folder could be misread."""
 FAMILIES: dict[str, type[emissions.Emission]] = {
     family.__name__: family
     for family in (emissions.Bernoulli, emissions.Categorical, emissions.Gaussian, emissions.GaussianMixture)
 }
-"""Families of frames that a saved net can have, by name: nothing else is built."""
+"""Emissions that a saved model can have, by name. Nothing else is built."""
 DTYPES = ("F64", "F32", "BF16", "F16")
-"""Of weights, in safetensors' names."""
+"""Dtypes of weights, in safetensors' names."""
 LARGEST = 1 << 40
-"""Bytes of weights that a description may ask for."""
+"""Most bytes of weights that a description may ask for: 1 TiB, far above any model here."""
 
 
 class SavedNetwork(Protocol):
@@ -46,20 +46,21 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def save_net(net: "SavedNetwork", folder: Path | str, normalisation: Mapping[str, Tensor] | None = None) -> None:
-    """Write the net into ``folder``: ``net.json`` and the weights it names, ``weights-HASH.safetensors``.
+    """Write a model into ``folder``: ``net.json`` and the weights it names, ``weights-HASH.safetensors``.
 
-    ``net.json`` is replaced last and in one move, so that a folder holds the old net or the new one whenever the
-    process dies. Not saved: gradients, the parameters' name in Pyro's store, and the random state.
+    ``net.json`` is replaced last and atomically: if the process dies, the folder holds the old model or the new one.
+    Not saved are gradients, the name in Pyro's parameter store, and the random state.
 
     Args:
+        net: the model.
         folder: made if it does not exist.
-        normalisation: tensors by name, such as ``{"mean": mean, "scale": scale}``; by default those that the net
-            was loaded with. Whoever feeds the loaded net finds them as ``net.normalisation``.
+        normalisation: tensors of any shape by name, such as ``{"mean": mean, "scale": scale}``; by default those that
+            the model was loaded with. The loaded model has them as ``net.normalisation``.
 
     Raises:
         ImportError: safetensors is not installed.
-        TypeError: a family of frames that is not one of :mod:`zf_pyro.emissions`: loading could not rebuild it.
-        OSError: the disk is full, or another error of the system; what was saved before is still there.
+        TypeError: the emission is not one of :mod:`zf_pyro.emissions`, so that loading could not rebuild it.
+        OSError: the disk is full, or another error of the system. The saved model before is then unchanged.
     """
     family = type(net.emission_family).__name__
     if FAMILIES.get(family) is not type(net.emission_family):
@@ -88,16 +89,16 @@ def save_net(net: "SavedNetwork", folder: Path | str, normalisation: Mapping[str
 
 
 def load_net(kind: type[Network], folder: Path | str, *, name: str | None = None) -> Network:
-    """The net that :func:`save_net` wrote, on the CPU, in evaluation mode, with the weights' dtype.
+    """Load the model that :func:`save_net` wrote, on the CPU, in evaluation mode, in the weights' dtype.
 
-    Nothing in the folder is executed: the description is JSON, the weights are safetensors, and the only classes
-    built are ``kind`` and a family of :mod:`zf_pyro.emissions`. Before memory is taken for them, the weights must
-    agree with the description in size and hash, and with the net in names, shapes and dtype. The random state is
-    left as it was.
+    Nothing in the folder is executed: the description is JSON, the weights are safetensors, and the only classes built
+    are ``kind`` and one of :mod:`zf_pyro.emissions`. Before memory is allocated, the weights must agree with the
+    description in size and hash, and with the model in names, shapes and dtype. The random state does not change.
 
     Args:
-        folder: what :func:`save_net` was given.
-        name: the net's name in Pyro's parameter store.
+        kind: class of the model.
+        folder: folder of :func:`save_net`.
+        name: the model's name in Pyro's parameter store.
 
     Raises:
         ImportError: safetensors is not installed.
@@ -140,7 +141,7 @@ def _read(folder: Path) -> dict[str, Any]:
 
 
 def _weights(folder: Path, description: dict[str, Any]) -> bytes:
-    """The bytes of the weights, as described."""
+    """The bytes of the weights, if they agree with the description."""
     try:
         name, size, digest = (description["weights"][key] for key in ("file", "bytes", "sha256"))
         inside = re.fullmatch(r"weights-[0-9a-f]{16}\.safetensors", name) is not None
@@ -159,7 +160,7 @@ def _weights(folder: Path, description: dict[str, Any]) -> bytes:
 
 
 def _check_sizes(path: Path, content: bytes, shapes: Mapping[str, torch.Size]) -> None:
-    """Refuse weights that are not those of the net, by their header alone."""
+    """Refuse weights of another model, by their header alone."""
     safetensors, _ = _safetensors()
     try:
         header = dict(safetensors.deserialize(content))

@@ -2,7 +2,7 @@
 
 from .filter import Filtered, FilterSettings, known_sequences, random_numbers, run_filter, start_states
 from .particle_filter import FilterResult, ParticleFilter
-from .resampling import SCHEMES
+from .resampling import SCHEMES, effective_sample_size
 from .steps import steps_of
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "FilterSettings",
     "Filtered",
     "ParticleFilter",
+    "effective_sample_size",
     "known_sequences",
     "random_numbers",
     "run_filter",

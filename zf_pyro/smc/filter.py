@@ -1,8 +1,8 @@
-"""Sequential Monte Carlo over the latents of many sequences at once, on the step functions of a net.
+"""Sequential Monte Carlo over the latents of many sequences at once, on the step functions of a model.
 
-The filter goes step by step, for particles must be weighed at a step before they are chosen for the next. What makes it
-fast is a step that prepares what it can (:mod:`zf_pyro.smc.steps`), and that sequences are taken a few at a time,
-all their steps, so that what a step computes stays near the processor.
+The filter runs step by step, since particles are weighed at one step before they are resampled for the next. Two things
+make it fast: work that is done once before the first step (``steps.py``), and few sequences at a time with all their
+steps, so that intermediate results stay in cache.
 """
 
 import math
@@ -13,21 +13,22 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..checks import require_count
 from ..models import StochasticRNN
 from ..networks import State
 from ..paths import RunInputs
-from .resampling import SCHEMES
+from .resampling import SCHEMES, effective_sample_size
 from .steps import FilterSteps, steps_of
 
 PROPOSALS = ("posterior", "prior")
-"""What may propose z_t: the guide's q(z_t | h_{t-1}, b_t), which sees the frames to come, or p(z_t | h_{t-1})."""
-NUMBERS_PER_CHUNK = 2**20
-"""Numbers in the widest result of a step: few enough to stay in cache."""
+"""Proposals of z_t: the guide's q(z_t | h_{t-1}, b_t), which depends on later frames, or p(z_t | h_{t-1})."""
+ELEMENTS_PER_CHUNK = 2**20
+"""Elements of the widest result of a step: few enough to stay in cache."""
 
 
 @dataclass(frozen=True)
 class FilterSettings:
-    """How to filter; for the meaning of each see :class:`zf_pyro.inference.ParticleFilter`."""
+    """Settings of a particle filter; each is explained in :class:`zf_pyro.inference.ParticleFilter`."""
 
     num_particles: int
     proposal: str = "posterior"
@@ -35,9 +36,7 @@ class FilterSettings:
     threshold: float = 0.5
 
     def __post_init__(self) -> None:
-        count = self.num_particles
-        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
-            raise ValueError(f"num_particles must be a positive integer, got {count!r}")
+        require_count("num_particles", self.num_particles)
         if self.proposal not in PROPOSALS:
             raise ValueError(f"proposal must be one of {sorted(PROPOSALS)}, got {self.proposal!r}")
         if self.resampling not in SCHEMES:
@@ -47,25 +46,25 @@ class FilterSettings:
 
 
 class Filtered(NamedTuple):
-    """What a pass over sequences leaves. Beyond a sequence's length its weights stay as they are."""
+    """Results of a pass over sequences. Beyond a sequence's length its weights do not change."""
 
     log_increments: Tensor
     """Estimates of log p(x_t | x_1..x_{t-1}), zero beyond a length; (time, batch) nats."""
     log_choices: Tensor
-    """Log-probability of the ancestors drawn before each step, as a function of the weights and under ``multinomial``
-    alone: zero otherwise, and where none were drawn; (time, batch) nats."""
+    """Log-probability of the ancestors sampled before each step, as a function of the weights; (time, batch) nats. Zero
+    except under ``multinomial``, and where nothing was resampled."""
     ess: Tensor
     """1 / sum_k v_k^2 of the normalised weights after each step; (time, batch) particles."""
     log_weights: Tensor
     """log v_k after the last real step; (batch, particles)."""
     z: Tensor
-    """Particles as they were drawn, zero beyond a length; (time, batch, particles, latent)."""
+    """Particles as they were proposed, zero beyond a length; (time, batch, particles, latent)."""
     ancestors: Tensor
-    """Which particle of the step before each continues; (time, batch, particles). At the first step 0..particles-1."""
+    """Particle of the step before that each continues; (time, batch, particles). At the first step 0..particles-1."""
 
 
 class Known(NamedTuple):
-    """What the steps of some sequences are given."""
+    """Sequences that the steps of a filter depend on."""
 
     u: Tensor
     """Inputs; (time, batch, *frame)."""
@@ -76,7 +75,17 @@ class Known(NamedTuple):
 
 
 def known_sequences(net: StochasticRNN, run: RunInputs, lengths: Tensor | None, settings: FilterSettings) -> Known:
-    """What the steps of all sequences are given."""
+    """Inputs, backward states and frames of all sequences, each (time, batch, ...).
+
+    Args:
+        net: the model.
+        run: validated inputs, x included.
+        lengths: real frames of each sequence, (batch,); None if all are.
+        settings: the filter's settings.
+
+    Raises:
+        ValueError: there are no frames.
+    """
     if run.x is None or run.u is None:
         raise ValueError("x must be given: a filter weighs particles by what was observed")
     guided = settings.proposal == "posterior"
@@ -84,7 +93,7 @@ def known_sequences(net: StochasticRNN, run: RunInputs, lengths: Tensor | None, 
 
 
 def random_numbers(like: Tensor, num_steps: int, shape: tuple[int, int, int]) -> Iterator[tuple[Tensor, Tensor]]:
-    """For each step, normal noise (sequences, particles, latent) and uniform numbers (sequences, particles)."""
+    """Random numbers of each step: normal (sequences, particles, latent), and uniform (sequences, particles)."""
     for _ in range(num_steps):
         yield like.new_empty(shape).normal_(), like.new_empty(shape[:2]).uniform_()
 
@@ -100,11 +109,11 @@ def run_filter(
     """Filter some sequences.
 
     Args:
-        steps: the step functions over them.
+        steps: the step functions over these sequences.
         state: h_0; (sequences, particles, hidden).
         mask: True on real frames, (time, sequences); None if all are.
-        randomness: as of :func:`random_numbers`.
-        settings: how.
+        randomness: random numbers of each step, as of :func:`random_numbers`.
+        settings: the filter's settings.
         kl_weight: exponent of p(z) / q(z | x) in the weights.
     """
     scheme, count = SCHEMES[settings.resampling], settings.num_particles
@@ -137,14 +146,14 @@ def run_filter(
             increment = torch.where(real.squeeze(-1), increment, 0.0)
             new_weights = torch.where(real, new_weights, log_weights)
         state, log_weights = moved, new_weights
-        ess = log_weights.detach().exp().square().sum(-1).reciprocal()
+        ess = effective_sample_size(log_weights.detach(), dim=-1)
         kept.append((increment, choices, ess, z, ancestors))
     increments, choices, sizes, z, ancestors = (torch.stack(field) for field in zip(*kept, strict=True))
     return Filtered(increments, choices, sizes, log_weights, z, ancestors)
 
 
 def filter_sequences(net: StochasticRNN, run: RunInputs, lengths: Tensor | None, settings: FilterSettings) -> Filtered:
-    """Filter all sequences of ``given`` without gradients, a few at a time; those of like length together."""
+    """Filter all sequences without gradients, a few of similar length at a time; lengths (batch,) or None."""
     u, b, x = known_sequences(net, run, lengths, settings)
     count, num_steps, batch = settings.num_particles, run.num_steps, run.batch_size
     start, latent = start_states(run, count), net.latent_dim
@@ -181,13 +190,13 @@ def start_states(run: RunInputs, num_particles: int) -> State:
 
 
 def sequences_at_once(net: StochasticRNN, settings: FilterSettings, device: torch.device, batch: int) -> int:
-    """How many sequences to take at a time."""
+    """Number of sequences to filter at once."""
     if device.type != "cpu":
         return batch
-    return max(1, NUMBERS_PER_CHUNK // (4 * net.hidden_dim * settings.num_particles))
+    return max(1, ELEMENTS_PER_CHUNK // (4 * net.hidden_dim * settings.num_particles))
 
 
 def _take(field: Tensor, ancestors: Tensor) -> Tensor:
-    """The rows of each sequence's ancestors; field (sequences, particles, features)."""
+    """The states of the ancestors; field (sequences, particles, features), ancestors (sequences, particles)."""
     rows = ancestors + ancestors.shape[1] * torch.arange(len(ancestors), device=field.device).unsqueeze(-1)
     return field.flatten(0, 1).index_select(0, rows.flatten()).view(field.shape)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..checks import require_room
+from ..checks import require_count, require_room
 from ..models import StochasticRNN
 from ..networks import State
 from ..paths import prepare_inputs
@@ -13,7 +13,7 @@ from .filter import FilterSettings, filter_sequences
 
 
 class FilterResult(NamedTuple):
-    """What a particle filter found; without gradients."""
+    """Results of a particle filter, without gradients."""
 
     log_evidence: Tensor
     """Log of an unbiased estimate of p(x), for each sequence; (batch,) nats. The log itself is biased downwards."""
@@ -25,19 +25,19 @@ class FilterResult(NamedTuple):
     log_weights: Tensor
     """Normalised log-weights log v_k after a sequence's last real step; (particles, batch)."""
     z: Tensor
-    """The particles as each step drew them, zero beyond a length; (time, particles, batch, latent)."""
+    """The particles as they were proposed, zero beyond a length; (time, particles, batch, latent)."""
     ancestors: Tensor
-    """The particle of the step before that each continues; (time, particles, batch). The first step has none, and holds
+    """Index of the particle of the step before that each continues; (time, particles, batch). At the first step
     0..particles-1."""
 
     def smoothed(self, num_draws: int) -> Tensor:
-        """Draws of whole latent paths given the whole sequence, z_1..z_T ~ p(z | x), up to the error of the particles.
+        """Sample whole latent paths given the whole sequence, z_1..z_T ~ p(z | x), up to the error of the particles.
 
-        A particle at the end is drawn by its weight and traced back through its ancestors. The early steps of a
-        long sequence descend from few particles: where draws at a step are all alike, take more particles.
+        A particle of the last step is sampled by its weight and traced back through its ancestors. The early steps of
+        a long sequence descend from few particles. If all samples of a step are alike, take more particles.
 
         Args:
-            num_draws: paths of each sequence, drawn with replacement.
+            num_draws: paths per sequence, sampled with replacement.
 
         Returns:
             (num_draws, batch, time, latent); zero beyond a length, as :meth:`zf_pyro.ZForcing.states` takes it.
@@ -45,8 +45,7 @@ class FilterResult(NamedTuple):
         Raises:
             ValueError: ``num_draws`` is not a positive integer.
         """
-        if not isinstance(num_draws, int) or isinstance(num_draws, bool) or num_draws < 1:
-            raise ValueError(f"num_draws must be a positive integer, got {num_draws!r}")
+        num_draws = require_count("num_draws", num_draws)
         index = torch.multinomial(self.log_weights.T.exp(), num_draws, replacement=True).T
         path: list[Tensor] = []
         for z, ancestors in zip(self.z.flip(0).unbind(0), self.ancestors.flip(0).unbind(0), strict=True):
@@ -56,27 +55,27 @@ class FilterResult(NamedTuple):
 
 
 class ParticleFilter:
-    """Sequential Monte Carlo on the step functions of a net, for every sequence by itself.
+    """Sequential Monte Carlo on the step functions of a model, for every sequence by itself.
 
     The estimate of p(x), the product of the mean weights between resamplings, is unbiased for any number of particles
     and any threshold (Del Moral 2004; Doucet, Johansen 2009, "A tutorial on particle filtering and smoothing").
-    Pyro's own :class:`pyro.infer.SMCFilter` has one weight a particle for a whole batch and estimates no evidence.
+    Pyro's own :class:`pyro.infer.SMCFilter` has one weight per particle for a whole batch and estimates no evidence.
 
-    It runs on ``net.prior``, ``posterior``, ``transition`` and ``emission``, step by step, and not on Pyro's sites:
-    handlers do not reach it. Nets with step functions of their own work, if their prior and posterior are diagonal
+    It runs step by step on ``net.prior``, ``posterior``, ``transition`` and ``emission``, not on Pyro's sites.
+    Handlers have no effect. A model with step functions of the user's own works if its prior and posterior are diagonal
     normals.
 
     Args:
-        net: the net. Its mode matters: with dropout, call ``net.eval()`` first.
-        num_particles: K, of each sequence.
-        proposal: ``"posterior"`` draws z_t from the guide, which sees the frames to come through b_t (a guided filter);
-            ``"prior"`` from the model (a bootstrap filter).
+        net: the model. Its mode matters: with dropout, call ``net.eval()`` first.
+        num_particles: K, for each sequence.
+        proposal: ``"posterior"`` samples z_t from the guide, which depends on later frames through b_t (a guided
+            filter); ``"prior"`` from the model (a bootstrap filter).
         resampling: ``"systematic"``, ``"stratified"`` or ``"multinomial"``.
         threshold: a sequence resamples before a step if its effective sample size is below this share of K: 0 never
             (importance sampling), 1 always.
 
     Raises:
-        TypeError: ``net`` is no :class:`~zf_pyro.ZForcing`.
+        TypeError: ``net`` is no model of :mod:`zf_pyro.models`.
         ValueError: no particles, a threshold outside [0, 1], or an unknown proposal or resampling.
     """
 
@@ -90,7 +89,7 @@ class ParticleFilter:
         threshold: float = 0.5,
     ) -> None:
         if not isinstance(net, StochasticRNN):
-            raise TypeError(f"net must be a zf_pyro.ZForcing, got {type(net).__name__}")
+            raise TypeError(f"net must be a model of zf_pyro.models, got {type(net).__name__}")
         self.net = net
         self.settings = FilterSettings(num_particles, proposal, resampling, threshold)
 
@@ -102,9 +101,13 @@ class ParticleFilter:
         context: Tensor | None = None,
         initial_state: State | None = None,
     ) -> FilterResult:
-        """Filter all sequences; arguments as for :meth:`zf_pyro.ZForcing.guide`.
+        """Filter all sequences. A sequence that has ended keeps its weights and particles.
 
-        A sequence that has ended keeps its weights and particles.
+        Args:
+            x: (batch, time, frame) floats or (batch, time) integers.
+            lengths: real frames of each sequence, (batch,); all of them if None.
+            context: the frame before the first, (batch, *frame); a start frame if None.
+            initial_state: h_0, each field (batch, hidden) or (particles, batch, hidden); zeros if None.
 
         Raises:
             TypeError, ValueError: an argument that the net refuses.

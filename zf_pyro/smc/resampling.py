@@ -1,4 +1,4 @@
-"""Which particles go on: ancestors drawn by weight, so that each expects K times its weight in offspring."""
+"""Resampling schemes: ancestors sampled by weight. A particle's expected number of offspring is K times its weight."""
 
 from typing import Protocol
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class Scheme(Protocol):
-    """A way to draw ancestors."""
+    """A resampling scheme."""
 
     def __call__(self, log_weights: Tensor, uniforms: Tensor) -> Tensor:
         """Ancestors (..., K) for normalised log-weights (..., K) and uniform numbers (..., K) in [0, 1)."""
@@ -15,22 +15,41 @@ class Scheme(Protocol):
 
 
 def systematic(log_weights: Tensor, uniforms: Tensor) -> Tensor:
-    """One uniform number for all K evenly spaced positions: Carpenter, Clifford, Fearnhead 1999."""
+    """Systematic resampling (..., K): one uniform number shifts K evenly spaced positions.
+
+    Carpenter, Clifford, Fearnhead 1999.
+    """
     return _at(log_weights, _in_strata(uniforms[..., :1], uniforms.shape[-1]))
 
 
 def stratified(log_weights: Tensor, uniforms: Tensor) -> Tensor:
-    """One uniform number within each of K equal strata: Kitagawa 1996."""
+    """Stratified resampling (..., K): one uniform number within each of K equal strata. Kitagawa 1996."""
     return _at(log_weights, _in_strata(uniforms, uniforms.shape[-1]))
 
 
 def multinomial(log_weights: Tensor, uniforms: Tensor) -> Tensor:
-    """K independent draws: the most variance, and the only scheme whose log-probability is smooth in the weights."""
+    """Multinomial resampling (..., K): independent samples.
+
+    It has the most variance, and is the only scheme whose log-probability is smooth in the weights.
+    """
     return _at(log_weights, uniforms)
 
 
 SCHEMES: dict[str, Scheme] = {"systematic": systematic, "stratified": stratified, "multinomial": multinomial}
 """The schemes by name. Douc, Cappe, Moulines 2005, https://arxiv.org/abs/cs/0507025, compare them."""
+
+
+def effective_sample_size(log_weights: Tensor, dim: int = 0) -> Tensor:
+    """Effective sample size of importance weights, (sum_k w_k)^2 / sum_k w_k^2, from 1 to K.
+
+    Args:
+        log_weights: in nats, up to a constant; (..., K, ...).
+        dim: dimension of the particles.
+
+    Returns:
+        Number of equally weighted samples that the weights are worth; the shape without ``dim``, (...).
+    """
+    return (2 * log_weights.logsumexp(dim) - (2 * log_weights).logsumexp(dim)).exp()
 
 
 def _in_strata(uniforms: Tensor, count: int) -> Tensor:
@@ -39,7 +58,7 @@ def _in_strata(uniforms: Tensor, count: int) -> Tensor:
 
 
 def _at(log_weights: Tensor, positions: Tensor) -> Tensor:
-    """The inverse of the weights' distribution function at positions (..., K) in [0, 1)."""
+    """The inverse of the weights' cumulative distribution at positions (..., K) in [0, 1)."""
     heights = log_weights.detach().double().exp().cumsum(-1)
-    wanted = positions.double() * heights[..., -1:]
-    return torch.searchsorted(heights, wanted, right=True).clamp(max=log_weights.shape[-1] - 1)
+    target = positions.double() * heights[..., -1:]
+    return torch.searchsorted(heights, target, right=True).clamp(max=log_weights.shape[-1] - 1)

@@ -1,9 +1,10 @@
-"""One step of a particle filter: from h_{t-1} of many particles to z_t, h_t and what weighs them.
+"""One step of a particle filter: from h_{t-1} of many particles to z_t, h_t and their log-densities.
 
-:class:`Steps` calls the step functions of a net, whatever they are. For a net whose step functions are its class's own
-there are two faster forms: :class:`PreparedSteps` computes what depends on known sequences alone once, and gradients
-flow through it; :class:`InPlaceSteps`, without gradients, moreover joins weights that multiply the same numbers, and
-lets results be overwritten by what comes next.
+- :class:`FilterSteps` calls the step functions of any model.
+- :class:`PreparedSteps` computes the part that depends on known sequences once, before the first step, with gradients.
+- :class:`InPlaceSteps` has no gradients. It also joins weights that multiply the same input, and overwrites results.
+
+The latter two are for a :class:`~zf_pyro.ZForcing` with the package's own step functions.
 """
 
 from typing import NamedTuple
@@ -17,7 +18,7 @@ from ..networks import ConcatenateCell, ConditionalLayerNormCell, State, bounded
 
 
 class Moved(NamedTuple):
-    """What a step makes of the particles."""
+    """Results of one step for all particles."""
 
     z: Tensor
     """z_t as proposed; (sequences, particles, latent)."""
@@ -30,10 +31,10 @@ class Moved(NamedTuple):
 
 
 class FilterSteps:
-    """The step functions of a net over some sequences.
+    """The step functions of a model over some sequences.
 
     Args:
-        net: whose step functions these are.
+        net: the model.
         u: inputs (time, sequences, *frame).
         b: backward states (time, sequences, hidden), or None where the prior proposes.
         x: frames (time, sequences, *frame).
@@ -50,21 +51,21 @@ class FilterSteps:
         self.b = () if b is None else b.unbind(0)
 
     def prior(self, state: State) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of p(z_t | h_{t-1})."""
+        """Mean and standard deviation of p(z_t | h_{t-1}); both (sequences, particles, latent)."""
         normal = self.net.prior(state).base_dist
         return normal.loc, normal.scale
 
     def posterior(self, state: State, t: int) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of q(z_t | h_{t-1}, b_t)."""
+        """Mean and standard deviation of q(z_t | h_{t-1}, b_t); both (sequences, particles, latent)."""
         normal = self.net.posterior(state, self.b[t]).base_dist
         return normal.loc, normal.scale
 
     def transition(self, state: State, t: int, z_t: Tensor) -> State:
-        """h_t."""
+        """h_t, each field (sequences, particles, hidden), from z_t (sequences, particles, latent)."""
         return self.net.transition(state, self.u[t], z_t)
 
     def move(self, state: State, t: int, noise: Tensor) -> Moved:
-        """Step t for h_{t-1} (sequences, particles, hidden) and normal noise (sequences, particles, latent)."""
+        """Propose, move and weigh; h_{t-1} (sequences, particles, hidden), noise (sequences, particles, latent)."""
         loc, scale = self.prior(state)
         if self.guided:
             q_loc, q_scale = self.posterior(state, t)
@@ -79,7 +80,7 @@ class FilterSteps:
 
 
 class PreparedSteps(FilterSteps):
-    """The same with what depends on u and b alone computed once."""
+    """The same, with the part that depends on u and b alone computed once."""
 
     net: ZForcing
 
@@ -101,7 +102,7 @@ class PreparedSteps(FilterSteps):
 
 
 class InPlaceSteps(FilterSteps):
-    """The same without gradients, in as few operations and passes over memory as there can be."""
+    """The same without gradients, in as few operations and passes over memory as possible."""
 
     net: ZForcing
 
@@ -129,7 +130,7 @@ class InPlaceSteps(FilterSteps):
         gates = self.gates(recurrent, z)
         gates.unflatten(0, shape).add_(self.drives[t])
         i, f, o = gates[:, :width].sigmoid_().chunk(3, dim=1)
-        # Copied into one piece: the tanh of rows with gaps between them takes up to fifteen times as long
+        # Contiguous: tanh of rows with gaps between them takes up to fifteen times as long.
         candidate = gates[:, width:].contiguous().tanh_()
         cell = torch.mul(f, cell).addcmul_(i, candidate)
         hidden = torch.tanh(cell, out=candidate).mul_(o)
@@ -143,7 +144,7 @@ class InPlaceSteps(FilterSteps):
         scales = log_variances.mul(0.5).exp_()
         if not self.guided:
             return torch.addcmul(locs, scales, noise), torch.zeros_like(noise[:, 0])
-        pairs = (numbers.chunk(2, dim=1) for numbers in (locs, scales, log_variances))
+        pairs = (part.chunk(2, dim=1) for part in (locs, scales, log_variances))
         (loc, q_loc), (scale, q_scale), (log_variance, q_log_variance) = pairs
         z = torch.addcmul(q_loc, q_scale, noise)
         distance = (z - loc).div_(scale)
@@ -152,36 +153,36 @@ class InPlaceSteps(FilterSteps):
 
 
 class ConcatenateGates:
-    """The gates of a :class:`~zf_pyro.networks.ConcatenateCell` but for what its input sets, without gradients."""
+    """The latent part of the gates of a :class:`~zf_pyro.networks.ConcatenateCell`, without gradients."""
 
     def __init__(self, cell: ConcatenateCell) -> None:
         self.hidden_weight = cell.hidden_weights.weight
-        """What h_{t-1} is to be multiplied with; (4 hidden, hidden)."""
+        """W, the weight of h_{t-1}; (4 hidden, hidden)."""
         (weight,) = cell.modulation_weights()
         self.weight = weight.t()
 
     def __call__(self, recurrent: Tensor, z: Tensor) -> Tensor:
-        """For z_t (rows, latent) and W h_{t-1}, which is overwritten, and the result; both (rows, 4 hidden)."""
+        """The gates (rows, 4 hidden) from z_t (rows, latent) and W h_{t-1} (rows, 4 hidden), which is overwritten."""
         return recurrent.addmm_(z, self.weight)
 
 
 class ConditionalLayerNormGates:
-    """The gates of a :class:`~zf_pyro.networks.ConditionalLayerNormCell` likewise."""
+    """The same for a :class:`~zf_pyro.networks.ConditionalLayerNormCell`, with the norm of the hidden part."""
 
     def __init__(self, cell: ConditionalLayerNormCell) -> None:
         weight = cell.hidden_weights.weight
-        # The mean that the norm takes away is linear in h_{t-1}: it is taken away from the weight, once
+        # The norm subtracts the mean over features. The mean is linear in h_{t-1}: subtract it from the weight, once.
         self.hidden_weight = weight - weight.mean(0)
-        """What h_{t-1} is to be multiplied with; (4 hidden, hidden)."""
+        """W, the weight of h_{t-1}; (4 hidden, hidden)."""
         first, first_bias, second, second_bias = cell.modulation_weights()
-        # A hidden unit that is always 1 carries the second bias: to add it takes half as long as the product itself
+        # A constant hidden unit carries the second bias: adding it separately takes half as long as the product.
         self.first = torch.cat([first, torch.zeros_like(first[:1])]).t()
         self.first_bias = torch.cat([first_bias, torch.ones_like(first_bias[:1])])
         gain, shift = second_bias.chunk(2)
         self.second = torch.cat([second, torch.cat([1.0 + gain, shift]).unsqueeze(1)], dim=1).t()
 
     def __call__(self, recurrent: Tensor, z: Tensor) -> Tensor:
-        """As of :class:`ConcatenateGates`."""
+        """The gates (rows, 4 hidden); arguments as for :class:`ConcatenateGates`."""
         modulation = torch.mm(_clipped(torch.addmm(self.first_bias, z, self.first)), self.second)
         gain, shift = modulation.chunk(2, dim=1)  # 1 + g_t and s_t
         gain.clamp_(-2.0, 4.0)
@@ -192,24 +193,31 @@ class ConditionalLayerNormGates:
 
 
 GATES = {ConcatenateCell: ConcatenateGates, ConditionalLayerNormCell: ConditionalLayerNormGates}
-"""The gates of a transition by its class."""
+"""Gates by the class of the transition's cell."""
 
 
 def steps_of(net: StochasticRNN, u: Tensor, b: Tensor | None, x: Tensor) -> FilterSteps:
-    """The fastest form that ``net``, gradients and autocast allow; arguments as for :class:`Steps`."""
+    """The fastest form that the model, gradients and autocast allow.
+
+    Args:
+        net: the model.
+        u: inputs (time, sequences, *frame).
+        b: backward states (time, sequences, hidden), or None where the prior proposes.
+        x: frames (time, sequences, *frame).
+    """
     own = isinstance(net, ZForcing) and own_step_functions(net, "prior", "posterior", "transition")
     if not own or net.recurrence == "reference":
         return FilterSteps(net, u, b, x)
-    # What may be overwritten has one dtype, which under autocast depends on the operation that made it
+    # In-place operations need one dtype, and under autocast each operation chooses its own.
     free = not torch.is_grad_enabled() and not torch.is_autocast_enabled(x.device.type)
     return (InPlaceSteps if free and type(net.cell) in GATES else PreparedSteps)(net, u, b, x)
 
 
 def _clipped(x: Tensor) -> Tensor:
-    """:func:`zf_pyro.networks.clipped_leaky_relu`, in the place of x."""
+    """:func:`zf_pyro.networks.clipped_leaky_relu`, in place."""
     return F.leaky_relu(x, 1.0 / 3.0, inplace=True).clamp_(-3.0, 3.0)
 
 
 def _means_first(numbers: Tensor) -> Tensor:
-    """Rows for the means of p, its log-variances, the means of q and its log-variances, with both means first."""
+    """Reorder rows (means of p, log-variances of p, means of q, log-variances of q) so that both means come first."""
     return numbers.unflatten(0, (2, 2, -1)).transpose(0, 1).flatten(0, 2)

@@ -1,4 +1,4 @@
-"""Training that can be relied on: Lightning around SVI's step, checkpoints, faults, several devices."""
+"""Training by SVI's step under Lightning: resumable checkpoints, fault tolerance, several devices."""
 
 from .checkpoints import CheckpointError, SafeCheckpointIO, latest
 from .module import Training, adam

@@ -1,4 +1,4 @@
-"""What a run does beside training: its random numbers, its way to stop, and what it shows."""
+"""Callbacks of a run: random state, interruption by signals, progress bar."""
 
 import signal
 from typing import Any
@@ -11,10 +11,11 @@ from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 
 
 class RandomState(Callback):
-    """The state of all random numbers (torch's on CPU and GPU, NumPy's, Python's, hence Pyro's), saved and restored.
+    """Random state in checkpoints: torch's on CPU and GPU, NumPy's and Python's, which are all that Pyro uses.
 
-    Each process has its own, and draws other numbers than the others. Validation draws the same numbers every time, so
-    that one can be compared with the next, and leaves no trace in those of training.
+    - Each process has its own random seed.
+    - Every validation uses the same random numbers, so that validations can be compared.
+    - Validation leaves the random state of training unchanged.
     """
 
     def __init__(self) -> None:
@@ -23,29 +24,29 @@ class RandomState(Callback):
         self.seed = torch.initial_seed() % 2**31
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Part the ways of the processes."""
+        """Give every process its own random seed."""
         if trainer.global_rank:
             pyro.set_rng_seed(self.seed + trainer.global_rank)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Restore what was loaded, now that nothing draws before the batch does."""
+        """Restore the loaded state: from here on only the batch uses random numbers."""
         if self.pending is not None:
             restore(self.pending)
             self.pending = None
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The same numbers for every validation."""
+        """Set the seed of validation; keep the random state of training."""
         self.training = capture()
         pyro.set_rng_seed(self.seed + trainer.global_rank)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Those of training go on."""
+        """Restore the random state of training."""
         if self.training is not None:
             restore(self.training)
             self.training = None
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """The states of all processes, by rank."""
+        """Save the states of all processes, by rank."""
         own = self.training or self.pending or capture()
         states: list[Any] = [own]
         if trainer.world_size > 1:
@@ -54,10 +55,10 @@ class RandomState(Callback):
         checkpoint["random"] = {"seed": self.seed, "states": states}
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Each process takes its own.
+        """Load the state of this process.
 
         Raises:
-            ValueError: the checkpoint is of another number of processes.
+            ValueError: the checkpoint comes from another number of processes.
         """
         states = checkpoint["random"]["states"]
         if len(states) != trainer.world_size:
@@ -69,7 +70,7 @@ class RandomState(Callback):
 
 
 def capture() -> dict[str, Any]:
-    """The random state of this process, in tensors and plain values."""
+    """Random state of this process, in tensors and plain values."""
     state = pyro.util.get_rng_state()
     name, keys, *rest = state["numpy"]
     numpy = {"name": name, "keys": torch.from_numpy(keys.astype(np.int64)), "rest": rest}
@@ -78,7 +79,7 @@ def capture() -> dict[str, Any]:
 
 
 def restore(state: dict[str, Any]) -> None:
-    """What :func:`capture` found."""
+    """Set the random state that :func:`capture` returned."""
     numpy = state["numpy"]
     keys = numpy["keys"].numpy().astype(np.uint32)
     known = {"torch": state["torch"], "random": state["random"], "numpy": (numpy["name"], keys, *numpy["rest"])}
@@ -88,7 +89,7 @@ def restore(state: dict[str, Any]) -> None:
 
 
 class Interruption(Callback):
-    """Ctrl-C and SIGTERM end the run after the step that is under way, with everything saved; a second one at once."""
+    """Ctrl-C and SIGTERM end the run after the current step, with everything saved. A second signal ends it at once."""
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -96,40 +97,40 @@ class Interruption(Callback):
         self.before: dict[int, Any] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the signals over."""
+        """Install the signal handlers."""
 
         def stop(number: int, frame: Any) -> None:
-            pl_module.stop_wanted = True  # type: ignore[assignment]  # of Training
+            pl_module.stop_wanted = True  # type: ignore[assignment]  # an attribute of Training
             signal.signal(number, self.before[number])
 
         self.before = {number: signal.signal(number, stop) for number in self.SIGNALS}
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Give the signals back."""
+        """Restore the previous signal handlers."""
         for number, handler in self.before.items():
             signal.signal(number, handler)
         self.before = {}
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Give the signals back."""
+        """Restore the previous signal handlers."""
         self.on_train_end(trainer, pl_module)
 
 
 class Progress(TQDMProgressBar):
-    """Lightning's bar over the steps of the whole run; its numbers are nats a sequence, and steps a second."""
+    """Lightning's progress bar over the steps of the whole run, in nats per sequence and steps per second."""
 
     def on_train_start(self, trainer: Trainer, *_: Any) -> None:
-        """Begin the bar, which a resumed run does not do by itself."""
+        """Start the bar, which Lightning does not do in a resumed run."""
         super().on_train_start(trainer, *_)
         self.on_train_epoch_start(trainer, *_)
 
     def on_train_epoch_start(self, trainer: Trainer, *_: Any) -> None:
-        """Say what the bar counts."""
+        """Label the bar."""
         super().on_train_epoch_start(trainer, *_)
         self.train_progress_bar.set_description("training")
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        """The numbers beside the bar, rounded to what can be read."""
+        """Values beside the bar, rounded to four digits."""
         shown = super().get_metrics(trainer, pl_module)
         named = {name.removeprefix("train/"): value for name, value in shown.items() if name not in ("v_num", "step")}
         return {name: f"{value:.4g}" if isinstance(value, float) else value for name, value in named.items()}

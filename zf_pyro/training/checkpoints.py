@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or refused, and of which nothing is executed."""
+"""Checkpoints with a checksum, which are loaded without executing code from them."""
 
 import hashlib
 import io
@@ -15,7 +15,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from ..saving import remove_partial, write_atomically
 
 MAGIC = b"zf_pyro checkpoint 1\n"
-"""First line of a checkpoint; the sha256 of what follows it is the second."""
+"""First line of a checkpoint; the second is the sha256 of the rest."""
 PATTERN = re.compile(r"step(\d+)\.ckpt")
 
 
@@ -24,17 +24,17 @@ class CheckpointError(RuntimeError):
 
 
 class SafeCheckpointIO(TorchCheckpointIO):
-    """Lightning's checkpoint files with a checksum, written atomically, read without executing anything.
+    """Lightning's checkpoint files with a checksum, written atomically and loaded without executing code.
 
-    A file is two lines of text, then what ``torch.save`` writes. It is read by ``torch.load(weights_only=True)``, which
-    builds tensors and plain values alone and refuses every other pickle, and only once the checksum is found right.
+    A file is two lines of text, then the output of ``torch.save``. After the checksum is verified, it is read by
+    ``torch.load(weights_only=True)``, which builds only tensors and plain values and refuses every other pickle.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Write ``checkpoint`` to ``path`` in one move.
+        """Write ``checkpoint`` to ``path`` atomically.
 
         Raises:
-            OSError: the disk is full, or another error of the system; what was at ``path`` is still there.
+            OSError: the disk is full, or another error of the system; an older file at ``path`` is still there.
         """
         content = io.BytesIO()
         torch.save(checkpoint, content)
@@ -44,11 +44,11 @@ class SafeCheckpointIO(TorchCheckpointIO):
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """The checkpoint at ``path``, on the CPU.
+        """Load the checkpoint at ``path`` onto the CPU.
 
         Raises:
             FileNotFoundError: there is none.
-            CheckpointError: it was cut short or changed, is no checkpoint of this package, or holds more than tensors
+            CheckpointError: it was truncated or changed, is no checkpoint of this package, or holds more than tensors
                 and plain values.
         """
         content = _verified(Path(path))
@@ -59,7 +59,7 @@ class SafeCheckpointIO(TorchCheckpointIO):
 
 
 def _verified(path: Path) -> memoryview:
-    """What follows the first two lines, once its checksum is found right."""
+    """Content after the first two lines, its checksum verified."""
     content = path.read_bytes()
     if not content.startswith(MAGIC):
         raise CheckpointError(f"{path} is no checkpoint of zf_pyro.training (it does not begin with {MAGIC!r})")
@@ -70,12 +70,12 @@ def _verified(path: Path) -> memoryview:
 
 
 def latest(folder: Path) -> Path | None:
-    """The newest checkpoint in ``folder`` that is whole; None if there never was one.
+    """The newest intact checkpoint in ``folder``; None if there never was one.
 
-    A newer one that is not whole is reported and renamed to ``*.refused``.
+    Newer checkpoints that are damaged are warned of and renamed to ``*.refused``.
 
     Raises:
-        CheckpointError: there are checkpoints, none of which is whole.
+        CheckpointError: all checkpoints are damaged.
     """
     steps = {path: int(found[1]) for path in folder.glob("*.ckpt") if (found := PATTERN.fullmatch(path.name))}
     for path in sorted(steps, key=steps.__getitem__, reverse=True):
@@ -94,14 +94,14 @@ def latest(folder: Path) -> Path | None:
 
 
 class Checkpoints(Checkpoint):
-    """Saves the state of the run every so many steps, at its end and when it is interrupted; keeps the latest few.
+    """Saves the state of a run at regular steps, at its end and on interruption; keeps the latest checkpoints.
 
-    Always between two batches, when everything that belongs to the one before is done, validation included.
+    Checkpoints are saved between two batches, after the step and the validation of the first.
 
     Args:
-        folder: where; the files are ``step00000100.ckpt`` and so on.
-        every: steps from one to the next.
-        keep: how many.
+        folder: folder of the files ``step00000100.ckpt`` and so on.
+        every: steps between two checkpoints.
+        keep: number of checkpoints kept.
     """
 
     def __init__(self, folder: Path, every: int, keep: int) -> None:
@@ -109,16 +109,16 @@ class Checkpoints(Checkpoint):
         self.saved = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Clear away what a run that was killed while saving left; do not save again what was just loaded."""
+        """Remove incomplete files of a killed run, and skip the checkpoint that was just loaded."""
         self.saved = trainer.global_step
         if trainer.is_global_zero:
             remove_partial(self.folder)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        """Save if it is time, or if somebody wants training to stop.
+        """Save if a checkpoint is due, or if a stop of training was requested.
 
         Raises:
-            KeyboardInterrupt: the latter, once it is saved; Lightning then shuts everything down.
+            KeyboardInterrupt: a stop was requested, and everything is saved. Lightning then shuts the run down.
         """
         if pl_module.stopping or trainer.global_step - self.saved >= self.every:
             self.save(trainer)
@@ -126,11 +126,11 @@ class Checkpoints(Checkpoint):
             raise KeyboardInterrupt("training was interrupted; everything is saved")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save the end of the run."""
+        """Save the final state."""
         self.save(trainer)
 
     def save(self, trainer: Trainer) -> None:
-        """Save now, unless this very step is saved."""
+        """Save now, unless this step is saved already."""
         if trainer.global_step == self.saved:
             return
         trainer.save_checkpoint(self.folder / f"step{trainer.global_step:08d}.ckpt", weights_only=False)
@@ -142,14 +142,14 @@ class Checkpoints(Checkpoint):
 
 
 class Best(ModelCheckpoint):
-    """Lightning's keeper of the weights of the best validation, ``best.ckpt``; the run's folder may be moved."""
+    """Lightning's callback that keeps the weights of the best validation, ``best.ckpt``, in a folder that may move."""
 
     def __init__(self, folder: Path) -> None:
         settings = {"mode": "max", "save_weights_only": True, "enable_version_counter": False}
         super().__init__(folder, "best", "validation/elbo", **settings)  # type: ignore[arg-type]  # mixed settings
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The best so far, at where the folder is now."""
+        """Load the best score, with paths in the current folder."""
         if state["best_model_path"]:
             path = str(Path(str(self.dirpath)) / "best.ckpt")
             names = {"dirpath": self.dirpath, "best_model_path": path, "kth_best_model_path": path}

@@ -1,4 +1,4 @@
-"""Training of any model, guide and objective under Lightning, by the gradients that SVI would take."""
+"""LightningModule that trains any model and guide under any objective, with the gradients of SVI."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -14,16 +14,17 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from ..checks import require_count
 from ..objectives import Objective, PyroProgram, owner_of
+from ..paths import multiply_in_place
 from . import parameters
 from .nonfinite import NonFinite
 from .optimisers import Factory, build, skips_by_itself
 from .position import continued
 
 READ_BACK = 20
-"""Steps on a GPU from one look at its counts, which waits for it, to the next."""
+"""Steps between two reads of the counts of non-finite steps from a GPU, since each read waits for it."""
 
 WEIGHTS = ("kl_weight", "aux_weight", "backward_weight")
-"""Of the objective, logged with its parts."""
+"""Weights of the objective, logged with its terms."""
 
 
 def adam(parameters: Any) -> torch.optim.Optimizer:
@@ -32,32 +33,32 @@ def adam(parameters: Any) -> torch.optim.Optimizer:
 
 
 class Training(lightning.LightningModule):
-    """SVI's step as a LightningModule: gradients by the objective, clipped, then one step of the optimiser.
+    """SVI's step as a LightningModule: gradients of the objective, clipping, then one step of the optimiser.
 
-    A batch is the arguments of model and guide, a tuple such as ``(x, lengths)``, or a dictionary of keywords. The loss
-    is the objective's, summed over the batches of all processes, and over ``accumulate`` batches one after the other.
+    A batch holds the arguments of model and guide: a tuple, as ``(x, lengths)``, or a dictionary of keywords. The loss
+    is the objective's, summed over the batches of all processes and over ``accumulate`` successive batches.
 
-    Logged at each step, per sequence in nats: ``train/loss``, and for :class:`~zf_pyro.ZForcingELBO` the unweighted
-    ``train/elbo``, ``train/log_likelihood``, ``train/kl``, ``train/auxiliary``, ``train/backward`` and their weights;
-    ``train/grad_norm`` before clipping, ``train/skipped`` (steps so far that were not finite), ``train/lr``,
+    Logged at each step, in nats per sequence: ``train/loss``, and for :class:`~zf_pyro.ZForcingELBO` its unweighted
+    terms ``train/elbo``, ``train/log_likelihood``, ``train/kl``, ``train/auxiliary``, ``train/backward``. Also their
+    weights, ``train/grad_norm`` before clipping, ``train/skipped`` (non-finite steps so far), ``train/lr``,
     ``train/steps_per_second``. After a validation ``validation/elbo``: the bound for ZForcingELBO, else minus the loss.
 
     Args:
-        model: Pyro's model.
+        model: a Pyro model.
         guide: its guide.
-        objective: anything that SVI takes as its loss.
-        optimiser: one of Pyro's, or a function that makes one of torch's from parameters.
-        clip_norm: bound of the norm of the gradient of ``scale`` times the loss; None for no bound.
-        scale: factor of the loss. 1 is SVI's sum over the batch; the released code's mean is 1 / sequences of a step.
+        objective: any loss of SVI.
+        optimiser: an optimiser of Pyro, or a function from parameters to an optimiser of torch.
+        clip_norm: bound on the norm of the gradient of ``scale`` times the loss; None for no bound.
+        scale: factor of the loss. 1 is SVI's sum over the batch; the released code's mean is 1 / sequences per step.
         accumulate: batches whose gradients are summed before a step.
         plateau: validations without a better ``validation/elbo`` after which the learning rate is halved; None for
             never.
-        max_nonfinite: steps in a row with a loss or gradient that is not finite after which training stops.
-        validation: objective of validation, by default the same; for one whose ``loss`` is not implemented.
-        example: a batch, for a model or guide that makes parameters only when it runs (``pyro.param``, autoguides).
+        max_nonfinite: successive steps with a non-finite loss or gradient after which training stops.
+        validation: objective of validation, by default the same. Needed if the ``loss`` of ``objective`` is missing.
+        example: a batch, for a model or guide that creates parameters only when it runs (``pyro.param``, autoguides).
 
     Raises:
-        ValueError: a number out of range.
+        ValueError: a setting out of range.
     """
 
     def __init__(
@@ -77,20 +78,20 @@ class Training(lightning.LightningModule):
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
-        for name, count in {"accumulate": accumulate, "max_nonfinite": max_nonfinite, "plateau": plateau or 1}.items():
-            require_count(name, count)
+        self.accumulate = require_count("accumulate", accumulate)
+        self.nonfinite = NonFinite(require_count("max_nonfinite", max_nonfinite))
+        self.plateau = None if plateau is None else require_count("plateau", plateau)
         self.clip_norm = float("inf") if clip_norm is None else clip_norm
         for name, value in {"scale": scale, "clip_norm": self.clip_norm}.items():
             if not value > 0:
                 raise ValueError(f"{name} must be positive, got {value!r}")
         self.programs, self.objective, self.optimiser = (model, guide), objective, optimiser
         self.validation_objective = validation or objective
-        self.scale, self.accumulate, self.plateau = scale, accumulate, plateau
-        self.nonfinite = NonFinite(max_nonfinite)
-        met = {} if example is None else parameters.known_parameters(model, guide, example)
+        self.scale = scale
+        known = {} if example is None else parameters.known_parameters(model, guide, example)
         owners = {id(net): net for net in map(owner_of, self.programs) if net is not None}
         self.nets = nn.ModuleList(owners.values())
-        self.loose = parameters.loose(self.nets, met)
+        self.loose = parameters.loose(self.nets, known)
         self.stop_wanted = self.stopping = self._met_all = False
         self._window: Tensor | None = None
         self._validated = torch.zeros(2, dtype=torch.float64)
@@ -99,7 +100,7 @@ class Training(lightning.LightningModule):
     # One step --------------------------------------------------------------------------------------------------------
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
-        """The gradients of one batch, and after ``accumulate`` of them the optimiser's step."""
+        """Add the gradients of a batch; after ``accumulate`` batches take the optimiser's step."""
         last = (batch_idx + 1) % self.accumulate == 0
         step = getattr(self.objective, "step", None)
         weights = {name: getattr(self.objective, name) for name in WEIGHTS if hasattr(self.objective, name)}
@@ -113,11 +114,11 @@ class Training(lightning.LightningModule):
             self._update(dict(zip(parts, totals, strict=True)), weights, batch, (batch_idx + 1) // self.accumulate)
 
     def gradients(self, batch: Any) -> dict[str, Tensor]:
-        """Add the gradients of the loss on one batch, unscaled.
+        """Add the unscaled gradients of the loss on one batch.
 
         Returns:
-            Scalars that are summed over the batches of a step: the loss and the parts of the objective in nats, the
-            number of sequences, and whether somebody wants training to stop.
+            Scalars to be summed over the batches of a step: loss and terms of the objective in nats, the number of
+            sequences, and whether a stop of training was requested.
         """
         if not self._met_all:
             self._require_all_met(batch)
@@ -137,23 +138,22 @@ class Training(lightning.LightningModule):
         gradients = [p.grad for group in inner.param_groups for p in group["params"] if p.grad is not None]
         self._sum_gradients(gradients)
         if self.scale != 1.0:
-            torch._foreach_mul_(gradients, self.scale)
+            multiply_in_place(gradients, self.scale)
         norm = torch.nn.utils.get_total_norm(gradients)
         torch.nn.utils.clip_grads_with_norm_(
             [p for group in inner.param_groups for p in group["params"]], self.clip_norm, norm
         )
         finite = norm.isfinite()
-        if not isinstance(self.objective, TraceTailAdaptive_ELBO):  # whose loss is always infinite
+        if not isinstance(self.objective, TraceTailAdaptive_ELBO):  # its loss is always infinite
             finite = finite & totals["loss"].isfinite()
         bad = (~finite).float()
         self.nonfinite.note(bad)
         if skips_by_itself(inner):
-            inner.found_inf = bad  # type: ignore[attr-defined]  # how GradScaler tells it
+            inner.found_inf = bad  # type: ignore[attr-defined]  # as GradScaler sets it
             optimiser.step()
         elif not bad.item():
             optimiser.step()
-        if gradients:
-            torch._foreach_zero_(gradients)  # not None: SVI steps on with zeros, and so must we
+        inner.zero_grad(set_to_none=False)  # as SVI, whose optimisers step with zero gradients too
         self._log_step(totals, weights, norm, step)
         if self.device.type == "cpu" or step % READ_BACK == 0:
             self.nonfinite.stop(Path(self.trainer.default_root_dir), step, batch)
@@ -163,9 +163,9 @@ class Training(lightning.LightningModule):
         return self.trainer.strategy.reduce(values, reduce_op="sum") if self.trainer.world_size > 1 else values
 
     def _sum_gradients(self, gradients: Sequence[Tensor]) -> None:
-        """Sum each gradient over all processes, in one exchange for each dtype.
+        """Sum each gradient over all processes, in one exchange per dtype.
 
-        Every process must have met the same parameters, which it has if all run the same program.
+        Every process needs gradients of the same parameters, which holds if all run the same program.
         """
         if self.trainer.world_size == 1:
             return
@@ -173,10 +173,11 @@ class Training(lightning.LightningModule):
             same = [gradient for gradient in gradients if gradient.dtype == dtype]
             flat = self._over_processes(torch.cat([gradient.flatten() for gradient in same]))
             parts = flat.split([gradient.numel() for gradient in same])
-            torch._foreach_copy_(same, [part.view_as(g) for part, g in zip(parts, same, strict=True)])
+            for gradient, part in zip(same, parts, strict=True):
+                gradient.copy_(part.view_as(gradient))
 
     def _require_all_met(self, batch: Any) -> None:
-        """Refuse parameters that the optimiser does not know."""
+        """Refuse parameters that the optimiser does not have."""
         known = {*map(id, self.nets.parameters()), *map(id, self.loose.values())}
         met = parameters.known_parameters(*self.programs, batch)
         unknown = [name for name, value in met.items() if id(value) not in known and value.is_leaf]
@@ -206,11 +207,11 @@ class Training(lightning.LightningModule):
             self.log(name, value, prog_bar=name in shown, rank_zero_only=True)
 
     def on_validation_epoch_start(self) -> None:
-        """Begin the sums."""
+        """Reset the sums."""
         self._validated = torch.zeros(2, dtype=torch.float64, device=self.device)
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
-        """The bound on a batch, at one draw of the latents for each sequence."""
+        """Add the bound on a batch, from one sample of the latents per sequence."""
         objective = self.validation_objective
         loss = _as_tuple(parameters.call(objective.loss, batch, *self.programs))[0]
         terms = objective.terms if isinstance(objective, Objective) else None
@@ -218,7 +219,7 @@ class Training(lightning.LightningModule):
         self._validated += torch.tensor([float(bound), num_sequences(batch)], dtype=torch.float64, device=self.device)
 
     def on_validation_epoch_end(self) -> None:
-        """Exact sums over all processes; halve the learning rate on a plateau."""
+        """Log the exact mean over all processes; halve the learning rate on a plateau."""
         bound, sequences = self._over_processes(self._validated).tolist()
         self.log("validation/elbo", bound / sequences, prog_bar=True)  # the same on every process
         if self.trainer.state.fn == "fit":
@@ -228,10 +229,10 @@ class Training(lightning.LightningModule):
         if isinstance(schedule, ReduceLROnPlateau) and self.trainer.training | self.trainer.validating:
             schedule.step(bound / sequences)
 
-    # What Lightning asks for -----------------------------------------------------------------------------------------
+    # Hooks of Lightning ----------------------------------------------------------------------------------------------
 
     def configure_optimizers(self) -> Any:
-        """The optimiser over all parameters, and the schedule of its learning rate."""
+        """Build the optimiser over all parameters, and the schedule of its learning rate."""
         if self.loose and self.trainer.world_size > 1:
             raise ValueError(
                 f"parameters made by pyro.param, such as {next(iter(self.loose))!r}, train in one process only: "
@@ -251,22 +252,22 @@ class Training(lightning.LightningModule):
         return [optimiser], [{"scheduler": schedule}]
 
     def on_validation_model_zero_grad(self) -> None:
-        """Leave the gradients, which are zero: Adam goes on to move a parameter of gradient zero, but not of none."""
+        """Keep the zero gradients: with momentum Adam still moves such parameters, but not those without a gradient."""
 
     def on_train_start(self) -> None:
-        """Where a gradient was zero, not None, when the state was saved, it is again."""
+        """Set the gradients to zero, not None, as they were when the checkpoint was saved."""
         for parameter in self.trainer.optimizers[0].state:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what Lightning does not know of."""
+        """Save objective, ``pyro.param`` parameters and counts, which Lightning does not save."""
         checkpoint["objective"] = self.objective.state_dict() if hasattr(self.objective, "state_dict") else {}
         checkpoint["loose"] = {name: value.detach() for name, value in self.loose.items()}
         checkpoint["nonfinite"] = self.nonfinite.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take it back."""
+        """Load the state of :meth:`on_save_checkpoint`."""
         if hasattr(self.objective, "load_state_dict"):
             self.objective.load_state_dict(checkpoint["objective"])
         if checkpoint["loose"].keys() != self.loose.keys():
@@ -279,7 +280,7 @@ class Training(lightning.LightningModule):
 
 
 def num_sequences(batch: Any) -> int:
-    """Sequences of a batch, the first size of its first tensor; 1 where it has none."""
+    """Number of sequences in a batch: the first size of its first tensor; 1 without tensors."""
     values = batch.values() if isinstance(batch, Mapping) else batch if isinstance(batch, (tuple, list)) else [batch]
     return next((len(value) for value in values if isinstance(value, Tensor) and value.dim()), 1)
 

@@ -1,4 +1,4 @@
-"""Steps whose loss or gradient is not finite: skipped, counted, and an end to training after too many in a row."""
+"""Counts of steps with a non-finite loss or gradient, and an error after too many in a row."""
 
 from pathlib import Path
 from typing import Any
@@ -10,15 +10,15 @@ from ..saving import write_atomically
 
 
 class NonFiniteError(RuntimeError):
-    """Too many steps in a row had a loss or a gradient that is not finite."""
+    """Too many successive steps had a non-finite loss or gradient."""
 
 
 class NonFinite:
-    """Counts of steps that were not finite, kept on the device so that nobody waits for them.
+    """Counts of non-finite steps, kept on the device so that counting does not wait for it.
 
     Attributes:
-        total: such steps so far, a scalar tensor.
-        in_row: such steps up to now without a good one between, a scalar tensor.
+        total: non-finite steps so far, a scalar tensor.
+        in_row: non-finite steps since the last finite one, a scalar tensor.
     """
 
     def __init__(self, limit: int) -> None:
@@ -26,23 +26,23 @@ class NonFinite:
         self.total = self.in_row = torch.zeros(())
 
     def note(self, bad: Tensor) -> None:
-        """Count a step; ``bad`` is 1.0 or 0.0."""
+        """Count a step; ``bad`` is a scalar, 1.0 if the step is not finite, else 0.0."""
         self.total = self.total.to(bad) + bad
         self.in_row = (self.in_row.to(bad) + bad) * bad
 
     def state_dict(self) -> dict[str, float]:
-        """The counts."""
+        """Return the counts."""
         return {"total": self.total.item(), "in_row": self.in_row.item()}
 
     def load_state_dict(self, state: dict[str, float]) -> None:
-        """The counts of :meth:`state_dict`."""
+        """Load the counts of :meth:`state_dict`."""
         self.total, self.in_row = torch.tensor(state["total"]), torch.tensor(state["in_row"])
 
     def stop(self, folder: Path, step: int, batch: Any) -> None:
-        """Save the latest batch and end training, if there were too many in a row. Waits for the device.
+        """After too many non-finite steps in a row, save the latest batch and raise. Waits for the device.
 
         Raises:
-            NonFiniteError: there were.
+            NonFiniteError: too many non-finite steps in a row.
         """
         if self.in_row.item() < self.limit:
             return

@@ -1,4 +1,4 @@
-"""Optimisers: torch's, and Pyro's as the one torch optimiser over all parameters that does the same."""
+"""Optimisers of torch and Pyro, as one torch optimiser over all parameters."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -9,24 +9,24 @@ from pyro.optim.lr_scheduler import PyroLRScheduler
 from torch import Tensor
 
 Factory = Callable[[Iterable[Any]], torch.optim.Optimizer]
-"""Makes an optimiser over parameters: ``functools.partial(torch.optim.Adam, lr=1e-3)``."""
+"""Function from parameters to an optimiser: ``functools.partial(torch.optim.Adam, lr=1e-3)``."""
 
 
 def build(optimiser: PyroOptim | Factory, parameters: Mapping[str, Tensor], *, fused: bool) -> torch.optim.Optimizer:
-    """One optimiser over all parameters.
+    """Build one optimiser over all parameters.
 
-    Pyro makes an optimiser of its own for each parameter. As theirs work number by number, one over all of them does
-    the same arithmetic.
+    Pyro builds one optimiser per parameter. Its optimisers work elementwise, so one over all parameters computes the
+    same values.
 
     Args:
-        optimiser: Pyro's, or a function that makes one of torch's.
-        parameters: by name, which is what per-parameter arguments of Pyro's go by.
-        fused: take the fused kernel where the optimiser is torch's Adam or AdamW and nothing else is said: on a GPU it
-            skips a step by itself, so that nobody has to wait for a norm.
+        optimiser: an optimiser of Pyro, or a function that makes one of torch.
+        parameters: by name, each of any shape, (...). Per-parameter arguments of Pyro's optimisers depend on the name.
+        fused: use the fused kernel of torch's Adam or AdamW, unless the optimiser sets it. On a GPU the kernel skips a
+            step by itself, so that the CPU need not wait for the gradient norm.
 
     Raises:
-        ValueError: gradient clipping of Pyro's own, or a scheduler: both are the trainer's.
-        TypeError: what is made is no torch optimiser.
+        ValueError: a Pyro optimiser with gradient clipping, or a scheduler: Training does both.
+        TypeError: the function does not return a torch optimiser.
     """
     if isinstance(optimiser, PyroOptim):
         if optimiser.pt_clip_args:
@@ -44,13 +44,13 @@ def build(optimiser: PyroOptim | Factory, parameters: Mapping[str, Tensor], *, f
     if not isinstance(made, torch.optim.Optimizer):
         raise TypeError(f"optimiser must make a torch.optim.Optimizer, got {type(made).__name__}")
     if fused and type(made) in (torch.optim.Adam, torch.optim.AdamW) and made.defaults["fused"] is None:
-        # Groups hold a value of their own for every setting, which would win over the one given here.
+        # Each group has its own value for every setting, which takes precedence over the default.
         groups = [{**group, "foreach": None, "fused": True} for group in made.param_groups]
         made = type(made)(groups, **{**made.defaults, "foreach": None, "fused": True})
     return made
 
 
 def skips_by_itself(optimiser: torch.optim.Optimizer) -> bool:
-    """Whether the optimiser goes by a tensor ``found_inf``, as torch's fused kernels do."""
+    """True if the optimiser skips steps by a tensor ``found_inf``, as torch's fused kernels do."""
     fused = all(group.get("fused") for group in optimiser.param_groups)
     return fused and type(optimiser) in (torch.optim.Adam, torch.optim.AdamW)

@@ -1,4 +1,4 @@
-"""Where in the data a run is: batches without end, from any position on, and Lightning's own counts to match."""
+"""Position of a run in its data: batches from any position, and matching counts in Lightning's checkpoints."""
 
 import itertools
 import signal
@@ -8,23 +8,25 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, RandomSampler
 
+from ..paths import BATCHES_STEPPED
+
 Position = tuple[int, int]
-"""Epoch, and batches of it."""
+"""Epoch, and number of batches within it."""
 
 
 class Batches:
-    """The batches of a run: a loader's, epoch after epoch, as many as the run has steps.
+    """Batches of a run: those of a loader, epoch after epoch, up to a total number.
 
-    To Lightning this is one long epoch, so that a run can stop and go on anywhere in it. The loader's order has to be a
-    function of the epoch alone: :class:`zf_pyro.data.LengthBatches`, which goes straight to a position, or any loader
-    without shuffling, of which batches are read and dropped to get there.
+    For Lightning this is one long epoch, in which a run can stop and resume anywhere. The order of the loader must
+    depend on the epoch alone. :class:`zf_pyro.data.LengthBatches` seeks to a position. Any other loader without
+    shuffling is read up to the position, and those batches are dropped.
 
     Args:
-        loader: any iterable of batches that can be gone through again and again.
-        num_batches: how many to give.
+        loader: any iterable of batches that can be iterated repeatedly.
+        num_batches: total number of batches.
 
     Raises:
-        ValueError: the loader shuffles by torch's global random numbers, which resuming could not repeat.
+        ValueError: the loader shuffles by torch's global random numbers, which a resumed run cannot repeat.
     """
 
     def __init__(self, loader: Iterable[Any], num_batches: int) -> None:
@@ -37,9 +39,8 @@ class Batches:
                     "the loader's order comes from torch's global random numbers, which a resumed run cannot repeat: "
                     "give it batch_sampler=zf_pyro.data.LengthBatches(lengths, batch_size), or use zf_pyro.data.Loader"
                 )
-            loader.generator = (
-                loader.generator or torch.Generator()
-            )  # else workers' seeds are drawn from the global one
+            # Without a generator the workers' seeds come from torch's global random numbers.
+            loader.generator = loader.generator or torch.Generator()
             loader.worker_init_fn = loader.worker_init_fn or _leave_interrupts_to_the_parent
         self.given = 0
         self.positions: dict[int, Position] = {0: (0, 0)}
@@ -65,11 +66,11 @@ class Batches:
 
     @property
     def _order(self) -> Any:
-        """What decides the order: the loader's batch sampler, or the loader itself."""
+        """Object that determines the order: the loader's batch sampler, or the loader itself."""
         return getattr(self.loader, "batch_sampler", self.loader)
 
     def _epoch(self, epoch: int, done: int) -> Iterator[Any]:
-        """The batches of an epoch behind the first ``done``."""
+        """Batches of an epoch after the first ``done``."""
         order = self._order
         if hasattr(order, "set_epoch"):
             order.set_epoch(epoch)
@@ -83,15 +84,15 @@ class Batches:
         return iter(self.loader)
 
     def state_dict(self) -> dict[str, Any]:
-        """The latest two positions, by the number of batches before them; and what the order depends on."""
+        """Latest two positions, by the number of batches before them, and the settings of the order."""
         settings = self._order.state_dict() if hasattr(self._order, "load_state_dict") else {}
         return {"given": self.given, "positions": self.positions, "settings": settings}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on behind ``given`` batches.
+        """Continue after ``given`` batches.
 
         Raises:
-            ValueError: the state is of other data.
+            ValueError: the state comes from other data.
         """
         if hasattr(self._order, "load_state_dict"):
             self._order.load_state_dict(state["settings"])
@@ -100,7 +101,7 @@ class Batches:
 
 
 class Pass:
-    """One pass over a loader each time; any iterable of batches, where Lightning takes a list for several loaders."""
+    """One pass over any iterable of batches. It also wraps lists, which Lightning would take for several loaders."""
 
     def __init__(self, loader: Iterable[Any]) -> None:
         self.loader = loader
@@ -113,11 +114,11 @@ class Pass:
 
 
 def continued(checkpoint: dict[str, Any]) -> None:
-    """Make the counts of a checkpoint those of a run that is about to train its next batch.
+    """Set the counts of a checkpoint to those of a run that is about to train its next batch.
 
-    Checkpoints are saved between two batches, but in Lightning's counts that is the start of a batch, the end of an
-    epoch or the end of the run, each of which its loops go on from in another way: some validate again, some count a
-    step twice. Here all are one: the end of a batch whose validation is done.
+    Checkpoints are saved between two batches. In Lightning's counts that may be the start of a batch, the end of an
+    epoch or the end of the run, from which its loops resume differently: some validate again, some count a step twice.
+    Here all become the same: the end of a batch after its validation.
     """
     fit = checkpoint["loops"]["fit_loop"]
     streams = fit["state_dict"].get("combined_loader", [])
@@ -125,9 +126,9 @@ def continued(checkpoint: dict[str, Any]) -> None:
         return  # trained without Batches
     done = fit["epoch_loop.batch_progress"]["current"]["completed"]
     streams[0]["given"] = done
-    counts = {"ready": done, "started": done, "processed": done, "completed": done - 1}  # which Lightning completes
+    counts = {"ready": done, "started": done, "processed": done, "completed": done - 1}  # Lightning adds the last
     fit["epoch_loop.batch_progress"] |= {"total": dict(counts), "current": dict(counts), "is_last_batch": False}
-    fit["epoch_loop.state_dict"]["_batches_that_stepped"] = done - 1
+    fit["epoch_loop.state_dict"][BATCHES_STEPPED] = done - 1
     begun = {"ready": 1, "started": 1, "processed": 0, "completed": 0}
     fit["epoch_progress"] |= {"total": dict(begun), "current": dict(begun)}
 

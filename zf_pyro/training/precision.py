@@ -1,4 +1,4 @@
-"""bfloat16 where it is safe: matrix products of whole sequences."""
+"""Mixed precision: bfloat16 for matrix products over whole sequences, float32 for all else."""
 
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -12,46 +12,50 @@ from torch.overrides import TorchFunctionMode
 
 
 class BFloat16Products(TorchFunctionMode):
-    """Within it, linear layers and LSTMs over whole sequences multiply in bfloat16 and return float32.
+    """Mode in which linear layers and LSTMs over whole sequences multiply in bfloat16 and return float32.
 
-    All else stays in float32: parameters, gradients and the optimiser's state; the fast loops over h_t and z_t,
-    products included, whose errors would add up over the steps, and what else is compiled,;
-    and every density and KL, which are differences of large numbers. A net with ``recurrence="reference"``, or with
-    step functions of its own, runs its loop through linear layers, which multiply in bfloat16 like any other.
+    All else stays in float32:
+
+    - parameters, gradients and the optimiser's state;
+    - the fast loops over h_t and z_t, whose errors would add up over the steps, and all other compiled code;
+    - every density and KL, which are differences of large values.
+
+    A model with ``recurrence="reference"``, or with overridden step functions, runs its loop through linear layers.
+    These multiply in bfloat16 like any other.
     """
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run ``function``, in bfloat16 if it is one of those."""
+        """Run ``function``, in bfloat16 if it is a linear layer or LSTM."""
         kwargs = kwargs or {}
         if function is F.linear and args[0].dtype == torch.float32:
             return function(*_cast(args, torch.bfloat16), **_cast(kwargs, torch.bfloat16)).float()
-        if function is torch._VF.lstm and args[0].dtype == torch.float32:
+        if function is torch.lstm and args[0].dtype == torch.float32:
             return tuple(_cast(function(*_cast(args, torch.bfloat16), **kwargs), torch.float32))
         return function(*args, **kwargs)
 
 
 class BFloat16Mixed(Precision):
-    """Lightning's name for it."""
+    """Lightning's plugin for :class:`BFloat16Products`."""
 
     precision = "bf16-mixed"
 
     @contextmanager
     def forward_context(self) -> Generator[None, None, None]:
-        """Around every step."""
+        """Context of every step."""
         with BFloat16Products():
             yield
 
 
 def mixed(precision: str) -> list[Precision]:
-    """The plugin for ``precision="bf16-mixed"``; for the others Lightning has its own.
+    """Plugin for ``precision="bf16-mixed"``; empty for precisions that Lightning handles.
 
-    Lightning's own mixed precision is not taken: autocast would put densities into bfloat16.
+    Lightning's mixed precision is not used: its autocast would compute densities in bfloat16.
     """
     return [BFloat16Mixed()] if precision == "bf16-mixed" else []
 
 
 def _cast(value: Any, dtype: torch.dtype) -> Any:
-    """Floating-point tensors in nested lists, tuples and dictionaries, in another dtype."""
+    """Cast floating-point tensors in nested lists, tuples and dictionaries to ``dtype``."""
     if isinstance(value, Tensor):
         return value.to(dtype) if value.is_floating_point() else value
     if isinstance(value, (list, tuple)):

@@ -1,4 +1,4 @@
-"""One run: Lightning's trainer with everything that makes it dependable, from the start or from where it stopped."""
+"""A training run by Lightning's trainer, with checkpoints, logs and early stopping; new or resumed."""
 
 import importlib.util
 import logging
@@ -11,6 +11,7 @@ import lightning
 from lightning.pytorch.callbacks import Callback, EarlyStopping
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
+from ..checks import require_count
 from .callbacks import Interruption, Progress, RandomState
 from .checkpoints import Best, Checkpoints, SafeCheckpointIO, latest
 from .module import Training
@@ -27,8 +28,8 @@ QUIET = (
     ".*recommended to use .self.log.*sync_dist=True.*",
     ".*RNN module weights are not part of single contiguous chunk.*",
 )
-"""Warnings that say nothing here. Of Lightning: of its own calls, loaders meant as they are, folders gone on with, and
-values that are the same on every process. Of torch: weights that were just cast to bfloat16 lie apart on a GPU."""
+"""Irrelevant warnings. Lightning's: its own calls, loaders without workers, resumed folders, values that are the same
+on every process. Torch's: weights that were just cast to bfloat16 are not contiguous on a GPU."""
 
 
 def fit(
@@ -51,50 +52,53 @@ def fit(
     progress: bool = True,
     callbacks: Sequence[Callback] = (),
 ) -> lightning.Trainer:
-    """Train ``module``, leaving logs, checkpoints and the best weights in ``out``.
+    """Train ``module``, and write logs, checkpoints and the best weights to ``out``.
 
-    In ``out``: ``checkpoints/`` with the latest few states, ``best.ckpt`` with the weights of the best validation, and
-    ``logs/`` with a table ``metrics.csv`` for each start of the run, and TensorBoard's files where it is installed.
+    In ``out``:
 
-    With ``resume`` the run goes on from the newest checkpoint that is whole, and ends with the parameters that it would
-    have had without a break, bit for bit on a CPU; without a checkpoint it starts. For that the loader's order must be
-    a function of the epoch (:class:`zf_pyro.training.Batches`).
+    - ``checkpoints/``: the latest states;
+    - ``best.ckpt``: the weights of the best validation;
+    - ``logs/``: a table ``metrics.csv`` per start of the run, and TensorBoard's files if it is installed.
 
-    Several processes: on one machine ``devices`` of them are started here, or start the script under ``torchrun``, with
-    ``devices`` and ``num_nodes`` as there. Each gives its own share of the data: ``LengthBatches(..., rank=,
+    With ``resume`` the run continues from the newest intact checkpoint; without one it starts. It ends with the same
+    parameters as an uninterrupted run, bit for bit on a CPU. This needs a loader whose order depends on the epoch
+    alone (:class:`zf_pyro.training.Batches`).
+
+    Several processes: ``devices`` processes are started on this machine. Or start the script under ``torchrun``, with
+    the same ``devices`` and ``num_nodes``. Each process passes its own share of the data: ``LengthBatches(..., rank=,
     world_size=)``.
 
     Args:
-        module: what to train.
+        module: model, guide and objective.
         train: a loader of batches.
         validation: a loader of batches, each process's share of them.
         out: folder of the run.
-        max_steps: steps of the optimiser, from the very start of the run.
-        resume: go on from the checkpoints in ``out``.
-        validate_every: steps from one validation to the next.
-        patience: validations without a better ``validation/elbo`` after which training stops; None to go on.
-        checkpoint_every: steps from one checkpoint to the next.
-        keep: how many checkpoints are kept.
-        log_every: steps from one line of the logs to the next; on a GPU each line waits for it.
-        devices: processes on this machine, one a GPU.
+        max_steps: steps of the optimiser, counted from the start of the run, resumed parts included.
+        resume: continue from the checkpoints in ``out``.
+        validate_every: steps between two validations.
+        patience: validations without a better ``validation/elbo`` after which training stops; None for no such stop.
+        checkpoint_every: steps between two checkpoints.
+        keep: number of checkpoints kept.
+        log_every: steps between two lines of the logs; on a GPU each line waits for it.
+        devices: processes on this machine, one per GPU.
         num_nodes: machines.
         accelerator: ``"cpu"``, ``"gpu"``, or Lightning's choice.
         precision: ``"32-true"``, ``"64-true"``, or ``"bf16-mixed"``: see :func:`zf_pyro.training.precision.mixed`.
-        progress: whether to show a bar.
-        callbacks: more of Lightning's.
+        progress: whether to show a progress bar.
+        callbacks: further callbacks of Lightning.
 
     Returns:
-        The trainer, of which ``callback_metrics`` has the latest figures.
+        The trainer; its ``callback_metrics`` has the latest logged values.
 
     Raises:
-        ValueError: a number out of range, or a loader whose order resuming could not repeat.
-        CheckpointError: checkpoints, but none that is whole.
-        NonFiniteError: too many steps in a row with a loss or gradient that is not finite.
-        OSError: the disk is full; the latest whole checkpoint is still there.
+        ValueError: a setting out of range, or a loader whose order a resumed run cannot repeat.
+        CheckpointError: all checkpoints are damaged.
+        NonFiniteError: too many successive steps with a non-finite loss or gradient.
+        OSError: the disk is full; the latest intact checkpoint is still there.
     """
-    for name, count in {"max_steps": max_steps, "validate_every": validate_every, "log_every": log_every}.items():
-        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
-            raise ValueError(f"{name} must be a positive integer, got {count!r}")
+    max_steps = require_count("max_steps", max_steps)
+    validate_every = require_count("validate_every", validate_every)
+    log_every = require_count("log_every", log_every)
     out = Path(out)
     parts: list[Callback] = [RandomState(), Interruption(), *callbacks]
     if progress:
@@ -127,7 +131,7 @@ def fit(
     )
     start = latest(out / "checkpoints") if resume else None
     if resume:
-        log.info("no checkpoint in %s: starting anew", out) if start is None else log.info("going on from %s", start)
+        log.info("no checkpoint in %s: starting", out) if start is None else log.info("resuming from %s", start)
     batches = Batches(train, max_steps * module.accumulate)
     with warnings.catch_warnings():
         for expected in QUIET:
@@ -139,7 +143,7 @@ def fit(
 
 
 def loggers(out: Path) -> list[Logger]:
-    """A table always, and TensorBoard's where it is installed; a new folder for each start of the run."""
+    """CSV logger, and TensorBoard's if it is installed; a new folder per start of the run."""
     table = CSVLogger(out, "logs")
     if importlib.util.find_spec("tensorboard") is None:
         return [table]

@@ -1,1 +1,1 @@
-"""Prepared folders: their record, and how they are written."""
+"""Prepared folders: records, writers, splits and downloads."""

@@ -1,25 +1,25 @@
-"""Files from the net, checked by hash."""
+"""Downloads, checked by hash."""
 
 from pathlib import Path
 
 NLTK_TIMIT = "https://raw.githubusercontent.com/nltk/nltk_data/gh-pages/packages/corpora/timit.zip"
 """The TIMIT sample that NLTK distributes: 160 utterances of 16 training speakers, 22 MB, for non-commercial use."""
 NLTK_TIMIT_HASH = "md5:34c047c4749a811287f2c652104d7849"
-"""As NLTK's own list of packages has it (https://github.com/nltk/nltk_data, index.xml)."""
+"""From NLTK's list of packages (https://github.com/nltk/nltk_data, index.xml)."""
 
 
 def fetch(url: str, known_hash: str, cache: Path | None = None) -> Path:
-    """A file from the net, or from an earlier fetch of it; either way its hash is checked.
+    """Download a file, or take it from the cache; its hash is checked in both cases.
 
     Args:
-        url: where it is.
-        known_hash: ``algorithm:hexdigest``, as of :func:`pooch.retrieve`.
+        url: the address of the file.
+        known_hash: ``algorithm:hexdigest``, as :func:`pooch.retrieve` takes it.
         cache: the folder to keep it in; by default the user's cache folder of the operating system.
 
     Raises:
         ImportError: pooch is not installed.
-        ConnectionError: it could not be fetched.
-        ValueError: what came is another file; it is not kept.
+        ConnectionError: the download failed.
+        ValueError: the file has another hash; it is not kept.
     """
     try:
         import pooch

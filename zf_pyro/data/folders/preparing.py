@@ -1,4 +1,4 @@
-"""Prepared folders: written as the data comes, in one move or not at all."""
+"""Prepared folders, written sequence by sequence and moved into place in one step, or not at all."""
 
 import contextlib
 import dataclasses
@@ -20,10 +20,10 @@ _LOCK = ".lock"
 
 
 class Preparation:
-    """A prepared folder in the making: write its splits, then set what is known only afterwards.
+    """Prepared folder while it is written: first its splits, then the record fields known only afterwards.
 
     Attributes:
-        record: what ``record.json`` will say, as :func:`dataclasses.replace` changes it.
+        record: content of ``record.json`` so far; :meth:`split` and :meth:`note` replace it.
     """
 
     def __init__(self, folder: Path, record: Record) -> None:
@@ -31,7 +31,7 @@ class Preparation:
 
     @contextlib.contextmanager
     def split(self, name: str) -> Iterator[SplitWriter]:
-        """A writer for one split, such as ``train``."""
+        """Open a writer for one split, for example ``train``."""
         if not re.fullmatch(r"\w+", name) or name in self.record.splits:
             raise ValueError(f"a split needs a name of its own, of letters, digits and _, got {name!r}")
         writer = SplitWriter(self.folder, name, self.record.dtype)
@@ -43,18 +43,20 @@ class Preparation:
         self.record = dataclasses.replace(self.record, splits={**self.record.splits, name: split})
 
     def note(self, **changes: Any) -> None:
-        """Set fields of the record, such as ``mean`` and ``scale``."""
+        """Set fields of the record, for example ``mean`` and ``scale``."""
         self.record = dataclasses.replace(self.record, **changes)
 
 
 def prepared(out: Path, request: Record) -> bool:
-    """Whether ``out`` holds, whole and unchanged, what ``request`` asks for; every byte is read.
+    """Return True if ``out`` holds the requested data, complete and unchanged, and False if it is empty or missing.
+
+    Every byte is read.
 
     Raises:
-        FileExistsError: it holds something else.
-        ValueError: it holds that, but damaged.
+        FileExistsError: ``out`` holds something else.
+        ValueError: ``out`` holds the requested data, but damaged.
     """
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+    if _is_free(out):
         return False
     try:
         record = read_record(out)
@@ -76,19 +78,19 @@ def prepared(out: Path, request: Record) -> bool:
 
 @contextlib.contextmanager
 def preparing(out: Path, request: Record, *, overwrite: bool = False) -> Iterator[Preparation]:
-    """A new folder at ``out``, which appears in one move when the block ends, complete and on the disk.
+    """Write a new folder, which appears at ``out`` in one move when the block ends, complete and on disk.
 
     Until then everything lies in a hidden folder beside it, ``.NAME.*.partial``. An error in the block removes that
-    folder; what a killed run left behind, the next run removes.
+    folder. The next run removes what a killed run left behind.
 
     Args:
-        out: where the data will lie. Its parent is made if need be.
+        out: the folder to write. Its parent is created if missing.
         request: the record as far as it is known.
         overwrite: replace an ``out`` that holds prepared data.
 
     Raises:
-        FileExistsError: ``out`` exists, and it is not empty, and either ``overwrite`` is off or it is no prepared data.
-        OSError: the disk is full; says so and names ``out``.
+        FileExistsError: ``out`` is not empty, and either ``overwrite`` is off or it holds no prepared data.
+        OSError: the disk is full; the message names ``out``.
     """
     if request.dtype not in DTYPES:
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {request.dtype!r}")
@@ -122,11 +124,11 @@ def preparing(out: Path, request: Record, *, overwrite: bool = False) -> Iterato
 
 
 def open_array(folder: Path, record: Record, split: str, kind: str) -> np.ndarray:
-    """An array of a prepared folder, memory-mapped for reading; never unpickles.
+    """Open an array of a prepared folder, (elements,), memory-mapped for reading; nothing is ever unpickled.
 
     Raises:
-        FileNotFoundError: the file is gone.
-        ValueError: it is not of the recorded size or type.
+        FileNotFoundError: the file is missing.
+        ValueError: its size or dtype differs from the record.
     """
     path, stored = folder / file_name(split, kind), record.splits[split].files[kind]
     again = "the folder is incomplete or foreign; prepare it again with --overwrite"
@@ -144,7 +146,13 @@ def open_array(folder: Path, record: Record, split: str, kind: str) -> np.ndarra
     return values
 
 
+def _is_free(out: Path) -> bool:
+    """True if ``out`` is missing or an empty folder."""
+    return not out.exists() or (out.is_dir() and not any(out.iterdir()))
+
+
 def _difference(record: Record, request: Record, fields: list[str]) -> Iterator[str]:
+    """Describe each field in which the stored record differs from the request."""
     for name in fields:
         ours, theirs = getattr(request, name), getattr(record, name)
         if name == "settings":
@@ -157,7 +165,7 @@ def _difference(record: Record, request: Record, fields: list[str]) -> Iterator[
 
 
 def _refuse_foreign(out: Path, overwrite: bool) -> None:
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+    if _is_free(out):
         return
     if not (out / RECORD).is_file():
         raise FileExistsError(f"{out} exists and is no prepared data, so it is not replaced: give another folder")
@@ -166,10 +174,10 @@ def _refuse_foreign(out: Path, overwrite: bool) -> None:
 
 
 def _move(folder: Path, out: Path) -> None:
-    """Put ``folder`` where ``out`` is; between its two moves a killed run leaves no ``out``, never a mixed one."""
+    """Move ``folder`` to ``out``. A run killed between the two moves leaves no ``out``, never a mixed one."""
     if out.exists() and any(out.iterdir()):
         old = folder.with_suffix(".old.partial")
-        (out / _LOCK).touch()  # held by nobody: the next run removes what a kill leaves here
+        (out / _LOCK).touch()  # held by no process: the next run removes ``old`` if this one is killed
         out.rename(old)
         folder.rename(out)
         _remove(old)
@@ -181,17 +189,17 @@ def _move(folder: Path, out: Path) -> None:
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Hold a lock in ``folder`` that the system drops with the process, however it ends."""
-    import fcntl  # not on every system, and only preparing needs it
+    """Hold a lock in ``folder``, which the system releases when the process ends, however it ends."""
+    import fcntl  # missing on some systems; only preparing needs it
 
     with open(folder / _LOCK, "w") as file:
-        with contextlib.suppress(OSError):  # some file systems have no locks: nothing is swept there
+        with contextlib.suppress(OSError):  # a file system without locks: nothing is swept there
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 def _sweep(out: Path) -> None:
-    """Remove what killed runs left beside ``out``: folders whose lock nobody holds, and empty ones."""
+    """Remove the folders that killed runs left beside ``out``: those whose lock no process holds, and empty ones."""
     import fcntl
 
     for folder in out.parent.glob(f".{out.name}.*.partial"):
@@ -208,7 +216,7 @@ def _sweep(out: Path) -> None:
 
 
 def _remove(folder: Path) -> None:
-    """Remove a folder, its lock last: if this is killed too, the next run can tell that nobody holds it."""
+    """Remove a folder, its lock last: if this run is killed too, the next one sees a lock that no process holds."""
     with contextlib.suppress(OSError):
         for path in folder.iterdir():
             if path.is_dir():

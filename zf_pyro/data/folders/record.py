@@ -1,4 +1,4 @@
-"""What was prepared, in a small JSON beside the data: enough to refuse what is cut short, foreign or of another run."""
+"""Record of a prepared folder: a JSON file by which truncated, foreign or mismatched data is refused."""
 
 import dataclasses
 import hashlib
@@ -14,73 +14,73 @@ import numpy as np
 RECORD = "record.json"
 """The record's file name in a prepared folder."""
 FORMAT = "zf_pyro sequences 1"
-"""Changes whenever a folder of the old format could be read wrongly."""
+"""Version of the folder format; changed whenever an older folder could be misread."""
 DTYPES = ("float32", "int16", "uint8", "int64")
-"""Of stored values."""
+"""Dtypes of stored values."""
 
 
 @dataclasses.dataclass(frozen=True)
 class StoredFile:
-    """One array of a split."""
+    """File of one array of a split."""
 
     bytes: int
     """Size of the file, its header included."""
     sha256: str
-    """Of the array's bytes, without the file's header."""
+    """Hash of the array's bytes, without the file's header."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """One part of the data, such as ``train``."""
+    """One part of the data, for example ``train``."""
 
     num_sequences: int
     num_values: int
-    """Stored values of all sequences together: audio samples, pixels, tokens."""
+    """Number of stored values of all sequences together: audio samples, pixels or tokens."""
     files: dict[str, StoredFile]
-    """By array: ``values``, ``offsets`` and, where sequences have them, ``labels``."""
+    """Files by array: ``values``, ``offsets`` and, if sequences have labels, ``labels``."""
     names: list[str] | None = None
-    """What each sequence was made from, in order, such as its file's path below the source folder."""
+    """Source of each sequence, in order, for example the path of its file below the source folder."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """What a prepared folder holds and how it was made."""
+    """Content of a prepared folder and the settings it was prepared with."""
 
     corpus: str
     dtype: str
-    """Of the stored values, one of :data:`DTYPES`."""
+    """Dtype of stored values, one of :data:`DTYPES`."""
     frame: int | None
-    """Values of a frame; None where a sequence is one integer symbol a step."""
+    """Values per frame; None if a sequence holds one integer symbol per step."""
     settings: dict[str, Any]
-    """Whatever decides the result, in JSON's types. A repeated preparation must agree in it."""
+    """Everything that determines the result, in JSON types. A repeated preparation must agree."""
     sources: list[list[Any]]
-    """(path below the source, bytes) of every file that was read. A repeated preparation must agree in it."""
+    """(path below the source, bytes) of every file that was read. A repeated preparation must agree."""
     mean: float = 0.0
     """Subtracted from stored values, in their unit."""
     scale: float = 1.0
-    """Then divided by, in the unit of stored values."""
+    """Divisor after that, in the unit of stored values."""
     splits: dict[str, Split] = dataclasses.field(default_factory=dict)
     notes: dict[str, Any] = dataclasses.field(default_factory=dict)
-    """What else is worth knowing, such as the speakers of each split."""
+    """Further facts, for example the speakers of each split."""
     versions: dict[str, str] = dataclasses.field(default_factory=dict)
-    """Of Python and of the packages that had a part in it."""
+    """Versions of Python and of the packages used."""
 
     def same_request(self, other: "Record") -> list[str]:
-        """The fields in which two preparations were asked for different things; none if one can stand for the other."""
+        """List the fields in which two requests differ; empty if either result can replace the other."""
         fields = ("corpus", "dtype", "frame", "settings", "sources")
         return [name for name in fields if _plain(getattr(self, name)) != _plain(getattr(other, name))]
 
     def to_json(self) -> str:
-        """The text of ``record.json``."""
+        """Return the text of ``record.json``."""
         return json.dumps({"format": FORMAT, **dataclasses.asdict(self)}, indent=1, ensure_ascii=False) + "\n"
 
 
 def read_record(folder: Path) -> Record:
-    """The record of a prepared folder.
+    """Read the record of a prepared folder.
 
     Raises:
-        FileNotFoundError: there is none, so the folder was not prepared.
-        ValueError: it is not JSON, of another format, or incomplete.
+        FileNotFoundError: there is no record, so the folder was not prepared.
+        ValueError: the record is not JSON, of another format, or incomplete.
     """
     path = folder / RECORD
     try:
@@ -106,12 +106,12 @@ def read_record(folder: Path) -> Record:
 
 
 def file_name(split: str, kind: str) -> str:
-    """Where an array of a split lies in the folder."""
+    """Return the file name of an array of a split."""
     return f"{split}.npy" if kind == "values" else f"{split}.{kind}.npy"
 
 
 def digest(values: np.ndarray) -> str:
-    """The sha256 of an array's bytes; a memory-mapped array is read piece by piece."""
+    """Compute the sha256 of the bytes of an array, (elements,), in pieces: it may be memory-mapped."""
     sha256 = hashlib.sha256()
     for start in range(0, len(values), 1 << 20):
         sha256.update(np.ascontiguousarray(values[start : start + (1 << 20)]).data)
@@ -119,13 +119,13 @@ def digest(values: np.ndarray) -> str:
 
 
 def versions_of(packages: Iterable[str]) -> dict[str, str]:
-    """Versions of Python, of zf_pyro and of installed packages by their distribution's name."""
+    """Look up the versions of Python, zf-pyro, NumPy and the given packages, by distribution name."""
     names = ("zf-pyro", "numpy", *packages)
     return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in names}}
 
 
 def _plain(value: Any) -> Any:
-    """As it comes back from JSON."""
+    """Convert to JSON and back, so that tuples equal lists."""
     return json.loads(json.dumps(value, sort_keys=True, default=_reject))
 
 

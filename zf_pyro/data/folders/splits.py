@@ -1,20 +1,23 @@
-"""Which documents or images are held out: by a hash of their names, the same on every machine and in every version."""
+"""Held-out documents or images, chosen by a hash of their names: the same on every machine and in every version."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
 
 
 def held_out(names: Sequence[str], counts: Iterable[int]) -> list[list[int]]:
-    """Indices of the names that are left, then of those held out in each of some parts; each list in ascending order.
+    """Split indices into a remainder and held-out parts.
 
-    The names are put in the order of their sha256 and the parts taken from its beginning.
+    Names are sorted by their sha256; the parts are taken from the start of that order.
 
     Args:
-        names: one for each document or image, each different.
-        counts: how many to hold out in each part.
+        names: one unique name per document or image.
+        counts: size of each held-out part.
+
+    Returns:
+        Indices of the remainder, then of each part; every list in ascending order.
 
     Raises:
-        ValueError: nothing would be left, or a part be empty.
+        ValueError: the remainder or a part would be empty.
     """
     counts = list(counts)
     if min(counts, default=1) < 1 or sum(counts) >= len(names):

@@ -1,4 +1,4 @@
-"""One split's arrays, written as the data comes."""
+"""Writer of the arrays of one split, sequence by sequence."""
 
 import contextlib
 import hashlib
@@ -14,10 +14,10 @@ from .record import Split, StoredFile, digest, file_name
 
 
 class SplitWriter:
-    """Writes the sequences of one split, holding no more than what it is given at a time.
+    """Writer of the sequences of one split. It keeps no values in memory.
 
     Attributes:
-        count: values written so far.
+        count: number of values written so far.
         mean: their mean, in float64.
         variance: their variance (divided by the count), in float64.
     """
@@ -32,16 +32,16 @@ class SplitWriter:
 
     @property
     def variance(self) -> float:
-        """Of the values written so far."""
+        """Variance of the values written so far; 0 if there are none."""
         return self._squares / self.count if self.count else 0.0
 
     def add(self, values: np.ndarray | Iterable[np.ndarray], name: str | None = None, label: int | None = None) -> None:
         """Append one sequence.
 
         Args:
-            values: the whole sequence, or its pieces in order, each of the split's dtype; any shape, in C order.
-            name: what it was made from. For all sequences of a split or for none.
-            label: an integer of its own. For all sequences of a split or for none.
+            values: the whole sequence, or its pieces in order, each of the split's dtype, of any shape, in C order.
+            name: the source of the sequence. For all sequences of a split or for none.
+            label: the label of the sequence. For all sequences of a split or for none.
 
         Raises:
             TypeError: values of another dtype.
@@ -69,7 +69,7 @@ class SplitWriter:
         piece = np.ascontiguousarray(piece, self.dtype).reshape(-1)
         self._file.write(piece.data)
         self._sha256.update(piece.data)
-        # Chan, Golub, LeVeque 1979: pooled moments, which do not lose digits as a sum of squares does.
+        # Pooled moments (Chan, Golub, LeVeque 1979), which avoid the cancellation of a sum of squares.
         mean, squares = float(piece.mean(dtype=np.float64)), float(piece.var(dtype=np.float64)) * piece.size
         total, shift = self.count + piece.size, mean - self.mean
         self._squares += squares + shift**2 * self.count * piece.size / total
@@ -77,7 +77,7 @@ class SplitWriter:
         self.count = total
 
     def finish(self) -> Split:
-        """Flush everything to the disk, and say what was written.
+        """Flush everything to disk and describe what was written.
 
         Raises:
             ValueError: no sequences.
@@ -100,7 +100,7 @@ class SplitWriter:
         return Split(len(self._offsets) - 1, self.count, stored, self._names or None)
 
     def abandon(self) -> None:
-        """Close the file; what a full disk did not take is of no interest any more."""
+        """Close the file, ignoring the error of a full disk."""
         with contextlib.suppress(OSError):
             self._file.close()
 
@@ -108,7 +108,7 @@ class SplitWriter:
         return self._folder / file_name(self.split, kind)
 
     def _write_header(self) -> int:
-        """The .npy header at the file's start; NumPy leaves room in it for an axis that grows."""
+        """Write the .npy header at the start of the file and return its size. NumPy leaves room for a growing shape."""
         self._file.seek(0)
         header = {"descr": np.lib.format.dtype_to_descr(self.dtype), "fortran_order": False, "shape": (self.count,)}
         np.lib.format.write_array_header_1_0(self._file, header)
@@ -116,6 +116,6 @@ class SplitWriter:
 
 
 def sync(file: IO[Any]) -> None:
-    """Wait until all that was written to ``file`` is on the disk."""
+    """Wait until everything written to ``file`` is on disk."""
     file.flush()
     os.fsync(file.fileno())

@@ -1,9 +1,9 @@
-"""Larochelle's fixed binarisation of MNIST: its text files, and the same pixels in a sixtieth of the space.
+"""Larochelle's fixed binarisation of MNIST: its text files, and a compact form that takes a sixtieth of the space.
 
-Every pixel was drawn once with its grey level as probability (Salakhutdinov, Murray, "On the quantitative analysis of
-deep belief networks", ICML 2008), and the draws published by H. Larochelle as
-``binarized_mnist_{train,valid,test}.amat``: an image a line, 784 digits 0 or 1 with a space between two. The compact
-form is one bit a pixel (``numpy.packbits``), an image a row of 98 bytes, as .npy compressed by xz.
+Every pixel was sampled once with its grey level as probability (Salakhutdinov, Murray, "On the quantitative analysis of
+deep belief networks", ICML 2008). H. Larochelle published the samples as ``binarized_mnist_{train,valid,test}.amat``:
+one image per line, 784 digits 0 or 1 separated by spaces. The compact form has one bit per pixel (``numpy.packbits``),
+98 bytes per image, as .npy compressed by xz.
 """
 
 import hashlib
@@ -17,24 +17,24 @@ from .idx import read_bytes
 
 NUM_PIXELS = 784
 _PIECE = 1 << 20
-"""Bytes of text that are looked at together, so that memory stays small."""
+"""Bytes of text parsed at once, which bounds memory."""
 SHA256 = {
     "train": "ad693b29f94c14277b095f5238ddefbbdaaae0939789dd2f4f0205278cee3e4d",
     "valid": "1de3d397c40fe8eeb33dafd4099a1f665ec01e96d9be234aaeeac8a34930e2e2",
     "test": "e6687bfea3f820c174f33b7865140b2a2dd2930ef786f35d45795fc193b5ab2c",
 }
-"""Of the text files, as TensorFlow Datasets lists them (url_checksums/binarized_mnist.txt)."""
+"""Hashes of the text files, as TensorFlow Datasets lists them (url_checksums/binarized_mnist.txt)."""
 
 
 def read_amat(path: Path) -> np.ndarray:
-    """The pixels in a text file (or that, compressed by gzip): an image a line, numbers 0 and 1 between blanks.
+    """Read the pixels of a text file, compressed by gzip or not: one image per line, digits 0 and 1 between blanks.
 
     Returns:
-        uint8 zeros and ones, (images, 784), rows of an image one after the other.
+        uint8 zeros and ones, (images, 784), each image in row-major order.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: corrupt gzip data, no lines, a number that is neither 0 nor 1, or a line without 784 of them.
+        ValueError: corrupt gzip data, no lines, a value other than 0 and 1, or a line without 784 values.
     """
     content = read_bytes(path).rstrip()
     if not content:
@@ -48,11 +48,11 @@ def read_amat(path: Path) -> np.ndarray:
 
 
 def _pixels(lines: bytes, path: Path, first: int) -> np.ndarray:
-    """The images in some whole lines of a file, the first of which has the number ``first``."""
+    """Parse whole lines of a file, the first of them line number ``first``; (images, 784) uint8."""
     text = np.frombuffer(lines, np.uint8)
     blank = np.isin(text, np.frombuffer(b" \t\r\n", np.uint8))
     wrong = ~blank & (text != ord("0")) & (text != ord("1"))
-    wrong[1:] |= ~blank[1:] & ~blank[:-1]  # a number of two characters, such as 10
+    wrong[1:] |= ~blank[1:] & ~blank[:-1]  # a value of several characters, for example 10
     if wrong.any():
         at = int(wrong.argmax())
         word = lines[: at + 20].split()[len(lines[:at].split()) - (at > 0 and not blank[at - 1])]
@@ -73,7 +73,7 @@ def _pixels(lines: bytes, path: Path, first: int) -> np.ndarray:
 
 
 def amat_sha256(pixels: np.ndarray) -> str:
-    """The sha256 of the text file that holds these zeros and ones, (images, 784), as Larochelle wrote it."""
+    """Compute the sha256 of Larochelle's text file for these zeros and ones, (images, 784)."""
     sha256 = hashlib.sha256()
     for start in range(0, len(pixels), 1000):
         part = pixels[start : start + 1000]
@@ -85,14 +85,14 @@ def amat_sha256(pixels: np.ndarray) -> str:
 
 
 def read_packed(path: Path) -> np.ndarray:
-    """The pixels in a compact file, .npy or .npy.xz.
+    """Read the pixels of a compact file, .npy or .npy.xz.
 
     Returns:
         uint8 zeros and ones, (images, 784).
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: corrupt, or not an array of one bit a pixel.
+        ValueError: a corrupt file, or not an array of one bit per pixel.
     """
     content = path.read_bytes()
     try:
@@ -110,10 +110,10 @@ def read_packed(path: Path) -> np.ndarray:
 
 
 def write_packed(path: Path, pixels: np.ndarray) -> None:
-    """Write zeros and ones, (images, 784), as a compact file, whole or not at all.
+    """Write zeros and ones, (images, 784), as a compact file, completely or not at all.
 
     Raises:
-        ValueError: other numbers or another shape.
+        ValueError: other values or another shape.
     """
     if pixels.ndim != 2 or pixels.shape[1] != NUM_PIXELS or not np.isin(pixels, (0, 1)).all():
         raise ValueError(f"pixels must be zeros and ones of shape (images, {NUM_PIXELS}), got shape {pixels.shape}")

@@ -1,4 +1,4 @@
-"""The 1797 digits of 8 x 8 pixels that come with scikit-learn: sequences of 64 steps that need no network.
+"""Digits of scikit-learn: 1797 images of 8 x 8 pixels, sequences of 64 steps that need no download.
 
 Alpaydin, Kaynak, "Optical recognition of handwritten digits", UCI 1998 (its test set, 17 grey levels):
 https://scikit-learn.org/stable/datasets/toy_dataset.html#digits-dataset.
@@ -15,7 +15,7 @@ from ..folders.splits import held_out
 from .sets import Images, ImageSets, load_images, prepare_images
 
 NUM_VALIDATION, NUM_TEST = 180, 360
-"""Of the 1797; the other 1257 are for training."""
+"""Numbers of held-out images; the other 1257 of the 1797 are for training."""
 GREATEST = 16
 """The greatest grey level."""
 
@@ -26,11 +26,11 @@ def prepare_digits(
     binarization: Literal["threshold", "epoch"] = "threshold",
     overwrite: bool = False,
 ) -> Record:
-    """Prepare scikit-learn's digits; the split is fixed, and the record names each part's images by their index.
+    """Prepare scikit-learn's digits with a fixed split; the record names the images of each part by their index.
 
     Args:
-        out: The folder to make.
-        binarization: 1 from a grey level of 8 of 16 on (``threshold``), or drawn anew in every ``epoch``.
+        out: The folder to write.
+        binarization: 1 from a grey level of 8 of 16 on (``threshold``), or sampled again in every ``epoch``.
         overwrite: Replace an ``out`` that holds prepared data.
 
     Returns:
@@ -65,13 +65,13 @@ def prepare_digits(
 def load_digits(
     folder: Path | str, *, binarization: Literal["threshold", "epoch"] = "threshold", frame: int = 1, seed: int = 0
 ) -> ImageSets:
-    """scikit-learn's digits as sequences, prepared in ``folder`` when first asked for.
+    """Load scikit-learn's digits as sequences; the first call prepares them in ``folder``.
 
     Args:
-        folder: where they lie or will lie, such as ``runs/digits/data``.
+        folder: the prepared folder, for example ``runs/digits/data``.
         binarization: see :func:`prepare_digits`.
-        frame: pixels a step: 1 for 64 steps, 8 for 8; a divisor of 64.
-        seed: of the draws of ``epoch``.
+        frame: pixels per step, a divisor of 64: 1 for 64 steps, 8 for 8 steps.
+        seed: seed of the samples of ``epoch``.
 
     Returns:
         1257 images for training, 180 for validation, 360 for testing, and the record.
@@ -79,7 +79,7 @@ def load_digits(
     Raises:
         ImportError: scikit-learn is not installed.
         FileExistsError: ``folder`` holds something else.
-        ValueError: another binarization, or the frame does not divide 64.
+        ValueError: another binarization, or a frame that does not divide 64.
     """
     prepare_digits(Path(folder), binarization=binarization)
     return load_images(folder, frame=frame, seed=seed)

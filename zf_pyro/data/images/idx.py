@@ -1,7 +1,7 @@
 """Arrays in the IDX format of MNIST, compressed by gzip or not.
 
-The format, as Y. LeCun's page of the MNIST database gives it: two zero bytes, one for the type of the numbers, one for
-how many axes there are, the size of each axis as a big-endian 32-bit integer, then the numbers in C order.
+The format, from Y. LeCun's page of the MNIST database: two zero bytes, one byte for the data type, one for the number
+of axes, the size of each axis as a big-endian 32-bit integer, then the values in C order.
 """
 
 import gzip
@@ -13,14 +13,14 @@ from pathlib import Path
 import numpy as np
 
 _UINT8 = 0x08
-"""The format's code of unsigned bytes, the only numbers that MNIST has."""
+"""Code of unsigned bytes, the only data type that MNIST uses."""
 
 
 def read_bytes(path: Path) -> bytes:
-    """A file's content, decompressed where it begins as gzip does.
+    """Read a file, decompressed if it begins with the magic number of gzip.
 
     Raises:
-        ValueError: the gzip data is cut short or corrupt.
+        ValueError: the gzip data is truncated or corrupt.
     """
     content = path.read_bytes()
     if not content.startswith(b"\x1f\x8b"):
@@ -34,14 +34,14 @@ def read_bytes(path: Path) -> bytes:
 
 
 def read_idx(path: Path, num_axes: int) -> np.ndarray:
-    """The unsigned bytes in an IDX file: MNIST's images on 3 axes (image, row, column), or its labels on 1.
+    """Read the unsigned bytes of an IDX file: MNIST's images (image, row, column), or its labels (image,).
 
     Returns:
         A read-only uint8 array of ``num_axes`` axes.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: corrupt gzip data, no IDX, other numbers or axes, or fewer or more numbers than the header says.
+        ValueError: corrupt gzip data, no IDX, another data type or number of axes, or a size other than in the header.
     """
     content = read_bytes(path)
     if len(content) < 4 or content[:2] != b"\0\0":

@@ -1,8 +1,8 @@
 """MNIST: 70,000 handwritten digits of 28 x 28 pixels, in grey levels or in Larochelle's fixed binarisation.
 
 LeCun, Bottou, Bengio, Haffner, "Gradient-based learning applied to document recognition", Proc. IEEE 86, 1998. The
-60,000 training images are split into 50,000 and the last 10,000, as is usual; the fixed binarisation comes in three
-parts of these sizes (its images in another order).
+60,000 training images are split into the first 50,000 for training and the last 10,000 for validation, as is usual.
+The fixed binarisation has three parts of these sizes, with its images in another order.
 """
 
 import hashlib
@@ -24,14 +24,14 @@ IDX_MD5 = {
     "t10k-images-idx3-ubyte": "9fb629c4189551a2d022fa330f9573f3",
     "t10k-labels-idx1-ubyte": "ec29112dd5afa0611ce80d1b7f02629c",
 }
-"""Of the .gz files, as torchvision lists them (torchvision/datasets/mnist.py)."""
+"""Hashes of the .gz files, as torchvision lists them (torchvision/datasets/mnist.py)."""
 IDX_SHA256 = {
     "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
     "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
     "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
     "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
 }
-"""Of what the .gz files with these md5 hold, so that other compression, or none, makes no difference."""
+"""Hashes of the decompressed content of those .gz files, so that compression makes no difference."""
 AMAT_URL = "http://www.cs.toronto.edu/~larocheh/public/datasets/binarized_mnist/"
 
 
@@ -46,13 +46,13 @@ def prepare_mnist(
     """Prepare MNIST.
 
     Args:
-        out: The folder to make.
+        out: The folder to write.
         source: A folder with the files: for ``fixed`` binarized_mnist_{train,valid,test}, each as .amat, .amat.gz,
             .packbits.npy or .packbits.npy.xz; else {train,t10k}-{images-idx3,labels-idx1}-ubyte, each with or without
             .gz. Downloaded if None.
-        binarization: Larochelle's ``fixed`` one; drawn anew in every ``epoch`` from the grey levels; or 1 from a grey
+        binarization: Larochelle's (``fixed``); sampled again in every ``epoch`` from the grey levels; or 1 from a grey
             level of 127.5 on (``threshold``).
-        check_hashes: Refuse what is not MNIST as published. Turn it off for other images in the same form.
+        check_hashes: Refuse files other than MNIST as published. Turn it off for other images in the same form.
         overwrite: Replace an ``out`` that holds prepared data.
 
     Returns:
@@ -61,7 +61,7 @@ def prepare_mnist(
     Raises:
         FileNotFoundError: A file of the source is missing.
         FileExistsError: ``out`` holds something else.
-        ValueError: A file is corrupt, cut short or of another kind, or a hash is wrong.
+        ValueError: A file is corrupt, truncated or of another kind, or a hash is wrong.
         ConnectionError: A download failed.
         OSError: The disk is full.
         ImportError: Downloading without pooch.
@@ -79,14 +79,16 @@ def prepare_mnist(
 
 
 def fetch_idx(cache: Path | None = None, url: str = IDX_URL) -> Path:
-    """The folder with the four IDX files, downloaded where they are not there yet, as ``fetch`` does."""
+    """Download the four IDX files that are not in the cache; return their folder."""
     paths = [fetch(f"{url}{name}.gz", f"md5:{md5}", cache) for name, md5 in IDX_MD5.items()]
     return paths[0].parent
 
 
-def fetch_amat(cache: Path | None = None, url: str = AMAT_URL) -> Path:
-    """The folder with the three files of the fixed binarisation (110 MB), as :func:`fetch_idx` has the others."""
-    paths = [fetch(f"{url}binarized_mnist_{part}.amat", f"sha256:{value}", cache) for part, value in SHA256.items()]
+def fetch_amat(cache: Path | None = None) -> Path:
+    """Download the three files of the fixed binarisation (110 MB) that are not in the cache; return their folder."""
+    paths = [
+        fetch(f"{AMAT_URL}binarized_mnist_{part}.amat", f"sha256:{value}", cache) for part, value in SHA256.items()
+    ]
     return paths[0].parent
 
 
@@ -116,7 +118,7 @@ def _grey(folder: Path, check_hashes: bool) -> tuple[dict[str, Images], list[Pat
 
 
 def _pair(folder: Path, part: str, check_hashes: bool) -> tuple[tuple[np.ndarray, np.ndarray], list[Path]]:
-    """Images, (images, pixels), and their labels; the files that they are from."""
+    """Images, (images, pixels), and labels, (images,), of one part; and the files they were read from."""
     names = (f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte")
     paths = [_find(folder, name, (".gz", "")) for name in names]
     for name, path in zip(names, paths, strict=True):

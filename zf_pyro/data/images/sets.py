@@ -1,4 +1,4 @@
-"""Images as sequences of pixels, row by row, and their binarisation anew in every epoch."""
+"""Images as sequences of pixels in row-major order, binarised once or again in every epoch."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -15,34 +15,35 @@ from ..folders.record import Record, read_record
 from ..sequences import Sequences
 
 BINARIZATIONS = ("fixed", "epoch", "threshold")
-"""Zeros and ones as they were published; drawn anew in every epoch; or 1 from half the greatest grey level on."""
+"""Zeros and ones as published; sampled again in every epoch; or 1 from half the greatest grey level on."""
 
 
 class Images(NamedTuple):
-    """Some images of one part."""
+    """Images of one part."""
 
     pixels: np.ndarray
-    """Grey levels, or zeros and ones; (images, pixels) uint8, rows of an image one after the other."""
+    """Grey levels, or zeros and ones; (images, pixels) uint8, each image in row-major order."""
     labels: np.ndarray | None = None
-    """(images,) integers."""
+    """Labels; (images,) integers."""
     names: list[str] | None = None
-    """What to find each image by in the source."""
+    """Identifier of each image in the source."""
 
 
 class Binarized(Dataset[Tensor]):
-    """Grey images drawn as zeros and ones, each pixel with its intensity as probability, anew in every epoch.
+    """Grey images, sampled as zeros and ones in every epoch, each pixel with its intensity as probability.
 
-    The draw is a function of (seed, epoch, index) alone: neither of the order of access, nor of loader workers or
-    processes, nor of the frame. A part whose epoch is left at 0 is a fixed binarisation, as a test set should be.
-    Workers take the epoch over when they start, so set it before the epoch's loader is iterated, and keep no workers
-    (``persistent_workers``).
+    Samples depend only on (seed, epoch, index), not on the order of access, loader workers, processes or the frame.
+    With the epoch left at 0 the binarisation is fixed, as it should be for a test set.
+
+    Workers copy the epoch when they start. Set it before iterating over the epoch's loader, and do not use
+    ``persistent_workers``.
 
     Attributes:
         images: the grey images; their items are intensities between 0 and 1.
-        seed: of the draws.
-        epoch: which draws, from 0; set by :meth:`set_epoch`.
+        seed: seed of the samples.
+        epoch: the current epoch, from 0; set by :meth:`set_epoch`.
         lengths: frames of each image; (len(self),) int64.
-        labels: what each image shows, (len(self),) int64, or None.
+        labels: label of each image, (len(self),) int64, or None.
     """
 
     def __init__(self, images: Sequences, seed: int = 0) -> None:
@@ -52,7 +53,7 @@ class Binarized(Dataset[Tensor]):
         self.lengths, self.labels = images.lengths, images.labels
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw the images of another epoch, 0 or later."""
+        """Select the samples of an epoch, 0 or later."""
         if epoch < 0:
             raise ValueError(f"epoch must not be negative, got {epoch}")
         self.epoch = int(epoch)
@@ -61,7 +62,7 @@ class Binarized(Dataset[Tensor]):
         return len(self.images)
 
     def __getitem__(self, index: int) -> Tensor:
-        """Zeros and ones of the image at ``index``, (time, frame) float32."""
+        """Sample zeros and ones of the image at ``index``; (time, frame) float32."""
         intensities = self.images[index]
         key = (self.seed, self.epoch, int(index) % len(self))
         uniform = np.random.default_rng(key).random(intensities.numel(), dtype=np.float32)
@@ -72,24 +73,24 @@ class ImageSets(NamedTuple):
     """The three parts of a set of images; items are (time, frame) float32 zeros and ones."""
 
     train: Sequences | Binarized
-    """Binarized where the folder holds grey levels: set its epoch before each."""
+    """:class:`Binarized` if the folder holds grey levels: set its epoch before each one."""
     validation: Sequences | Binarized
     test: Sequences | Binarized
     record: Record
-    """How they were prepared: source, split, binarisation."""
+    """Source, split and binarisation."""
 
 
 def load_images(folder: Path | str, *, frame: int = 1, seed: int = 0) -> ImageSets:
-    """The parts of a prepared folder of images.
+    """Load the parts of a prepared folder of images.
 
     Args:
-        folder: prepared by :func:`prepare_images`, say by ``python -m zf_pyro.data.prepare mnist``.
-        frame: pixels a step, a divisor of an image's: for MNIST, 1 is pixel by pixel (784 steps), 28 row by row (28).
-        seed: of the draws, where they are drawn anew in every epoch.
+        folder: a folder written by :func:`prepare_images`, for example by ``python -m zf_pyro.data.prepare mnist``.
+        frame: pixels per step, a divisor of the image's size: for MNIST, 1 gives 784 steps, 28 gives 28 steps (rows).
+        seed: seed of the samples, for images that are sampled in every epoch.
 
     Raises:
         FileNotFoundError: the folder was not prepared.
-        ValueError: it holds no images, its files are cut short or foreign, or the frame does not divide an image.
+        ValueError: it holds no images, its files are truncated or foreign, or the frame does not divide an image.
     """
     record = read_record(Path(folder))
     if record.settings.get("binarization") not in BINARIZATIONS:
@@ -106,8 +107,8 @@ def prepare_images(out: Path, request: Record, parts: Mapping[str, Images], *, o
     """Store images as sequences, unless ``out`` holds them already.
 
     Args:
-        out: the folder to be.
-        request: corpus, sources, versions and settings, ``binarization`` among them; this adds ``pixels``.
+        out: the folder to write.
+        request: corpus, sources, versions and settings including ``binarization``; ``pixels`` is added here.
         parts: ``train``, ``validation`` and ``test``; zeros and ones if the binarization is fixed, else grey levels
             from 0 to the request's ``scale``.
         overwrite: replace an ``out`` that holds prepared data.

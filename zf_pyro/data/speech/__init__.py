@@ -1,1 +1,1 @@
-"""Speech: audio files, the corpora's listings, and their preparation."""
+"""Speech: audio files, listings of corpora, and their preparation."""

@@ -1,4 +1,4 @@
-"""One audio file as 16-bit samples of a given rate, read piece by piece; what cannot be that is refused by name."""
+"""Reader of audio files as 16-bit samples of a given rate, in blocks; unusable files are refused by name."""
 
 import re
 from collections.abc import Iterator
@@ -9,25 +9,25 @@ from typing import Any
 import numpy as np
 
 SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".aiff", ".aif", ".au", ".caf", ".w64", ".sph", ".nist")
-"""Of files taken for audio, in any casing."""
+"""Suffixes of audio files, in any casing."""
 BLOCK = 1 << 18
-"""Samples read at once."""
+"""Samples per block."""
 _UNKNOWN = 0xFFFFFFF0
-"""Programs that write into a pipe leave sizes above this in their headers, as they do not know better."""
+"""Sizes from this on are unknown: programs that write into a pipe leave them in their headers."""
 
 
 def check_audio(path: Path, rate: int, frame: int, *, resample: bool) -> None:
-    """Refuse a file that :func:`read_audio` could not give whole frames of, as far as its header tells.
+    """Refuse a file from which :func:`read_audio` could not read whole frames, judged by its header.
 
     Args:
-        path: any format that libsndfile reads: NIST SPHERE, RIFF, FLAC, MP3 and more.
-        rate: Hz that are wanted.
-        frame: samples of a frame at that rate.
-        resample: take files of higher rates too.
+        path: a file in any format that libsndfile reads: NIST SPHERE, RIFF, FLAC, MP3 and more.
+        rate: requested sampling rate, in Hz.
+        frame: samples per frame at that rate.
+        resample: accept files of higher rates.
 
     Raises:
         ImportError: soundfile is not installed.
-        ValueError: the file is empty, cut short, compressed with shorten, of no known format, of several channels, of
+        ValueError: the file is empty, truncated, compressed with shorten, of no known format, of several channels, of
             another rate, or shorter than a frame.
     """
     with _opened(path) as sound:
@@ -54,7 +54,7 @@ def check_length(path: Path, samples: int, frame: int) -> None:
     """Refuse a file of fewer samples than a frame.
 
     Raises:
-        ValueError: it has.
+        ValueError: ``samples`` is below ``frame``.
     """
     if not samples:
         raise ValueError(f"{path} holds no samples: leave it out")
@@ -63,18 +63,18 @@ def check_length(path: Path, samples: int, frame: int) -> None:
 
 
 def read_audio(path: Path, rate: int) -> Iterator[np.ndarray]:
-    """The samples of a file, in order and piece by piece; each (samples,) int16.
+    """Yield the samples of a file in blocks, each (samples,) int16.
 
-    16-bit files of the wanted rate come out bit by bit as they are. Others are read as floats, resampled by soxr at its
-    high quality where their rate is another, and rounded; what is beyond the range of 16 bits is clipped.
+    16-bit files of the requested rate are returned bit by bit. Others are read as floats, resampled by soxr at its high
+    quality if their rate differs, rounded, and clipped to the range of 16 bits.
 
     Args:
         path: a mono file that passed :func:`check_audio`.
-        rate: Hz that are wanted.
+        rate: requested sampling rate, in Hz.
 
     Raises:
         ImportError: soundfile or soxr is not installed.
-        ValueError: the file turns out to be damaged or cut short, or holds values that are not finite.
+        ValueError: the file turns out to be damaged or truncated, or holds values that are not finite.
     """
     with _opened(path) as sound:
         exact = sound.subtype == "PCM_16" and sound.samplerate == rate
@@ -122,7 +122,7 @@ def _resampled(blocks: Iterator[np.ndarray], found: int, rate: int) -> Iterator[
 
 
 def _opened(path: Path) -> Any:
-    """The file, open for reading, or a ValueError that says what is wrong with it."""
+    """Open the file for reading, or raise a ValueError that names its defect."""
     soundfile = _soundfile()
     if not path.stat().st_size:
         raise ValueError(f"{path} is empty (0 bytes): fetch it again or leave it out")
@@ -134,7 +134,7 @@ def _opened(path: Path) -> Any:
         )
 
     class Forward(soundfile.SoundFile):  # type: ignore[name-defined]
-        """Reads from start to end: SoundFile itself seeks after every read, after which an MP3 decodes otherwise."""
+        """Sound file read without seeking. SoundFile seeks after every read; an MP3 then decodes to other samples."""
 
         def seekable(self) -> bool:
             return False
@@ -154,7 +154,7 @@ def _opened(path: Path) -> Any:
         )
     counted = sphere.get("sample_count", "")
     declared: int = int(counted) if counted.isdigit() else sound.frames
-    # libsndfile reads what is left of a file that was cut, and says so in its log alone.
+    # libsndfile reads the rest of a truncated file, and reports the truncation only in its log.
     for size, there in re.findall(r"^ *(?:data|SSND|Data Size) *: (\d+) \(should be (\d+)\)", sound.extra_info, re.M):
         if int(there) < int(size) < _UNKNOWN:
             declared = max(declared, sound.frames * int(size) // max(1, int(there)))
@@ -169,7 +169,7 @@ def _opened(path: Path) -> Any:
 
 
 def _sphere_header(path: Path) -> dict[str, str]:
-    """The fields of a NIST SPHERE header; none where there is no such header."""
+    """Read the fields of a NIST SPHERE header; empty if there is none."""
     with open(path, "rb") as file:
         head = file.read(16)
         if not head.startswith(b"NIST_1A\n"):
@@ -180,7 +180,7 @@ def _sphere_header(path: Path) -> dict[str, str]:
 
 
 def _says_its_length(path: Path) -> bool:
-    """Whether an MP3 file starts with a Xing, Info or VBRI header; without it libsndfile guesses the length."""
+    """True if an MP3 file starts with a Xing, Info or VBRI header; without it libsndfile guesses the length."""
     with open(path, "rb") as file:
         head = file.read(10)
         if head.startswith(b"ID3"):  # its size is in the last four bytes, seven bits each
@@ -191,7 +191,7 @@ def _says_its_length(path: Path) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    """What libsndfile says, without the path that it puts before."""
+    """Message of libsndfile, without the path before it."""
     return str(getattr(error, "error_string", error)).rstrip(".")
 
 

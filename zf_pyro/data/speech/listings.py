@@ -1,4 +1,4 @@
-"""Which audio files a corpus is made of, and which split each belongs to; nothing is read but names."""
+"""Listings of corpora: their audio files and the split of each, from names alone."""
 
 import os
 import re
@@ -24,36 +24,36 @@ class Corpus(NamedTuple):
     splits: dict[str, list[str]]
     """``train``, ``validation`` and ``test``: paths below ``root``, in a fixed order."""
     notes: dict[str, Any]
-    """What the record should say of the splits, in JSON's types."""
+    """Facts about the splits for the record, in JSON types."""
 
 
 class _Utterance(NamedTuple):
     """One TIMIT file."""
 
     part: str
-    """``train``, ``test``, or empty where the tree has no such level."""
+    """``train``, ``test``, or empty if the tree has no such level."""
     speaker: str
     sentence: str
     suffix: str
 
 
 def timit(root: Path, *, sa: bool = True, validation: float = 0.1, test: float = 0.2, seed: int = 0) -> Corpus:
-    """TIMIT: the LDC's tree ``TRAIN/DR1/FCJF0/SA1.WAV`` in any casing, or NLTK's sample, ``dr1-fvmh0/sa1.wav``.
+    """List TIMIT: the LDC's tree ``TRAIN/DR1/FCJF0/SA1.WAV`` in any casing, or NLTK's sample, ``dr1-fvmh0/sa1.wav``.
 
     ``SA1.WAV.wav`` or ``SA1.flac`` beside ``SA1.WAV`` are copies of it and ignored. The official test utterances are
-    the test split. Speakers for validation are drawn from the official training speakers, and where the tree has no
-    ``TEST``, speakers for the test split too. No speaker is in two splits.
+    the test split. Validation speakers are sampled from the official training speakers. If the tree has no ``TEST``,
+    so are test speakers. No speaker is in two splits.
 
     Args:
         root: a folder with the tree anywhere below it.
-        sa: take the two SA sentences, which every speaker reads, hence training and test speakers alike.
-        validation: part of the training speakers to hold out for validation.
-        test: part of them to hold out for the test split, only where there are no official test speakers.
-        seed: of the draw.
+        sa: take the two SA sentences, which all speakers read, in training and test alike.
+        validation: fraction of the training speakers to hold out for validation.
+        test: fraction of them to hold out for the test split, only if there are no official test speakers.
+        seed: seed of the sampling.
 
     Raises:
         FileNotFoundError: no such folder, or no TIMIT audio below it.
-        ValueError: a part out of range, too few speakers, an utterance found twice, or several copies mixed.
+        ValueError: a fraction out of range, too few speakers, an utterance found twice, or several copies mixed.
     """
     found: dict[tuple[str, str, str], tuple[str, str]] = {}
     for path in _audio_below(root, "TIMIT audio such as TRAIN/DR1/FCJF0/SA1.WAV"):
@@ -91,19 +91,19 @@ def timit(root: Path, *, sa: bool = True, validation: float = 0.1, test: float =
 
 
 def blizzard(root: Path, part: str, *, validation: float = 0.05, test: float = 0.05, seed: int = 0) -> Corpus:
-    """The Blizzard Challenge 2013 speech of one reader.
+    """List the speech of one reader from the Blizzard Challenge 2013.
 
     Args:
         root: a folder with the tree anywhere below it.
-        part: ``segmented``: utterances, as listed by each ``prompts.gui`` (three lines for each: its name, its text and
-            one more) with ``NAME.wav`` in a folder beside it; ``unsegmented``: every ``.mp3``, mostly a chapter.
-        validation: part of the files to hold out for validation.
-        test: part of the files to hold out for the test split.
-        seed: of the draw.
+        part: ``segmented``: the utterances that each ``prompts.gui`` lists (three lines each: name, text and one more),
+            with ``NAME.wav`` in a folder beside it; ``unsegmented``: every ``.mp3``, mostly one chapter each.
+        validation: fraction of the files to hold out for validation.
+        test: fraction of the files to hold out for the test split.
+        seed: seed of the sampling.
 
     Raises:
         FileNotFoundError: no such folder, nothing of that part below it, or a listed utterance without audio.
-        ValueError: another part, a part out of range, too few files, or a ``prompts.gui`` that lists nothing.
+        ValueError: another part, a fraction out of range, too few files, or a ``prompts.gui`` that lists nothing.
     """
     if part == "segmented":
         names = _segmented(root)
@@ -118,20 +118,20 @@ def blizzard(root: Path, part: str, *, validation: float = 0.05, test: float = 0
 
 
 def folder(root: Path, *, validation: float = 0.1, test: float = 0.1, seed: int = 0) -> Corpus:
-    """Any folder of audio, one sequence a file.
+    """List any folder of audio, one sequence per file.
 
-    Files below a top folder ``train``, ``validation`` (``valid``, ``dev``) or ``test`` are of that split, if there is a
-    ``train``. What is missing of the other two is drawn from the training files.
+    If there is a top folder ``train``, files below it, ``validation`` (``valid``, ``dev``) and ``test`` form those
+    splits. A missing validation or test split is sampled from the training files.
 
     Args:
         root: the folder.
-        validation: part of the files to hold out for validation.
-        test: part of the files to hold out for the test split.
-        seed: of the draw.
+        validation: fraction of the files to hold out for validation.
+        test: fraction of the files to hold out for the test split.
+        seed: seed of the sampling.
 
     Raises:
         FileNotFoundError: no such folder, or no audio below it.
-        ValueError: a part out of range, or too few files.
+        ValueError: a fraction out of range, or too few files.
     """
     names = _audio_below(root, "audio")
     given: dict[str, list[str]] = {"train": [], "validation": [], "test": []}
@@ -148,16 +148,16 @@ def folder(root: Path, *, validation: float = 0.1, test: float = 0.1, seed: int 
 
 
 def draw_groups(members: Sequence[str], groups: Mapping[str, float], seed: int, what: str) -> dict[str, list[str]]:
-    """Members held out at random for each group, at least one for each; ``train`` are those left.
+    """Hold out members at random for each group, at least one each; the remainder is ``train``.
 
     Args:
-        members: what to draw from; their order does not matter.
-        groups: the part of the members for each group, between 0 and 1.
-        seed: of the draw.
-        what: what members are, for errors.
+        members: members to sample from; their order does not matter.
+        groups: fraction of the members for each group, between 0 and 1.
+        seed: seed of the sampling.
+        what: plural noun for the members in errors.
 
     Raises:
-        ValueError: a part out of range, or no members left for training.
+        ValueError: a fraction out of range, or no members left for training.
     """
     for name, part in groups.items():
         if not 0 < part < 1:
@@ -174,7 +174,7 @@ def draw_groups(members: Sequence[str], groups: Mapping[str, float], seed: int, 
 
 
 def _audio_below(root: Path, what: str) -> list[str]:
-    """Paths of audio files below a folder, with /, sorted."""
+    """List the paths of audio files below a folder, relative to it, with /, sorted."""
     if not root.is_dir():
         raise FileNotFoundError(f"{root} is no folder: give the folder of {what} as --source")
     names = [Path(folder, name) for folder, _, files in os.walk(root) for name in files if not name.startswith(".")]
@@ -185,7 +185,7 @@ def _audio_below(root: Path, what: str) -> list[str]:
 
 
 def _timit_utterance(path: str) -> _Utterance | None:
-    """What a path says, or None where it is no utterance's."""
+    """Parse the path of an utterance; None for any other path."""
     *folders, file = path.split("/")
     speaker, sentence = _SPEAKER.fullmatch(folders[-1]) if folders else None, _SENTENCE.fullmatch(file)
     if speaker is None or sentence is None:
@@ -195,11 +195,12 @@ def _timit_utterance(path: str) -> _Utterance | None:
 
 
 def _preference(suffix: str) -> tuple[int, str]:
-    """Of several files of one utterance: the one with the shortest suffix, SPHERE's own before others."""
+    """Sort key among files of one utterance: the shortest suffix first, and among those SPHERE's ``.wav``."""
     return suffix.count("."), "" if suffix == ".wav" else suffix
 
 
 def _segmented(root: Path) -> list[str]:
+    """List the .wav files named in every ``prompts.gui`` below a folder."""
     audio = {name.lower(): name for name in _audio_below(root, "Blizzard's prompts.gui and .wav files")}
     lists = sorted(path for path in root.rglob("*") if path.name.lower() == "prompts.gui")
     if not lists:
@@ -223,7 +224,7 @@ def _segmented(root: Path) -> list[str]:
 
 
 def _listed(prompts: Path) -> list[str]:
-    """The names in a ``prompts.gui``: the first of every three lines."""
+    """Read the names in a ``prompts.gui``: the first of every three lines."""
     try:
         lines = prompts.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError:

@@ -1,9 +1,9 @@
 """Speech corpora as prepared folders: TIMIT, Blizzard 2013, or any folder of audio.
 
-Waveforms in the form of the paper's experiments (https://arxiv.org/abs/1711.05411): 16 kHz, standardised by the
-training set's scalar mean and deviation, frames of 200 samples. What is stored are the 16-bit samples themselves, all
-of them; :class:`zf_pyro.data.Sequences` standardises and frames them. For training, the paper's windows of 40 frames
-are ``Windows(Sequences(out, "train"), 40)``.
+Waveforms have the form of the paper's experiments (https://arxiv.org/abs/1711.05411): 16 kHz, standardised by the
+scalar mean and deviation of the training set, in frames of 200 samples. The folder stores all 16-bit samples;
+:class:`zf_pyro.data.Sequences` standardises and frames them. The paper's training windows of 40 frames are
+``Windows(Sequences(out, "train"), 40)``.
 """
 
 import contextlib
@@ -21,9 +21,9 @@ from .audio import check_audio, check_length, read_audio
 from .listings import Corpus
 
 RATE = 16_000
-"""Hz, of the paper's experiments."""
+"""Sampling rate of the paper's experiments, in Hz."""
 FRAME = 200
-"""Samples of a frame in the paper's experiments: 12.5 ms."""
+"""Samples per frame in the paper's experiments: 12.5 ms."""
 
 
 def prepare_timit(
@@ -36,22 +36,22 @@ def prepare_timit(
     frame: int = FRAME,
     overwrite: bool = False,
 ) -> Record:
-    """TIMIT, utterance by utterance.
+    """Prepare TIMIT, one sequence per utterance.
 
     Args:
-        out: Folder to make.
-        source: Folder of the LDC's TIMIT (LDC93S1) in any casing, or of NLTK's sample. Left out, the sample is
+        out: Folder to write.
+        source: Folder of the LDC's TIMIT (LDC93S1) in any casing, or of NLTK's sample. By default the sample is
             downloaded: 160 utterances of 16 speakers, 22 MB, under a non-commercial licence.
-        sa: Take the two SA sentences, which all speakers read, hence training and test speakers alike.
-        validation: Part of the training speakers to hold out for validation.
-        test: Part of them to hold out for the test split, only where there are no official test speakers.
-        seed: Of the draw of speakers.
+        sa: Take the two SA sentences, which all speakers read, in training and test alike.
+        validation: Fraction of the training speakers to hold out for validation.
+        test: Fraction of them to hold out for the test split, only if there are no official test speakers.
+        seed: Seed of the sampling of speakers.
         frame: Samples of a frame.
         overwrite: Replace an earlier preparation.
 
     Raises:
-        FileNotFoundError, ValueError: a source or a file that cannot be used; says which and what to do.
-        FileExistsError: out holds something else.
+        FileNotFoundError, ValueError: a source or file cannot be used; the message names it and the remedy.
+        FileExistsError: ``out`` holds something else.
         OSError: the disk is full.
     """
     options: dict[str, Any] = {"sa": sa, "validation": validation, "test": test, "seed": seed}
@@ -72,22 +72,22 @@ def prepare_blizzard(
     frame: int = FRAME,
     overwrite: bool = False,
 ) -> Record:
-    """Blizzard 2013, utterance by utterance (segmented) or chapter by chapter (unsegmented).
+    """Prepare Blizzard 2013, one sequence per utterance (segmented) or per chapter (unsegmented).
 
     Args:
-        out: Folder to make.
+        out: Folder to write.
         source: Folder of the corpus.
-        part: segmented takes the wav files that prompts.gui lists, unsegmented all mp3 files.
-        validation: Part of the files to hold out for validation.
-        test: Part of the files to hold out for the test split.
-        seed: Of the draw of files.
+        part: Files to take: segmented, the wav files that prompts.gui lists; unsegmented, all mp3 files.
+        validation: Fraction of the files to hold out for validation.
+        test: Fraction of the files to hold out for the test split.
+        seed: Seed of the sampling of files.
         rate: Sampling rate to resample to, in Hz.
         frame: Samples of a frame.
         overwrite: Replace an earlier preparation.
 
     Raises:
-        FileNotFoundError, ValueError: a source or a file that cannot be used; says which and what to do.
-        FileExistsError: out holds something else.
+        FileNotFoundError, ValueError: a source or file cannot be used; the message names it and the remedy.
+        FileExistsError: ``out`` holds something else.
         OSError: the disk is full.
     """
     options: dict[str, Any] = {"part": part, "validation": validation, "test": test, "seed": seed}
@@ -106,21 +106,21 @@ def prepare_folder(
     frame: int = FRAME,
     overwrite: bool = False,
 ) -> Record:
-    """Any folder of audio, file by file; top folders named train, validation and test are taken for the splits.
+    """Prepare any folder of audio, one sequence per file; top folders train, validation and test are the splits.
 
     Args:
-        out: Folder to make.
+        out: Folder to write.
         source: Folder with audio anywhere below it.
-        validation: Part of the files to hold out for validation.
-        test: Part of the files to hold out for the test split.
-        seed: Of the draw of files.
+        validation: Fraction of the files to hold out for validation.
+        test: Fraction of the files to hold out for the test split.
+        seed: Seed of the sampling of files.
         rate: Sampling rate to resample to, in Hz.
         frame: Samples of a frame.
         overwrite: Replace an earlier preparation.
 
     Raises:
-        FileNotFoundError, ValueError: a source or a file that cannot be used; says which and what to do.
-        FileExistsError: out holds something else.
+        FileNotFoundError, ValueError: a source or file cannot be used; the message names it and the remedy.
+        FileExistsError: ``out`` holds something else.
         OSError: the disk is full.
     """
     options: dict[str, Any] = {"validation": validation, "test": test, "seed": seed}
@@ -137,25 +137,25 @@ def prepare_speech(
     resample: bool = True,
     overwrite: bool = False,
 ) -> Record:
-    """The audio files of a corpus, one sequence a file, as a prepared folder; what is there already is not made again.
+    """Store the audio files of a corpus, one sequence per file, unless ``out`` holds them already.
 
-    All headers are checked before anything is written. Memory holds one piece of one file at a time.
+    All headers are checked before anything is written. Memory holds one block of one file at a time.
 
     Args:
-        corpus: which files, in which splits.
-        out: the folder to make.
-        options: how the corpus was listed, for the record.
-        rate: Hz to resample to.
-        frame: samples of a frame, which no file may be shorter than.
-        resample: take files of higher rates; else only of ``rate``.
+        corpus: the files of each split.
+        out: the folder to write.
+        options: the arguments of the listing, for the record.
+        rate: sampling rate to resample to, in Hz.
+        frame: samples per frame; no file may be shorter.
+        resample: accept files of higher rates; otherwise only of ``rate``.
         overwrite: replace an earlier preparation.
 
     Returns:
-        What ``record.json`` says.
+        The record of ``out``.
 
     Raises:
-        FileNotFoundError, ValueError: a file that cannot be used; says which and what to do.
-        FileExistsError: out holds something else.
+        FileNotFoundError, ValueError: a file cannot be used; the message names it and the remedy.
+        FileExistsError: ``out`` holds something else.
         OSError: the disk is full.
     """
     for name, value in (("rate", rate), ("frame", frame)):
@@ -190,7 +190,7 @@ def prepare_speech(
 
 @contextlib.contextmanager
 def _sample() -> Iterator[Path]:
-    """NLTK's TIMIT sample, unpacked for as long as it is needed."""
+    """Unpack NLTK's TIMIT sample into a temporary folder."""
     archive = fetch(NLTK_TIMIT, NLTK_TIMIT_HASH)
     with tempfile.TemporaryDirectory() as folder:
         with zipfile.ZipFile(archive) as packed:
@@ -199,7 +199,7 @@ def _sample() -> Iterator[Path]:
 
 
 def _progress(names: list[str], title: str, sizes: dict[str, int] | None) -> Iterator[str]:
-    """The names, with a progress bar by bytes or, without sizes, by files."""
+    """Yield the names with a progress bar, by bytes or, without sizes, by files."""
     try:
         from tqdm import tqdm
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""Sounds in the shape of a corpus, to try the way from audio to results where no corpus is at hand."""
+"""Synthetic sounds in the layout of a corpus, to run the experiments without the corpus."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,13 +9,13 @@ SPEAKERS = ("FABC0", "FDEF0", "FGHI0", "MABC0", "MDEF0", "MGHI0")
 
 
 def write_sounds(paths: Iterable[Path], *, seconds: float = 0.8, rate: int = 16_000, seed: int = 0) -> None:
-    """Mono 16-bit wav files of three gliding partials and noise; each of another pitch.
+    """Write mono 16-bit wav files of three gliding partials and noise, each of another pitch.
 
     Args:
-        paths: the files to write; their folders are made.
-        seconds: length of each.
-        rate: samples a second, in Hz.
-        seed: of pitches and noise.
+        paths: the files to write; missing folders are created.
+        seconds: duration of each file.
+        rate: sampling rate, in Hz.
+        seed: seed of pitches and noise.
 
     Raises:
         ImportError: soundfile is not installed.
@@ -35,14 +35,14 @@ def write_sounds(paths: Iterable[Path], *, seconds: float = 0.8, rate: int = 16_
 
 
 def write_timit(folder: Path) -> Path:
-    """Sounds in TIMIT's tree, two sentences of each of six speakers; returns ``folder``."""
+    """Write sounds in the tree of TIMIT, two sentences for each of six speakers, and return ``folder``."""
     parts = zip(("TRAIN",) * 4 + ("TEST",) * 2, SPEAKERS, strict=True)
     write_sounds(folder / part / "DR1" / speaker / f"SI{n}.WAV" for part, speaker in parts for n in (1, 2))
     return folder
 
 
 def write_blizzard(folder: Path) -> Path:
-    """Sounds in the tree of Blizzard's segmented part, eight utterances; returns ``folder``."""
+    """Write sounds in the tree of Blizzard's segmented part, eight utterances, and return ``folder``."""
     names = [f"CB-{n:03}" for n in range(8)]
     write_sounds(folder / "segmented" / "wavn" / f"{name}.wav" for name in names)
     prompts = "".join(f"{name}\nThe text of {name}.\n\n" for name in names)

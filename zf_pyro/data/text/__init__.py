@@ -1,1 +1,1 @@
-"""Text: vocabularies, reviews and docstrings."""
+"""Text as sequences of words: reviews, docstrings and vocabularies."""

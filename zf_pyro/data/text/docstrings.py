@@ -1,7 +1,7 @@
-"""The docstrings of Python's own standard library: text that every machine has, of a few hundred modules.
+"""Docstrings of Python's standard library: a text of a few hundred modules that needs no download.
 
-Read from the sources with :mod:`ast`; nothing of them is run. What they say differs a little from one version of Python
-to the next, which the record names.
+They are read from the sources with :mod:`ast`; no source is run. The text differs slightly between versions of Python,
+so the record names the version.
 """
 
 import ast
@@ -18,7 +18,7 @@ from .reviews import Review, Reviews, split_reviews
 from .sets import TextSets, load_text, prepare_text, text_request
 
 LEFT_OUT = frozenset({"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__", "__phello__"})
-"""Folders that are not the library, or test it."""
+"""Folders of tests and of installed packages."""
 
 _PARAGRAPH = re.compile(r"\n\s*\n")
 
@@ -29,9 +29,9 @@ def prepare_docstrings(
     """Prepare the docstrings of the running Python's library, split by module.
 
     Args:
-        out: The folder to make.
-        max_words: Longest sentence to take, in words, the end token not counted.
-        vocabulary_size: Words at most, the unknown and the end token included.
+        out: The folder to write.
+        max_words: Length of the longest sentence to take, in words, without the end token.
+        vocabulary_size: Size of the vocabulary at most, with the unknown and the end token.
         overwrite: Replace an ``out`` that holds prepared data.
 
     Returns:
@@ -39,9 +39,9 @@ def prepare_docstrings(
 
     Raises:
         ImportError: tokenizers is not installed.
-        FileNotFoundError: The library has no sources here.
+        FileNotFoundError: The sources of the library are not installed.
         FileExistsError: ``out`` holds something else.
-        ValueError: A number below its least.
+        ValueError: ``max_words`` or ``vocabulary_size`` is too small.
         OSError: The disk is full.
     """
     root = Path(sysconfig.get_path("stdlib"))
@@ -57,31 +57,31 @@ def prepare_docstrings(
 
 
 def load_docstrings(folder: Path | str, *, max_words: int = 16, vocabulary_size: int = 16_000) -> TextSets:
-    """The docstrings of the running Python's library, prepared in ``folder`` when first asked for.
+    """Load the docstrings of the running Python's library; the first call prepares them in ``folder``.
 
     Args:
-        folder: where they lie or will lie, such as ``runs/docstrings/data``.
-        max_words: longest sentence to take, in words, the end token not counted.
-        vocabulary_size: words at most, the unknown and the end token included.
+        folder: the prepared folder, for example ``runs/docstrings/data``.
+        max_words: length of the longest sentence to take, in words, without the end token.
+        vocabulary_size: size of the vocabulary at most, with the unknown and the end token.
 
     Returns:
         Sentences for training, validation and testing, the vocabulary and the record.
 
     Raises:
         ImportError: tokenizers is not installed.
-        FileNotFoundError: the library has no sources here.
-        FileExistsError: ``folder`` holds something else, such as the docstrings of another Python.
-        ValueError: a number below its least, or files of the folder cut short or foreign.
+        FileNotFoundError: the sources of the library are not installed.
+        FileExistsError: ``folder`` holds something else, for example the docstrings of another Python.
+        ValueError: ``max_words`` or ``vocabulary_size`` is too small, or files of the folder are truncated or foreign.
     """
     prepare_docstrings(Path(folder), max_words=max_words, vocabulary_size=vocabulary_size)
     return load_text(folder)
 
 
 def library_sources(root: Path) -> list[Path]:
-    """The library's sources below ``root``, its tests and installed packages left out, in the order of their names.
+    """List the library's sources below ``root``, without tests and installed packages, sorted by name.
 
     Raises:
-        FileNotFoundError: none there, as where Python runs from a zip file.
+        FileNotFoundError: there are none, for example because Python runs from a zip file.
     """
     paths = sorted(path for path in root.rglob("*.py") if not _left_out(path.relative_to(root)))
     if not paths:
@@ -93,10 +93,10 @@ def library_sources(root: Path) -> list[Path]:
 
 
 def read_docstrings(root: Path, paths: Sequence[Path]) -> list[Review]:
-    """Prose of the docstrings in sources below ``root``, a document a module.
+    """Read the prose of the docstrings in sources below ``root``, one document per module.
 
-    A docstring is taken paragraph by paragraph, a line each; indented paragraphs and those with an interactive example
-    (``>>>``) are no prose and left out.
+    Each paragraph of a docstring becomes one line. Indented paragraphs and those with an interactive example (``>>>``)
+    are left out.
     """
     from tqdm import tqdm
 
@@ -119,7 +119,7 @@ def _module(path: Path) -> str:
 
 def _paragraphs(path: Path) -> Iterator[str]:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of string escapes in sources that are not ours
+        warnings.simplefilter("ignore")  # about string escapes in the library's sources
         tree = ast.parse(path.read_bytes(), filename=str(path))
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):

@@ -1,4 +1,4 @@
-"""The IMDB experiment's data: short sentences of reviews, from the aclImdb tree or a file of reviews."""
+"""Data of the IMDB experiment: short sentences of reviews, from the aclImdb tree or a file of reviews."""
 
 from pathlib import Path
 
@@ -17,15 +17,15 @@ def prepare_imdb(
     vocabulary_size: int = 16_000,
     overwrite: bool = False,
 ) -> Record:
-    """Prepare reviews: the official test set where there is one, a tenth of the others for validation.
+    """Prepare reviews: the official test set if there is one, and a tenth of the other reviews for validation.
 
     Args:
-        out: The folder to make.
-        source: The aclImdb folder; or a file in UTF-8: .csv or .tsv with a header line, else a review a line.
-        unsup: Train on the reviews without ratings (train/unsup), too.
-        text_column: Of a .csv or .tsv file, the column that holds the text.
-        max_words: Longest sentence to take, in words, the end token not counted; 16 as in the paper.
-        vocabulary_size: Words at most, the unknown and the end token included; 16,000 as in the paper.
+        out: The folder to write.
+        source: The aclImdb folder, or a file in UTF-8: .csv or .tsv with a header line, else one review per line.
+        unsup: Train also on the reviews without ratings (train/unsup).
+        text_column: Column of a .csv or .tsv file that holds the text.
+        max_words: Length of the longest sentence to take, in words, without the end token; 16 as in the paper.
+        vocabulary_size: Size of the vocabulary at most, with the unknown and the end token; 16,000 as in the paper.
         overwrite: Replace an ``out`` that holds prepared data.
 
     Returns:
@@ -36,10 +36,10 @@ def prepare_imdb(
         FileNotFoundError: ``source`` or a folder of the tree is missing.
         FileExistsError: ``out`` holds something else.
         ValueError: A review that is empty or not UTF-8, a table without the column, too few reviews, no short
-            sentences, or a number below its least.
+            sentences, or ``max_words`` or ``vocabulary_size`` too small.
         OSError: The disk is full.
     """
-    text_request("imdb", [], max_words, vocabulary_size)  # refuses bad numbers before all is read
+    text_request("imdb", [], max_words, vocabulary_size)  # refuses bad arguments before the reviews are read
     reviews = read_reviews(source, unsup=unsup, text_column=text_column)
     request = text_request("imdb", reviews.sources, max_words, vocabulary_size, sha256=reviews.sha256())
     return prepare_text(out, request, lambda: split_reviews(reviews), overwrite=overwrite)

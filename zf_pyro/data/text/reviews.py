@@ -1,8 +1,8 @@
-"""Reviews as they come: the aclImdb tree, or a text, CSV or TSV file.
+"""Reader of reviews: the aclImdb tree, or a text, CSV or TSV file.
 
 Large Movie Review Dataset: Maas, Daly, Pham, Huang, Ng, Potts, "Learning word vectors for sentiment analysis", ACL
-2011; https://ai.stanford.edu/~amaas/data/sentiment. Its tree is ``{train,test}/{pos,neg}/*.txt``, a review a file, and
-``train/unsup/*.txt`` without ratings.
+2011; https://ai.stanford.edu/~amaas/data/sentiment. Its tree is ``{train,test}/{pos,neg}/*.txt``, one review per file,
+and ``train/unsup/*.txt`` without ratings.
 """
 
 import csv
@@ -16,29 +16,29 @@ from typing import NamedTuple
 from ..folders.splits import held_out
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
-"""By a table's suffix. Files of any other suffix are text, a review a line."""
+"""Delimiters of tables by suffix. Files of any other suffix are text, one review per line."""
 
 
 class Review(NamedTuple):
     """One document."""
 
     name: str
-    """Where it comes from: its path below the source, or its file and line."""
+    """Origin: the path below the source, or the file and line."""
     text: str
-    """As it stands in the file."""
+    """Text, unchanged from the file."""
 
 
 class Reviews(NamedTuple):
-    """Documents in the order of the files, by their part."""
+    """Documents of each part, in the order of the files."""
 
     train: list[Review]
     test: list[Review]
-    """Empty where the source has no test set of its own."""
+    """Empty if the source has no test set."""
     sources: list[list[str | int]]
-    """(folder or file, bytes) that were read."""
+    """(folder or file, bytes) of everything that was read."""
 
     def sha256(self) -> str:
-        """Of all names and texts: whether two sources hold the same."""
+        """Hash all names and texts, which identifies the content of a source."""
         sha256 = hashlib.sha256()
         for review in (*self.train, *self.test):
             for part in (review.name, review.text):
@@ -47,13 +47,12 @@ class Reviews(NamedTuple):
 
 
 def read_reviews(source: Path, *, unsup: bool = False, text_column: str = "review") -> Reviews:
-    """The reviews in a tree or a file, in UTF-8.
+    """Read the reviews of a tree or a file, in UTF-8.
 
     Args:
-        source: the aclImdb folder (or the one that holds it), or a file: .csv or .tsv with a header line, else a review
-            a line.
-        unsup: train on the reviews without ratings, train/unsup, too; trees only.
-        text_column: of a table, the column that holds the text.
+        source: the aclImdb folder (or its parent), or a file: .csv or .tsv with a header line, else a review per line.
+        unsup: train also on the reviews without ratings, train/unsup; trees only.
+        text_column: column of a table that holds the text.
 
     Raises:
         FileNotFoundError: no such file, or a folder of the tree is missing or without reviews.
@@ -79,10 +78,10 @@ def read_reviews(source: Path, *, unsup: bool = False, text_column: str = "revie
 
 
 def split_reviews(reviews: Reviews) -> dict[str, list[Review]]:
-    """The documents of train, validation and test, each in its order.
+    """Split documents into train, validation and test, each in its original order.
 
-    A tenth of the training documents is held out for validation, and where there is no test set another tenth for that,
-    by a hash of their names.
+    A tenth of the training documents is held out for validation, chosen by a hash of their names. If there is no test
+    set, another tenth is held out for testing.
 
     Raises:
         ValueError: too few documents.
@@ -95,11 +94,11 @@ def split_reviews(reviews: Reviews) -> dict[str, list[Review]]:
 
 
 def read_text(path: Path) -> str:
-    """A file's text, which must be UTF-8, with or without a byte order mark.
+    """Read a text file in UTF-8, with or without a byte order mark.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: another encoding; says which byte stands where, and how to convert.
+        ValueError: another encoding; the message names the byte, its position and how to convert the file.
     """
     content = path.read_bytes()
     try:
@@ -135,7 +134,7 @@ def _read_tree(source: Path, unsup: bool) -> Reviews:
 
 
 def _number(path: Path) -> tuple[int, str]:
-    """Reviews are named NUMBER_RATING.txt: in the order of their numbers."""
+    """Sort key of a review named NUMBER_RATING.txt: its number, then its name."""
     number = re.match(r"\d+", path.name)
     return (int(number[0]) if number else 0, path.name)
 
@@ -146,7 +145,7 @@ def _lines(text: str) -> Iterator[tuple[int, str]]:
 
 
 def _table(path: Path, text: str, column: str) -> Iterator[tuple[int, str]]:
-    """(line on which it ends, text) of each row."""
+    """Yield (line on which it ends, text) of each row."""
     rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=DELIMITERS[path.suffix.lower()], strict=True)
     try:
         names = list(rows.fieldnames or [])

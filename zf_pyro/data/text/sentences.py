@@ -1,14 +1,14 @@
-"""Text into sentences, by a rule that needs no model and no list of a language's words but a few abbreviations.
+"""Sentence splitting by a rule, without a model and with a short list of abbreviations.
 
-A sentence ends at a line break, and after one or more of ``. ! ? …`` (closing quotes and brackets included) where white
-space and then anything but a lower-case letter follow. It does not end after a single letter ("J. Smith") or one of
-:data:`ABBREVIATIONS`. Text in lower case throughout is therefore split at its line breaks alone.
+A sentence ends at a line break. It also ends after one or more of ``. ! ? …``, with closing quotes and brackets, if
+white space and anything but a lower-case letter follow. It does not end after a single letter ("J. Smith") or one of
+:data:`ABBREVIATIONS`. Text that is lower case throughout is therefore split only at its line breaks.
 """
 
 import re
 
 ABBREVIATIONS = frozenset({"cf", "dr", "e.g", "i.e", "mr", "mrs", "ms", "prof", "st", "vol", "vs"})
-"""Words after which a full stop ends nothing, in lower case: such as hardly end a sentence."""
+"""Words, in lower case, after which a full stop ends no sentence: they hardly ever stand last in one."""
 
 _END = re.compile(r"(?P<stop>[.!?\u2026]+)[\"'\u201d\u2019)\]]*\s+(?=\S)")
 _LAST_WORD = re.compile(r"[^\s(\[\"'\u201c\u2018]+$")
@@ -16,9 +16,9 @@ _BREAK = re.compile(r"<br\s*/?>|[\r\n]+", re.IGNORECASE)
 
 
 def sentences(text: str) -> list[str]:
-    """The sentences of a text in order, white space at their ends removed, none empty.
+    """Split a text into sentences, stripped of white space; none is empty.
 
-    Line breaks are those of the text and HTML's ``<br />``, which the Large Movie Review Dataset has in their place.
+    HTML's ``<br />`` counts as a line break, because the Large Movie Review Dataset uses it.
     """
     return [sentence for line in _BREAK.split(text) for sentence in _of_line(line.strip()) if sentence]
 

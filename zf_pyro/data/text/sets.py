@@ -1,4 +1,4 @@
-"""Documents as sequences of words, a sentence a sequence: which are taken, and how many words are unknown."""
+"""Documents as sequences of words, one sequence per sentence, with counts of what is left out or unknown."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,47 +11,44 @@ from ..folders.record import Record, read_record, versions_of
 from ..sequences import Sequences
 from .reviews import Review
 from .sentences import sentences
-from .vocabulary import END, MIN_COUNT, UNKNOWN, Vocabulary, split_words
+from .vocabulary import END, MIN_COUNT, UNKNOWN, Vocabulary, require_vocabulary_size, split_words
 
 PACKAGES = ("tokenizers",)
-"""That have a part in it beside NumPy."""
+"""Packages used in addition to NumPy, for the record."""
 _CHUNK = 10_000
 """Sentences encoded at a time."""
 
 
 class TextSets(NamedTuple):
-    """The three parts of a text; items are (time,) int64 numbers of words, the last of them the end token."""
+    """The three parts of a text; items are (time,) int64 word indices, the last of them the end token."""
 
     train: Sequences
     validation: Sequences
     test: Sequences
     vocabulary: Vocabulary
-    """What the numbers mean; ``len(vocabulary)`` symbols."""
+    """Words by index; ``len(vocabulary)`` symbols."""
     record: Record
-    """How they were prepared; its ``notes`` count each part's documents, sentences and unknown words."""
+    """Settings of the preparation; its ``notes`` count documents, sentences and unknown words of each part."""
 
 
 def text_request(
     corpus: str, sources: list[list[Any]], max_words: int, vocabulary_size: int, **settings: Any
 ) -> Record:
-    """What a preparation of text is asked for.
+    """Describe a preparation of text, as a record without splits.
 
     Args:
-        corpus: its name.
-        sources: (file, bytes) of what is read.
-        max_words: longest sentence to take, in words, the end token not counted.
-        vocabulary_size: numbers at most, those of the unknown and the end token included.
-        settings: what else decides the result.
+        corpus: name of the corpus.
+        sources: (file, bytes) of each source.
+        max_words: length of the longest sentence to take, in words, without the end token.
+        vocabulary_size: size of the vocabulary at most, with the unknown and the end token.
+        settings: everything else that determines the result.
 
     Raises:
-        ValueError: a number below its least.
+        ValueError: ``max_words`` or ``vocabulary_size`` is too small.
     """
     if max_words < 1:
         raise ValueError(f"max_words must be at least 1, got {max_words}")
-    if vocabulary_size < 3:
-        raise ValueError(
-            f"vocabulary_size must be at least 3 (a word, the unknown and the end token), got {vocabulary_size}"
-        )
+    require_vocabulary_size(vocabulary_size)
     settings |= {"max_words": max_words, "vocabulary_size": vocabulary_size, "min_count": MIN_COUNT}
     return Record(corpus, "int64", None, settings, sources, versions=versions_of(PACKAGES))
 
@@ -59,15 +56,15 @@ def text_request(
 def prepare_text(
     out: Path, request: Record, read: Callable[[], Mapping[str, Sequence[Review]]], *, overwrite: bool
 ) -> Record:
-    """Store documents as sequences of words, a sentence each, unless ``out`` holds them already.
+    """Store documents as sequences of words, one per sentence, unless ``out`` holds them already.
 
-    Sentences of more than ``max_words`` words are left out, as are those of punctuation alone. The vocabulary is that
-    of the training sentences that are taken.
+    Sentences of more than ``max_words`` words or of punctuation only are left out. The vocabulary is built from the
+    remaining training sentences.
 
     Args:
-        out: the folder to be.
-        request: from :func:`text_request`.
-        read: gives the documents of ``train``, ``validation`` and ``test``; called only if there is something to do.
+        out: the folder to write.
+        request: the record from :func:`text_request`.
+        read: returns the documents of ``train``, ``validation`` and ``test``; not called if ``out`` holds the result.
         overwrite: replace an ``out`` that holds prepared data.
 
     Returns:
@@ -116,12 +113,12 @@ def prepare_text(
 
 
 def load_text(folder: Path | str) -> TextSets:
-    """The parts of a prepared folder of text, and its vocabulary.
+    """Load the parts of a prepared folder of text, and its vocabulary.
 
     Raises:
         ImportError: tokenizers is not installed.
-        FileNotFoundError: the folder was not prepared, or a file of it is gone.
-        ValueError: it holds no text, its files are cut short or foreign, or its vocabulary is that of another run.
+        FileNotFoundError: the folder was not prepared, or one of its files is missing.
+        ValueError: it holds no text, its files are truncated or foreign, or its vocabulary is that of another run.
     """
     record = read_record(Path(folder))
     if "vocabulary" not in record.notes:
@@ -132,7 +129,7 @@ def load_text(folder: Path | str) -> TextSets:
 
 
 def _take(documents: Sequence[Review], max_words: int, name: str) -> tuple[list[str], dict[str, Any]]:
-    """The sentences of documents that are short enough, and how many there were."""
+    """Select the sentences that are short enough and contain a word; count the others."""
     from tqdm import tqdm
 
     taken, counts = [], {"documents": len(documents), "sentences": 0, "too_long": 0, "without_words": 0, "taken": 0}

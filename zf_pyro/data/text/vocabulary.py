@@ -1,8 +1,8 @@
-"""Words as numbers, by HuggingFace's tokenizers: https://huggingface.co/docs/tokenizers.
+"""Vocabularies, which map words to indices, by HuggingFace's tokenizers: https://huggingface.co/docs/tokenizers.
 
-A word is a run of letters, digits and underscores, apostrophes within it included; or a number, with its points and
-commas. Any other visible character is a word of its own. Everything is in lower case and Unicode's form NFC, and every
-apostrophe straight.
+A word is a run of letters, digits and underscores, with apostrophes inside it; or a number with its points and commas.
+Any other visible character is a word by itself. Text is normalised to lower case, Unicode's form NFC and straight
+apostrophes.
 """
 
 import hashlib
@@ -22,40 +22,39 @@ FILE = "tokenizer.json"
 """The vocabulary's file name in a prepared folder."""
 UNKNOWN, END = "<unk>", "<eos>"
 MIN_COUNT = 2
-"""Occurrences that make a word of the vocabulary; those seen once teach a model how likely unknown words are."""
+"""Fewest occurrences of a word in the vocabulary. Words seen once teach a model how likely unknown words are."""
 
 
 class Vocabulary:
-    """The words that have a number, the unknown token 0 and the end token 1.
+    """Words by index, with the unknown token at 0 and the end token at 1.
 
     Attributes:
-        tokenizer: the library's, with all that is to know.
-        sha256: of its file; the identity of the vocabulary.
+        tokenizer: the tokenizer of the library.
+        sha256: hash of its file, which identifies the vocabulary.
     """
 
     unknown, end = 0, 1
 
     def __init__(self, tokenizer: "Tokenizer") -> None:
-        tokenizer.encode_special_tokens = True  # a text's own "<eos>" is three words; the file does not keep this
+        tokenizer.encode_special_tokens = True  # "<eos>" within a text is three words; the file does not store this
         self.tokenizer = tokenizer
         self.sha256 = hashlib.sha256(tokenizer.to_str(pretty=True).encode()).hexdigest()
 
     @classmethod
     def of(cls, sentences: Iterable[str], size: int) -> "Vocabulary":
-        """The most frequent words of sentences, as many as ``size`` allows, of those that occur at least twice.
+        """Build a vocabulary of the most frequent words of sentences, of those that occur at least twice.
 
-        Words of one frequency come in the order of their letters: the same sentences always give the same numbers.
+        Words of equal frequency are sorted alphabetically, so that the same sentences always give the same indices.
 
         Args:
-            sentences: of the training set.
-            size: numbers at most, those of the unknown and the end token included; at least 3.
+            sentences: sentences of the training set.
+            size: size of the vocabulary at most, with the unknown and the end token; at least 3.
 
         Raises:
             ImportError: tokenizers is not installed.
-            ValueError: a smaller size.
+            ValueError: ``size`` is below 3.
         """
-        if size < 3:
-            raise ValueError(f"vocabulary_size must be at least 3 (a word, the unknown and the end token), got {size}")
+        require_vocabulary_size(size)
         tokenizers = _library()
         tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(unk_token=UNKNOWN))
         tokenizer.normalizer, tokenizer.pre_tokenizer = _normalizer(), _pre_tokenizer()
@@ -67,16 +66,16 @@ class Vocabulary:
 
     @classmethod
     def read(cls, folder: Path | str, sha256: str) -> "Vocabulary":
-        """The vocabulary of a prepared folder.
+        """Read the vocabulary of a prepared folder.
 
         Args:
-            folder: that holds ``tokenizer.json``.
-            sha256: that the folder's record gives the vocabulary.
+            folder: the folder with ``tokenizer.json``.
+            sha256: hash of the vocabulary in the folder's record.
 
         Raises:
             ImportError: tokenizers is not installed.
             FileNotFoundError: no such file.
-            ValueError: the file is damaged, or the vocabulary of another preparation.
+            ValueError: the file is damaged, or belongs to another preparation.
         """
         path = Path(folder) / FILE
         try:
@@ -92,20 +91,20 @@ class Vocabulary:
         return cls(_library().Tokenizer.from_str(text))
 
     def write(self, folder: Path) -> None:
-        """Write ``tokenizer.json``, and wait until it is on the disk."""
+        """Write ``tokenizer.json``, and wait until it is on disk."""
         with open(folder / FILE, "w", encoding="utf-8") as file:
             file.write(self.tokenizer.to_str(pretty=True))
             sync(file)
 
     def require(self, sha256: str, whose: str) -> None:
-        """Refuse what was made with another vocabulary, under which the numbers mean other words.
+        """Refuse a model made with another vocabulary, in which the indices mean other words.
 
         Args:
-            sha256: of the vocabulary that ``whose`` was made with.
-            whose: what that is, such as ``the net in runs/imdb``.
+            sha256: hash of the vocabulary that ``whose`` was made with.
+            whose: name of the model in the error, for example ``the model in runs/imdb``.
 
         Raises:
-            ValueError: it is another one.
+            ValueError: the vocabularies differ.
         """
         if sha256 != self.sha256:
             raise ValueError(
@@ -114,21 +113,21 @@ class Vocabulary:
             )
 
     def __len__(self) -> int:
-        """How many numbers there are, the unknown and the end token included."""
+        """Size of the vocabulary, with the unknown and the end token."""
         return self.tokenizer.get_vocab_size()
 
     def encode(self, sentences: Sequence[str]) -> list[list[int]]:
-        """The numbers of the words of each sentence, the end token after the last word."""
+        """Convert each sentence to the indices of its words, followed by the end token."""
         return [[*encoding.ids, self.end] for encoding in self.tokenizer.encode_batch(list(sentences))]
 
     def decode(self, symbols: Tensor | Sequence[int]) -> str:
-        """The words of one sequence up to its end token, with a space between two.
+        """Convert one sequence of indices to words separated by spaces, up to the end token.
 
         Args:
             symbols: (time,) integers.
 
         Raises:
-            ValueError: a number that stands for no word.
+            ValueError: an index outside the vocabulary.
         """
         words: list[str] = []
         for symbol in [int(symbol) for symbol in symbols]:
@@ -141,8 +140,18 @@ class Vocabulary:
         return " ".join(words)
 
 
+def require_vocabulary_size(size: int) -> None:
+    """Refuse a size without room for a word beside the two special tokens.
+
+    Raises:
+        ValueError: ``size`` is below 3.
+    """
+    if size < 3:
+        raise ValueError(f"vocabulary_size must be at least 3 (a word, the unknown and the end token), got {size}")
+
+
 def split_words(sentences: Iterable[str]) -> list[list[str]]:
-    """The words of each sentence, as any vocabulary sees them.
+    """Split each sentence into words, after the normalisation that every vocabulary applies.
 
     Raises:
         ImportError: tokenizers is not installed.

@@ -1,21 +1,21 @@
-"""The time loops in C: ``compiled/machine.c``. Absent where there was no compiler when the package was installed."""
+"""The time loops in C (``c/machine.c``). Absent if there was no compiler when the package was installed."""
 
 OPERATIONS: tuple[str, ...]
-"""Names of the operations of :mod:`zf_pyro.recurrence.engine.operations`, by their code."""
+"""Names of the operations of :mod:`zf_pyro.recurrence.engine.operations`; the index of each is its code."""
 PANELS: tuple[int, ...]
-"""Rows of a packed weight that are multiplied together: by each set of vector instructions that this processor has,
-from the plainest to the widest."""
+"""Rows of a weight in a panel, the rows that are multiplied together. One entry for each set of vector instructions of
+this processor (a level), from the plainest to the widest."""
 
 def run(program: bytes, first: int, steps: int, by: int, wide: int, threads: int, level: int, /) -> None:
-    """Run a program of instructions.
+    """Run a program.
 
     Args:
-        program: instructions as ``compiled/machine.c`` lays them out.
+        program: structs ``Instruction`` of ``c/machine.c``, one after the other.
         first: the first step.
-        steps: how many.
-        by: from each step to the next, 1 or -1.
+        steps: the number of steps.
+        by: from one step to the next, 1 or -1.
         wide: 1 for float64, 0 for float32.
-        threads: at most so many.
+        threads: the largest number of threads.
         level: an index of PANELS.
 
     Raises:

@@ -1,8 +1,10 @@
-"""Networks of whole sequences as autograd functions, their way back written out: the prior and the auxiliary.
+"""The prior and the auxiliary network over whole sequences, as autograd functions with explicit backward passes.
 
-A step needs none before it; running them one after the other keeps what a step computes in the cache, where under
-autograd the same would be hundreds of megabytes. Plain twins are :meth:`zf_pyro.ZForcing.prior` and ``auxiliary``, and
-second derivatives are those of the plain form.
+Their steps are independent. Running one after the other keeps the intermediate results of a step in cache; under
+autograd those of all steps are hundreds of megabytes. The PyTorch forms are :meth:`zf_pyro.ZForcing.prior` and
+``auxiliary``; second derivatives use them.
+
+Inputs and outputs are (time, rows, features), where rows are sequences times particles.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,15 +21,15 @@ from .linear import Product
 from .loops import columns, run_back
 from .machines import machine_for
 from .mlp import Bounded
-from .operations import Instruction, Program, Ring, copy, fill, log_density, log_density_back, single
+from .operations import Instruction, Instructions, Ring, copy, fill, log_density, log_density_back, single
 
 
 class Head:
-    """clip(MLP(x_1, x_2, ...), -8, 8) of every step.
+    """A clamped MLP of every step: ``out`` is clip(MLP(x_1, x_2, ...), -8, 8).
 
     Args:
-        arena: memory for its buffers.
-        weights: W_1, b_1, W_2, b_2.
+        arena: memory for the buffers.
+        weights: W_1 (mlp, in), b_1 (mlp,), W_2 (out, mlp), b_2 (out,).
         inputs: x_i, (time, rows, features).
     """
 
@@ -41,25 +43,25 @@ class Head:
         self.network = Bounded(self.machine, firsts, product, 8.0, self.num_steps, self.rows)
         self.out = self.network.out
 
-    def forward(self) -> Program:
-        """To ``out``."""
+    def forward(self) -> Instructions:
+        """Instructions of one step, from the inputs to ``out``."""
         xs = [single(x.new_empty(x.shape[2], self.rows)) for x in self.inputs]
         loaded = [Instruction(copy, (x, columns(given))) for x, given in zip(xs, self.inputs, strict=True)]
         program = [*loaded, *self.network.forward(*xs)]
         for first, given in zip(self.network.firsts, self.inputs, strict=True):
-            first.x = columns(given)  # all steps of it, where the program goes by one at a time
+            first.x = columns(given)  # the folds read all steps where they lie, the program a copy of one
         return program
 
     def start_back(self) -> Ring:
-        """Before the way back: where it wants the gradient of ``out``."""
+        """Prepare the backward pass and return the ring to set to the gradient of ``out``."""
         self.network.start_back()
         return self.network.gradient
 
-    def back(self, before: Program) -> tuple[tuple[Tensor, ...], list[Tensor]]:
-        """Run the way back; the gradients of the weights and of the inputs.
+    def back(self, before: Instructions) -> tuple[tuple[Tensor, ...], list[Tensor]]:
+        """Run the backward pass and return the gradients of the weights and of the inputs.
 
         Args:
-            before: what sets the gradient of ``out`` at each step.
+            before: instructions that set the gradient of ``out`` at each step.
         """
         into = [single(x.new_empty(x.shape[2], self.rows)) for x in self.inputs]
         gradients = [self.pool.empty(x, *x.shape) for x in self.inputs]
@@ -75,48 +77,59 @@ class Head:
 
 
 def _outer(weight: Tensor, bias: Tensor, second: Tensor, second_bias: Tensor, *inputs: Tensor) -> Tensor:
-    """The plain form of a head before its clamp."""
+    """The PyTorch form of a head before its clamp."""
     return F.linear(clipped_leaky_relu(F.linear(torch.cat(inputs, -1), weight, bias)), second, second_bias)
 
 
 def _differentiable(plain: Callable[..., Tensor], tensors: Sequence[Tensor], gradient: Tensor) -> list[Tensor | None]:
-    """The gradients of a plain form, of which there are gradients in turn; None where none is asked for."""
+    """Differentiable gradients of a PyTorch form; None for tensors that do not require one."""
     wanted = [tensor for tensor in tensors if tensor.requires_grad]
     found = iter(torch.autograd.grad(plain(*tensors), wanted, gradient, create_graph=True))
     return [next(found) if tensor.requires_grad else None for tensor in tensors]
 
 
 class ParameterHead(torch.autograd.Function):
-    """(arena, W_1, b_1, W_2, b_2, x) -> clip(MLP(x), -8, 8); x (time, rows, in), the output (time, rows, out)."""
+    """Parameters of a normal distribution at every step, clip(MLP(x), -8, 8); (time, rows, out)."""
 
     @staticmethod
     def forward(ctx: Any, arena: Arena, *tensors: Any) -> Tensor:
+        """Run all steps; tensors are W_1 (mlp, in), b_1 (mlp,), W_2 (out, mlp), b_2 (out,) and x (time, rows, in)."""
         *weights, x = tensors
         head = Head(arena, weights, [x])
         out = x.new_empty(head.num_steps, head.rows, head.out.tensor.shape[1])
         program = [*head.forward(), Instruction(copy, (columns(out), head.out))]
         head.machine.prepare(program)(0, head.num_steps, 1)
         ctx.head = head
-        ctx.save_for_backward(*tensors)  # so that a change in place is noticed
+        ctx.save_for_backward(*tensors)  # so that autograd detects in-place changes
         return out
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of the arguments from that of the output, (time, rows, out)."""
         if torch.is_grad_enabled():
             return None, *_differentiable(lambda *given: _outer(*given).clamp(-8.0, 8.0), ctx.saved_tensors, gradient)
-        _ = ctx.saved_tensors
+        _ = ctx.saved_tensors  # raises if one was changed in place
         weights, inputs = ctx.head.back([Instruction(copy, (ctx.head.start_back(), columns(gradient)))])
         return None, *weights, *inputs
 
 
 class DensityHead(torch.autograd.Function):
-    """(arena, b, W_1, b_1, W_2, b_2, then z or z and h) -> log N(b; tanh(m), exp(v)), (m, v) = clip(MLP(z, h), -8, 8).
+    """log N(b; tanh(m), exp(v)) in nats at every step, (time, rows), where (m, v) = clip(MLP(z [, h]), -8, 8).
 
-    Inputs are (time, rows, features), the output is (time, rows). b is held fixed.
+    b gets no gradient.
     """
 
     @staticmethod
     def forward(ctx: Any, arena: Arena, b: Tensor, *tensors: Any) -> Tensor:
+        """Run all steps.
+
+        Args:
+            ctx: the context of autograd.
+            arena: memory for the buffers.
+            b: targets, (time, rows, hidden).
+            tensors: W_1, b_1, W_2, b_2 as for :class:`Head`, then z (time, rows, latent) or z and h
+                (time, rows, hidden).
+        """
         num_steps, rows, hidden_dim = b.shape
         head = Head(arena, tensors[:4], tensors[4:])
         target = single(b.new_empty(hidden_dim, rows))
@@ -130,6 +143,7 @@ class DensityHead(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of the arguments from that of the log-density, (time, rows)."""
         b, *tensors = ctx.saved_tensors
         if torch.is_grad_enabled():
 

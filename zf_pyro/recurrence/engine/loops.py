@@ -1,7 +1,8 @@
-"""The time loops as autograd functions: no autograd inside, the way back written out.
+"""The time loops as autograd functions with explicit backward passes, since autograd inside them would be slow.
 
-Inputs and outputs are (time, rows, features); buffers are by columns (:mod:`zf_pyro.recurrence.engine.operations`).
-:mod:`zf_pyro.recurrence.fast` lays the arguments out, and holds the plain twins.
+Inputs and outputs are (time, rows, features), where rows are sequences times particles. Buffers are column-major,
+(features, rows) at each step (:mod:`zf_pyro.recurrence.engine.operations`). :mod:`zf_pyro.recurrence.fast` shapes the
+arguments; the PyTorch forms are in :mod:`zf_pyro.recurrence.reference`.
 """
 
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from .linear import Product, steps_per_fold
 from .lstm import Cell, NormedCell, PlainCell
 from .machines import Machine, machine_for
 from .mlp import Bounded, BoundedModulation, LinearModulation
-from .operations import Instruction, Program, Ring, add, copy, draw, draw_back, fill, scale, single
+from .operations import Instruction, Instructions, Ring, add, copy, draw, draw_back, fill, scale, single
 
 
 def _refuse_second_derivatives() -> None:
@@ -27,7 +28,7 @@ def _refuse_second_derivatives() -> None:
 
 
 def _cells(c_0: Tensor, num_steps: int, arena: Arena) -> Tensor:
-    """Room for c_0..c_T by columns, with c_0 (rows, hidden) filled in; not on a tape, since it is handed out."""
+    """Buffer for c_0..c_T, (time + 1, hidden, rows), starting with ``c_0`` (rows, hidden). No tape: it is returned."""
     rows, hidden_dim = c_0.shape
     c = arena.pool.empty(c_0, num_steps + 1, hidden_dim, rows)
     c[0] = c_0.t()
@@ -35,32 +36,37 @@ def _cells(c_0: Tensor, num_steps: int, arena: Arena) -> Tensor:
 
 
 def columns(rows: Tensor) -> Ring:
-    """(time, rows, features) as seen by columns."""
+    """The column-major view of ``rows`` (time, rows, features)."""
     return Ring(rows.transpose(1, 2))
 
 
 def _accumulator(gradient: Tensor | None, like: Ring) -> Tensor:
-    """A copy of ``gradient`` (rows, features) by columns, to add to; zeros like an entry of ``like`` for None."""
+    """A column-major copy of ``gradient`` (rows, features) to add to; for None, zeros like an entry of ``like``."""
     if gradient is None:
         return torch.zeros_like(like.tensor[0])
     return gradient.t().clone(memory_format=torch.contiguous_format)
 
 
-def _start(out: Ring, *gradients: Tensor | None) -> Program:
-    """Set ``out`` to the sum of each step's gradients from outside, (time, rows, features), or to zero."""
+def _start(out: Ring, *gradients: Tensor | None) -> Instructions:
+    """Set ``out`` to the sum of each step's gradients from outside the loop, (time, rows, features), or to zero."""
     given = [columns(gradient) for gradient in gradients if gradient is not None]
     if not given:
         return [Instruction(fill, (out,), 0.0)]
     return [Instruction(copy, (out, given[0])), *(Instruction(add, (out, more)) for more in given[1:])]
 
 
-def _more(out: Ring, gradient: Tensor | None) -> Program:
-    """Add the gradient of each step from outside to ``out``."""
+def _more(out: Ring, gradient: Tensor | None) -> Instructions:
+    """Add each step's gradient from outside the loop, (time, rows, features), to ``out``."""
     return [] if gradient is None else [Instruction(add, (out, columns(gradient)))]
 
 
-def run_back(machine: Machine, program: Program, products: Sequence[Product], steps: int, rows: int, by: int) -> None:
-    """Run the steps in direction ``by``, folding what the products have noted as often as their slots are full."""
+def run_back(
+    machine: Machine, program: Instructions, products: Sequence[Product], steps: int, rows: int, by: int
+) -> None:
+    """Run a backward pass in direction ``by`` and fold whenever the slots of the products are full.
+
+    Folds start at multiples of their size, so that their steps fill the slots from the first on.
+    """
     noting = [instruction for part in products for instruction in part.noting]
     run, size = machine.prepare([*program, *noting]), steps_per_fold(steps, rows)
     for first in range(0, steps, size)[::by]:
@@ -71,15 +77,24 @@ def run_back(machine: Machine, program: Program, products: Sequence[Product], st
 
 
 class PosteriorLoop(torch.autograd.Function):
-    """(arena, h_0, c_0, v, contexts, noise, q's three weights, modulation's, the cell's) -> h, before, after, c, z, q
+    """Sampling from the posterior q along with the recurrence; returns h, before, after, c, z, q.
 
-    h_0..h_T come three times over the same memory: whole, without the last and without the first, each with a gradient
-    of its own, since the way back of slices would write whole gradients and add them up. The last output has q's means
-    and log-variances. One modulation weight means a :class:`PlainCell`, four a :class:`NormedCell`.
+    - h is h_0..h_T, before h_0..h_{T-1} and after h_1..h_T, all in one memory. Each has a gradient of its own, since
+      the backward pass of a slice writes a gradient as large as h.
+    - q is the means and log-variances of z, (time, rows, 2 latent).
     """
 
     @staticmethod
     def forward(ctx: Any, arena: Arena, *tensors: Any) -> tuple[Tensor, ...]:
+        """Run the loop.
+
+        Args:
+            ctx: the context of autograd.
+            arena: memory for the buffers.
+            tensors: h_0 and c_0 (rows, hidden); v (time, rows, in), contexts (time, rows, mlp) and noise
+                (time, rows, latent); ``loop_weights`` of q's MLP; one weight of a :class:`LinearModulation` or four of
+                a :class:`BoundedModulation`; three weights of the cell.
+        """
         h_0, c_0, v, contexts, noise, first, second, bias, *weights = tensors
         num_steps, rows, latent_dim = noise.shape
         tape, c = Tape(arena, noise), _cells(c_0, num_steps, arena)
@@ -112,15 +127,16 @@ class PosteriorLoop(torch.autograd.Function):
         machine.prepare(program)(0, num_steps, 1)
         ctx.machine, ctx.posterior, ctx.modulation, ctx.cell, ctx.z = machine, posterior, modulation, cell, z
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(h_out, first, second, bias, *weights)  # the weights so that a change in place is noticed
+        ctx.save_for_backward(h_out, first, second, bias, *weights)  # so that autograd detects in-place changes
         return h_out, h_out[:-1], h_out[1:], c.transpose(1, 2).detach(), z_out, parameters_out
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        """Gradients of the arguments from those of the outputs, each (time or time + 1, rows, features) or None."""
         _refuse_second_derivatives()
         h, first, *_ = ctx.saved_tensors
         machine, posterior, modulation, cell, z = ctx.machine, ctx.posterior, ctx.modulation, ctx.cell, ctx.z
-        # Detached, since h's graph holds what holds this.
+        # The folds read all hidden states. Detached: h's graph owns ctx, and a reference back would be a cycle.
         posterior.firsts[0].x = cell.hidden.x = columns(h.detach())
         num_steps, rows, latent_dim = cell.num_steps, cell.rows, z.tensor.shape[1]
         into_h, into_before, into_after, into_c, into_z, into_parameters = gradients
@@ -132,6 +148,8 @@ class PosteriorLoop(torch.autograd.Function):
         c_gradient = _accumulator(None if into_c is None else into_c[num_steps], cell.c)
         h_ring, c_ring, z_gradient = single(h_gradient), single(c_gradient), single(torch.empty_like(z.tensor[0]))
         loc, log_variance = (posterior.gradient.part(k * latent_dim, (k + 1) * latent_dim) for k in (0, 1))
+        # The reverse of the forward program: cell, modulation, z, posterior. h_{t-1} collects its gradient from the
+        # outputs (in `carried`), the cell and the posterior.
         program = [
             *_more(h_ring, into_after),
             *cell.back(
@@ -164,10 +182,18 @@ class PosteriorLoop(torch.autograd.Function):
 
 
 class StateLoop(torch.autograd.Function):
-    """(arena, h_0, c_0, v, modulation, the cell's weights) -> h, c; modulation by columns, (time, features, rows)."""
+    """The recurrence for known latents; returns h_0..h_T and c_0..c_T, (time + 1, rows, hidden)."""
 
     @staticmethod
     def forward(ctx: Any, arena: Arena, *tensors: Any) -> tuple[Tensor, ...]:
+        """Run the loop.
+
+        Args:
+            ctx: the context of autograd.
+            arena: memory for the buffers.
+            tensors: h_0 and c_0 (rows, hidden); v (time, rows, in); the modulation, column-major,
+                (time, 8 hidden, rows) for :class:`NormedCell` or (time, 4 hidden, rows); three weights of the cell.
+        """
         h_0, c_0, v, modulation, *weights = tensors
         tape, c = Tape(arena, v), _cells(c_0, len(v), arena)
         machine = machine_for(tape)
@@ -184,6 +210,7 @@ class StateLoop(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        """Gradients of the arguments from those of h and c, (time + 1, rows, hidden) or None."""
         _refuse_second_derivatives()
         machine, cell, (h, modulation, *_) = ctx.machine, ctx.cell, ctx.saved_tensors
         cell.hidden.x = columns(h.detach())
@@ -203,13 +230,19 @@ class StateLoop(torch.autograd.Function):
 
 
 class BackwardLoop(torch.autograd.Function):
-    """(arena, mask, v, W_h, W, b) -> b_1..b_T, the states of a plain LSTM run from the last step to the first.
-
-    Where ``mask`` (time, rows) is 0 the state is zero, so that each sequence starts at its own last frame. None: 1.
-    """
+    """A standard LSTM run from the last step to the first; returns its states b_1..b_T, (time, rows, hidden)."""
 
     @staticmethod
     def forward(ctx: Any, arena: Arena, mask: Tensor | None, *tensors: Tensor) -> Tensor:
+        """Run the loop.
+
+        Args:
+            ctx: the context of autograd.
+            arena: memory for the buffers.
+            mask: 1 or 0, (time, rows); None for 1. The state is zero where it is 0, so that each sequence starts at
+                its own last frame.
+            tensors: v (time, rows, in), W_h (4 hidden, hidden), W (4 hidden, in), b (4 hidden,).
+        """
         v, *weights = tensors
         num_steps, rows, _ = v.shape
         tape, hidden_dim = Tape(arena, v), weights[0].shape[1]
@@ -232,9 +265,10 @@ class BackwardLoop(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of the arguments from that of b_1..b_T, (time, rows, hidden)."""
         _refuse_second_derivatives()
         machine, cell = ctx.machine, ctx.cell
-        cell.hidden.x = columns(ctx.saved_tensors[0]).later(1)
+        cell.hidden.x = columns(ctx.saved_tensors[0]).later(1)  # step t comes from the state of t + 1
         cell.start_back()
         v_gradient = torch.empty_like(cell.v.tensor) if ctx.needs_input_grad[2] else None
         h_ring, c_ring = (single(torch.zeros_like(cell.h.tensor[0])) for _ in range(2))

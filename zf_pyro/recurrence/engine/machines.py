@@ -1,7 +1,11 @@
-"""What runs the programs of time loops: PyTorch an operation at a time, or compiled code a whole loop at a time.
+"""Machines, which run the programs of time loops.
 
-:func:`machine_for` chooses. The compiled machine is for CPUs, in float32 and float64; it is there if a C compiler was
-when the package was installed. Both run the same programs (see ``operations.py``): each is the other's twin.
+- :class:`PlainMachine` runs one PyTorch operation at a time, on any device.
+- :class:`CompiledMachine` runs a whole loop in one call of C code, on CPUs in float32 and float64. It exists if there
+  was a C compiler when the package was installed.
+
+Both run the same programs (``operations.py``) and are tested against each other. :func:`machine_for` chooses.
+Values are (features, rows), where rows are sequences times particles.
 """
 
 import itertools
@@ -15,7 +19,7 @@ from torch import Tensor
 from .buffers import Tape
 from .operations import (
     Instruction,
-    Program,
+    Instructions,
     Ring,
     add,
     add_outer,
@@ -38,24 +42,25 @@ except ImportError:  # no C compiler when the package was installed
     _compiled = None  # type: ignore[assignment]
 
 LINE = 16
-"""Numbers in a cache line."""
+"""Elements of float32 in a cache line of 64 bytes."""
 FOR_A_NUMBER = 16
-"""Multiplications in the time that another operation takes for a number."""
+"""Cost of one output element of operations other than products, in multiply-adds: an estimate, to choose threads."""
 WORTH_A_THREAD = 100_000
-"""Multiplications of a step, for each thread, below which another thread costs more than it takes over."""
-Run = Callable[[int, int, int], None]
-"""Runs a program: of the first step, the number of steps, and 1 or -1 for where the next one lies."""
+"""Multiply-adds per step and thread below which another thread costs more at the barriers than it saves. A core does
+them in 2.4 microseconds (docs/speed.md: 170 GFLOP/s on two cores)."""
+RunProgram = Callable[[int, int, int], None]
+"""Runs a program. Arguments: the first step, the number of steps, and the direction, 1 or -1."""
 Fold = Callable[[int, int], None]
-"""Adds up what the steps of a fold have noted: of the lowest step, and of how many there are."""
+"""Adds the gradients in the slots to the weight gradient. Arguments: the lowest step, the number of steps."""
 
 
 def compiles(numbers: Tensor) -> bool:
-    """Whether there is a compiled machine for such numbers."""
+    """Tell whether there is a compiled machine for the dtype and device of ``numbers`` (...)."""
     return _compiled is not None and numbers.device.type == "cpu" and numbers.dtype in (torch.float32, torch.float64)
 
 
 def machine_for(tape: Tape) -> "Machine":
-    """The fastest machine for the numbers of a tape."""
+    """Return the fastest machine for the dtype and device of a tape."""
     return CompiledMachine(tape) if compiles(tape.block) else PlainMachine(tape)
 
 
@@ -63,59 +68,63 @@ class Machine(ABC):
     """Runs programs.
 
     Args:
-        tape: where the buffers of the loop come from.
+        tape: memory for the loop's buffers.
     """
 
     blocks = 1
-    """Sums over all features of a value are formed by so many blocks of them."""
+    """Blocks of features whose sums are formed separately where an operation sums over all features."""
 
     def __init__(self, tape: Tape) -> None:
         self.tape = tape
 
     def room(self, *shape: int) -> Ring:
-        """A new buffer (ring, features, rows), not filled in."""
+        """Return an uninitialised buffer (ring, features, rows)."""
         return Ring(self.tape.room(*shape))
 
     @abstractmethod
     def weight(self, matrix: Tensor) -> Ring:
-        """A copy of ``matrix`` (out, in) as products of this machine's programs take it."""
+        """Copy ``matrix`` (out, in) into the layout that products of this machine read."""
 
     @abstractmethod
-    def prepare(self, program: Program) -> Run:
-        """Make a program ready to be run."""
+    def prepare(self, program: Instructions) -> RunProgram:
+        """Translate a program into a function that runs it."""
 
     @abstractmethod
     def folding(
         self, total: Tensor, bias: Tensor | None, gradients: Ring, x: Ring, num_steps: int
-    ) -> tuple[Program, Fold]:
-        """What adds up gradient x^T, over as many steps at a time as the gradients' ring has entries, or the rest.
+    ) -> tuple[Instructions, Fold]:
+        """Prepare the sum over steps of gradient x^T, the gradient of a weight.
 
-        The program is to be run at the end of every step, while its gradient and its x are near.
+        It is summed in folds: one large product for the latest steps is faster than a small one per step, which would
+        read and write the whole sum every time. A fold takes as many steps as the gradients' ring has entries (slots),
+        and the last fold in time the rest.
 
         Args:
-            total: the sum so far, (out, in), which is added to.
-            bias: the sum of the gradients over columns so far, (out,), which is added to; None if it is not wanted.
-            gradients: (steps of a fold, out, rows).
-            x: (ring, in, rows), an entry for each of the steps.
+            total: the weight gradient to add to, (out, in).
+            bias: the bias gradient to add to, (out,); None if there is no bias.
+            gradients: the slots, (steps of a fold, out, rows).
+            x: the inputs of all steps, (ring, in, rows).
             num_steps: all steps.
+
+        Returns:
+            A program to run at the end of every step, while its gradient and x are in cache, and the fold.
         """
 
 
 class PlainMachine(Machine):
-    """PyTorch, one operation after the other, on any device."""
+    """Runs one PyTorch operation after the other, on any device."""
 
     def weight(self, matrix: Tensor) -> Ring:
-        """Rows lie an odd number of cache lines apart.
+        """Copy ``matrix`` (out, in) with its rows an odd number of cache lines apart.
 
-        A product reads several rows at once. Rows a power of two apart fall on the same few places of the cache and
-        push each other out: on CPUs that takes a third to a half of a product's speed, and parts of a line take a
-        little more.
+        A product reads several rows at once. Rows a power of two apart share few sets of the cache and evict each
+        other, which costs a third to a half of a product's speed on CPUs. Rows of partial lines cost a little more.
         """
         rows, width = matrix.shape
         lines = -(-width // LINE)
         return single(self.tape.room(rows, (lines + 1 - lines % 2) * LINE)[:, :width].copy_(matrix))
 
-    def prepare(self, program: Program) -> Run:
+    def prepare(self, program: Instructions) -> RunProgram:
         lines = []
         for operation, operands, number in program:
             values = [(ring.tensor.unbind(0), ring.offset) for ring in operands]
@@ -130,7 +139,9 @@ class PlainMachine(Machine):
 
     def folding(
         self, total: Tensor, bias: Tensor | None, gradients: Ring, x: Ring, num_steps: int
-    ) -> tuple[Program, Fold]:
+    ) -> tuple[Instructions, Fold]:
+        """Fold by one product of views; total (out, in), bias (out,), others as for :meth:`Machine.folding`."""
+
         def fold(first: int, steps: int) -> None:
             given = gradients.steps(first, steps)
             if bias is not None:
@@ -141,43 +152,51 @@ class PlainMachine(Machine):
 
 
 class CompiledMachine(Machine):
-    """The extension module ``_compiled``: whole loops in C, on as many threads as PyTorch uses.
+    """Runs whole loops in C (``_compiled``), on at most as many threads as PyTorch uses.
 
-    It multiplies weights, laid out for it once a loop, by a few columns, for which general libraries reach two thirds
-    of a processor's speed, and leaves nothing but a barrier between two operations.
+    General libraries reach two thirds of a processor's speed for a weight times a few columns. Here weights are packed
+    once per loop, and only a barrier stands between two operations.
 
     Args:
-        tape: where the buffers of the loop come from.
-        level: which of its sets of vector instructions to use; the largest that the processor has if None.
+        tape: memory for the loop's buffers.
+        level: index of the set of vector instructions; None for the widest of the processor.
     """
 
-    blocks = 16  # for as many threads, and the same digits from any number of them
+    blocks = 16  # up to 16 threads share a sum; its digits do not depend on their number
 
     def __init__(self, tape: Tape, level: int | None = None) -> None:
         super().__init__(tape)
         self.level = len(_compiled.PANELS) - 1 if level is None else level
 
     def weight(self, matrix: Tensor) -> Ring:
+        """Pack ``matrix`` (out, in) into panels, (panels, in * rows of a panel); see :func:`operations.pack`.
+
+        A product keeps the sums of one panel in registers and reads the panel once, as one stream.
+        """
         panel = _compiled.PANELS[self.level]
         packed = single(self.tape.room(-(-len(matrix) // panel), matrix.shape[1] * panel))
         self.prepare([Instruction(pack, (packed, single(matrix)))])(0, 1, 1)
         return packed
 
-    def prepare(self, program: Program) -> Run:
+    def prepare(self, program: Instructions) -> RunProgram:
         code = b"".join(_encoded(instruction, self.tape.block.dtype) for instruction in program)
         work = sum(map(_multiplications, program))
         threads = max(1, min(torch.get_num_threads(), work // WORTH_A_THREAD))
         wide = self.tape.block.dtype == torch.float64
 
         def run(first: int, steps: int, by: int) -> None:
-            if program:  # which keeps what the code points to alive
+            if program:  # by naming it, this function keeps alive the tensors that the code points into
                 _compiled.run(code, first, steps, by, wide, threads, self.level)
 
         return run
 
     def folding(
         self, total: Tensor, bias: Tensor | None, gradients: Ring, x: Ring, num_steps: int
-    ) -> tuple[Program, Fold]:
+    ) -> tuple[Instructions, Fold]:
+        """Fold by ``add_outer``; total (out, in), bias (out,), others as for :meth:`Machine.folding`.
+
+        It reads x in place if the features of each row are contiguous. Any other x is copied so, step by step.
+        """
         (size, _, rows), seen, program = gradients.tensor.shape, x.steps(0, num_steps), []
         if bias is not None:
             program.append(Instruction(add_sum, (single(bias.unsqueeze(1)), gradients)))
@@ -186,7 +205,7 @@ class CompiledMachine(Machine):
             program.append(Instruction(copy, (Ring(seen), x)))
         runs = {}
         for steps in {size, num_steps % size} - {0}:
-            # An entry for each fold, by whose number they are run; one of fewer steps comes after all others.
+            # A ring (folds, features, steps, rows): step k of this program is fold k. Only the last in time is shorter.
             windows = (value.unfold(0, steps, size).transpose(2, 3) for value in (gradients.tensor, seen))
             runs[steps] = self.prepare([Instruction(add_outer, (single(total), *map(Ring, windows)))])
 
@@ -197,12 +216,13 @@ class CompiledMachine(Machine):
 
 
 _OPERANDS = 6
+"""Most operands of an operation: the size of ``operand`` in the ``Instruction`` of c/machine.c."""
 _ANY_STRIDES = (copy, add, pack, add_outer)
-"""Operations for which the rows of a value need not lie next to one another."""
+"""Operations that take values of any strides. All others need the rows of a feature next to one another."""
 
 
 def _multiplications(instruction: Instruction) -> int:
-    """How long an operation of one step takes, in multiplications of products."""
+    """Estimate the cost of one step of an instruction, in multiply-adds of products."""
     numbers = instruction.operands[0].tensor[0].numel()
     if instruction.operation in (product, add_product):
         return numbers * instruction.operands[2].tensor.shape[1]
@@ -212,10 +232,10 @@ def _multiplications(instruction: Instruction) -> int:
 
 
 def _encoded(instruction: Instruction, dtype: torch.dtype) -> bytes:
-    """An ``Instruction`` of compiled/machine.c."""
+    """Encode an instruction as the struct ``Instruction`` of c/machine.c: sizes, the float, then each ``Operand``."""
     operation, operands, number = instruction
     _, features, rows = operands[0].tensor.shape
-    inner = steps = 0
+    inner = steps = 0  # the sizes that the output does not have: of summed dimensions, or of blocks
     if operation in (product, add_product):
         inner = operands[2].tensor.shape[1]
     elif operation in (pack, log_density, sum_squares, modulate_back, normalise_back):
@@ -228,7 +248,7 @@ def _encoded(instruction: Instruction, dtype: torch.dtype) -> bytes:
         _, _, steps, inner = operands[1].tensor.shape
     numbers = []
     for tensor, offset in operands:
-        step, feature, *part, row = tensor.stride()
+        step, feature, *part, row = tensor.stride()  # part: from step to step within an entry, for add_outer alone
         if tensor.dtype != dtype:
             raise TypeError(f"operands of {operation.__name__} must be {dtype} as the tape, got {tensor.dtype}")
         if operation not in _ANY_STRIDES and row != 1 and tensor.shape[-1] > 1:

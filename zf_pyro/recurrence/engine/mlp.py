@@ -1,4 +1,8 @@
-"""The networks of a time loop as programs, forward and back; their plain twins are in :mod:`zf_pyro.networks.cells`."""
+"""The MLPs and modulations of a time loop as programs, forward and backward.
+
+Their PyTorch forms are in :mod:`zf_pyro.networks`. Values are (features, rows), where rows are sequences times
+particles.
+"""
 
 from collections.abc import Sequence
 
@@ -6,19 +10,21 @@ from torch import Tensor
 
 from .linear import Product
 from .machines import Machine
-from .operations import Instruction, Program, Ring, activate, activate_back, clamp, clamp_back, copy, single
+from .operations import Instruction, Instructions, Ring, activate, activate_back, clamp, clamp_back, copy, single
 
 
 class Bounded:
-    """clip(W_2 phi(sum_i W_1i x_i + b_1) + b_2) over the steps of a loop: :class:`zf_pyro.networks.MLP`, then a clamp.
+    """A clamped MLP over the steps of a loop: :class:`zf_pyro.networks.MLP`, then a clamp to [-limit, limit].
+
+    It computes clip(W_2 phi(sum_i W_1i x_i + b_1) + b_2).
 
     Args:
         machine: runs the loop.
-        firsts: W_11 x_1 + b_1, then W_1i x_i; the first has no bias where ``rest`` carries it.
-        second: W_2 x + b_2.
+        firsts: the layers W_11 x_1 + b_1 and W_1i x_i; the first has no bias if ``rest`` contains b_1.
+        second: the layer W_2 x + b_2.
         limit: bound of the clamp.
         num_steps: T.
-        rows: columns of a step.
+        rows: sequences times particles.
     """
 
     def __init__(
@@ -31,8 +37,8 @@ class Bounded:
         self.out, self.inner = machine.room(num_steps, out_dim, rows), machine.room(num_steps, mlp_dim, rows)
         self.scratch = single(second.matrix.new_empty(mlp_dim, rows))
 
-    def forward(self, *xs: Ring, rest: Ring | None = None) -> Program:
-        """From each x_i (in, rows), and ``rest`` (hidden, rows) in place of b_1 if it is given, to ``out``."""
+    def forward(self, *xs: Ring, rest: Ring | None = None) -> Instructions:
+        """Instructions from each x_i (in, rows) to ``out``; ``rest`` (hidden, rows) is added in place of b_1."""
         inner, firsts = [], zip(self.firsts, xs, strict=True)
         if rest is None:
             first, x = next(firsts)
@@ -50,19 +56,20 @@ class Bounded:
         ]
 
     def start_back(self) -> None:
-        """Before the first step back."""
+        """Prepare a backward pass."""
         self.second.start_back(self.num_steps, self.rows)
         self.firsts[0].start_back(self.num_steps, self.rows)
+        # The outputs of the first layers are summed, so that they have one gradient and share its slots.
         for first in self.firsts[1:]:
             first.start_back(self.num_steps, self.rows, self.firsts[0].slots)
 
     @property
     def gradient(self) -> Ring:
-        """Where the gradient of ``out`` is to be set at each step back; there after ``start_back``."""
+        """The ring to set to the gradient of ``out`` at each backward step; exists after ``start_back``."""
         return self.second.slots
 
-    def back(self, *intos: Ring) -> Program:
-        """From ``gradient`` to that of each x_i, which is added to; the first slots then hold that of rest."""
+    def back(self, *intos: Ring) -> Instructions:
+        """Instructions that add to the gradient of each x_i; the first layer's slots then hold that of ``rest``."""
         slots = self.firsts[0].slots
         through = [
             instruction for part in zip(self.firsts, intos, strict=True) for instruction in part[0].add_back(part[1])
@@ -76,7 +83,14 @@ class Bounded:
 
 
 class BoundedModulation(Bounded):
-    """Gain and shift, clip(MLP(z_t), -3, 3), for :class:`NormedCell`; weights W_1, b_1, W_2, b_2."""
+    """Gain and shift of :class:`NormedCell`: clip(MLP(z_t), -3, 3), (8 hidden, rows).
+
+    Args:
+        weights: W_1 (mlp, latent), b_1 (mlp,), W_2 (8 hidden, mlp), b_2 (8 hidden,).
+        machine: runs the loop.
+        num_steps: T.
+        rows: sequences times particles.
+    """
 
     def __init__(self, weights: Sequence[Tensor], machine: Machine, num_steps: int, rows: int) -> None:
         first, first_bias, second, second_bias = weights
@@ -85,24 +99,35 @@ class BoundedModulation(Bounded):
 
 
 class LinearModulation:
-    """W z_t, added to the gates of :class:`PlainCell`; weight W."""
+    """The part W z_t of the gates of :class:`PlainCell`, (4 hidden, rows).
+
+    Args:
+        weights: W (4 hidden, latent) alone.
+        machine: runs the loop.
+        num_steps: T.
+        rows: sequences times particles.
+    """
 
     def __init__(self, weights: Sequence[Tensor], machine: Machine, num_steps: int, rows: int) -> None:
         self.product = Product(machine, weights[0])
         self.products = (self.product,)
         self.num_steps, self.rows = num_steps, rows
-        # The cell does not need the modulation on its way back, so that one buffer serves every step.
+        # The backward pass of the cell does not read the modulation, so that one buffer serves every step.
         self.out = single(weights[0].new_empty(len(weights[0]), rows))
 
-    def forward(self, x: Ring) -> Program:
+    def forward(self, x: Ring) -> Instructions:
+        """Instructions from z_t (latent, rows) to ``out``."""
         return self.product.forward(self.out, x)
 
     def start_back(self) -> None:
+        """Prepare a backward pass."""
         self.product.start_back(self.num_steps, self.rows)
 
     @property
     def gradient(self) -> Ring:
+        """The ring to set to the gradient of ``out`` at each backward step; exists after ``start_back``."""
         return self.product.slots
 
-    def back(self, into: Ring) -> Program:
+    def back(self, into: Ring) -> Instructions:
+        """Instructions that add to the gradient of z_t."""
         return self.product.add_back(into)

@@ -1,12 +1,22 @@
-/* The operations for both types of numbers at one level of vector instructions; included by machine.c. */
+/* The operations for float and double at one level of vector instructions; included by machine.c.
+
+   REAL: the type of number; INTEGER and UNSIGNED are as wide, for its bits.
+   TYPE: the type in names of vector instructions: packed single or packed double.
+   MAGIC: 1.5 * 2^MANTISSA. Adding it to a number rounds that to an integer, which sits in the last bits of the sum.
+   MANTISSA: bits of the fraction, below the exponent.
+   LOG2_HIGH + LOG2_LOW: log 2 in two parts, so that k * LOG2_HIGH is exact; from Cephes (expf) and fdlibm (e_exp.c).
+   LARGE: bound of the logistic function's argument, within which exp does not overflow.
+   SATURATED: bound of tanh's argument, where tanh rounds to 1.
+   TAYLOR: Horner's scheme for (exp(r) - 1 - r) / r^2 from TAYLOR_START on. The first term left out, 1 / 8! or 1 / 14!
+   times a power of |r| <= log(2) / 2, is below the rounding error. */
 
 #define SUFFIX SUFFIX_FLOAT
 #define REAL float
-#define TYPE "ps" /* in the names of instructions */
+#define TYPE "ps"
 #define INTEGER int32_t
 #define UNSIGNED uint32_t
 #define ROOT sqrtf
-#define MAGIC 12582912.0f /* 1.5 * 2^23: what is added to it is rounded to a whole number */
+#define MAGIC 12582912.0f
 #define MANTISSA 23
 #define LOG2_HIGH 0.693359375f
 #define LOG2_LOW (-2.12194440e-4f)
@@ -27,7 +37,7 @@
 #define INTEGER int64_t
 #define UNSIGNED uint64_t
 #define ROOT sqrt
-#define MAGIC 6755399441055744.0 /* 1.5 * 2^52 */
+#define MAGIC 6755399441055744.0
 #define MANTISSA 52
 #define LOG2_HIGH 6.93147180369123816490e-01
 #define LOG2_LOW 1.90821492927058770002e-10

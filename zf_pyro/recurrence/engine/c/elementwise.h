@@ -1,6 +1,9 @@
-/* Operations of each number by itself; included by operations.h. */
+/* Operations on each element independently; included by operations.h.
 
-/* Each run is a stretch of memory: one for each feature, or one for all where nothing lies between them. */
+   RUNS(count) loops over stretches of contiguous memory of the first `count` operands: one stretch per feature, or a
+   single one if no operand has gaps between features. AT(k) is the address of operand k in the current stretch, and
+   EACH loops over its elements. ivdep: an output is the same memory as an input or disjoint from it, so that
+   vectorising is safe. */
 #define AT(k) (NAME(at)(&i->operand[k], t) + (begin + run) * i->operand[k].feature)
 #define RUNS(count)                                                                                                    \
     int joined = 1;                                                                                                    \
@@ -76,7 +79,7 @@ static void NAME(scale)(const Instruction *i, long t, long begin, long end) {
     }
 }
 
-/* Operands: c, h, tanh c, gates, c before; the gates in four blocks of as many features. */
+/* Operands: c_t, h_t, tanh c_t, gates, c_{t-1}. The gates i, f, o, g are four blocks of `features` each. */
 static void NAME(lstm)(const Instruction *i, long t, long begin, long end) {
     RUNS(5) {
         REAL *restrict cell = AT(0), *restrict hidden = AT(1), *restrict tanh_cell = AT(2), *restrict in = AT(3);
@@ -95,7 +98,8 @@ static void NAME(lstm)(const Instruction *i, long t, long begin, long end) {
     }
 }
 
-/* Operands: c's gradient, the gates', h's, gates, c before, tanh c. */
+/* Operands: gradients of c, of the gates and of h, then gates, c_{t-1}, tanh c_t. The gates hold their values after the
+   nonlinearities, whose derivatives are s (1 - s) for sigmoid and 1 - g^2 for tanh. */
 static void NAME(lstm_back)(const Instruction *i, long t, long begin, long end) {
     RUNS(6) {
         REAL *restrict into_cell = AT(0), *restrict into_in = AT(1);

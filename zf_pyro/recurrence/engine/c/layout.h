@@ -1,6 +1,8 @@
-/* Numbers laid out another way; included by operations.h. */
+/* Copies into other layouts: weights into panels, and values between the engine's (features, rows), where the rows of a
+   feature are contiguous, and PyTorch's (rows, features); included by operations.h. */
 
-/* W by panels of PANEL rows, a column of a panel after the other. Operands: packed (panels, columns * PANEL), W. */
+/* Packs W into panels of PANEL rows. A panel stores its columns one after the other; zeros fill the last panel.
+   Operands: packed (panels, columns * PANEL), W (inner, columns). */
 static void NAME(pack)(const Instruction *i, long t, long id, long threads) {
     const Operand *to = &i->operand[0], *from = &i->operand[1];
     REAL *packed = NAME(at)(to, t);
@@ -19,7 +21,8 @@ static void NAME(pack)(const Instruction *i, long t, long id, long threads) {
     }
 }
 
-/* out = the transpose of x, or out += it, 16 rows of 16: neither side is read or written across its lines. */
+/* out = the transpose of x, or out += it, for a square of 16 x 16. By way of `square` both sides are read and written
+   along their cache lines. */
 static void NAME(turn)(REAL *restrict out, long stride, const REAL *restrict x, long x_stride, int add) {
     REAL square[16][16];
     for (long p = 0; p < 16; p++)
@@ -28,7 +31,10 @@ static void NAME(turn)(REAL *restrict out, long stride, const REAL *restrict x, 
         for (long p = 0; p < 16; p++) out[q * stride + p] = add ? out[q * stride + p] + square[p][q] : square[p][q];
 }
 
-/* Any strides on both sides. Operands: to, from. */
+/* copy and add, for any strides on both sides: feature by feature if both sides have contiguous rows, else in squares
+   of 16 x 16. If one side is (rows, features), vector instructions transpose them: 1.1 to 1.8 times as fast
+   (docs/speed.md).
+   Operands: to, from. */
 static void NAME(move)(const Instruction *i, long t, long begin, long end, int add) {
     const Operand *to = &i->operand[0], *from = &i->operand[1];
     REAL *out = NAME(at)(to, t);

@@ -1,7 +1,12 @@
-/* zf_pyro.recurrence.engine._compiled: runs the instructions of a time loop, all steps in one call and on several threads.
+/* zf_pyro.recurrence.engine._compiled: runs the program of a time loop, all steps in one call and on several threads.
 
-   It knows no PyTorch: Python hands it addresses and strides (zf_pyro/machines.py), and what each operation does is
-   said in zf_pyro/instructions.py, whose functions are its plain twins. */
+   This file has the Python module, the threads and the levels, the sets of vector instructions. It includes both.h once
+   per level, which includes operations.h once per type of number (float, double). operations.h runs a program and
+   includes products.h, layout.h (copies), elementwise.h, reductions.h and numbers.h (exp, tanh).
+
+   The code does not depend on PyTorch: Python passes addresses and strides (../machines.py). Each operation is defined
+   by the function of the same name in ../operations.py. A value of one step is (features, rows); rows are sequences
+   times particles, contiguous unless said otherwise. Operands are listed in the order of the Python function. */
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -11,6 +16,7 @@
 #include <omp.h>
 #endif
 
+/* YIELD lets another thread run on this core. PAUSE tells the core that it is in a loop that waits. */
 #if defined(__unix__) || defined(__APPLE__)
 #include <sched.h>
 #define YIELD sched_yield()
@@ -23,12 +29,14 @@
 #define PAUSE (void)0
 #endif
 
-#define TURNS 2000 /* some ten microseconds or more */
-#define DEPTH 192 /* columns of a weight multiplied at once: what they need of x stays in the nearest cache */
-#define ENOUGH 24 /* panels for each copy of x */
-#define SLOPE ((REAL)(1.0 / 3.0))
+#define TURNS 2000 /* turns of a waiting thread before it yields: some ten microseconds or more */
+#define DEPTH 192 /* columns of a weight multiplied at once, so that their part of x stays in the first-level cache;
+                     96, 128 and 256 were no faster (docs/speed.md) */
+#define ENOUGH 24 /* panels that a thread takes at least per copy of x, so that the copy does not count */
+#define SLOPE ((REAL)(1.0 / 3.0)) /* of the leaky ReLU */
 #define LOG_TWO_PI ((REAL)1.83787706640934548356)
 
+/* The operations: codes for the switch in operations.h, names for Python. */
 #define OPERATIONS(OPERATION)                                                                                          \
     OPERATION(PACK, "pack")                                                                                            \
     OPERATION(PRODUCT, "product")                                                                                      \
@@ -59,26 +67,31 @@
 enum { OPERATIONS(CODE) };
 static const char *const names[] = {OPERATIONS(TEXT)};
 
-/* A value of every step: at step t it starts at data + (t + offset) % ring * step; strides count numbers. What is itself
-   of several steps has them `part` apart. */
+/* A Ring of operations.py. The value of step t starts at data + (t + offset) % ring * step. Strides (step, feature,
+   row, part) count elements; `part` is the stride between the steps within one value of add_outer. */
 typedef struct {
     int64_t data, ring, offset, step, feature, row, part;
 } Operand;
 
+/* An Instruction of operations.py, encoded by machines.py. features and rows are those of the first operand. inner is
+   the size of a dimension that it does not have (summed, or blocks); steps is the number of steps that add_outer sums.
+   */
 typedef struct {
     int64_t code, features, rows, inner, steps;
     double number;
     Operand operand[6];
 } Instruction;
 
-/* What the threads of a run share. */
+/* State that the threads of a run share. */
 typedef struct {
-    long ticket;        /* of the next panels */
-    long here, passed;  /* threads at the barrier, and how often all have been there */
+    long ticket;        /* the next share of a product to be taken, counted over the whole run */
+    long here, passed;  /* threads now at the barrier, and how often all have passed it */
 } Team;
 
-/* A thread waits for the others by turning round for a moment, as they mostly come at once, and then lets others run: it
-   may be one of them that has no processor, on a machine that has more to do. */
+/* The barrier after every instruction. The last thread to arrive resets `here` and raises `passed`, which releases the
+   others. A waiting thread spins for a moment, since the others mostly arrive at once, and then yields: on a busy
+   machine a thread that it waits for may have no core. Two programs that trained at once on two cores took half the
+   time that they took with OpenMP's barrier. */
 static void meet(Team *team, long threads) {
     long passed = __atomic_load_n(&team->passed, __ATOMIC_ACQUIRE);
     if (__atomic_add_fetch(&team->here, 1, __ATOMIC_ACQ_REL) == threads) {
@@ -91,15 +104,21 @@ static void meet(Team *team, long threads) {
         else YIELD;
 }
 
+/* `run` of operations.h: program, its length, first step, number of steps, direction, thread, threads, team. */
 typedef void (*Runner)(const Instruction *, long, long, long, long, long, long, Team *);
 
+/* NAME(f) is f_float_avx2 and so on: one function per level and type of number. */
 #define JOIN(a, b) a##_##b
 #define PASTE(a, b) JOIN(a, b)
 #define NAME(name) PASTE(name, SUFFIX)
 
-/* PANEL: rows of a weight that are multiplied together; with two vectors of columns of BYTES they fill the registers.
-   STEPS: columns of a panel written out one after the other. One a loop has 26 instructions around its twelve
-   multiply-adds, more than a core that also runs another program seems to start in their six cycles. */
+/* The levels. Each sets:
+   BYTES: size of a vector.
+   PANEL: rows of a weight that are multiplied together. Their sums, for two vectors of columns of x each, fill the
+   registers: 12 of 16, or 24 of the 32 of AVX-512, which was 1.3 to 1.5 times as fast as six rows (docs/speed.md).
+   STEPS: columns of a panel in one turn of the unrolled loop. With one, AVX2 needs 26 instructions around twelve
+   multiply-adds, more than a core that also runs another program seems to start in their six cycles. With four it needs
+   23, and products are 1.03 to 1.08 times as fast. */
 #define BYTES 16
 #define PANEL 6
 #define STEPS 1
@@ -136,9 +155,9 @@ static const Runner runners[][2] = {
     {run_float_avx512, run_double_avx512},
 #endif
 };
-static const long panels[] = {6, 6, 12}; /* PANEL of each */
+static const long panels[] = {6, 6, 12}; /* PANEL of each level */
 
-/* How many rows of `runners` this processor can run. */
+/* Number of levels that this processor supports. */
 static long levels(void) {
 #ifdef SEVERAL_LEVELS
     __builtin_cpu_init();
@@ -151,6 +170,7 @@ static long levels(void) {
 #endif
 }
 
+/* run(program, first, steps, by, wide, threads, level) of _compiled.pyi. The GIL is released meanwhile. */
 static PyObject *run(PyObject *self, PyObject *args) {
     Py_buffer program;
     long first, steps, by, wide, threads, level;
@@ -177,7 +197,7 @@ static PyObject *run(PyObject *self, PyObject *args) {
 }
 
 static PyMethodDef methods[] = {
-    {"run", run, METH_VARARGS, "run(program, first, steps, by, wide, threads, level): see zf_pyro/machines.py."},
+    {"run", run, METH_VARARGS, "run(program, first, steps, by, wide, threads, level): see engine/machines.py."},
     {NULL, NULL, 0, NULL},
 };
 static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_compiled", NULL, 0, methods, NULL, NULL, NULL, NULL};

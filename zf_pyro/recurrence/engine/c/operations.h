@@ -1,16 +1,20 @@
-/* The operations of zf_pyro/instructions.py for one type of number and one set of vector instructions.
+/* The operations of ../operations.py for one type of number and one level of vector instructions.
 
-   Included by machine.c once for each pair, with REAL, BYTES and NAME set. Every operation computes the share of one
-   thread; its arithmetic does not depend on how many there are, nor on how many columns stand beside one. */
+   Included by both.h for each type, with REAL, BYTES, PANEL and NAME set. The function of an operation computes the
+   share of one thread at step t. Results depend, to the last digit, neither on the number of threads nor on the other
+   rows. */
 
 #include "numbers.h"
 
+/* A vector, and the numbers of elements in it, in the columns of a tile, in those of a group of two tiles (products.h),
+   and in a cache line. */
 typedef REAL NAME(vector) __attribute__((vector_size(BYTES), aligned(sizeof(REAL)), may_alias));
 #define LANES ((long)(BYTES / sizeof(REAL)))
 #define TILE (2 * LANES)
 #define GROUP (2 * TILE)
-#define LINE (64 / (long)sizeof(REAL)) /* numbers in a line of the cache */
+#define LINE (64 / (long)sizeof(REAL))
 
+/* Address of an operand's value at step t. */
 static inline REAL *NAME(at)(const Operand *o, long t) {
     return (REAL *)o->data + (t + o->offset) % o->ring * o->step;
 }
@@ -20,7 +24,9 @@ static inline REAL *NAME(at)(const Operand *o, long t) {
 #include "elementwise.h"
 #include "reductions.h"
 
-/* One thread's share of a whole run. */
+/* One thread's share of a whole run. Most operations are split by features, [begin, end), products by panels (share).
+   log_density sums over all features and is split by rows, [left, right), in multiples of 16: whole cache lines, so
+   that no two threads write to the same line. Sums over blocks are split by blocks. */
 static void NAME(run)(
     const Instruction *program, long count, long first, long steps, long by, long id, long threads, Team *team) {
     long taken = 0;

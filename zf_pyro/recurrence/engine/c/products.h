@@ -1,7 +1,12 @@
-/* Products of weights with columns, and of gradients with inputs; included by operations.h. */
+/* Matrix products W x, and sums of outer products G x^T for weight gradients; included by operations.h.
 
-/* sum += weight x. Where several steps are written out, compilers would put some sums into other registers and move them
-   back, were the instruction not given. */
+   In this file W is a matrix (features, inner) and x is (inner, columns); a column is one of the engine's rows. In sums
+   of outer products G stands for W and x^T for x; a column is then an input feature. A tile is PANEL rows of W times at
+   most TILE columns of x, with its sums in registers; a group is two tiles. W is packed into panels (layout.h), G is
+   read where it lies. `steps` in tiles are the columns of W in one turn of an unrolled loop. */
+
+/* sum += weight * x. `weight - {0}` spreads the scalar over a vector. In unrolled loops compilers move sums between
+   registers and back, unless they are given the instruction. */
 #if STEPS > 1
 #define FUSE(sum, weight, x) \
     __asm__("vfmadd231" TYPE " %2, %1, %0" : "+x"(sum) : "x"((weight) - (NAME(vector)){0}), "x"(x))
@@ -9,7 +14,7 @@
 #define FUSE(sum, weight, x) ((sum) += (weight) * (x))
 #endif
 
-/* sums += column p of PANEL rows of W, times `vectors` vectors of a row of x. */
+/* sums += column p of PANEL rows of W, times one row of x, of `vectors` vectors. */
 static inline __attribute__((always_inline)) void NAME(step)(
     const int packed, const REAL *restrict w, const REAL *const *row, long p, const REAL *restrict x,
     NAME(vector) (*sums)[2], const int vectors) {
@@ -23,16 +28,18 @@ static inline __attribute__((always_inline)) void NAME(step)(
     }
 }
 
-/* What is the same for all tiles of a product. W has k columns side by side, or in each of some parts, `step` apart. It is
-   packed, as pack leaves it, or its rows lie `across` apart; those of x and of out are x_stride and `stride` apart. */
+/* The sizes and strides that all tiles of a product share. W has `parts` parts of k columns, with stride `step` between
+   parts. It is packed, or else has stride `across` between rows. x and out have strides x_stride and `stride` between
+   rows. add: add to out instead of overwriting it. */
 typedef struct {
     long parts, k, step, across, x_stride, stride;
     int add;
 } NAME(Shape);
 
-/* out = [out or start +] W x: PANEL rows of W, of which `rows` are real, against `vectors` vectors of columns of x, of
-   which `columns` are, `steps` rows of x at a time. Meanwhile `next` is fetched, laid out as W: no processor foresees it,
-   as a stretch of W ends before it has been noticed. */
+/* One tile: out = [out or start +] W x for PANEL rows of W, of which `rows` exist, and `vectors` vectors of columns of
+   x, of which `columns` exist. `start` is the bias. Meanwhile `next`, the next panel, is prefetched: a stretch of a
+   panel ends before the processor's own prefetcher has recognised it. That makes products 1.13 to 1.38 times as fast
+   (docs/speed.md). */
 static inline __attribute__((always_inline)) void NAME(tile)(
     const NAME(Shape) *s, const REAL *restrict w, const REAL *next, const REAL *restrict x, REAL *restrict out, long rows,
     long columns, const REAL *start, const int packed, const int steps, const int vectors) {
@@ -45,7 +52,7 @@ static inline __attribute__((always_inline)) void NAME(tile)(
 #pragma GCC unroll 2
         for (int v = 0; v < vectors; v++) sums[r][v] = (NAME(vector)){0} + (start && r < rows ? start[r] : 0);
     }
-    if (s->add) /* what is added to is wanted last, and lies apart */
+    if (s->add) /* out is read only at the end, and its rows are far apart */
         for (int r = 0; r < PANEL; r++) {
             __builtin_prefetch(out + r * stride, 1);
             if (vectors == 2 && BYTES >= 32) __builtin_prefetch(out + r * stride + TILE - 1, 1);
@@ -70,7 +77,7 @@ static inline __attribute__((always_inline)) void NAME(tile)(
                     else *to = sums[r][v];
                 }
     } else {
-        REAL values[PANEL][TILE]; /* registers have no addresses */
+        REAL values[PANEL][TILE]; /* the sums in memory, since single elements of registers have no addresses */
 #pragma GCC unroll 12
         for (int r = 0; r < PANEL; r++)
 #pragma GCC unroll 2
@@ -83,7 +90,8 @@ static inline __attribute__((always_inline)) void NAME(tile)(
     }
 }
 
-/* A function for each kind: in one for all the compiler runs out of registers. */
+/* One function per kind of tile, with the kind known at compile time. In a single function for all, the compiler runs
+   out of registers. Loose: W is not packed. Odd: k is no multiple of STEPS. Wide: two vectors of columns. */
 #define KIND(name, packed, steps, vectors)                                                                             \
     static __attribute__((noinline)) void NAME(name)(                                                                  \
         const NAME(Shape) *s, const REAL *w, const REAL *next, const REAL *x, REAL *out, long rows, long columns,       \
@@ -99,14 +107,15 @@ KIND(packed_narrow, 1, STEPS, 1)
 KIND(packed_odd_wide, 1, 1, 2)
 KIND(packed_odd_narrow, 1, 1, 1)
 
-/* Whether W is packed, whether k is no multiple of STEPS, whether one vector of columns is enough. */
+/* The kinds of tile, indexed by: W is packed, k is no multiple of STEPS, one vector of columns is enough. */
 static void (*const NAME(kinds)[2][2][2])(
     const NAME(Shape) *, const REAL *, const REAL *, const REAL *, REAL *, long, long, const REAL *) = {
     {{NAME(loose_wide), NAME(loose_narrow)}, {NAME(loose_odd_wide), NAME(loose_odd_narrow)}},
     {{NAME(packed_wide), NAME(packed_narrow)}, {NAME(packed_odd_wide), NAME(packed_odd_narrow)}},
 };
 
-/* The same for a group of columns, whose tiles lie `apart`: both read a panel of W while it is near. */
+/* The tiles of a group, one after the other, so that the panel of W is in cache for the second. Their parts of x are
+   `apart` elements apart. The first prefetches the next panel; the second has nothing left to prefetch. */
 static inline void NAME(tiles)(
     const NAME(Shape) *s, int packed, const REAL *w, const REAL *next, const REAL *x, long apart, REAL *out, long rows,
     long columns, const REAL *start) {
@@ -116,7 +125,7 @@ static inline void NAME(tiles)(
     }
 }
 
-/* Copies a group's part of a row of x, to tiles `apart`, zero from `columns` on. */
+/* Copies a group's part of a row of x to tiles that are `apart` elements apart, with zeros from `columns` on. */
 static inline void NAME(take)(REAL *to, long apart, const REAL *x, long columns) {
     for (; columns > 0; columns -= TILE, x += TILE, to += apart)
         if (columns >= TILE)
@@ -125,7 +134,8 @@ static inline void NAME(take)(REAL *to, long apart, const REAL *x, long columns)
             for (long c = 0; c < TILE; c++) to[c] = c < columns ? x[c] : 0;
 }
 
-/* out = W x + bias, or out += W x, for some panels of W. Operands: out, packed W, x, bias or nothing. */
+/* out = W x + bias, or out += W x, for panels [begin, end) of W, DEPTH columns of W at a time. The first DEPTH columns
+   start from the bias, later ones add to out. Operands: out, packed W, x, and the bias if there is one. */
 static void NAME(multiply)(const Instruction *i, long t, long begin, long end, int add) {
     const REAL *weight = NAME(at)(&i->operand[1], t), *x = NAME(at)(&i->operand[2], t);
     const REAL *bias = i->operand[3].data ? NAME(at)(&i->operand[3], t) : NULL;
@@ -133,11 +143,11 @@ static void NAME(multiply)(const Instruction *i, long t, long begin, long end, i
     long stride = i->operand[0].feature, x_stride = i->operand[2].feature, panel = i->operand[1].feature;
     for (long from = 0, k; from < i->inner; from += k) {
         k = i->inner - from < DEPTH ? i->inner - from : DEPTH;
-        if (k > STEPS) k -= k % STEPS;
+        if (k > STEPS) k -= k % STEPS; /* only the last few columns take the slower `odd` tiles */
         for (long group = 0; group < i->rows; group += GROUP) {
             long columns = i->rows - group < GROUP ? i->rows - group : GROUP, seen_stride = x_stride, apart = TILE;
             const REAL *seen = x + from * x_stride + group;
-            if (columns % LANES || x_stride > 64) { /* columns that fill no vector, or stand far apart, are copied */
+            if (columns % LANES || x_stride > 64) { /* copy x if its columns fill no vector or its rows are far apart */
                 for (long p = 0; p < k; p++) NAME(take)(room + p * TILE, DEPTH * TILE, seen + p * x_stride, columns);
                 seen = room, seen_stride = TILE, apart = DEPTH * TILE;
             }
@@ -153,8 +163,9 @@ static void NAME(multiply)(const Instruction *i, long t, long begin, long end, i
     }
 }
 
-/* out += the sum over steps of G x^T, for some panels of rows. Operands: out, G, x; of the latter the features lie next to
-   one another. */
+/* out += the sum over steps of G x^T, for panels [begin, end) of the rows of out. i->rows are the input features,
+   i->inner the rows of a step. Up to DEPTH of these are multiplied at once: `whole` steps, or part of one step.
+   Operands: out (features, i->rows), G, x with contiguous features. */
 static void NAME(outer)(const Instruction *i, long t, long begin, long end) {
     const Operand *left = &i->operand[1], *right = &i->operand[2];
     const REAL *gradients = NAME(at)(left, t), *xs = NAME(at)(right, t);
@@ -165,7 +176,7 @@ static void NAME(outer)(const Instruction *i, long t, long begin, long end) {
             long parts = i->steps - s < whole ? i->steps - s : whole, k = i->inner - from < DEPTH ? i->inner - from : DEPTH;
             const REAL *g = gradients + s * left->part + from, *x = xs + s * right->part + from * right->row;
             for (long group = 0; group < i->rows; group += GROUP) {
-                /* Meanwhile what is copied next is fetched: it lies across lines, and as a rule far away. */
+                /* While x is copied, the part to be copied next, `ahead`, is prefetched: 1.03 to 1.4 times as fast. */
                 long rest = i->rows - group, columns = rest < GROUP ? rest : GROUP;
                 long ahead = rest > GROUP ? GROUP : (k < i->inner ? k * right->row : parts * right->part) - group;
                 REAL *to = room;
@@ -186,9 +197,13 @@ static void NAME(outer)(const Instruction *i, long t, long begin, long end) {
         }
 }
 
-/* Threads take panels a few at a time, so that one that has lost its processor for a while, or shares it, holds up the
-   others less; where each share copies x first, enough of them for that not to count. Each takes one ticket too many,
-   which tells it that no panels are left. */
+/* Shares out the panels of a product among the threads. A thread takes a few panels at a time, so that one that has
+   lost its core for a while, or shares it, delays the others less. There are eight shares per thread; twice, half or a
+   quarter as many were no faster (docs/speed.md). If each share starts with a copy of x, shares are larger.
+
+   A ticket is the index of a share. team->ticket counts on from one product to the next, and each thread takes one
+   ticket too many, which tells it that no shares are left. A product therefore uses shares + threads tickets; *taken
+   counts those of the products before. */
 static void NAME(share)(const Instruction *i, long t, long threads, Team *team, long *taken) {
     int copied = i->code == ADD_OUTER || i->rows > GROUP || i->rows % LANES || i->operand[2].feature > 64;
     long panels = (i->features + PANEL - 1) / PANEL, few = (panels - 1) / (8 * threads) + 1, most = (panels - 1) / threads + 1;

@@ -1,6 +1,10 @@
-/* Operations with sums over columns or features: biases, layer norms, densities; included by operations.h. */
+/* Operations with sums over rows or features: bias gradients, layer norms, log-densities; included by operations.h.
 
-/* Sixteen features at a time: the last numbers of each are added up one after the other, but those of all side by side. */
+   Loops with a constant number of turns, for WIDTH rows, are written beside those for fewer, so that compilers
+   vectorise them. AT is in elementwise.h. */
+
+/* out += sum of x over its rows. Sixteen features at a time, so that the lanes of all of them are added up side by
+   side: 2.4 times as fast (docs/speed.md). Operands: out (features, 1), x. */
 static void NAME(add_sum)(const Instruction *i, long t, long begin, long end) {
     for (long f = begin; f < end; f += 16) {
         REAL parts[16][LANES] = {0}, totals[16] = {0};
@@ -20,11 +24,12 @@ static void NAME(add_sum)(const Instruction *i, long t, long begin, long end) {
     }
 }
 
-/* Sums over features are formed by blocks of them, whichever thread takes a block, and then added up in their order. */
+/* BLOCK is the first feature of block k. Sums over features are formed per block, then added in the order of the
+   blocks, so that their digits do not depend on which thread summed which block. */
 #define BLOCK(k, features, blocks) ((k) * ((features) / (blocks)) + ((k) < (features) % (blocks) ? (k) : (features) % (blocks)))
-#define WIDTH 32 /* columns at a time */
+#define WIDTH 32 /* rows at a time */
 
-/* mean[n] = mean over the features of what `parts` are the sums of, for `width` columns. */
+/* mean[n] = sum of `parts` over blocks, divided by the number of features, for `width` rows. */
 static inline void NAME(mean)(const REAL *parts, long stride, long blocks, long features, long width, REAL *mean) {
     for (long n = 0; n < width; n++) mean[n] = 0;
     for (long k = 0; k < blocks; k++)
@@ -32,7 +37,7 @@ static inline void NAME(mean)(const REAL *parts, long stride, long blocks, long 
     for (long n = 0; n < width; n++) mean[n] /= features;
 }
 
-/* Operands: parts (blocks, rows), x. The share of a thread is of blocks. */
+/* Operands: parts (blocks, rows), x. Threads share the blocks. */
 static void NAME(sum_squares)(const Instruction *i, long t, long begin, long end) {
     long stride = i->operand[1].feature;
     for (long k = begin; k < end; k++)
@@ -49,7 +54,8 @@ static void NAME(sum_squares)(const Instruction *i, long t, long begin, long end
         }
 }
 
-/* Operands: gates, normed, inverse deviation (1, rows), parts, gain, shift. */
+/* Operands: gates, normed, inverse deviation (1, rows), parts, gain, shift. Every thread computes the inverse
+   deviation; the one with the first feature stores it. 1e-5 is EPSILON of operations.py. */
 static void NAME(modulate)(const Instruction *i, long t, long begin, long end) {
     for (long from = 0; from < i->rows; from += WIDTH) {
         long width = i->rows - from < WIDTH ? i->rows - from : WIDTH;
@@ -75,7 +81,7 @@ static void NAME(modulate)(const Instruction *i, long t, long begin, long end) {
     }
 }
 
-/* Operands: gain's gradient, parts, the gates', normed, gain. The share of a thread is of blocks. */
+/* Operands: gradient of gain, parts (blocks, rows), gradient of the gates, normed, gain. Threads share the blocks. */
 static void NAME(modulate_back)(const Instruction *i, long t, long first, long last) {
     for (long k = first; k < last; k++)
         for (long from = 0; from < i->rows; from += WIDTH) {
@@ -99,7 +105,7 @@ static void NAME(modulate_back)(const Instruction *i, long t, long first, long l
         }
 }
 
-/* Operands: gradient of what was normed, parts, the gates' gradient, normed, gain, inverse deviation. */
+/* Operands: gradient of the norm's input, parts, gradient of the gates, normed, gain, inverse deviation. */
 static void NAME(normalise_back)(const Instruction *i, long t, long begin, long end) {
     for (long from = 0; from < i->rows; from += WIDTH) {
         long width = i->rows - from < WIDTH ? i->rows - from : WIDTH;
@@ -119,7 +125,7 @@ static void NAME(normalise_back)(const Instruction *i, long t, long begin, long 
     }
 }
 
-/* Operands: out (1, rows), loc before its tanh, log variance, x; the share of a thread is of columns. */
+/* Operands: out (1, rows), loc before its tanh, log variance, x. Threads share the rows. */
 static void NAME(log_density)(const Instruction *i, long t, long begin, long end) {
     long stride = i->operand[1].feature, variance_stride = i->operand[2].feature, x_stride = i->operand[3].feature;
     for (long from = begin; from < end; from += 16) {
@@ -136,7 +142,7 @@ static void NAME(log_density)(const Instruction *i, long t, long begin, long end
     }
 }
 
-/* Operands: gradients of loc and log variance, that of the log-density (1, rows), loc, log variance, x. */
+/* Operands: gradients of loc and log variance, gradient of the log-density (1, rows), loc, log variance, x. */
 static void NAME(log_density_back)(const Instruction *i, long t, long begin, long end) {
     const REAL *gradient = NAME(at)(&i->operand[2], t);
     for (long run = 0; run < end - begin; run++) {

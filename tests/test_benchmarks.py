@@ -1,0 +1,62 @@
+"""Every benchmark runs from its command line, and one training step crosses few borders between wings."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+TABLES = {
+    "ddp": ["one process ", "sequences per second", "ratio ", "goal 1.6"],
+    "diagnostics": ["median seconds  (a) ", "(b) / (a) ", "(d) / (c) ", "(e) / (c) ", "(d) / (a) "],
+    "inference": ["RenyiELBO / enlarged batch ", "textbook / latent_mcmc ", "SMCFilter per sequence / ParticleFilter "],
+    "train_step": [
+        "timit: ",
+        "mnist_128: ",
+        "mnist_512: ",
+        "(a) / (d) ",
+        "(b) / (c) ",
+        "growth ",
+        "(a) MiB ",
+        "(d) MiB ",
+    ],
+}
+"""Parts of the printed table of each script."""
+OTHERS = {"released_form", "textbook", "step_trace"}
+"""Modules of the scripts, and the script that has its own test."""
+SLOW = ("ddp", "diagnostics", "train_step")
+"""Scripts that take more than six seconds on one core, most of it for importing in each process."""
+
+
+def run(name: str, *arguments: str) -> str:
+    """Standard output of a script that must succeed."""
+    command = [sys.executable, str(BENCHMARKS / f"{name}.py"), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_every_script_is_known():
+    assert {path.stem for path in BENCHMARKS.glob("*.py")} == TABLES.keys() | OTHERS
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in TABLES])
+def test_a_benchmark_prints_its_table(name: str) -> None:
+    printed = run(name, "--smoke")
+    assert [part for part in TABLES[name] if part not in printed] == []
+
+
+@pytest.mark.slow
+def test_contenders_run_in_their_own_processes() -> None:
+    printed = run("train_step", "--smoke", "--work", "timit", "--apart", "true")
+    assert "each contender in its own process" in printed
+    assert "(a) / (d) " in printed
+
+
+def test_a_training_step_changes_wing_at_most_250_times(tmp_path: Path) -> None:
+    printed = run("step_trace", "--smoke", "--json", str(tmp_path / "counts.json"))
+    counts = json.loads((tmp_path / "counts.json").read_text())
+    assert all(f"  {name} " in printed for name in counts)
+    assert 0 < counts["changes of wing"] <= 250

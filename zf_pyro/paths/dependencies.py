@@ -1,0 +1,57 @@
+"""Private names of Pyro, torch and Lightning that have no public counterpart, in one file.
+
+``tests/test_paths_dependencies.py`` has a test for each, so that an upgrade of a dependency tells.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from pyro.infer import MCMC
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.runtime import _PYRO_STACK
+from torch import Tensor
+from torch.overrides import _get_current_function_mode_stack
+
+BATCHES_STEPPED = "_batches_that_stepped"
+"""Key of Lightning's checkpoints, in the state of the epoch loop: batches that loggers have counted."""
+
+
+def handlers() -> Sequence[Messenger]:
+    """Pyro's effect handlers around the caller, the outermost first."""
+    return _PYRO_STACK
+
+
+def versions(tensors: Iterable[Tensor]) -> tuple[int, ...]:
+    """Counts of changes in place, one for each tensor (of any shape)."""
+    return tuple([tensor._version for tensor in tensors])
+
+
+def function_modes() -> tuple[type, ...]:
+    """Kinds of torch function modes around the caller, such as that of ``bf16-mixed`` training."""
+    return tuple(type(mode) for mode in _get_current_function_mode_stack())
+
+
+def has_samples(mcmc: MCMC) -> bool:
+    """Whether chains of Pyro's MCMC have run."""
+    return mcmc._samples is not None
+
+
+def chain_arguments(mcmc: MCMC) -> tuple[Any, ...]:
+    """Arguments that Pyro's MCMC was last run with; empty before a run."""
+    return tuple(getattr(mcmc, "_args", None) or ())
+
+
+def chain_diagnostics(mcmc: MCMC) -> list[dict[str, Any]]:
+    """Diagnostics of the kernel, one dictionary per chain; empty before a run."""
+    return [dict(found) if found else {} for found in mcmc._diagnostics]
+
+
+def multiply_in_place(tensors: list[Tensor], factor: float) -> None:
+    """Multiply each tensor (any shape) by a factor, in as few kernels as possible."""
+    torch._foreach_mul_(tensors, factor)
+
+
+def add_in_place(totals: list[Tensor], terms: list[Tensor]) -> None:
+    """Add each term (any shape) to its total of the same shape, in as few kernels as possible."""
+    torch._foreach_add_(totals, terms)
