@@ -8,6 +8,7 @@ import zf_pyro
 from zf_pyro import State
 from zf_pyro.generation import ancestral
 from zf_pyro.generation.strategies import drawn, most_likely
+from zf_pyro.networks import PlainLoopWarning
 
 from .comparing import EXACT
 from .conftest import EMISSIONS, random_frames, random_net, random_state
@@ -66,7 +67,8 @@ def test_an_overridden_transition_is_used():
     assert net.loop_transition() == net.transition
     net = random_net("gaussian")
     net.transition = net.prior  # replaced on this instance alone
-    assert net.loop_transition() == net.transition
+    with pytest.warns(PlainLoopWarning, match="transition was set on the instance"):
+        assert net.loop_transition() == net.transition
 
 
 def test_samples_of_normals_have_their_moments():

@@ -8,6 +8,7 @@ import torch
 
 from zf_pyro import State, ZForcing
 from zf_pyro.inference import ParticleFilter
+from zf_pyro.networks import PlainLoopWarning
 from zf_pyro.paths.inputs import prepare_inputs
 from zf_pyro.smc.filter import FilterSettings, run_filter, start_states
 from zf_pyro.smc.resampling import SCHEMES
@@ -292,7 +293,8 @@ def test_steps_are_taken_one_by_one_over_all_particles_and_sequences(monkeypatch
             return plain(*args)
 
         monkeypatch.setattr(net, name, counted)
-    ParticleFilter(net, 7).run(x)
+    with pytest.warns(PlainLoopWarning, match="was set on the instance"):
+        ParticleFilter(net, 7).run(x)
     assert calls == {"prior": 4, "posterior": 4, "emission": 4, "transition": 4}
 
 

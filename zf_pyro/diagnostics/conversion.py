@@ -13,7 +13,7 @@ from torch import Tensor
 from ..checks import require_count
 from ..evaluation import EncodedPart, encoded_parts, require_evaluation, require_sequences
 from ..models import StochasticRNN
-from ..paths import chain_diagnostics
+from ..networks import chain_diagnostics
 from .arviz_groups import SEQUENCE, STEP, Table
 from .arviz_versions import assemble, require_arviz
 from .loo_replicates import Contributions

@@ -11,7 +11,7 @@ from ..checks import require_count
 from ..evaluation import EncodedPart
 from ..inference import ParticleFilter
 from ..models import StochasticRNN
-from ..paths import chain_arguments, has_samples
+from ..networks import chain_arguments, has_samples
 from .per_step import DENSITIES, Quantity, Step, StepValues, draw, log_weight, score
 
 POSTERIORS = ("guide", "importance", "smoother")

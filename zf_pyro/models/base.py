@@ -5,7 +5,7 @@ A model is one page of step functions under the symbols of its paper (:mod:`zf_p
 """
 
 import itertools
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -15,6 +15,7 @@ import pyro
 import pyro.distributions as dist
 import pyro.poutine as poutine
 import torch
+from pyro.nn import PyroModule
 from pyro.params import param_with_module_name
 from torch import Tensor, nn
 
@@ -27,7 +28,7 @@ _NUMBERS = itertools.count()
 """Numbers for default names, so that no two networks of a process share parameters in Pyro's store."""
 
 
-class StochasticRNN(nn.Module, ABC):
+class StochasticRNN(nn.Module):
     """A recurrent network with a latent z_t at every step, as a pair of Pyro programs.
 
     Subclasses have the step functions; this class has :meth:`model` and :meth:`guide`. Sites: latents ``z_{t}``, frames
@@ -43,7 +44,7 @@ class StochasticRNN(nn.Module, ABC):
         normalisation: statistics of the data preparation, such as ``mean`` and ``scale``; saved with the weights.
 
     Raises:
-        TypeError: ``emission`` is no emission.
+        TypeError: ``emission`` is no emission, or the subclass lacks a step function.
     """
 
     hidden_dim: int
@@ -55,8 +56,14 @@ class StochasticRNN(nn.Module, ABC):
         super().__init__()
         if not isinstance(emission, Emission):
             raise TypeError(f"emission must be one of zf_pyro.emissions, such as Gaussian(200), got {emission!r}")
+        # Not by the metaclass of ABC, which classes made from this one by Pyro could not have.
+        functions = {name: getattr(type(self), name) for name in dir(StochasticRNN) if not name.startswith("__")}
+        missing = [name for name, value in functions.items() if getattr(value, "__isabstractmethod__", False)]
+        if missing:
+            raise TypeError(f"{type(self).__name__} must define {', '.join(missing)}")
         self.emission_family = emission
         self.settings = dict(settings)
+        self.changes: set[str] = set()
         number, kind = next(_NUMBERS), type(self).__name__.lower()
         self.name = name or (kind if number == 0 else f"{kind}_{number}")
 
@@ -103,6 +110,10 @@ class StochasticRNN(nn.Module, ABC):
     @abstractmethod
     def backward_emission(self, b_t: Tensor) -> dist.TorchDistribution:
         """p_bwd(x_{t-1} | b_t); b_t (..., hidden), the event one frame."""
+
+    def parts_of(self, step_function: str) -> dict[str, type[nn.Module]]:
+        """Names and built kinds of the parts that the fast form of a step function reads; none by default."""
+        return {}
 
     # Scans over whole sequences -------------------------------------------------------------------------------------
 
@@ -226,7 +237,18 @@ class StochasticRNN(nn.Module, ABC):
         return path.latents().movedim(0, -2)
 
     def register(self) -> None:
-        """Announce the parameters to Pyro, as ``pyro.module`` does, for objectives that run the step functions."""
+        """Announce the parameters to Pyro, as ``pyro.module`` does, for objectives that run the step functions.
+
+        Raises:
+            TypeError: the model was made a PyroModule. Priors on its weights would then be sampled at each access.
+            RuntimeError: Pyro's parameter store holds other parameters under this name.
+        """
+        if isinstance(self, PyroModule):
+            raise TypeError(
+                f"{type(self).__name__} must not be a PyroModule: weights with a PyroSample prior would be sampled at "
+                "each access, without a site. Leave to_pyro_module_ out, or sample the weights in a program of "
+                "your own and set them with torch.func.functional_call"
+            )
         for name, parameter in self.named_parameters():
             if parameter.requires_grad and parameter.is_leaf:
                 known = pyro.param(param_with_module_name(self.name, name), parameter)

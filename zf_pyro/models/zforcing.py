@@ -95,6 +95,7 @@ class ZForcing(StochasticRNN):
 
     # The paper's equations; u_t and h_0 are those of StochasticRNN --------------------------------------------------
 
+    @with_fast_form
     def backward_states(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """b_t = g(x_t, b_{t+1}), an LSTM run backwards from the last real frame of each sequence.
 
@@ -142,6 +143,16 @@ class ZForcing(StochasticRNN):
     def backward_emission(self, b_t: Tensor) -> dist.TorchDistribution:
         """p_bwd(x_{t-1} | b_t), b_t (..., hidden): the backward RNN predicts the frame before."""
         return self.emission_family.distribution(self.backward_emission_layer(b_t))
+
+    def parts_of(self, step_function: str) -> dict[str, type[nn.Module]]:
+        parts: dict[str, dict[str, type[nn.Module]]] = {
+            "prior": {"prior_network": MLP},
+            "posterior": {"posterior_network": MLP},
+            "transition": {"cell": CELLS[self.settings["transition"]]},
+            "auxiliary": {"auxiliary_network": MLP},
+            "backward_states": {"backward_rnn": BackwardRNN},
+        }
+        return parts[step_function]
 
     # The same over whole sequences ----------------------------------------------------------------------------------
 

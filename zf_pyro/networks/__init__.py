@@ -1,14 +1,27 @@
 """Networks without time loops, the recurrent state, and the step functions of a model as one Protocol."""
 
+from .as_built import as_built
 from .backward import LSTM, BackwardRNN
 from .cells import CELLS, ConcatenateCell, ConditionalLayerNormCell, GatedCell, Transition
+from .dependencies import (
+    BATCHES_STEPPED,
+    add_in_place,
+    chain_arguments,
+    chain_diagnostics,
+    function_modes,
+    handlers,
+    has_samples,
+    multiply_in_place,
+    versions,
+)
 from .drive import Drive, fused_drive
 from .feedforward import MLP, bounded, clipped_leaky_relu, loc_scale
 from .modes import evaluating
 from .state import PosteriorScan, State
-from .step_functions import StepFunctions, own_step_functions, with_fast_form
+from .step_functions import PlainLoopWarning, StepFunctions, own_step_functions, with_fast_form
 
 __all__ = [
+    "BATCHES_STEPPED",
     "CELLS",
     "LSTM",
     "MLP",
@@ -17,15 +30,25 @@ __all__ = [
     "ConditionalLayerNormCell",
     "Drive",
     "GatedCell",
+    "PlainLoopWarning",
     "PosteriorScan",
     "State",
     "StepFunctions",
     "Transition",
+    "add_in_place",
+    "as_built",
     "bounded",
+    "chain_arguments",
+    "chain_diagnostics",
     "clipped_leaky_relu",
     "evaluating",
+    "function_modes",
     "fused_drive",
+    "handlers",
+    "has_samples",
     "loc_scale",
+    "multiply_in_place",
     "own_step_functions",
+    "versions",
     "with_fast_form",
 ]

@@ -5,9 +5,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .as_built import built_of
 from .drive import Drive, fused_drive
 
 
+@built_of(
+    lambda lstm: (
+        (lstm.num_layers, lstm.bidirectional, lstm.proj_size, lstm.dropout, lstm.bias) == (1, False, 0, 0.0, True)
+        and not lstm.batch_first
+    )
+)
 class LSTM(nn.LSTM):
     """PyTorch's LSTM with gradients in evaluation mode too. cuDNN has them in training mode alone. Without dropout."""
 
@@ -20,6 +27,7 @@ class LSTM(nn.LSTM):
             self.training = mode
 
 
+@built_of(lstm=LSTM)
 class BackwardRNN(nn.Module):
     """b_t = g(x_t, b_{t+1}): an LSTM run from the last real frame of each sequence to the first."""
 

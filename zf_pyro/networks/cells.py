@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .as_built import built_of
 from .drive import Drive, reader
 from .feedforward import MLP
 from .state import State
@@ -23,6 +24,18 @@ def lstm(gates: Tensor, cell: Tensor) -> State:
     return State(o * new_cell.tanh(), new_cell)
 
 
+@built_of(
+    lambda cell: (
+        cell.hidden_weights.bias is None
+        and cell.input_weights.bias is None
+        and cell.input_norm.weight is not None
+        and cell.input_norm.bias is not None
+    ),
+    input_weights=nn.Linear,
+    input_norm=nn.LayerNorm,
+    hidden_weights=nn.Linear,
+    modulation_network=MLP,
+)
 class ConditionalLayerNormCell(nn.Module):
     """LSTM cell in which z_t sets the gain and the bias of the layer norm of the hidden gates.
 
@@ -85,6 +98,18 @@ class ConditionalLayerNormCell(nn.Module):
         return Drive(scaled, self.input_norm.weight.unsqueeze(1) * weight, self.input_norm.bias)
 
 
+@built_of(
+    lambda cell: (
+        cell.hidden_weights.bias is None
+        and cell.input_weights.bias is not None
+        and cell.latent_weights.bias is None
+        and cell.latent_projection.bias is None
+    ),
+    latent_projection=nn.Linear,
+    latent_weights=nn.Linear,
+    input_weights=nn.Linear,
+    hidden_weights=nn.Linear,
+)
 class ConcatenateCell(nn.Module):
     """LSTM cell with z_t as a further input, gates = W [A z_t, e_t] + W_h h_{t-1} + b.
 

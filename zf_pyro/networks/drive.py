@@ -1,9 +1,11 @@
 """The input part of an LSTM's gates, W v_t + b, computed for all steps at once."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from torch import Tensor, nn
+
+from .as_built import as_built
 
 
 class Drive(NamedTuple):
@@ -28,11 +30,10 @@ def fused_drive(embedding: nn.Sequential, frames: Tensor, weight: Tensor, bias: 
         weight: (4 hidden, embed).
         bias: (4 hidden,) or None.
     """
-    layer = embedding[0]
-    if isinstance(layer, nn.Linear) and layer.in_features >= frames[..., 0].numel():
-        return Drive(
-            embedding(frames), weight, bias
-        )  # fewer frames than elements of one: not worth the product of weights
+    linear = _linear(embedding)
+    if linear is not None and linear.in_features >= frames[..., 0].numel():
+        # Fewer frames than elements of one: not worth the product of weights.
+        return Drive(embedding(frames), weight, bias)
     read, weight, bias = reader(embedding, weight, bias)
     return Drive(read(frames), weight, bias)
 
@@ -42,16 +43,22 @@ def reader(
 ) -> tuple[Callable[[Tensor], Tensor], Tensor, Tensor | None]:
     """A function of frames, and the weight and bias to apply to its result.
 
-    For frames smaller than their embedding it is the identity, and the weight is the product of the two.
+    For frames smaller than their embedding it is the identity, and the weight is the product of the two. An embedding
+    that is not as the package built it is called.
 
     Args:
         embedding: of frames (..., *frame) into (..., embed): a layer, then dropout.
         weight: (4 hidden, embed).
         bias: (4 hidden,) or None.
     """
-    layer, dropout = embedding
-    dropped = isinstance(dropout, nn.Dropout) and dropout.training and dropout.p > 0.0
-    if not isinstance(layer, nn.Linear) or dropped or layer.in_features >= layer.out_features:
+    layer = _linear(embedding)
+    dropped = layer is not None and embedding[1].training and cast(nn.Dropout, embedding[1]).p > 0.0
+    if layer is None or dropped or layer.in_features >= layer.out_features:
         return embedding, weight, bias
     constant = weight @ layer.bias
     return nn.Identity(), weight @ layer.weight, constant if bias is None else constant + bias
+
+
+def _linear(embedding: nn.Sequential) -> nn.Linear | None:
+    """The layer of an embedding that is a linear layer, then dropout, as built; else None."""
+    return cast(nn.Linear, embedding[0]) if as_built(embedding, nn.Sequential) else None

@@ -2,8 +2,11 @@
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from .as_built import as_built, built_of
 
 
 def clipped_leaky_relu(x: Tensor) -> Tensor:
@@ -11,6 +14,7 @@ def clipped_leaky_relu(x: Tensor) -> Tensor:
     return F.leaky_relu(x, 1.0 / 3.0).clamp(-3.0, 3.0)
 
 
+@built_of(lambda mlp: mlp.first.bias is not None and mlp.second.bias is not None, first=nn.Linear, second=nn.Linear)
 class MLP(nn.Module):
     """One hidden layer, y = W_2 phi(sum_i W_1i x_i + b_1) + b_2, with a block of first-layer weights per input.
 
@@ -30,7 +34,11 @@ class MLP(nn.Module):
         """y for inputs of shape (..., in_dims[i]) that broadcast with one another; (..., out_dim)."""
         if len(inputs) == 1:
             return self.second(clipped_leaky_relu(self.first(inputs[0])))
-        hidden = F.linear(inputs[0], self._blocks()[0]) + self.rest(*inputs[1:])
+        if as_built(self.first, nn.Linear):
+            hidden = F.linear(inputs[0], self._blocks()[0]) + self.rest(*inputs[1:])
+        else:
+            shape = torch.broadcast_shapes(*(x.shape[:-1] for x in inputs))
+            hidden = self.first(torch.cat([x.expand(*shape, -1) for x in inputs], dim=-1))
         return self.second(clipped_leaky_relu(hidden))
 
     def rest(self, *others: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """The step functions of a stochastic recurrent network: one Protocol for every wing that runs them."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
@@ -7,11 +8,16 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 
 from ..emissions import Emission
+from .as_built import change_of
 from .cells import Transition
 from .state import PosteriorScan, State
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 _WITH_FAST_FORM: set[Callable[..., Any]] = set()
+
+
+class PlainLoopWarning(UserWarning):
+    """A part of a model was changed, so that its plain loops run instead of the fast ones."""
 
 
 class StepFunctions(Protocol):
@@ -26,6 +32,12 @@ class StepFunctions(Protocol):
     hidden_dim: int
     emission_family: Emission
     emission_layer: nn.Linear
+    changes: set[str]
+    """Changes to parts that a warning has named."""
+
+    def parts_of(self, step_function: str) -> dict[str, type[nn.Module]]:
+        """Names and built kinds of the parts that the fast form of a step function reads."""
+        ...
 
     def inputs(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """u_t = x_{t-1}; x (batch, time, *frame), the result likewise."""
@@ -102,14 +114,31 @@ def with_fast_form(function: Function) -> Function:
     return function
 
 
-def own_step_functions(net: object, *names: str) -> bool:
-    """Whether these step functions are those that fast forms stand for.
+def own_step_functions(net: StepFunctions, *names: str) -> bool:
+    """Whether fast forms stand for these step functions of a model.
 
-    A subclass that overrides one, or an instance that was given one (``net.posterior = f``), has a step function of its
-    own: then the plain form runs, which calls it.
+    They do if the class has the package's own functions, and every part under them is as the package built it.
+    Otherwise the plain form runs, which calls functions and modules. A warning names each changed part once per model.
+    A subclass that overrides a step function gets none.
 
     Args:
-        net: the network.
+        net: the model.
         names: of step functions, such as ``"posterior"``.
     """
-    return all(name not in vars(net) and getattr(type(net), name, None) in _WITH_FAST_FORM for name in names)
+    for name in names:
+        if getattr(type(net), name, None) not in _WITH_FAST_FORM:
+            return False
+        change = f"{name} was set on the instance" if name in vars(net) else None
+        for part, kind in net.parts_of(name).items():
+            change = change or change_of(getattr(net, part), kind, part)
+        if change is not None:
+            if change not in net.changes:
+                net.changes.add(change)
+                warnings.warn(
+                    f"{change}, so {type(net).__name__} runs its plain loops, which are slower; the values are "
+                    "those of the changed network",
+                    PlainLoopWarning,
+                    stacklevel=2,
+                )
+            return False
+    return True

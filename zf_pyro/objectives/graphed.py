@@ -19,8 +19,7 @@ from torch import Tensor
 
 from ..checks import require_count
 from ..models import StochasticRNN
-from ..networks import State
-from ..paths import add_in_place, function_modes, handlers
+from ..networks import State, add_in_place, function_modes, handlers
 from .capture import Capture, CudaCapture, Evaluated
 from .elbo import ZForcingELBO
 from .held import HeldELBO

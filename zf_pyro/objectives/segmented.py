@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..checks import require_count
 from ..models import ZForcing
-from ..networks import State
+from ..networks import State, own_step_functions
 from ..paths import prepare_inputs
 from .elbo import ZForcingELBO
 from .held import HeldELBO
@@ -149,6 +149,9 @@ class _Run:
 
     def _backward_states(self) -> list[Tensor]:
         """:meth:`zf_pyro.ZForcing.backward_states` for each segment; (steps, batch, hidden)."""
+        if not own_step_functions(self.net, "backward_states"):  # a changed network runs as a whole
+            b = self.net.backward_states(self.frames.transpose(0, 1), self.lengths)
+            return list(b.split([stop - start for start, stop in self.segments]))
         hidden, cell = (torch.zeros_like(field).unsqueeze(0) for field in self.state)
         ends = set() if self.lengths is None else set(self.lengths.tolist())
         states = []

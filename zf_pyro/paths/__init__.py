@@ -1,16 +1,5 @@
 """Paths: per-step sample sites that cost no more than a batch."""
 
-from .dependencies import (
-    BATCHES_STEPPED,
-    add_in_place,
-    chain_arguments,
-    chain_diagnostics,
-    function_modes,
-    handlers,
-    has_samples,
-    multiply_in_place,
-    versions,
-)
 from .inputs import (
     RunInputs,
     check_context,
@@ -29,7 +18,6 @@ from .prior import PriorPath
 from .sites import FrameStep, LatentStep, LazyStep
 
 __all__ = [
-    "BATCHES_STEPPED",
     "FrameStep",
     "LatentPath",
     "LatentStep",
@@ -37,22 +25,14 @@ __all__ = [
     "PosteriorPath",
     "PriorPath",
     "RunInputs",
-    "add_in_place",
     "align",
-    "chain_arguments",
-    "chain_diagnostics",
     "check_context",
     "check_frames",
     "check_lengths",
     "check_values",
-    "function_modes",
-    "handlers",
-    "has_samples",
-    "multiply_in_place",
     "prepare_inputs",
     "real_frames",
     "run_bytes",
     "sequences",
-    "versions",
     "zero_padding",
 ]

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from ..checks import require_count
 from ..emissions import Emission
-from ..networks import State, StepFunctions
-from .dependencies import versions
+from ..networks import State, StepFunctions, versions
 
 
 class RunInputs(NamedTuple):

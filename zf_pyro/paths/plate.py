@@ -5,7 +5,7 @@ from typing import Any
 
 import pyro
 
-from .dependencies import handlers
+from ..networks import handlers
 
 NAME = "sequences"
 

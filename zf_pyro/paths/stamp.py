@@ -2,8 +2,7 @@
 
 import torch
 
-from ..networks import StepFunctions
-from .dependencies import versions
+from ..networks import StepFunctions, versions
 
 
 class Stamp:

@@ -90,7 +90,7 @@ def scan_backward(net: ScannedNetwork, x: Tensor, mask: Tensor | None, lengths: 
         mask: True on real frames, (time, batch); None if all are.
         lengths: number of real frames of each sequence, (batch,); None if all are.
     """
-    if _reference(net) or type(net.backward_rnn) is not BackwardRNN or x.device.type != "cpu":
+    if _reference(net) or x.device.type != "cpu" or not own_step_functions(net, "backward_states"):
         return net.backward_rnn(net.embedding(x), lengths)
     drive = net.backward_rnn.drive(net.embedding, x)
     return backward_scan(net.backward_rnn, drive, mask, net.loop_memory.backward)

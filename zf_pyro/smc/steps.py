@@ -205,8 +205,8 @@ def steps_of(net: StochasticRNN, u: Tensor, b: Tensor | None, x: Tensor) -> Filt
         b: backward states (time, sequences, hidden), or None where the prior proposes.
         x: frames (time, sequences, *frame).
     """
-    own = isinstance(net, ZForcing) and own_step_functions(net, "prior", "posterior", "transition")
-    if not own or net.recurrence == "reference":
+    names = ("prior", "transition") if b is None else ("prior", "posterior", "transition")
+    if not isinstance(net, ZForcing) or net.recurrence == "reference" or not own_step_functions(net, *names):
         return FilterSteps(net, u, b, x)
     # In-place operations need one dtype, and under autocast each operation chooses its own.
     free = not torch.is_grad_enabled() and not torch.is_autocast_enabled(x.device.type)

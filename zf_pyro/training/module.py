@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from ..checks import require_count
+from ..networks import multiply_in_place
 from ..objectives import Objective, PyroProgram, owner_of
-from ..paths import multiply_in_place
 from . import parameters
 from .nonfinite import NonFinite
 from .optimisers import Factory, build, skips_by_itself

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, RandomSampler
 
-from ..paths import BATCHES_STEPPED
+from ..networks import BATCHES_STEPPED
 
 Position = tuple[int, int]
 """Epoch, and number of batches within it."""

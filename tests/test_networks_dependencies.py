@@ -9,7 +9,7 @@ from pyro.infer import ELBO, MCMC, NUTS
 from pyro.infer.smcfilter import SMCState
 from torch.overrides import TorchFunctionMode
 
-from zf_pyro.paths.dependencies import (
+from zf_pyro.networks.dependencies import (
     BATCHES_STEPPED,
     add_in_place,
     chain_arguments,

@@ -1,9 +1,9 @@
 """Private names of Pyro, torch and Lightning that have no public counterpart, in one file.
 
-``tests/test_paths_dependencies.py`` has a test for each, so that an upgrade of a dependency tells.
+``tests/test_networks_dependencies.py`` has a test for each, so that an upgrade of a dependency tells.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from pyro.infer import MCMC
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.runtime import _PYRO_STACK
 from torch import Tensor
+from torch.nn.modules.module import _has_any_global_hook
 from torch.overrides import _get_current_function_mode_stack
 
 BATCHES_STEPPED = "_batches_that_stepped"
@@ -20,6 +21,21 @@ BATCHES_STEPPED = "_batches_that_stepped"
 def handlers() -> Sequence[Messenger]:
     """Pyro's effect handlers around the caller, the outermost first."""
     return _PYRO_STACK
+
+
+def hooks_of(state: Mapping[str, Any]) -> bool:
+    """Whether a module, given by its ``vars``, has forward or backward hooks."""
+    return bool(
+        state["_forward_hooks"]
+        or state["_forward_pre_hooks"]
+        or state["_backward_hooks"]
+        or state["_backward_pre_hooks"]
+    )
+
+
+def any_global_hook() -> bool:
+    """Whether a hook is registered for all modules."""
+    return bool(_has_any_global_hook())
 
 
 def versions(tensors: Iterable[Tensor]) -> tuple[int, ...]:

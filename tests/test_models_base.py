@@ -1,0 +1,20 @@
+"""The base of models names what a subclass lacks."""
+
+import pytest
+
+from zf_pyro import emissions
+from zf_pyro.models import StochasticRNN, ZForcing
+
+
+class WithoutPosterior(ZForcing):
+    posterior = StochasticRNN.posterior
+
+
+def test_the_base_alone_is_no_model():
+    with pytest.raises(TypeError, match=r"StochasticRNN must define auxiliary, backward_emission, .* transition"):
+        StochasticRNN(emissions.Gaussian(2), {})
+
+
+def test_a_model_without_a_step_function_is_refused_by_its_name():
+    with pytest.raises(TypeError, match="WithoutPosterior must define posterior"):
+        WithoutPosterior(emissions.Gaussian(2), embed_dim=3, hidden_dim=4, latent_dim=2, mlp_dim=3)
