@@ -47,6 +47,19 @@ class Preparation:
         self.record = dataclasses.replace(self.record, **changes)
 
 
+def existing(out: Path, request: Record, *, overwrite: bool) -> Record | None:
+    """Return the record of ``out`` if it holds the requested data, and None if it has to be written.
+
+    Raises:
+        FileExistsError: ``out`` holds something else, or cannot be replaced.
+        ValueError: ``out`` holds the requested data, but damaged.
+    """
+    if not overwrite and prepared(out, request):
+        return read_record(out)
+    _refuse_foreign(out.absolute(), overwrite)
+    return None
+
+
 def prepared(out: Path, request: Record) -> bool:
     """Return True if ``out`` holds the requested data, complete and unchanged, and False if it is empty or missing.
 
@@ -105,6 +118,7 @@ def preparing(out: Path, request: Record, *, overwrite: bool = False) -> Iterato
         try:
             preparation = Preparation(folder, request)
             yield preparation
+            _check(preparation.record, out)
             with open(folder / RECORD, "w", encoding="utf-8") as file:
                 file.write(preparation.record.to_json())
                 sync(file)
@@ -159,12 +173,44 @@ def _difference(record: Record, request: Record, fields: list[str]) -> Iterator[
             keys = [key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key)]
             yield from (f"{key} {theirs.get(key)!r} there, {ours.get(key)!r} now" for key in keys)
         elif name == "sources":
-            yield f"other source files: {len(theirs)} there, {len(ours)} now"
-        else:
+            yield f"other source files: {len(theirs)} there, {len(ours)} now{_first(dict(theirs), dict(ours))}"
+        elif name == "hashes" and theirs and "sources" not in fields:
+            yield f"source files with other content{_first(theirs, ours)}"
+        elif name == "hashes" and not theirs:
+            yield "no hashes of the source files there: an older version prepared it"
+        elif name != "hashes":
             yield f"{name} {theirs!r} there, {ours!r} now"
 
 
+def _first(theirs: dict[str, Any], ours: dict[str, Any]) -> str:
+    """Name the first of the files that differ."""
+    differing = sorted(name for name in {**theirs, **ours} if theirs.get(name) != ours.get(name))
+    return f", first {differing[0]}" if differing else ""
+
+
+def _check(record: Record, out: Path) -> None:
+    try:
+        record.check()
+    except ValueError as error:
+        raise ValueError(f"{out} was not written: of its record, {error}: see that all values are finite") from error
+
+
+def require_place(out: Path, *, overwrite: bool) -> None:
+    """Refuse, before any work, an ``out`` that can neither be written nor hold the requested data already.
+
+    Raises:
+        FileExistsError: ``out`` is a symbolic link, a file, or a folder that may not be replaced.
+    """
+    if overwrite or not (out / RECORD).is_file():
+        _refuse_foreign(out.absolute(), overwrite)
+
+
 def _refuse_foreign(out: Path, overwrite: bool) -> None:
+    if out.is_symlink():
+        raise FileExistsError(
+            f"{out} is a symbolic link to {out.readlink()}, which a folder cannot replace in one move: "
+            "give the folder that it leads to, or another one, with --out"
+        )
     if _is_free(out):
         return
     if not (out / RECORD).is_file():

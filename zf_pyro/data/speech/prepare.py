@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..folders.download import NLTK_TIMIT, NLTK_TIMIT_HASH, fetch
-from ..folders.preparing import prepared, preparing
-from ..folders.record import Record, read_record, versions_of
+from ..folders.files import for_record, require_names, sha256_of
+from ..folders.preparing import existing, preparing, require_place
+from ..folders.record import Record, versions_of
 from . import listings
 from .audio import check_audio, check_length, read_audio
 from .listings import Corpus
@@ -162,14 +163,21 @@ def prepare_speech(
         if value < 1:
             raise ValueError(f"{name} must be positive, got {value}")
     files = sorted(name for names in corpus.splits.values() for name in names)
+    require_names(corpus.root, files)
+    require_place(out, overwrite=overwrite)
     settings = {**options, "rate": rate, "resampler": "soxr HQ" if resample else None}
     sources: list[list[Any]] = [[name, (corpus.root / name).stat().st_size] for name in files]
-    request = Record(corpus.name, "int16", frame, settings, sources, notes=corpus.notes)
-    if not overwrite and prepared(out, request):
-        return read_record(out)
+    sizes = dict(sources)
+    hashes = {name: sha256_of(corpus.root / name) for name in _progress(files, "hashing", sizes)}
+    left_out = for_record(corpus.left_out)
+    request = Record(
+        corpus.name, "int16", frame, settings, sources, notes=corpus.notes, hashes=hashes, left_out=left_out
+    )
+    found = existing(out, request, overwrite=overwrite)
+    if found is not None:
+        return found
     for name in _progress(files, "checking", None):
         check_audio(corpus.root / name, rate, frame, resample=resample)
-    sizes = dict(sources)
     with preparing(out, request, overwrite=overwrite) as preparation:
         moments = {}
         for split, names in corpus.splits.items():
