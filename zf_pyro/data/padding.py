@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import Dataset
 
 
 class Batch(NamedTuple):
@@ -51,7 +52,7 @@ def collate(sequences: Sequence[Any]) -> Batch:
 
 def has_columns(data: object) -> bool:
     """True for dictionaries and tables, whose items are named columns and not sequences."""
-    return isinstance(data, Mapping) or hasattr(data, "columns")
+    return isinstance(data, Mapping) or (hasattr(data, "columns") and not isinstance(data, Dataset))
 
 
 def _as_tensor(sequence: Any, i: int) -> Tensor:

@@ -192,7 +192,7 @@ def _check(record: Record, out: Path) -> None:
     try:
         record.check()
     except ValueError as error:
-        raise ValueError(f"{out} was not written: of its record, {error}: see that all values are finite") from error
+        raise ValueError(f"{out} was not written: {error}: see that all values are finite") from error
 
 
 def require_place(out: Path, *, overwrite: bool) -> None:

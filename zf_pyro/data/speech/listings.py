@@ -68,9 +68,7 @@ def timit(root: Path, *, sa: bool = True, validation: float = 0.1, test: float =
     for path in audio:
         utterance = _timit_utterance(path)
         if utterance is None or (not sa and utterance.sentence.startswith("sa")):
-            left_out.append(
-                (path, "no utterance of TIMIT" if utterance is None else "a sentence that all speakers read")
-            )
+            left_out.append((path, "no utterance of TIMIT" if utterance is None else "a sentence all speakers read"))
             continue
         suffix, other = found.get(utterance[:3], ("", ""))
         if other.lower() == path.lower():
@@ -156,7 +154,7 @@ def folder(root: Path, *, validation: float = 0.1, test: float = 0.1, seed: int 
     """
     names, left_out = audio_below(root, "audio")
     given: dict[str, list[str]] = {"train": [], "validation": [], "test": []}
-    outside = []
+    outside: list[str] = []
     for name in names:
         part = _PARTS.get(name.split("/")[0].lower()) if "/" in name else None
         (given[part] if part else outside).append(name)

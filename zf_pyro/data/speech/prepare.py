@@ -55,6 +55,7 @@ def prepare_timit(
         FileExistsError: ``out`` holds something else.
         OSError: the disk is full.
     """
+    require_place(out, overwrite=overwrite)
     options: dict[str, Any] = {"sa": sa, "validation": validation, "test": test, "seed": seed}
     with _sample() if source is None else contextlib.nullcontext(source) as root:
         return prepare_speech(
@@ -91,6 +92,7 @@ def prepare_blizzard(
         FileExistsError: ``out`` holds something else.
         OSError: the disk is full.
     """
+    require_place(out, overwrite=overwrite)
     options: dict[str, Any] = {"part": part, "validation": validation, "test": test, "seed": seed}
     return prepare_speech(
         listings.blizzard(source, **options), out, options, rate=rate, frame=frame, overwrite=overwrite
@@ -124,6 +126,7 @@ def prepare_folder(
         FileExistsError: ``out`` holds something else.
         OSError: the disk is full.
     """
+    require_place(out, overwrite=overwrite)
     options: dict[str, Any] = {"validation": validation, "test": test, "seed": seed}
     return prepare_speech(listings.folder(source, **options), out, options, rate=rate, frame=frame, overwrite=overwrite)
 
@@ -164,7 +167,6 @@ def prepare_speech(
             raise ValueError(f"{name} must be positive, got {value}")
     files = sorted(name for names in corpus.splits.values() for name in names)
     require_names(corpus.root, files)
-    require_place(out, overwrite=overwrite)
     settings = {**options, "rate": rate, "resampler": "soxr HQ" if resample else None}
     sources: list[list[Any]] = [[name, (corpus.root / name).stat().st_size] for name in files]
     sizes = dict(sources)

@@ -51,15 +51,15 @@ def segmented(root: Path) -> Listing:
         missing = [name for name in listed if name.lower() not in by_stem]
         if missing:
             raise FileNotFoundError(
-                f"{root / prompts} lists {len(listed)} utterances, of which {len(missing)} have no .wav file beside it, "
-                f"first {missing[0]}.wav: fetch them, or take their three lines out"
+                f"{root / prompts} lists {len(listed)} utterances, of which {len(missing)} have no .wav file beside "
+                f"it, first {missing[0]}.wav: fetch them, or take their three lines out"
             )
         for name in listed:
             one, *others = by_stem[name.lower()]
             if others:
                 raise ValueError(
-                    f"{root / prompts} lists {name}, and {len(others) + 1} files have that name, {one} and {others[0]}: "
-                    "move all but one out of the folder"
+                    f"{root / prompts} lists {name}, and {len(others) + 1} files have that name, {one} and {others[0]}"
+                    ": move all but one out of the folder"
                 )
             names.add(one)
     unlisted = [(name, "not in a prompts.gui") for name in found.files if name not in names]

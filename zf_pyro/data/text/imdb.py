@@ -24,7 +24,7 @@ def prepare_imdb(
 
     Args:
         out: The folder to write.
-        source: The aclImdb folder, or a file in UTF-8: .csv or .tsv with a header line, else one review per line; also .gz.
+        source: The aclImdb folder, or a file in UTF-8: .csv or .tsv with a header line, else a review per line, or .gz.
         unsup: Train also on the reviews without ratings (train/unsup).
         text_column: Column of a .csv or .tsv file that holds the text.
         max_words: Length of the longest sentence to take, in words, without the end token; 16 as in the paper.

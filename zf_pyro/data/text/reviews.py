@@ -32,7 +32,7 @@ class Reviews(NamedTuple):
     """Empty if the source has no test set."""
     sources: list[list[str | int]]
     """(folder or file, bytes) of everything that was read."""
-    left_out: list[tuple[str, str]] = []
+    left_out: tuple[tuple[str, str], ...] = ()
     """(path, reason) of all other files of the source."""
 
     def sha256(self) -> str:
@@ -147,7 +147,7 @@ def _read_tree(source: Path, unsup: bool) -> Reviews:
                 raise ValueError(f"{path} is an empty review: delete the file, or restore it from the archive")
             parts[folder.partition("/")[0]].append(Review(f"{folder}/{path.name}", text))
         sources.append([folder, sum(path.stat().st_size for path in paths)])
-    return Reviews(parts["train"], parts["test"], sources, left_out)
+    return Reviews(parts["train"], parts["test"], sources, tuple(left_out))
 
 
 def _number(path: Path) -> tuple[int, str]:
