@@ -217,3 +217,22 @@ def test_mixed_line_ends_are_refused_with_the_line(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"One.\r\nTwo.\nThree.\rFour.\n")
     with pytest.raises(ValueError, match=r"a.txt, line 3 holds a carriage return, and other lines .* tr '"):
         read_reviews(tmp_path / "a.txt")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le"])
+def test_text_in_utf_16_without_its_mark_is_refused(tmp_path, encoding):
+    (tmp_path / "a.txt").write_bytes("A good film.\n".encode(encoding))
+    with pytest.raises(ValueError, match=r"a.txt holds a NUL character at position [01]: .*iconv -f utf-16le"):
+        read_reviews(tmp_path / "a.txt")
+
+
+def test_wav_files_of_either_byte_order_and_with_other_chunks_are_whole(tmp_path):
+    for endian in ("LITTLE", "BIG"):
+        path = write(tmp_path / "a.wav", endian=endian)
+        assert np.array_equal(read(path), NOISE)
+        path.write_bytes(path.read_bytes() + b"LIST\4\0\0\0INFO")
+        assert np.array_equal(read(path), NOISE)
+        whole = path.read_bytes()
+        path.write_bytes(whole + whole)
+        with pytest.raises(ValueError, match=r"a.wav (goes on after|cannot be read)"):
+            read(path)

@@ -213,6 +213,14 @@ def test_utterances_that_no_prompts_list_are_named(tmp_path):
     ]  # fmt: skip
 
 
+def test_audio_that_is_not_read_is_named_as_such(tmp_path):
+    corpus = folder(sounds(tmp_path, "a.wav", "b.oga", "c.SND", "d.m4a", "e.webm", "f.txt"))
+    assert everything(corpus) == ["a.wav", "b.oga", "c.SND"]
+    assert dict(corpus.left_out) == {
+        **dict.fromkeys(("d.m4a", "e.webm"), "audio in a format that is not read"), "f.txt": "no audio"
+    }  # fmt: skip
+
+
 def test_reviews_in_other_places_of_the_tree_are_named(tmp_path):
     source = tree(tmp_path / "aclImdb", unsup=2)
     (source / "README").write_text("read me")

@@ -10,8 +10,28 @@ import numpy as np
 
 from .lengths import missing_length, sphere_header, trailing_audio
 
-SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".aiff", ".aif", ".au", ".caf", ".w64", ".sph", ".nist")
+SUFFIXES = (
+    *(".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aiff", ".aif", ".aifc", ".au", ".snd", ".caf", ".w64"),
+    *(".rf64", ".sph", ".nist"),
+)
 """Suffixes of audio files, in any casing."""
+UNREAD = (
+    ".m4a",
+    ".m4b",
+    ".aac",
+    ".alac",
+    ".wma",
+    ".webm",
+    ".mka",
+    ".mp4",
+    ".amr",
+    ".ape",
+    ".wv",
+    ".shn",
+    ".ra",
+    ".ac3",
+)
+"""Suffixes of audio files that libsndfile does not read."""
 BLOCK = 1 << 18
 """Samples per block."""
 MAX_CLIPPED = 1e-3

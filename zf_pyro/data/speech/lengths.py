@@ -9,8 +9,8 @@ FRAME_BYTES = 1441
 _UNKNOWN_FRAMES = 1 << 62
 """libsndfile gives 2^63 - 1 as the length of a stream that does not tell it."""
 _STARTS = {
-    "WAV": rb"RIFF....WAVEfmt ",
-    "WAVEX": rb"RIFF....WAVEfmt ",
+    "WAV": rb"RIF[FX]....WAVE",
+    "WAVEX": rb"RIF[FX]....WAVE",
     "RF64": rb"RF64....WAVEds64",
     "W64": rb"riff\x2e\x91\xcf\x11",
     "AIFF": rb"FORM....AIF[FC]",

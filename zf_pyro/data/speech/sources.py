@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from ..folders.files import Listing, list_files
-from .audio import SUFFIXES
+from .audio import SUFFIXES, UNREAD
 
 PROMPTS = "prompts.gui"
 
@@ -25,7 +25,11 @@ def audio_below(root: Path, what: str) -> Listing:
     audio = [name for name in files if Path(name).suffix.lower() in SUFFIXES]
     if not audio:
         raise FileNotFoundError(f"{root} holds no audio ({', '.join(SUFFIXES)}): give the folder of {what} as --source")
-    others = [(name, "no audio") for name in files if Path(name).suffix.lower() not in SUFFIXES]
+    others = [
+        (name, "audio in a format that is not read" if Path(name).suffix.lower() in UNREAD else "no audio")
+        for name in files
+        if Path(name).suffix.lower() not in SUFFIXES
+    ]
     return Listing(audio, left_out + others)
 
 

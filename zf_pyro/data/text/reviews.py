@@ -105,13 +105,19 @@ def read_text(path: Path) -> str:
     if packed:
         raise ValueError(f"{path} is {packed} data, expected text, or text compressed by gzip: unpack it first")
     try:
-        return content.decode("utf-8-sig")
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         guess = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "windows-1252"
         raise ValueError(
             f"{path} is not UTF-8: byte 0x{content[error.start]:02x} at position {error.start}, {error.reason}: "
             f"convert it, for example: iconv -f {guess} -t utf-8 '{path}' > '{path.stem}.utf8{path.suffix}'"
         ) from error
+    if "\0" in text:
+        raise ValueError(
+            f"{path} holds a NUL character at position {text.index(chr(0))}: it is no text, or UTF-16 without a byte "
+            f"order mark: convert it, as in: iconv -f utf-16le -t utf-8 '{path}' > '{path.stem}.utf8{path.suffix}'"
+        )
+    return text
 
 
 def _read_tree(source: Path, unsup: bool) -> Reviews:
