@@ -236,3 +236,16 @@ def test_wav_files_of_either_byte_order_and_with_other_chunks_are_whole(tmp_path
         path.write_bytes(whole + whole)
         with pytest.raises(ValueError, match=r"a.wav (goes on after|cannot be read)"):
             read(path)
+
+
+def test_joined_files_with_byte_order_marks_hold_the_same_texts(tmp_path):
+    (tmp_path / "a.txt").write_bytes("One film.\n".encode("utf-8-sig") * 2)
+    assert [review.text for review in read_reviews(tmp_path / "a.txt").train] == ["One film."] * 2
+
+
+def test_other_settings_are_refused_before_all_files_are_read(tmp_path, monkeypatch):
+    root = sounds(tmp_path / "root", "a.wav", "b.wav", "c.wav")
+    prepare_folder(tmp_path / "out", root)
+    monkeypatch.setattr("zf_pyro.data.speech.prepare.sha256_of", None)
+    with pytest.raises(FileExistsError, match="seed 0 there, 1 now"):
+        prepare_folder(tmp_path / "out", root, seed=1)

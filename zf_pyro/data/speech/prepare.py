@@ -7,6 +7,7 @@ scalar mean and deviation of the training set, in frames of 200 samples. The fol
 """
 
 import contextlib
+import dataclasses
 import tempfile
 import zipfile
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from typing import Any, Literal
 
 from ..folders.download import NLTK_TIMIT, NLTK_TIMIT_HASH, fetch
 from ..folders.files import for_record, require_names, sha256_of
-from ..folders.preparing import existing, preparing, require_place
+from ..folders.preparing import existing, preparing, require_place, require_same
 from ..folders.record import Record, versions_of
 from . import listings
 from .audio import check_audio, check_length, read_audio
@@ -169,12 +170,12 @@ def prepare_speech(
     require_names(corpus.root, files)
     settings = {**options, "rate": rate, "resampler": "soxr HQ" if resample else None}
     sources: list[list[Any]] = [[name, (corpus.root / name).stat().st_size] for name in files]
+    request = Record(corpus.name, "int16", frame, settings, sources, notes=corpus.notes)
+    if not overwrite:
+        require_same(out, request, hashes=False)  # before all files are read
     sizes = dict(sources)
     hashes = {name: sha256_of(corpus.root / name) for name in _progress(files, "hashing", sizes)}
-    left_out = for_record(corpus.left_out)
-    request = Record(
-        corpus.name, "int16", frame, settings, sources, notes=corpus.notes, hashes=hashes, left_out=left_out
-    )
+    request = dataclasses.replace(request, hashes=hashes, left_out=for_record(corpus.left_out))
     found = existing(out, request, overwrite=overwrite)
     if found is not None:
         return found

@@ -105,7 +105,7 @@ def read_text(path: Path) -> str:
     if packed:
         raise ValueError(f"{path} is {packed} data, expected text, or text compressed by gzip: unpack it first")
     try:
-        text = content.decode("utf-8-sig")
+        text = content.decode().replace("\ufeff", "")  # byte order marks, also those of files that were joined
     except UnicodeDecodeError as error:
         guess = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "windows-1252"
         raise ValueError(
