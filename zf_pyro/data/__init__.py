@@ -1,12 +1,14 @@
 """Sequence data sets in memory-mapped storage, padded batches by length, and the preparation of corpora."""
 
-from .batches import LengthBatches, Loader
+from .batches import LengthBatches
 from .folders.preparing import preparing
 from .folders.record import RECORD, Record, read_record
 from .images.digits import load_digits, prepare_digits
 from .images.mnist import prepare_mnist
 from .images.sets import Binarized, ImageSets, load_images
-from .sequences import Batch, Sequences, Windows, collate
+from .loader import Loader
+from .padding import Batch, collate
+from .sequences import Sequences, Windows
 from .speech.prepare import prepare_blizzard, prepare_folder, prepare_timit
 from .text.docstrings import load_docstrings, prepare_docstrings
 from .text.imdb import prepare_imdb

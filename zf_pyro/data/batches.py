@@ -1,15 +1,15 @@
 """Batches of sequences of similar length: shuffled by a seed, resumable in mid-epoch, divided among processes."""
 
+import contextlib
 import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Sampler
 
 from ..checks import require_count
-from .sequences import Batch, collate
 
 POOL = 64
 """Batches drawn together and sorted by length. A larger pool needs less padding, but mixes sequences less."""
@@ -59,8 +59,12 @@ class LengthBatches(Sampler[list[int]]):
             ValueError: a size or rank out of range, or too few sequences for one batch per process.
         """
         self.lengths = torch.as_tensor(lengths)
-        if self.lengths.dim() != 1 or self.lengths.is_floating_point() or not len(self.lengths):
-            raise ValueError(f"lengths must be integers of shape (sequences,), got {tuple(self.lengths.shape)}")
+        integers = self.lengths.dtype in (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+        if self.lengths.dim() != 1 or not integers or not len(self.lengths):
+            raise ValueError(
+                f"lengths must be integers of shape (sequences,), got {self.lengths.dtype} of shape "
+                f"{tuple(self.lengths.shape)}"
+            )
         batch_size, world_size = require_count("batch_size", batch_size), require_count("world_size", world_size)
         if not 0 <= rank < world_size:
             raise ValueError(f"rank must be between 0 and {world_size - 1} (world_size - 1), got {rank!r}")
@@ -74,6 +78,8 @@ class LengthBatches(Sampler[list[int]]):
         self.batch_size, self.seed, self.shuffle, self.drop_last = batch_size, seed, shuffle, drop_last
         self.rank, self.world_size = rank, world_size
         self.epoch = self.position = 0
+        self._counting: object | None = None  # the iteration that moves the position
+        self._start: int | None = None  # of the next iteration, if a Loader counts its batches
 
     def __len__(self) -> int:
         """Number of batches of one epoch on one rank, whatever the position in it."""
@@ -81,17 +87,61 @@ class LengthBatches(Sampler[list[int]]):
         return -(-count // (self.batch_size * self.world_size))
 
     def __iter__(self) -> Iterator[list[int]]:
-        """Yield the batches of this epoch from ``position`` on; a finished epoch starts again."""
+        """Yield the batches of this epoch from ``position`` on; a finished epoch starts again.
+
+        An iteration that starts while another one runs yields the whole epoch and leaves ``position`` alone.
+        """
+        if self._start is not None:
+            return self._after(self._start)
+        return self._counted()
+
+    def _counted(self) -> Iterator[list[int]]:
+        start, token = self.begin()
+        try:
+            for position, indices in enumerate(self._after(start), start + 1):
+                self.reach(position, token)
+                yield indices
+        finally:
+            self.end(token)
+
+    def _after(self, start: int) -> Iterator[list[int]]:
+        """The batches of this epoch after the first ``start``."""
+        for indices in self._rounds()[start:]:
+            yield indices.tensor_split(self.world_size)[self.rank].tolist()
+
+    def begin(self) -> tuple[int, object]:
+        """Start an iteration: return the number of batches to skip, and the token by which it counts."""
+        token = object()
+        if self._counting is not None:
+            return 0, token
+        self._counting = token
         if self.position >= len(self):
             self.position = 0
-        for indices in self._rounds()[self.position :]:
-            self.position += 1
-            yield indices.tensor_split(self.world_size)[self.rank].tolist()
+        return self.position, token
+
+    def reach(self, position: int, token: object) -> None:
+        """Set ``position``, if the iteration of ``token`` is the one that counts."""
+        if token is self._counting:
+            self.position = position
+
+    def end(self, token: object) -> None:
+        """End an iteration: the next one counts."""
+        if token is self._counting:
+            self._counting = None
+
+    @contextlib.contextmanager
+    def starting(self, position: int) -> Iterator[None]:
+        """Let iterations that are made in the block begin at ``position``, without counting."""
+        self._start = position
+        try:
+            yield
+        finally:
+            self._start = None
 
     def set_epoch(self, epoch: int) -> None:
         """Move to the start of another epoch; in the current epoch, keep the position."""
         if epoch != self.epoch:
-            self.epoch, self.position = int(epoch), 0
+            self.epoch, self.position, self._counting = int(epoch), 0, None
 
     def state_dict(self) -> dict[str, Any]:
         """Return the epoch, the position in it, and the settings they belong to; the same on all ranks."""
@@ -111,7 +161,10 @@ class LengthBatches(Sampler[list[int]]):
                 f"the state was taken with another {name}, {state.get(name)!r} instead of {settings[name]!r}: "
                 "make the batches as they were made then"
             )
-        self.epoch, self.position = int(state["epoch"]), int(state["position"])
+        self.epoch, self.position, self._counting = int(state["epoch"]), int(state["position"]), None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_counting": None, "_start": None}
 
     def _settings(self) -> dict[str, Any]:
         data = hashlib.sha256(self.lengths.to(torch.int64).contiguous().numpy().tobytes()).hexdigest()
@@ -152,51 +205,3 @@ class LengthBatches(Sampler[list[int]]):
 def _mix(seed: int, epoch: int) -> int:
     """Generator seed for a pair of seed and epoch, the same on every machine."""
     return int.from_bytes(hashlib.sha256(f"{seed} {epoch}".encode()).digest()[:7], "little")
-
-
-class Loader(DataLoader[Tensor]):
-    """Data loader of padded batches, x (batch, time, *frame) and lengths (batch,).
-
-    Its state counts the batches returned, not those that workers fetched ahead.
-
-    Args:
-        sequences: data set with items (time, *frame).
-        batches: indices of each batch.
-        num_workers: as for :class:`torch.utils.data.DataLoader`.
-        pin_memory: likewise.
-    """
-
-    def __init__(
-        self, sequences: Dataset[Tensor], batches: LengthBatches, *, num_workers: int = 0, pin_memory: bool = False
-    ) -> None:
-        super().__init__(
-            sequences,
-            batch_sampler=batches,
-            collate_fn=collate,
-            num_workers=num_workers,
-            pin_memory=pin_memory,
-        )
-        self.batches = batches
-        self._used: int | None = None
-
-    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
-        """Yield the remaining batches of the epoch."""
-        epoch, position = self.batches.epoch, self.batches.position
-        self._used = 0 if position >= len(self.batches) else position
-        try:
-            for batch in super().__iter__():
-                self._used += 1
-                yield batch
-        finally:
-            if self.batches.epoch == epoch:
-                self.batches.position = self._used
-            self._used = None
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the state of ``batches`` after the last batch returned."""
-        state = self.batches.state_dict()
-        return state if self._used is None else {**state, "position": self._used}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from ``state`` at the next iteration: see :meth:`LengthBatches.load_state_dict`."""
-        self.batches.load_state_dict(state)

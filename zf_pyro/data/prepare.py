@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from .folders.files import summary
 from .folders.record import Record
 from .images.digits import prepare_digits
 from .images.mnist import prepare_mnist
@@ -47,12 +48,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def describe(record: Record) -> str:
-    """Summarise a prepared folder: one line per split, then the vocabulary or the mean and deviation."""
+    """Summarise a prepared folder: a line per split, one of what was left out, the vocabulary or mean and deviation."""
     unit = "words and ends of sentences" if record.frame is None else f"frames of {record.frame}"
     lines = [
         f"{name:>10}: {split.num_sequences:,} sequences, {split.num_values // (record.frame or 1):,} {unit}"
         for name, split in record.splits.items()
     ]
+    if record.left_out:
+        lines.append(f"{'left out':>10}: {summary(record.left_out)}; named in record.json")
     if "vocabulary" in record.notes:
         rates = (f"{name} {record.notes[name]['out_of_vocabulary']:.2%}" for name in record.splits)
         return "\n".join([*lines, f"vocabulary: {record.notes['vocabulary']['size']:,}; unknown: {', '.join(rates)}"])

@@ -1,14 +1,12 @@
-"""Variable-length sequences in memory-mapped storage, windows of them, and padding to batches."""
+"""Variable-length sequences in memory-mapped storage, and windows of them."""
 
 import mmap
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
 from ..checks import require_count
@@ -19,41 +17,6 @@ MAPPED = 64 << 20
 """Bytes read through a memory mapping before it is closed."""
 PAGES = 64 << 10
 """Bytes that one access may map in addition to those it reads."""
-
-
-class Batch(NamedTuple):
-    """Batch of padded sequences."""
-
-    x: Tensor
-    """Sequences, zero beyond each length; (batch, time, frame) floats or (batch, time) integers."""
-    lengths: Tensor
-    """Number of frames of each sequence; (batch,) int64."""
-
-
-def collate(sequences: Sequence[Tensor]) -> Batch:
-    """Stack sequences into a batch, padded with zeros to the longest.
-
-    Args:
-        sequences: each (time, frame) or (time,), of at least one frame.
-
-    Raises:
-        ValueError: no sequences, one without frames, or different dtypes or frame shapes.
-    """
-    if not sequences:
-        raise ValueError("sequences must hold at least one sequence, got none")
-    first = sequences[0]
-    for i, sequence in enumerate(sequences):
-        if sequence.dim() < 1 or not len(sequence):
-            raise ValueError(
-                f"sequence {i} must hold frames, (time, frame) or (time,), got shape {tuple(sequence.shape)}"
-            )
-        if sequence.shape[1:] != first.shape[1:] or sequence.dtype != first.dtype:
-            raise ValueError(
-                f"sequences must have the same frames: sequence 0 has {first.dtype} of shape {tuple(first.shape)}, "
-                f"sequence {i} {sequence.dtype} of shape {tuple(sequence.shape)}"
-            )
-    lengths = torch.tensor([len(sequence) for sequence in sequences])
-    return Batch(pad_sequence(list(sequences), batch_first=True), lengths)
 
 
 class Sequences(Dataset[Tensor]):

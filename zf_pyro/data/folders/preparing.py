@@ -3,9 +3,7 @@
 import contextlib
 import dataclasses
 import errno
-import os
 import re
-import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,10 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from .partial import locked, move, remove, sweep, sync_folder, umask
 from .record import DTYPES, RECORD, Record, digest, file_name, read_record
 from .writer import SplitWriter, sync
-
-_LOCK = ".lock"
 
 
 class Preparation:
@@ -47,6 +44,45 @@ class Preparation:
         self.record = dataclasses.replace(self.record, **changes)
 
 
+def existing(out: Path, request: Record, *, overwrite: bool) -> Record | None:
+    """Return the record of ``out`` if it holds the requested data, and None if it has to be written.
+
+    Raises:
+        FileExistsError: ``out`` holds something else, or cannot be replaced.
+        ValueError: ``out`` holds the requested data, but damaged.
+    """
+    if not overwrite and prepared(out, request):
+        return read_record(out)
+    _refuse_foreign(out.absolute(), overwrite)
+    return None
+
+
+def require_same(out: Path, request: Record, *, hashes: bool = True) -> Record | None:
+    """Return the record of ``out`` if it agrees with the request, and None if ``out`` is empty or missing.
+
+    Args:
+        out: the folder.
+        request: the record as far as it is known.
+        hashes: compare the content of the sources, too.
+
+    Raises:
+        FileExistsError: ``out`` holds something else.
+    """
+    if _is_free(out):
+        return None
+    try:
+        record = read_record(out)
+    except FileNotFoundError as error:
+        raise FileExistsError(f"{out} exists and is no prepared data: give another folder with --out") from error
+    differing = [name for name in record.same_request(request) if hashes or name != "hashes"]
+    if differing:
+        raise FileExistsError(
+            f"{out} holds data prepared otherwise ({'; '.join(_difference(record, request, differing))}): "
+            "give another folder with --out, or replace it with --overwrite"
+        )
+    return record
+
+
 def prepared(out: Path, request: Record) -> bool:
     """Return True if ``out`` holds the requested data, complete and unchanged, and False if it is empty or missing.
 
@@ -56,18 +92,9 @@ def prepared(out: Path, request: Record) -> bool:
         FileExistsError: ``out`` holds something else.
         ValueError: ``out`` holds the requested data, but damaged.
     """
-    if _is_free(out):
+    record = require_same(out, request)
+    if record is None:
         return False
-    try:
-        record = read_record(out)
-    except FileNotFoundError as error:
-        raise FileExistsError(f"{out} exists and is no prepared data: give another folder with --out") from error
-    differing = record.same_request(request)
-    if differing:
-        raise FileExistsError(
-            f"{out} holds data prepared otherwise ({'; '.join(_difference(record, request, differing))}): "
-            "give another folder with --out, or replace it with --overwrite"
-        )
     for split, stored in record.splits.items():
         for kind in stored.files:
             values = open_array(out, record, split, kind)
@@ -99,19 +126,20 @@ def preparing(out: Path, request: Record, *, overwrite: bool = False) -> Iterato
     out = out.absolute()
     _refuse_foreign(out, overwrite)
     out.parent.mkdir(parents=True, exist_ok=True)
-    _sweep(out)
+    sweep(out)
     folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".partial", dir=out.parent))
-    with _locked(folder):
+    with locked(folder):
         try:
             preparation = Preparation(folder, request)
             yield preparation
+            _check(preparation.record, out)
             with open(folder / RECORD, "w", encoding="utf-8") as file:
                 file.write(preparation.record.to_json())
                 sync(file)
-            folder.chmod(0o777 & ~_umask())
-            _sync_folder(folder)
+            folder.chmod(0o777 & ~umask())
+            sync_folder(folder)
             _refuse_foreign(out, overwrite)
-            _move(folder, out)
+            move(folder, out)
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise OSError(
@@ -120,7 +148,7 @@ def preparing(out: Path, request: Record, *, overwrite: bool = False) -> Iterato
                 ) from error
             raise
         finally:
-            _remove(folder)
+            remove(folder)
 
 
 def open_array(folder: Path, record: Record, split: str, kind: str) -> np.ndarray:
@@ -159,82 +187,47 @@ def _difference(record: Record, request: Record, fields: list[str]) -> Iterator[
             keys = [key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key)]
             yield from (f"{key} {theirs.get(key)!r} there, {ours.get(key)!r} now" for key in keys)
         elif name == "sources":
-            yield f"other source files: {len(theirs)} there, {len(ours)} now"
-        else:
+            yield f"other source files: {len(theirs)} there, {len(ours)} now{_first(dict(theirs), dict(ours))}"
+        elif name == "hashes" and theirs and "sources" not in fields:
+            yield f"source files with other content{_first(theirs, ours)}"
+        elif name == "hashes" and not theirs:
+            yield "no hashes of the source files there: an older version prepared it"
+        elif name != "hashes":
             yield f"{name} {theirs!r} there, {ours!r} now"
 
 
+def _first(theirs: dict[str, Any], ours: dict[str, Any]) -> str:
+    """Name the first of the files that differ."""
+    differing = sorted(name for name in {**theirs, **ours} if theirs.get(name) != ours.get(name))
+    return f", first {differing[0]}" if differing else ""
+
+
+def _check(record: Record, out: Path) -> None:
+    try:
+        record.check()
+    except ValueError as error:
+        raise ValueError(f"{out} was not written: {error}: see that all values are finite") from error
+
+
+def require_place(out: Path, *, overwrite: bool) -> None:
+    """Refuse, before any work, an ``out`` that can neither be written nor hold the requested data already.
+
+    Raises:
+        FileExistsError: ``out`` is a symbolic link, a file, or a folder that may not be replaced.
+    """
+    if overwrite or not (out / RECORD).is_file():
+        _refuse_foreign(out.absolute(), overwrite)
+
+
 def _refuse_foreign(out: Path, overwrite: bool) -> None:
+    if out.is_symlink():
+        raise FileExistsError(
+            f"{out} is a symbolic link to {out.readlink()}, which a folder cannot replace in one move: "
+            "give the folder that it leads to, or another one, with --out"
+        )
     if _is_free(out):
         return
     if not (out / RECORD).is_file():
         raise FileExistsError(f"{out} exists and is no prepared data, so it is not replaced: give another folder")
     if not overwrite:
         raise FileExistsError(f"{out} holds prepared data: give another folder, or replace it with --overwrite")
-
-
-def _move(folder: Path, out: Path) -> None:
-    """Move ``folder`` to ``out``. A run killed between the two moves leaves no ``out``, never a mixed one."""
-    if out.exists() and any(out.iterdir()):
-        old = folder.with_suffix(".old.partial")
-        (out / _LOCK).touch()  # held by no process: the next run removes ``old`` if this one is killed
-        out.rename(old)
-        folder.rename(out)
-        _remove(old)
-    else:
-        folder.rename(out)
-    (out / _LOCK).unlink()
-    _sync_folder(out.parent)
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold a lock in ``folder``, which the system releases when the process ends, however it ends."""
-    import fcntl  # missing on some systems; only preparing needs it
-
-    with open(folder / _LOCK, "w") as file:
-        with contextlib.suppress(OSError):  # a file system without locks: nothing is swept there
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def _sweep(out: Path) -> None:
-    """Remove the folders that killed runs left beside ``out``: those whose lock no process holds, and empty ones."""
-    import fcntl
-
-    for folder in out.parent.glob(f".{out.name}.*.partial"):
-        try:
-            with open(folder / _LOCK, "r+") as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except FileNotFoundError:
-            with contextlib.suppress(OSError):
-                folder.rmdir()
-            continue
-        except OSError:
-            continue
-        _remove(folder)
-
-
-def _remove(folder: Path) -> None:
-    """Remove a folder, its lock last: if this run is killed too, the next one sees a lock that no process holds."""
-    with contextlib.suppress(OSError):
-        for path in folder.iterdir():
-            if path.is_dir():
-                shutil.rmtree(path)
-            elif path.name != _LOCK:
-                path.unlink()
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import json
+import math
 import platform
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -17,6 +18,14 @@ FORMAT = "zf_pyro sequences 1"
 """Version of the folder format; changed whenever an older folder could be misread."""
 DTYPES = ("float32", "int16", "uint8", "int64")
 """Dtypes of stored values."""
+_EXPECTED = {
+    "dtype": f"one of {', '.join(DTYPES)}",
+    "frame": "a positive integer or null",
+    "mean": "a finite number",
+    "scale": "a finite number above 0",
+    **dict.fromkeys(("settings", "notes", "versions", "hashes"), "an object"),
+    **dict.fromkeys(("sources", "left_out"), "a list of pairs"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,10 +73,35 @@ class Record:
     """Further facts, for example the speakers of each split."""
     versions: dict[str, str] = dataclasses.field(default_factory=dict)
     """Versions of Python and of the packages used."""
+    hashes: dict[str, str] = dataclasses.field(default_factory=dict)
+    """sha256 of the sources that are compared file by file. A repeated preparation must agree."""
+    left_out: list[list[str]] = dataclasses.field(default_factory=list)
+    """(path below the source, reason) of every file that was not used; folders end in /. Not compared."""
+
+    def check(self) -> None:
+        """Refuse a record by which data could not be read.
+
+        Raises:
+            ValueError: a field of another type or out of range; the message names it.
+        """
+        valid = {
+            "dtype": self.dtype in DTYPES,
+            "frame": self.frame is None or _is_count(self.frame),
+            "mean": _is_finite(self.mean),
+            "scale": _is_finite(self.scale) and self.scale > 0,
+            **{name: isinstance(getattr(self, name), dict) for name in ("settings", "notes", "versions", "hashes")},
+            **{name: _are_pairs(getattr(self, name)) for name in ("sources", "left_out")},
+        }
+        for name, fits in valid.items():
+            if not fits:
+                raise ValueError(f"its {name} is {getattr(self, name)!r}, expected {_EXPECTED[name]}")
+        for name, split in self.splits.items():
+            if not _is_count(split.num_sequences) or not _is_count(split.num_values):
+                raise ValueError(f"{name} has {split.num_sequences!r} sequences of {split.num_values!r} values in all")
 
     def same_request(self, other: "Record") -> list[str]:
         """List the fields in which two requests differ; empty if either result can replace the other."""
-        fields = ("corpus", "dtype", "frame", "settings", "sources")
+        fields = ("corpus", "dtype", "frame", "settings", "sources", "hashes")
         return [name for name in fields if _plain(getattr(self, name)) != _plain(getattr(other, name))]
 
     def to_json(self) -> str:
@@ -84,13 +118,13 @@ def read_record(folder: Path) -> Record:
     """
     path = folder / RECORD
     try:
-        text = path.read_text(encoding="utf-8")
+        content = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError) as error:
         raise FileNotFoundError(
             f"{folder} holds no {RECORD}, so it is no prepared data: prepare it with python -m zf_pyro.data.prepare"
         ) from error
     try:
-        fields = json.loads(text)
+        fields = json.loads(content.decode())
         if not isinstance(fields, dict) or fields.pop("format", None) != FORMAT:
             raise ValueError(f"it is not of the format {FORMAT!r}")
         fields["splits"] = {
@@ -98,9 +132,8 @@ def read_record(folder: Path) -> Record:
             for name, split in fields["splits"].items()
         }
         record = Record(**fields)
-        if record.dtype not in DTYPES:
-            raise ValueError(f"its dtype is {record.dtype!r}")
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        record.check()
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} cannot be used ({error}): prepare the data again into another folder") from error
     return record
 
@@ -122,6 +155,18 @@ def versions_of(packages: Iterable[str]) -> dict[str, str]:
     """Look up the versions of Python, zf-pyro, NumPy and the given packages, by distribution name."""
     names = ("zf-pyro", "numpy", *packages)
     return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in names}}
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _are_pairs(values: object) -> bool:
+    return isinstance(values, list) and all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in values)
 
 
 def _plain(value: Any) -> Any:

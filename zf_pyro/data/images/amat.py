@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .idx import read_bytes
+from ..folders.files import read_bytes
 
 NUM_PIXELS = 784
 _PIECE = 1 << 20

@@ -4,33 +4,16 @@ The format, from Y. LeCun's page of the MNIST database: two zero bytes, one byte
 of axes, the size of each axis as a big-endian 32-bit integer, then the values in C order.
 """
 
-import gzip
 import math
 import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
 
+from ..folders.files import read_bytes
+
 _UINT8 = 0x08
 """Code of unsigned bytes, the only data type that MNIST uses."""
-
-
-def read_bytes(path: Path) -> bytes:
-    """Read a file, decompressed if it begins with the magic number of gzip.
-
-    Raises:
-        ValueError: the gzip data is truncated or corrupt.
-    """
-    content = path.read_bytes()
-    if not content.startswith(b"\x1f\x8b"):
-        return content
-    try:
-        return gzip.decompress(content)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise ValueError(
-            f"{path} is corrupt gzip data ({error}): delete it and copy or download it anew ({len(content)} bytes here)"
-        ) from error
 
 
 def read_idx(path: Path, num_axes: int) -> np.ndarray:

@@ -5,6 +5,7 @@ LeCun, Bottou, Bengio, Haffner, "Gradient-based learning applied to document rec
 The fixed binarisation has three parts of these sizes, with its images in another order.
 """
 
+import dataclasses
 import hashlib
 from pathlib import Path
 from typing import Literal
@@ -12,9 +13,11 @@ from typing import Literal
 import numpy as np
 
 from ..folders.download import fetch
+from ..folders.files import for_record, list_files, read_bytes
+from ..folders.preparing import require_place
 from ..folders.record import Record, versions_of
 from .amat import SHA256, amat_sha256, read_amat, read_packed
-from .idx import read_bytes, read_idx
+from .idx import read_idx
 from .sets import BINARIZATIONS, Images, prepare_images
 
 IDX_URL = "https://ossci-datasets.s3.amazonaws.com/mnist/"
@@ -69,12 +72,17 @@ def prepare_mnist(
     if binarization not in BINARIZATIONS:
         raise ValueError(f"binarization must be one of {', '.join(BINARIZATIONS)}, got {binarization!r}")
     fixed = binarization == "fixed"
+    require_place(out, overwrite=overwrite)
     folder = source if source is not None else (fetch_amat() if fixed else fetch_idx())
     parts, paths = _fixed(folder, check_hashes) if fixed else _grey(folder, check_hashes)
     hashes = {name: hashlib.sha256(part.pixels.tobytes()).hexdigest() for name, part in parts.items()}
     settings = {"binarization": binarization, "sha256_of_pixels": hashes}
     sources: list[list[str | int]] = [[path.name, path.stat().st_size] for path in paths]
     request = Record("mnist", "uint8", 1, settings, sources, scale=1.0 if fixed else 255.0, versions=versions_of([]))
+    if source is not None:
+        listing, used = list_files(source, deep=False), {path.name for path in paths}
+        others = [(name, f"not read for {binarization}") for name in listing.files if name not in used]
+        request = dataclasses.replace(request, left_out=for_record(listing.left_out + others))
     return prepare_images(out, request, parts, overwrite=overwrite)
 
 

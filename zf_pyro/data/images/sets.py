@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..folders.preparing import prepared, preparing
+from ..folders.preparing import existing, preparing
 from ..folders.record import Record, read_record
 from ..sequences import Sequences
 
@@ -128,8 +128,9 @@ def prepare_images(out: Path, request: Record, parts: Mapping[str, Images], *, o
     if threshold:
         parts = {name: part._replace(pixels=(part.pixels >= grey / 2).view(np.uint8)) for name, part in parts.items()}
         request = dataclasses.replace(request, scale=1.0)
-    if not overwrite and prepared(out, request):
-        return read_record(out)
+    found = existing(out, request, overwrite=overwrite)
+    if found is not None:
+        return found
     with preparing(out, request, overwrite=overwrite) as preparation:
         for name, part in parts.items():
             with preparation.split(name) as writer:

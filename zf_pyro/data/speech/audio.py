@@ -8,10 +8,36 @@ from typing import Any
 
 import numpy as np
 
-SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".aiff", ".aif", ".au", ".caf", ".w64", ".sph", ".nist")
+from .lengths import missing_length, sphere_header, trailing_audio
+
+SUFFIXES = (
+    *(".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aiff", ".aif", ".aifc", ".au", ".snd", ".caf", ".w64"),
+    *(".rf64", ".sph", ".nist"),
+)
 """Suffixes of audio files, in any casing."""
+UNREAD = (
+    ".m4a",
+    ".m4b",
+    ".aac",
+    ".alac",
+    ".wma",
+    ".webm",
+    ".mka",
+    ".mp4",
+    ".amr",
+    ".ape",
+    ".wv",
+    ".shn",
+    ".ra",
+    ".ac3",
+)
+"""Suffixes of audio files that libsndfile does not read."""
 BLOCK = 1 << 18
 """Samples per block."""
+MAX_CLIPPED = 1e-3
+"""Fraction of the samples that may lie beyond full scale before a file is refused."""
+FEW_CLIPPED = 8
+"""Samples beyond full scale that are allowed in any file, however short."""
 _UNKNOWN = 0xFFFFFFF0
 """Sizes from this on are unknown: programs that write into a pipe leave them in their headers."""
 
@@ -27,11 +53,17 @@ def check_audio(path: Path, rate: int, frame: int, *, resample: bool) -> None:
 
     Raises:
         ImportError: soundfile is not installed.
-        ValueError: the file is empty, truncated, compressed with shorten, of no known format, of several channels, of
-            another rate, or shorter than a frame.
+        ValueError: the file is empty, truncated, several recordings in one, compressed with shorten, of no known
+            format, of several channels, of another rate, or shorter than a frame.
     """
     with _opened(path) as sound:
-        found, channels, samples = sound.samplerate, sound.channels, sound.frames
+        found, channels, samples, form = sound.samplerate, sound.channels, sound.frames, sound.format
+    more = trailing_audio(path, form)
+    if more:
+        raise ValueError(
+            f"{path} goes on after the {samples} samples that its header announces ({more}), and the rest would be "
+            "dropped: cut it into its parts, or join them by a program that decodes them, for example sox A B OUT"
+        )
     if channels != 1:
         raise ValueError(
             f"{path} has {channels} channels, expected one: mix it down, for example with sox IN OUT remix - "
@@ -74,7 +106,8 @@ def read_audio(path: Path, rate: int) -> Iterator[np.ndarray]:
 
     Raises:
         ImportError: soundfile or soxr is not installed.
-        ValueError: the file turns out to be damaged or truncated, or holds values that are not finite.
+        ValueError: the file turns out to be damaged or truncated, holds values that are not finite, or more than
+            0.1 percent of its samples lie beyond full scale.
     """
     with _opened(path) as sound:
         exact = sound.subtype == "PCM_16" and sound.samplerate == rate
@@ -82,11 +115,10 @@ def read_audio(path: Path, rate: int) -> Iterator[np.ndarray]:
         if exact:
             yield from blocks
             return
+        blocks = _within_scale(blocks, path, sound.frames)
         if sound.samplerate != rate:
             blocks = _resampled(blocks, sound.samplerate, rate)
         for block in blocks:
-            if not np.isfinite(block).all():
-                raise ValueError(f"{path} holds samples that are not finite: it is damaged, leave it out")
             yield np.clip(np.rint(block * 32768.0), -32768, 32767).astype(np.int16)
 
 
@@ -110,6 +142,25 @@ def _blocks(sound: Any, path: Path, dtype: str) -> Iterator[np.ndarray]:
         )
 
 
+def _within_scale(blocks: Iterator[np.ndarray], path: Path, samples: int) -> Iterator[np.ndarray]:
+    """Pass blocks of a file of ``samples`` samples on, unless too many lie beyond full scale."""
+    clipped, peak = 0, 0.0
+    for block in blocks:
+        if not np.isfinite(block).all():
+            raise ValueError(f"{path} holds samples that are not finite: it is damaged, leave it out")
+        sizes = np.abs(block)
+        clipped, peak = clipped + int((sizes > 1.0).sum()), max(peak, float(sizes.max(initial=0.0)))
+        if clipped > max(FEW_CLIPPED, MAX_CLIPPED * samples):
+            cause = "its values look like 16-bit integers stored as floats" if peak > 64.0 else "it is too loud"
+            factor = 1 / 32768 if 64.0 < peak <= 32768.0 else 1 / peak
+            raise ValueError(
+                f"{path} has {clipped} samples or more beyond full scale, -1 to 1, up to {peak:.6g}, which 16 bits "
+                f"would clip: {cause}; scale it down, for example with sox -v {factor:.3g} IN OUT or "
+                f"ffmpeg -i IN -af volume={factor:.3g} OUT"
+            )
+        yield block
+
+
 def _resampled(blocks: Iterator[np.ndarray], found: int, rate: int) -> Iterator[np.ndarray]:
     try:
         import soxr
@@ -126,7 +177,7 @@ def _opened(path: Path) -> Any:
     soundfile = _soundfile()
     if not path.stat().st_size:
         raise ValueError(f"{path} is empty (0 bytes): fetch it again or leave it out")
-    sphere = _sphere_header(path)
+    sphere = sphere_header(path)
     if "shorten" in sphere.get("sample_coding", ""):
         raise ValueError(
             f"{path} is a SPHERE file compressed with shorten, which is not read here: convert it with the LDC's "
@@ -146,12 +197,10 @@ def _opened(path: Path) -> Any:
             f"{path} cannot be read as audio ({_reason(error)}): it is damaged or of no known format; fetch it again, "
             "or convert it, for example with sox or ffmpeg"
         ) from error
-    if sound.format == "MP3" and not _says_its_length(path):
+    remedy = missing_length(path, sound.format, sound.frames)
+    if remedy:
         sound.close()
-        raise ValueError(
-            f"{path} does not say how long it is, so that nobody could tell if it is whole: add a header that does, "
-            "for example with ffmpeg -i IN.mp3 -c copy OUT.mp3"
-        )
+        raise ValueError(f"{path} does not say how long it is, so that nobody could tell if it is whole: {remedy}")
     counted = sphere.get("sample_count", "")
     declared: int = int(counted) if counted.isdigit() else sound.frames
     # libsndfile reads the rest of a truncated file, and reports the truncation only in its log.
@@ -166,28 +215,6 @@ def _opened(path: Path) -> Any:
             else f"{path} is cut short: its end is missing; fetch it again or leave it out"
         )
     return sound
-
-
-def _sphere_header(path: Path) -> dict[str, str]:
-    """Read the fields of a NIST SPHERE header; empty if there is none."""
-    with open(path, "rb") as file:
-        head = file.read(16)
-        if not head.startswith(b"NIST_1A\n"):
-            return {}
-        size = head[8:].strip()
-        text = file.read(min(int(size), 1 << 16) if size.isdigit() else 1008).decode("latin-1")
-    return dict(re.findall(r"^(\w+) -(?:i|r|s\d+) (.*)$", text.split("end_head")[0], re.M))
-
-
-def _says_its_length(path: Path) -> bool:
-    """True if an MP3 file starts with a Xing, Info or VBRI header; without it libsndfile guesses the length."""
-    with open(path, "rb") as file:
-        head = file.read(10)
-        if head.startswith(b"ID3"):  # its size is in the last four bytes, seven bits each
-            file.seek(10 + sum(byte << 7 * power for byte, power in zip(head[6:], (3, 2, 1, 0), strict=True)))
-            head = b""
-        head += file.read(256)
-    return any(name in head for name in (b"Xing", b"Info", b"VBRI"))
 
 
 def _reason(error: Exception) -> str:

@@ -1,16 +1,20 @@
 """Listings of corpora: their audio files and the split of each, from names alone."""
 
-import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from .audio import SUFFIXES
+from .sources import audio_below, segmented
 
-_PARTS = {"train": "train", "validation": "validation", "valid": "validation", "dev": "validation", "test": "test"}
+_NAMES = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val", "dev", "development"),
+    "test": ("test", "testing"),
+}
+_PARTS = {name: split for split, names in _NAMES.items() for name in names}
 _SPEAKER = re.compile(r"(?:dr[1-8]-)?([mf][a-z]{3}[0-9])", re.IGNORECASE)
 _SENTENCE = re.compile(r"(s[aix][0-9]+)((?:\.[a-z0-9]+)+)", re.IGNORECASE)
 
@@ -25,6 +29,8 @@ class Corpus(NamedTuple):
     """``train``, ``validation`` and ``test``: paths below ``root``, in a fixed order."""
     notes: dict[str, Any]
     """Facts about the splits for the record, in JSON types."""
+    left_out: list[tuple[str, str]]
+    """(path, reason) of every other file below ``root``."""
 
 
 class _Utterance(NamedTuple):
@@ -53,19 +59,29 @@ def timit(root: Path, *, sa: bool = True, validation: float = 0.1, test: float =
 
     Raises:
         FileNotFoundError: no such folder, or no TIMIT audio below it.
-        ValueError: a fraction out of range, too few speakers, an utterance found twice, or several copies mixed.
+        ValueError: a fraction out of range, too few speakers, an utterance found twice, paths that differ only
+            in case, or several copies mixed.
     """
     found: dict[tuple[str, str, str], tuple[str, str]] = {}
-    for path in _audio_below(root, "TIMIT audio such as TRAIN/DR1/FCJF0/SA1.WAV"):
+    audio, left_out = audio_below(root, "TIMIT audio such as TRAIN/DR1/FCJF0/SA1.WAV")
+    left_out = list(left_out)
+    for path in audio:
         utterance = _timit_utterance(path)
         if utterance is None or (not sa and utterance.sentence.startswith("sa")):
+            left_out.append((path, "no utterance of TIMIT" if utterance is None else "a sentence all speakers read"))
             continue
         suffix, other = found.get(utterance[:3], ("", ""))
+        if other.lower() == path.lower():
+            raise ValueError(f"{root} holds {other} and {path}, which differ only in case: remove one of them")
         if other and other.lower().removesuffix(suffix) != path.lower().removesuffix(utterance.suffix):
             raise ValueError(
                 f"{root} holds an utterance twice, {other} and {path}: give the folder of one copy as --source"
             )
-        if not other or _preference(utterance.suffix) < _preference(suffix):
+        first = not other or _preference(utterance.suffix) < _preference(suffix)
+        if other:
+            taken, copy = (path, other) if first else (other, path)
+            left_out.append((copy, f"a copy: {taken}"))
+        if first:
             found[utterance[:3]] = utterance.suffix, path
     if not found:
         raise FileNotFoundError(
@@ -87,7 +103,7 @@ def timit(root: Path, *, sa: bool = True, validation: float = 0.1, test: float =
         "speakers": split,
         "test": "official" if official else "speakers held out of the official training speakers",
     }
-    return Corpus("timit", root, splits, notes)
+    return Corpus("timit", root, splits, notes, left_out)
 
 
 def blizzard(root: Path, part: str, *, validation: float = 0.05, test: float = 0.05, seed: int = 0) -> Corpus:
@@ -106,22 +122,25 @@ def blizzard(root: Path, part: str, *, validation: float = 0.05, test: float = 0
         ValueError: another part, a fraction out of range, too few files, or a ``prompts.gui`` that lists nothing.
     """
     if part == "segmented":
-        names = _segmented(root)
+        names, left_out = segmented(root)
     elif part == "unsegmented":
-        names = [name for name in _audio_below(root, "Blizzard's .mp3 files") if name.lower().endswith(".mp3")]
+        audio, left_out = audio_below(root, "Blizzard's .mp3 files")
+        names = [name for name in audio if name.lower().endswith(".mp3")]
+        left_out = left_out + [(name, "no .mp3 file") for name in audio if not name.lower().endswith(".mp3")]
         if not names:
             raise FileNotFoundError(f"{root} holds no .mp3 files: give the folder of the unsegmented part as --source")
     else:
         raise ValueError(f"part must be 'segmented' or 'unsegmented', got {part!r}")
     split = draw_groups(names, {"validation": validation, "test": test}, seed, "files")
-    return Corpus("blizzard", root, split, {"test": "files drawn"})
+    return Corpus("blizzard", root, split, {"test": "files drawn"}, left_out)
 
 
 def folder(root: Path, *, validation: float = 0.1, test: float = 0.1, seed: int = 0) -> Corpus:
     """List any folder of audio, one sequence per file.
 
-    If there is a top folder ``train``, files below it, ``validation`` (``valid``, ``dev``) and ``test`` form those
-    splits. A missing validation or test split is sampled from the training files.
+    Top folders ``train``, ``validation`` and ``test`` are the splits, by these names in any casing: train, training;
+    validation, valid, val, dev, development; test, testing. Without a top folder ``train``, the files outside of the
+    others are for training. A missing validation or test split is sampled from the training files.
 
     Args:
         root: the folder.
@@ -131,20 +150,27 @@ def folder(root: Path, *, validation: float = 0.1, test: float = 0.1, seed: int 
 
     Raises:
         FileNotFoundError: no such folder, or no audio below it.
-        ValueError: a fraction out of range, or too few files.
+        ValueError: a fraction out of range, too few files, or folders of other splits but nothing for training.
     """
-    names = _audio_below(root, "audio")
+    names, left_out = audio_below(root, "audio")
     given: dict[str, list[str]] = {"train": [], "validation": [], "test": []}
+    outside: list[str] = []
     for name in names:
         part = _PARTS.get(name.split("/")[0].lower()) if "/" in name else None
-        if part:
-            given[part].append(name)
-    if not given["train"]:
-        given = {"train": names, "validation": [], "test": []}
+        (given[part] if part else outside).append(name)
+    if given["train"]:
+        left_out = left_out + [(name, "outside of the folders of the splits") for name in outside]
+    elif outside:
+        given["train"] = outside
+    else:
+        raise ValueError(
+            f"{root} holds audio for {' and '.join(part for part in given if given[part])} alone, in "
+            f"{names[0].split('/')[0]}: put the training files into a folder train beside it"
+        )
     groups = {name: size for name, size in (("validation", validation), ("test", test)) if not given[name]}
     drawn = draw_groups(given["train"], groups, seed, "files")
     origin = {name: "drawn" if name in groups else "the folder's own" for name in ("validation", "test")}
-    return Corpus("folder", root, {**given, **drawn}, origin)
+    return Corpus("folder", root, {**given, **drawn}, origin, left_out)
 
 
 def draw_groups(members: Sequence[str], groups: Mapping[str, float], seed: int, what: str) -> dict[str, list[str]]:
@@ -173,17 +199,6 @@ def draw_groups(members: Sequence[str], groups: Mapping[str, float], seed: int, 
     return {"train": sorted(shuffled[start:]), **split}
 
 
-def _audio_below(root: Path, what: str) -> list[str]:
-    """List the paths of audio files below a folder, relative to it, with /, sorted."""
-    if not root.is_dir():
-        raise FileNotFoundError(f"{root} is no folder: give the folder of {what} as --source")
-    names = [Path(folder, name) for folder, _, files in os.walk(root) for name in files if not name.startswith(".")]
-    audio = sorted(path.relative_to(root).as_posix() for path in names if path.suffix.lower() in SUFFIXES)
-    if not audio:
-        raise FileNotFoundError(f"{root} holds no audio ({', '.join(SUFFIXES)}): give the folder of {what} as --source")
-    return audio
-
-
 def _timit_utterance(path: str) -> _Utterance | None:
     """Parse the path of an utterance; None for any other path."""
     *folders, file = path.split("/")
@@ -197,44 +212,3 @@ def _timit_utterance(path: str) -> _Utterance | None:
 def _preference(suffix: str) -> tuple[int, str]:
     """Sort key among files of one utterance: the shortest suffix first, and among those SPHERE's ``.wav``."""
     return suffix.count("."), "" if suffix == ".wav" else suffix
-
-
-def _segmented(root: Path) -> list[str]:
-    """List the .wav files named in every ``prompts.gui`` below a folder."""
-    audio = {name.lower(): name for name in _audio_below(root, "Blizzard's prompts.gui and .wav files")}
-    lists = sorted(path for path in root.rglob("*") if path.name.lower() == "prompts.gui")
-    if not lists:
-        raise FileNotFoundError(f"{root} holds no prompts.gui: give the folder of the segmented part as --source")
-    names: list[str] = []
-    for prompts in lists:
-        beside = prompts.parent.relative_to(root).as_posix().lower()
-        listed = _listed(prompts)
-        inside = {name: path for name, path in audio.items() if beside == "." or name.startswith(beside + "/")}
-        by_stem = {
-            name.rsplit("/", 1)[-1].removesuffix(".wav"): path for name, path in inside.items() if name.endswith(".wav")
-        }
-        missing = [name for name in listed if name.lower() not in by_stem]
-        if missing:
-            raise FileNotFoundError(
-                f"{prompts} lists {len(listed)} utterances, of which {len(missing)} have no .wav file beside it, first "
-                f"{missing[0]}.wav: fetch them, or take their three lines out"
-            )
-        names += [by_stem[name.lower()] for name in listed]
-    return sorted(set(names))
-
-
-def _listed(prompts: Path) -> list[str]:
-    """Read the names in a ``prompts.gui``: the first of every three lines."""
-    try:
-        lines = prompts.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError:
-        lines = prompts.read_text(encoding="latin-1").splitlines()
-    names = [line.strip() for line in lines[::3]]
-    while names and not names[-1]:
-        names.pop()
-    wrong: Iterable[int] = (i for i, name in enumerate(names) if not re.fullmatch(r"[\w.-]+", name))
-    line = next(iter(wrong), None)
-    if not names or line is not None:
-        where = "is empty" if line is None else f"line {3 * line + 1} is no utterance's name, {names[line]!r}"
-        raise ValueError(f"{prompts} {where}: expected three lines an utterance, its name, its text and one more")
-    return names

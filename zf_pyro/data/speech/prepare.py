@@ -7,6 +7,7 @@ scalar mean and deviation of the training set, in frames of 200 samples. The fol
 """
 
 import contextlib
+import dataclasses
 import tempfile
 import zipfile
 from collections.abc import Iterator
@@ -14,8 +15,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..folders.download import NLTK_TIMIT, NLTK_TIMIT_HASH, fetch
-from ..folders.preparing import prepared, preparing
-from ..folders.record import Record, read_record, versions_of
+from ..folders.files import for_record, require_names, sha256_of
+from ..folders.preparing import existing, preparing, require_place, require_same
+from ..folders.record import Record, versions_of
 from . import listings
 from .audio import check_audio, check_length, read_audio
 from .listings import Corpus
@@ -54,6 +56,7 @@ def prepare_timit(
         FileExistsError: ``out`` holds something else.
         OSError: the disk is full.
     """
+    require_place(out, overwrite=overwrite)
     options: dict[str, Any] = {"sa": sa, "validation": validation, "test": test, "seed": seed}
     with _sample() if source is None else contextlib.nullcontext(source) as root:
         return prepare_speech(
@@ -90,6 +93,7 @@ def prepare_blizzard(
         FileExistsError: ``out`` holds something else.
         OSError: the disk is full.
     """
+    require_place(out, overwrite=overwrite)
     options: dict[str, Any] = {"part": part, "validation": validation, "test": test, "seed": seed}
     return prepare_speech(
         listings.blizzard(source, **options), out, options, rate=rate, frame=frame, overwrite=overwrite
@@ -123,6 +127,7 @@ def prepare_folder(
         FileExistsError: ``out`` holds something else.
         OSError: the disk is full.
     """
+    require_place(out, overwrite=overwrite)
     options: dict[str, Any] = {"validation": validation, "test": test, "seed": seed}
     return prepare_speech(listings.folder(source, **options), out, options, rate=rate, frame=frame, overwrite=overwrite)
 
@@ -162,14 +167,20 @@ def prepare_speech(
         if value < 1:
             raise ValueError(f"{name} must be positive, got {value}")
     files = sorted(name for names in corpus.splits.values() for name in names)
+    require_names(corpus.root, files)
     settings = {**options, "rate": rate, "resampler": "soxr HQ" if resample else None}
     sources: list[list[Any]] = [[name, (corpus.root / name).stat().st_size] for name in files]
     request = Record(corpus.name, "int16", frame, settings, sources, notes=corpus.notes)
-    if not overwrite and prepared(out, request):
-        return read_record(out)
+    if not overwrite:
+        require_same(out, request, hashes=False)  # before all files are read
+    sizes = dict(sources)
+    hashes = {name: sha256_of(corpus.root / name) for name in _progress(files, "hashing", sizes)}
+    request = dataclasses.replace(request, hashes=hashes, left_out=for_record(corpus.left_out))
+    found = existing(out, request, overwrite=overwrite)
+    if found is not None:
+        return found
     for name in _progress(files, "checking", None):
         check_audio(corpus.root / name, rate, frame, resample=resample)
-    sizes = dict(sources)
     with preparing(out, request, overwrite=overwrite) as preparation:
         moments = {}
         for split, names in corpus.splits.items():

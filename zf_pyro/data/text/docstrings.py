@@ -5,6 +5,7 @@ so the record names the version.
 """
 
 import ast
+import dataclasses
 import platform
 import re
 import sysconfig
@@ -13,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..folders.files import sha256_of
 from ..folders.record import Record
 from .reviews import Review, Reviews, split_reviews
 from .sets import TextSets, load_text, prepare_text, text_request
@@ -49,6 +51,8 @@ def prepare_docstrings(
     sources: list[list[Any]] = [[path.relative_to(root).as_posix(), path.stat().st_size] for path in paths]
     python = platform.python_version()
     request = text_request("docstrings", sources, max_words, vocabulary_size, python=python)
+    hashes = {name: sha256_of(path) for (name, _), path in zip(sources, paths, strict=True)}
+    request = dataclasses.replace(request, hashes=hashes)
 
     def read() -> dict[str, list[Review]]:
         return split_reviews(Reviews(read_docstrings(root, paths), [], sources))

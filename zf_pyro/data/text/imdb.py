@@ -1,7 +1,10 @@
 """Data of the IMDB experiment: short sentences of reviews, from the aclImdb tree or a file of reviews."""
 
+import dataclasses
 from pathlib import Path
 
+from ..folders.files import for_record
+from ..folders.preparing import require_place
 from ..folders.record import Record
 from .reviews import read_reviews, split_reviews
 from .sets import prepare_text, text_request
@@ -21,7 +24,7 @@ def prepare_imdb(
 
     Args:
         out: The folder to write.
-        source: The aclImdb folder, or a file in UTF-8: .csv or .tsv with a header line, else one review per line.
+        source: The aclImdb folder, or a file in UTF-8: .csv or .tsv with a header line, else a review per line, or .gz.
         unsup: Train also on the reviews without ratings (train/unsup).
         text_column: Column of a .csv or .tsv file that holds the text.
         max_words: Length of the longest sentence to take, in words, without the end token; 16 as in the paper.
@@ -40,6 +43,8 @@ def prepare_imdb(
         OSError: The disk is full.
     """
     text_request("imdb", [], max_words, vocabulary_size)  # refuses bad arguments before the reviews are read
+    require_place(out, overwrite=overwrite)
     reviews = read_reviews(source, unsup=unsup, text_column=text_column)
     request = text_request("imdb", reviews.sources, max_words, vocabulary_size, sha256=reviews.sha256())
+    request = dataclasses.replace(request, left_out=for_record(reviews.left_out))
     return prepare_text(out, request, lambda: split_reviews(reviews), overwrite=overwrite)

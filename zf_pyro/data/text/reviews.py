@@ -5,18 +5,14 @@ Large Movie Review Dataset: Maas, Daly, Pham, Huang, Ng, Potts, "Learning word v
 and ``train/unsup/*.txt`` without ratings.
 """
 
-import csv
 import hashlib
-import io
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from ..folders.files import PACKED, list_files, read_bytes, require_names
 from ..folders.splits import held_out
-
-DELIMITERS = {".csv": ",", ".tsv": "\t"}
-"""Delimiters of tables by suffix. Files of any other suffix are text, one review per line."""
+from .tables import DELIMITERS, read_table, suffix_of
 
 
 class Review(NamedTuple):
@@ -36,6 +32,8 @@ class Reviews(NamedTuple):
     """Empty if the source has no test set."""
     sources: list[list[str | int]]
     """(folder or file, bytes) of everything that was read."""
+    left_out: tuple[tuple[str, str], ...] = ()
+    """(path, reason) of all other files of the source."""
 
     def sha256(self) -> str:
         """Hash all names and texts, which identifies the content of a source."""
@@ -50,7 +48,8 @@ def read_reviews(source: Path, *, unsup: bool = False, text_column: str = "revie
     """Read the reviews of a tree or a file, in UTF-8.
 
     Args:
-        source: the aclImdb folder (or its parent), or a file: .csv or .tsv with a header line, else a review per line.
+        source: the aclImdb folder (or its parent), or a file: .csv or .tsv with a header line, else a review per line;
+            any of them also compressed, .gz.
         unsup: train also on the reviews without ratings, train/unsup; trees only.
         text_column: column of a table that holds the text.
 
@@ -64,8 +63,9 @@ def read_reviews(source: Path, *, unsup: bool = False, text_column: str = "revie
         raise FileNotFoundError(f"{source} does not exist: give the aclImdb folder, or a .txt, .csv or .tsv file")
     if unsup:
         raise ValueError(f"unsup is a folder of the aclImdb tree, and {source} is a file: leave unsup out")
+    require_names(source.parent, [source.name])
     text = read_text(source)
-    rows = _table(source, text, text_column) if source.suffix.lower() in DELIMITERS else _lines(text)
+    rows = read_table(source, text, text_column) if suffix_of(source) in DELIMITERS else _lines(source, text)
     found = [Review(f"{source.name}:{line}", content) for line, content in rows]
     for review in found:
         if not review.text.strip():
@@ -94,21 +94,30 @@ def split_reviews(reviews: Reviews) -> dict[str, list[Review]]:
 
 
 def read_text(path: Path) -> str:
-    """Read a text file in UTF-8, with or without a byte order mark.
+    """Read a text file in UTF-8, with or without a byte order mark, compressed by gzip or not.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: another encoding; the message names the byte, its position and how to convert the file.
+        ValueError: another encoding or compression; the message names the byte, its position and how to convert it.
     """
-    content = path.read_bytes()
+    content = read_bytes(path)
+    packed = next((name for start, name in PACKED.items() if content.startswith(start)), None)
+    if packed:
+        raise ValueError(f"{path} is {packed} data, expected text, or text compressed by gzip: unpack it first")
     try:
-        return content.decode("utf-8-sig")
+        text = content.decode().replace("\ufeff", "")  # byte order marks, also those of files that were joined
     except UnicodeDecodeError as error:
         guess = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "windows-1252"
         raise ValueError(
             f"{path} is not UTF-8: byte 0x{content[error.start]:02x} at position {error.start}, {error.reason}: "
             f"convert it, for example: iconv -f {guess} -t utf-8 '{path}' > '{path.stem}.utf8{path.suffix}'"
         ) from error
+    if "\0" in text:
+        raise ValueError(
+            f"{path} holds a NUL character at position {text.index(chr(0))}: it is no text, or UTF-16 without a byte "
+            f"order mark: convert it, as in: iconv -f utf-16le -t utf-8 '{path}' > '{path.stem}.utf8{path.suffix}'"
+        )
+    return text
 
 
 def _read_tree(source: Path, unsup: bool) -> Reviews:
@@ -118,11 +127,25 @@ def _read_tree(source: Path, unsup: bool) -> Reviews:
     parts: dict[str, list[Review]] = {"train": [], "test": []}
     sources: list[list[str | int]] = []
     folders = ("train/pos", "train/neg", *(["train/unsup"] if unsup else []), "test/pos", "test/neg")
-    for folder in folders:
-        paths = sorted((root / folder).glob("*.txt"), key=_number)
+    listing = list_files(root)
+    found: dict[str, list[Path]] = {folder: [] for folder in folders}
+    left_out = list(listing.left_out)
+    for name in listing.files:
+        parent, path = name.rpartition("/")[0], root / name
+        if parent in found and path.suffix.lower() == ".txt":
+            found[parent].append(path)
+        elif parent == "train/unsup" and path.suffix.lower() == ".txt":
+            left_out.append((name, "a review without rating"))
+        else:
+            left_out.append((name, "no review of the tree"))
+    require_names(root, (f"{folder}/{path.name}" for folder, paths in found.items() for path in paths))
+    for folder, unsorted in found.items():
+        paths = sorted(unsorted, key=_number)
         if not paths:
+            why = next((f" ({name}: {reason})" for name, reason in left_out if f"{name}/".startswith(folder + "/")), "")
             raise FileNotFoundError(
-                f"{root / folder} holds no reviews (*.txt): give the aclImdb folder, which holds {', '.join(folders)}"
+                f"{root / folder} holds no reviews (*.txt){why}: give the aclImdb folder, which holds "
+                f"{', '.join(folders)}"
             )
         for path in tqdm(paths, desc=f"reading {folder}", unit="review", leave=False):
             text = read_text(path)
@@ -130,7 +153,7 @@ def _read_tree(source: Path, unsup: bool) -> Reviews:
                 raise ValueError(f"{path} is an empty review: delete the file, or restore it from the archive")
             parts[folder.partition("/")[0]].append(Review(f"{folder}/{path.name}", text))
         sources.append([folder, sum(path.stat().st_size for path in paths)])
-    return Reviews(parts["train"], parts["test"], sources)
+    return Reviews(parts["train"], parts["test"], sources, tuple(left_out))
 
 
 def _number(path: Path) -> tuple[int, str]:
@@ -139,25 +162,17 @@ def _number(path: Path) -> tuple[int, str]:
     return (int(number[0]) if number else 0, path.name)
 
 
-def _lines(text: str) -> Iterator[tuple[int, str]]:
-    if text.strip():
-        yield from enumerate(text.rstrip().split("\n"), 1)
+def _lines(path: Path, text: str) -> list[tuple[int, str]]:
+    """(number, text) of each line. A carriage return ends lines where no line feed does, as on old Macs.
 
-
-def _table(path: Path, text: str, column: str) -> Iterator[tuple[int, str]]:
-    """Yield (line on which it ends, text) of each row."""
-    rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=DELIMITERS[path.suffix.lower()], strict=True)
-    try:
-        names = list(rows.fieldnames or [])
-        if column not in names:
-            shown = ", ".join(map(repr, names)) or "none: the file is empty"
-            raise ValueError(
-                f"{path} has no column {column!r}, its first line names {shown}: "
-                "name the column that holds the text with --text_column"
-            )
-        for row in rows:
-            yield rows.line_num, row[column] or ""
-    except csv.Error as error:
+    Raises:
+        ValueError: both kinds of line end in one file, so that lines cannot be told from reviews.
+    """
+    text = text.replace("\r\n", "\n").rstrip()
+    line, _, rest = text.partition("\r")
+    if rest and "\n" in text:
         raise ValueError(
-            f"{path}, after line {rows.line_num}: {error}: quote texts with double quotes, doubled within a text"
-        ) from error
+            f"{path}, line {line.count(chr(10)) + 1} holds a carriage return, and other lines end with a line feed: "
+            f"convert the line ends, for example: tr '\\r' '\\n' < '{path}' > '{path.stem}.lf{path.suffix}'"
+        )
+    return list(enumerate(re.split(r"[\r\n]", text), 1)) if text else []

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..folders.preparing import prepared, preparing
+from ..folders.preparing import existing, preparing
 from ..folders.record import Record, read_record, versions_of
 from ..sequences import Sequences
 from .reviews import Review
@@ -76,9 +76,10 @@ def prepare_text(
         OSError: the disk is full.
         ImportError: tokenizers is not installed.
     """
-    if not overwrite and prepared(out, request):
-        Vocabulary.read(out, read_record(out).notes["vocabulary"]["sha256"])
-        return read_record(out)
+    found = existing(out, request, overwrite=overwrite)
+    if found is not None:
+        Vocabulary.read(out, found.notes["vocabulary"]["sha256"])
+        return found
     max_words = request.settings["max_words"]
     taken, notes = {}, {}
     for name, documents in read().items():
