@@ -2,14 +2,19 @@
 
 import re
 
+import pyro
 import pytest
 import torch
 
+from zf_pyro import State
+from zf_pyro.inference import ParticleFilter
+from zf_pyro.objectives import SegmentedELBO
 from zf_pyro.recurrence.engine import machines, operations
 from zf_pyro.recurrence.engine.buffers import Arena, Tape
 from zf_pyro.recurrence.engine.machines import CompiledMachine, PlainMachine
 from zf_pyro.recurrence.engine.operations import Instruction, Ring, single
 
+from .conftest import random_frames, random_net
 from .test_recurrence_machines import NUMBERS, OPERATIONS, compiled
 
 EACH_MACHINE = [PlainMachine, pytest.param(CompiledMachine, marks=compiled)]
@@ -188,3 +193,166 @@ def test_the_error_names_the_operation_the_operand_its_shape_and_the_expected_on
     text = "operand 1 (mask) of scale must have shape (ring, 1, 3) to fit the others, got (1, 5, 3)"
     with pytest.raises(ValueError, match=re.escape(text)):
         machine(PlainMachine).prepare([Instruction(operations.scale, rings)])
+
+
+# Arguments of public methods ------------------------------------------------------------------------------------------
+
+
+def frames_and_latents(time=9, batch=3):
+    net = random_net()
+    x = random_frames(time=time, batch=batch)
+    return net, x, torch.randn(batch, time, 3, dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    ("shape", "found"),
+    [
+        ((3, 3, 4), "fewer steps"),
+        ((18, 3, 4), "more steps"),
+        ((9, 2, 4), "other sequences"),
+        ((9, 1, 4), "one sequence for all"),
+        ((9, 3, 5), "another hidden size"),
+        ((3, 9, 4), "batch first"),
+        ((9, 4), "no batch"),
+        ((2, 9, 3, 4), "a state per particle"),
+    ],
+)
+@pytest.mark.parametrize("recurrence", ["deferred", "reference"])
+def test_the_guide_refuses_backward_states_of_other_sizes(recurrence, shape, found):
+    net, x = random_net(recurrence=recurrence), random_frames(time=9)
+    text = (
+        f"b must have shape (time, batch, hidden) = (9, 3, 4), one for each frame of x, got {shape}; take net.backward"
+    )
+    with pytest.raises(ValueError, match=re.escape(text)):
+        net.guide(x, b=torch.zeros(shape, dtype=torch.float64))
+
+
+def test_the_guide_refuses_backward_states_that_are_no_tensor_or_of_another_dtype():
+    net, x, _ = frames_and_latents()
+    with pytest.raises(TypeError, match=r"b must be a torch.Tensor, got list; convert it with torch.as_tensor"):
+        net.guide(x, b=[[0.0]])
+    with pytest.raises(ValueError, match=r"b must be torch.float64 on cpu .* got torch.float32 on cpu"):
+        net.guide(x, b=net.backward_states(x).float())
+
+
+def test_the_guide_takes_the_backward_states_of_its_frames():
+    net, x, _ = frames_and_latents()
+    found = []
+    for b in (None, net.backward_states(x)):
+        pyro.set_rng_seed(0)
+        found.append(net.guide(x, b=b))
+    assert torch.equal(*found)
+
+
+@pytest.mark.parametrize(
+    "shape", [(3, 4, 3), (3, 18, 3), (2, 9, 3), (1, 9, 3), (3, 9, 2), (9, 3, 3), (9, 3), (5, 3, 8, 3)]
+)
+@pytest.mark.parametrize("recurrence", ["deferred", "reference"])
+def test_states_refuses_latents_of_other_sizes(recurrence, shape):
+    net, x = random_net(recurrence=recurrence), random_frames(time=9)
+    with pytest.raises(ValueError, match=r"z must have shape \(\.\.\., batch, time, latent\) = \(\.\.\., 3, 9, 3\)"):
+        net.states(x, torch.zeros(shape, dtype=torch.float64))
+
+
+@pytest.mark.parametrize(
+    ("hidden", "cell", "text"),
+    [
+        ((3, 4), (3, 4000), r"initial_state.cell must have shape \(\.\.\., 3, 4\), got \(3, 4000\)"),
+        ((3, 4), (3, 3), r"initial_state.cell must have shape \(\.\.\., 3, 4\), got \(3, 3\)"),
+        ((2, 4), (2, 4), r"initial_state.hidden must have shape \(\.\.\., 3, 4\), got \(2, 4\)"),
+        ((4,), (4,), r"initial_state.hidden must have shape"),
+        ((3, 4), (2, 3, 4), r"must have the same shape, got \(3, 4\) and \(2, 3, 4\)"),
+        ((3, 4), (1, 4), r"must have the same shape, got \(3, 4\) and \(1, 4\)"),
+    ],
+)
+def test_states_refuses_an_initial_state_of_other_sizes(hidden, cell, text, each_machine):
+    """A cell of 4,000 was read beyond its end."""
+    net, x, z = frames_and_latents()
+    state = State(torch.zeros(hidden, dtype=torch.float64), torch.zeros(cell, dtype=torch.float64))
+    for call in (lambda: net.states(x, z, initial_state=state), lambda: net.guide(x, initial_state=state)):
+        with pytest.raises(ValueError, match=text):
+            call()
+
+
+def test_states_refuses_other_arguments_that_do_not_fit():
+    net, x, z = frames_and_latents()
+    with pytest.raises(TypeError, match="initial_state must be a zf_pyro.State"):
+        net.states(x, z, initial_state=torch.zeros(3, 4))
+    with pytest.raises(ValueError, match="initial_state.hidden must be torch.float64 on cpu"):
+        net.states(x, z, initial_state=State(torch.zeros(3, 4), torch.zeros(3, 4)))
+    with pytest.raises(ValueError, match=r"context must be one frame a sequence, of shape \(3, 2\), got \(2, 2\)"):
+        net.states(x, z, context=x[:2, 0])
+    with pytest.raises(ValueError, match=r"x must have shape \(batch, time, 2\)"):
+        net.states(x[0], z)
+    with pytest.raises(ValueError, match=r"z must be torch.float64 on cpu .* got torch.float32"):
+        net.states(x, z.float())
+    with pytest.raises(TypeError, match="z must be a torch.Tensor, got NoneType"):
+        net.states(x, None)
+
+
+def test_states_takes_latents_and_states_of_several_particles(each_machine):
+    net, x, z = frames_and_latents()
+    alone = net.states(x, z)
+    several = net.states(x, torch.stack([z, 2 * z]), initial_state=State(*torch.zeros(2, 2, 3, 4, dtype=torch.float64)))
+    torch.testing.assert_close(several.hidden[:, 0], alone.hidden, rtol=1e-12, atol=1e-12)
+    assert several.cell.shape == (9, 2, 3, 4)
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "text"),
+    [
+        (lambda x: (x[0], None), ValueError, r"x must have shape \(batch, time, 2\)"),
+        (lambda x: (x.float(), None), TypeError, "x must be torch.float64"),
+        (lambda x: (x, torch.tensor([1, 2])), ValueError, r"lengths must have shape \(3,\)"),
+        (lambda x: (x, torch.tensor([1.0, 2.0, 3.0])), TypeError, "lengths must be a tensor of integers"),
+        (lambda x: (x, torch.tensor([1, 2, 10])), ValueError, "lengths must be between 1 and 9"),
+        (lambda x: (x, torch.tensor([1, 2, 0])), ValueError, "lengths must be between 1 and 9"),
+    ],
+)
+def test_backward_states_refuses_frames_and_lengths_that_do_not_fit(given, error, text):
+    net, x, _ = frames_and_latents()
+    with pytest.raises(error, match=text):
+        net.backward_states(*given(x))
+
+
+def test_scans_refuse_sequences_of_different_steps(each_machine):
+    net, x, z = frames_and_latents()
+    u, b, noise = (value.transpose(0, 1) for value in (net.inputs(x), net.backward_states(x).transpose(0, 1), z))
+    start = net.initial_state((3,))
+    calls = [
+        lambda: net.scan_posterior(start, u[:4], b, noise),
+        lambda: net.scan_posterior(start, u, b[:4], noise),
+        lambda: net.scan_posterior(start, u, b, noise[:4]),
+        lambda: net.scan_states(start, u[:4], noise),
+        lambda: net.scan_states(start, u, noise[:4]),
+    ]
+    if machines._compiled is not None:
+        before = State(*torch.zeros(2, 9, 3, 4, dtype=torch.float64))
+        calls += [lambda: net.scan_auxiliary(noise, before, b[:4]), lambda: net.scan_auxiliary(noise[:4], before, b)]
+    for call in calls:
+        with pytest.raises(ValueError, match="all sequences of a scan must have the same number of steps, got"):
+            call()
+
+
+@pytest.mark.parametrize("truncate", [False, True])
+def test_segments_refuse_a_state_per_particle_and_states_of_other_sizes(truncate):
+    net, x, _ = frames_and_latents()
+    elbo = SegmentedELBO(segment=4, truncate=truncate)
+    for sizes, text in (((2, 3, 4), "one state per sequence"), ((3, 5), "initial_state.hidden must have shape")):
+        state = State(*torch.zeros(2, *sizes, dtype=torch.float64))
+        with pytest.raises(ValueError, match=text):
+            elbo.loss(net.model, net.guide, x, None, None, state)
+    elbo.loss_and_grads(net.model, net.guide, x, torch.tensor([2, 9, 5]), None, net.initial_state((3,)))
+
+
+def test_the_particle_filter_refuses_states_of_other_sizes():
+    net, x, _ = frames_and_latents()
+    for hidden, cell, text in (
+        ((3, 4), (5, 3, 4), "must have the same shape"),
+        ((5, 3, 4), (3, 4), "must have the same shape"),
+        ((3, 4), (3, 400), "initial_state.cell must have shape"),
+        ((2, 3, 4), (2, 3, 4), "initial_state must be one state a sequence, or 5 of them"),
+    ):
+        state = State(torch.zeros(hidden, dtype=torch.float64), torch.zeros(cell, dtype=torch.float64))
+        with pytest.raises(ValueError, match=text):
+            ParticleFilter(net, 5).run(x, initial_state=state)

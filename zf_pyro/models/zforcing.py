@@ -20,7 +20,7 @@ from .. import recurrence as scans
 from ..checks import require_count
 from ..emissions import Emission
 from ..networks import CELLS, MLP, BackwardRNN, State, Transition, bounded, with_fast_form
-from ..paths import real_frames, zero_padding
+from ..paths import check_frames, check_lengths, real_frames, zero_padding
 from ..recurrence import LoopMemory
 from .base import StochasticRNN
 
@@ -104,9 +104,15 @@ class ZForcing(StochasticRNN):
 
         Returns:
             b, (time, batch, hidden). Its values beyond a length are undefined.
+
+        Raises:
+            TypeError, ValueError: an argument of the wrong type, shape, dtype, device or (under Pyro's validation)
+                value.
         """
+        check_frames(x, self.emission_family, self.emission_layer.weight)
         frames, mask = x.transpose(0, 1), None
         if lengths is not None:
+            check_lengths(lengths, *x.shape[:2], x.device)
             mask = real_frames(lengths, x.shape[1])
             frames = zero_padding(frames, mask)
         return self.scan_backward(frames, mask, lengths)

@@ -6,8 +6,32 @@ operand's end. Nothing is broadcast but what an operation of ``operations.py`` d
 
 from collections.abc import Callable, Sequence
 
-from . import operations
-from .operations import Instruction
+from .operations import (
+    Instruction,
+    activate,
+    activate_back,
+    add,
+    add_outer,
+    add_product,
+    add_sum,
+    clamp,
+    clamp_back,
+    copy,
+    draw,
+    draw_back,
+    fill,
+    log_density,
+    log_density_back,
+    lstm,
+    lstm_back,
+    modulate,
+    modulate_back,
+    normalise_back,
+    pack,
+    product,
+    scale,
+    sum_squares,
+)
 
 Sizes = tuple[int, ...]
 Rule = Callable[[Sequence[Sizes], int], Sequence[Sizes]]
@@ -90,29 +114,29 @@ def _lstm_back(shapes: Sequence[Sizes], panel: int) -> Sequence[Sizes]:
 
 
 _RULES: dict[Callable[..., None], tuple[int, int, Rule]] = {
-    operations.pack: (2, 2, _pack),
-    operations.product: (3, 4, _product),
-    operations.add_product: (3, 3, _product),
-    operations.add_outer: (3, 3, _add_outer),
-    operations.copy: (2, 2, _same),
-    operations.add: (2, 2, _same),
-    operations.add_sum: (2, 2, _add_sum),
-    operations.fill: (1, 1, _same),
-    operations.scale: (2, 2, _scale),
-    operations.activate: (1, 1, _same),
-    operations.activate_back: (3, 3, _same),
-    operations.clamp: (1, 1, _same),
-    operations.clamp_back: (3, 3, _same),
-    operations.draw: (4, 4, _same),
-    operations.draw_back: (5, 5, _same),
-    operations.sum_squares: (2, 2, _sum_squares),
-    operations.log_density: (4, 4, _log_density),
-    operations.log_density_back: (6, 6, _log_density_back),
-    operations.modulate: (6, 6, _modulate),
-    operations.modulate_back: (5, 5, _modulate_back),
-    operations.normalise_back: (6, 6, _normalise_back),
-    operations.lstm: (5, 5, _lstm),
-    operations.lstm_back: (6, 6, _lstm_back),
+    pack: (2, 2, _pack),
+    product: (3, 4, _product),
+    add_product: (3, 3, _product),
+    add_outer: (3, 3, _add_outer),
+    copy: (2, 2, _same),
+    add: (2, 2, _same),
+    add_sum: (2, 2, _add_sum),
+    fill: (1, 1, _same),
+    scale: (2, 2, _scale),
+    activate: (1, 1, _same),
+    activate_back: (3, 3, _same),
+    clamp: (1, 1, _same),
+    clamp_back: (3, 3, _same),
+    draw: (4, 4, _same),
+    draw_back: (5, 5, _same),
+    sum_squares: (2, 2, _sum_squares),
+    log_density: (4, 4, _log_density),
+    log_density_back: (6, 6, _log_density_back),
+    modulate: (6, 6, _modulate),
+    modulate_back: (5, 5, _modulate_back),
+    normalise_back: (6, 6, _normalise_back),
+    lstm: (5, 5, _lstm),
+    lstm_back: (6, 6, _lstm_back),
 }
 """Least and most operands of each operation, and the rule of their shapes."""
 
