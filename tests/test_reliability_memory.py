@@ -14,6 +14,7 @@ from zf_pyro.recurrence.engine.buffers import Arena, Tape
 from zf_pyro.recurrence.engine.machines import CompiledMachine, PlainMachine
 from zf_pyro.recurrence.engine.operations import Instruction, Ring, single
 
+from .comparing import assert_same, parameter_grads, weighted_sum
 from .conftest import random_frames, random_net
 from .test_recurrence_machines import NUMBERS, OPERATIONS, compiled
 
@@ -276,9 +277,9 @@ def test_states_refuses_an_initial_state_of_other_sizes(hidden, cell, text, each
 
 def test_states_refuses_other_arguments_that_do_not_fit():
     net, x, z = frames_and_latents()
-    with pytest.raises(TypeError, match="initial_state must be a zf_pyro.State"):
+    with pytest.raises(TypeError, match=r"initial_state must be a zf_pyro.State"):
         net.states(x, z, initial_state=torch.zeros(3, 4))
-    with pytest.raises(ValueError, match="initial_state.hidden must be torch.float64 on cpu"):
+    with pytest.raises(ValueError, match=r"initial_state.hidden must be torch.float64 on cpu"):
         net.states(x, z, initial_state=State(torch.zeros(3, 4), torch.zeros(3, 4)))
     with pytest.raises(ValueError, match=r"context must be one frame a sequence, of shape \(3, 2\), got \(2, 2\)"):
         net.states(x, z, context=x[:2, 0])
@@ -286,7 +287,7 @@ def test_states_refuses_other_arguments_that_do_not_fit():
         net.states(x[0], z)
     with pytest.raises(ValueError, match=r"z must be torch.float64 on cpu .* got torch.float32"):
         net.states(x, z.float())
-    with pytest.raises(TypeError, match="z must be a torch.Tensor, got NoneType"):
+    with pytest.raises(TypeError, match=r"z must be a torch.Tensor, got NoneType"):
         net.states(x, None)
 
 
@@ -356,3 +357,82 @@ def test_the_particle_filter_refuses_states_of_other_sizes():
         state = State(torch.zeros(hidden, dtype=torch.float64), torch.zeros(cell, dtype=torch.float64))
         with pytest.raises(ValueError, match=text):
             ParticleFilter(net, 5).run(x, initial_state=state)
+
+
+# In-place changes between the loop and its backward pass --------------------------------------------------------------
+
+
+def outputs_of_every_loop(net, x, z):
+    """All tensors that the loops return, by name."""
+    u, time_first = net.inputs(x).transpose(0, 1), z.movedim(-2, 0)
+    start, b = net.initial_state((3,)), net.backward_states(x)
+    states, scan = net.scan_states(start, u, time_first), net.scan_posterior(start, u, b, time_first.detach())
+    before = State(*(field[:-1] for field in net.scan_states(start, u, time_first)))
+    q = net.scan_prior(before).base_dist
+    ours = net.states(x, z)
+    return {
+        "hidden": states.hidden,
+        "cell": states.cell,
+        "hidden of states": ours.hidden,
+        "cell of states": ours.cell,
+        "posterior hidden": scan.states.hidden,
+        "posterior cell": scan.states.cell,
+        "before": scan.before,
+        "after": scan.after,
+        "z": scan.z,
+        "loc": scan.loc,
+        "scale": scan.scale,
+        "b": b,
+        "prior loc": q.loc,
+        "prior scale": q.scale,
+        "auxiliary": net.scan_auxiliary(time_first, before, b),
+    }
+
+
+GUARDED = {"hidden", "cell", "hidden of states", "cell of states", "posterior hidden", "posterior cell"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [*sorted(GUARDED), "before", "after", "z", "loc", "scale", "b", "prior loc", "prior scale", "auxiliary"],
+)
+def test_an_output_changed_before_the_backward_pass_raises_or_changes_no_gradient(name, transition):
+    """The loss is linear in each output, so that only the loop's own backward pass can notice the change."""
+    net, x, z = random_net(transition=transition), random_frames(time=5), torch.randn(3, 5, 3, dtype=torch.float64)
+
+    def run(changed=None):
+        given = z.clone().requires_grad_()
+        outputs = outputs_of_every_loop(net, x, given)
+        loss = weighted_sum(outputs)
+        if changed:
+            with torch.no_grad():
+                outputs[changed][1:2].zero_()
+        loss.backward()
+        return {"z": given.grad, **parameter_grads(net)}
+
+    right = run()
+    if name in GUARDED:
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            run(name)
+        return
+    try:
+        found = run(name)
+    except RuntimeError as error:
+        refusal = str(error)
+    else:
+        refusal = ""
+        assert_same(found, right, rtol=0.0, atol=0.0)
+    assert not refusal or "modified by an inplace operation" in refusal or "has been modified inplace" in refusal
+
+
+@pytest.mark.parametrize("piece", [slice(None), slice(1, 2)])
+def test_outputs_may_be_changed_after_the_backward_pass_or_without_gradients(piece, each_machine):
+    net, x, z = frames_and_latents(time=5)
+    outputs = outputs_of_every_loop(net, x, z.requires_grad_())
+    weighted_sum(outputs).backward()
+    with torch.no_grad():
+        plain = outputs_of_every_loop(net, x, z)
+        for values in (outputs, plain):
+            for name, value in values.items():
+                value[piece].zero_()
+                assert not value[piece].any(), name

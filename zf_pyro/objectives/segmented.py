@@ -83,8 +83,8 @@ class _Run:
         self.frames = x.transpose(0, 1) if run.x is None else run.x
         if run.initial_state.hidden.dim() != 2:
             raise ValueError(
-                f"initial_state must be one state per sequence, each field ({len(x)}, {net.hidden_dim}), in segments, got "
-                f"{tuple(run.initial_state.hidden.shape)}; take ZForcingELBO for states of several particles"
+                f"initial_state must be one state per sequence, each field ({len(x)}, {net.hidden_dim}), in segments, "
+                f"got {tuple(run.initial_state.hidden.shape)}; take ZForcingELBO for states of several particles"
             )
         self.state = State(*(field.expand(len(x), -1) for field in run.initial_state))
         ends = [*range(elbo.segment, x.shape[1], elbo.segment), x.shape[1]]

@@ -204,8 +204,8 @@ def check_state(state: State, batch_size: int, hidden_dim: int, like: Tensor) ->
             )
     if state.hidden.shape != state.cell.shape:
         raise ValueError(
-            f"initial_state.hidden and initial_state.cell must have the same shape, got {tuple(state.hidden.shape)} and "
-            f"{tuple(state.cell.shape)}; expand one to the other's"
+            "initial_state.hidden and initial_state.cell must have the same shape, got "
+            f"{tuple(state.hidden.shape)} and {tuple(state.cell.shape)}; expand one to the other's"
         )
 
 
