@@ -1,16 +1,18 @@
 """No program reads or writes beyond an operand, memory is given back, and a long loop answers to Ctrl-C."""
 
+import gc
 import re
+import sys
 
 import pyro
 import pytest
 import torch
 
-from zf_pyro import State
+from zf_pyro import State, ZForcingELBO
 from zf_pyro.inference import ParticleFilter
 from zf_pyro.objectives import SegmentedELBO
-from zf_pyro.recurrence.engine import machines, operations
-from zf_pyro.recurrence.engine.buffers import Arena, Tape
+from zf_pyro.recurrence.engine import buffers, machines, operations
+from zf_pyro.recurrence.engine.buffers import Arena, Demand, Pool, Tape
 from zf_pyro.recurrence.engine.machines import CompiledMachine, PlainMachine
 from zf_pyro.recurrence.engine.operations import Instruction, Ring, single
 
@@ -436,3 +438,150 @@ def test_outputs_may_be_changed_after_the_backward_pass_or_without_gradients(pie
             for name, value in values.items():
                 value[piece].zero_()
                 assert not value[piece].any(), name
+
+
+# Memory that is given back --------------------------------------------------------------------------------------------
+
+
+def kept_bytes(net):
+    """Bytes of the blocks that the loops of a network keep for later runs."""
+    memory = net.loop_memory
+    blocks = list(memory.forward.pool._blocks)
+    for arena in (memory.forward, memory.backward, memory.prior, memory.auxiliary):
+        blocks += arena.shelf
+    return sum(block.nbytes for block in blocks)
+
+
+def train(net, batch, time=6):
+    loss = ZForcingELBO(aux_weight=0.3).loss_and_grads(net.model, net.guide, random_frames(batch=batch, time=time))
+    return {"loss": torch.tensor(loss), **parameter_grads(net)}
+
+
+@pytest.fixture
+def everything_is_large(monkeypatch):
+    """Let pools serve tensors of every size."""
+    monkeypatch.setattr(buffers, "LARGE", 0)
+
+
+@pytest.fixture
+def hundreds_kept(everything_is_large):
+    """A network after two steps with 400 sequences, and the bytes that it keeps."""
+    net = random_net()
+    train(net, 400)
+    train(net, 400)
+    assert kept_bytes(net) > 2_000_000
+    return net, kept_bytes(net)
+
+
+def test_release_memory_gives_back_all_blocks(hundreds_kept):
+    net, _ = hundreds_kept
+    net.release_memory()
+    assert kept_bytes(net) == 0
+
+
+def test_after_release_memory_a_loop_keeps_as_much_as_it_needs(hundreds_kept):
+    net, _ = hundreds_kept
+    net.release_memory()
+    for _ in range(3):
+        train(net, 3)
+    fresh = random_net()
+    for _ in range(3):
+        train(fresh, 3)
+    assert 0 < kept_bytes(net) == kept_bytes(fresh) < 200_000
+
+
+def test_blocks_in_use_at_release_memory_are_not_kept_when_they_are_freed(hundreds_kept):
+    net, _ = hundreds_kept
+    x = random_frames(batch=400, time=6)
+    held = net.states(x, net.guide(x).detach())
+    expected = held.hidden.sum()
+    net.release_memory()
+    assert held.hidden.sum() == expected
+    held.hidden.sum().backward()
+    del held, expected
+    assert kept_bytes(net) == 0
+
+
+@pytest.mark.parametrize("steps", range(1, 4))
+def test_releasing_memory_between_steps_changes_no_result(steps, everything_is_large):
+    found = []
+    for release in (False, True):
+        net = random_net()
+        pyro.clear_param_store()
+        pyro.set_rng_seed(0)
+        for _ in range(steps):
+            result = train(net, 5)
+            if release:
+                net.release_memory()
+        found.append(result)
+    assert_same(*found, rtol=0.0, atol=0.0)
+
+
+def test_many_much_smaller_steps_in_a_row_shrink_the_blocks(hundreds_kept):
+    net, before = hundreds_kept
+    for _ in range(4 * buffers.PATIENCE):
+        train(net, 4)
+    fresh = random_net()
+    for _ in range(3):
+        train(fresh, 4)
+    assert kept_bytes(net) <= 2 * kept_bytes(fresh) < before / 20
+
+
+def test_a_few_much_smaller_steps_keep_the_blocks(hundreds_kept):
+    net, before = hundreds_kept
+    for _ in range(3):
+        for _ in range(buffers.PATIENCE // 4):
+            train(net, 4)
+        train(net, 400)
+    assert kept_bytes(net) == before
+
+
+def test_steps_of_half_the_size_keep_the_blocks(hundreds_kept):
+    net, before = hundreds_kept
+    for _ in range(2 * buffers.PATIENCE):
+        train(net, 200)
+    assert kept_bytes(net) == before
+
+
+def test_small_outputs_that_the_pool_does_not_serve_let_its_blocks_go_too(monkeypatch):
+    monkeypatch.setattr(buffers, "LARGE", 10_000)
+    pool, like = Pool(), torch.empty(0)
+    pool.empty(like, 100, 100)
+    assert [block.numel() for block in pool._blocks] == [10_000]
+    for _ in range(buffers.RETURNED * buffers.PATIENCE):
+        assert pool._blocks
+        pool.empty(like, 10)
+    assert not pool._blocks
+
+
+def test_a_demand_falls_to_the_largest_of_the_much_smaller_requests():
+    demand = Demand(3)
+    assert [demand.note(wanted) for wanted in (100, 24, 10, 25, 1, 7, 3, 1)] == [*[False] * 6, True, False]
+    assert demand.elements == 7
+
+
+def test_a_demand_does_not_fall_while_larger_requests_come_in_between():
+    demand = Demand(3)
+    assert not any(demand.note(wanted) for _ in range(9) for wanted in (100, 1, 1))
+    assert demand.elements == 100
+
+
+# Tapes that were never made -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("fails", ["__init__ never ran", "__init__ failed"])
+def test_a_tape_without_a_block_dies_in_silence(fails, monkeypatch, recwarn):
+    raised = []
+    monkeypatch.setattr(sys, "unraisablehook", raised.append)
+    if fails == "__init__ never ran":
+        tape = Tape.__new__(Tape)
+    else:
+        arena = Arena()
+        monkeypatch.setattr(arena, "borrow", lambda like: 1 / 0)
+        tape = Tape.__new__(Tape)
+        with pytest.raises(ZeroDivisionError):
+            tape.__init__(arena, torch.empty(0))
+    del tape
+    gc.collect()
+    assert not raised

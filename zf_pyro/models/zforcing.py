@@ -149,6 +149,14 @@ class ZForcing(StochasticRNN):
         """p_bwd(x_{t-1} | b_t), b_t (..., hidden): the backward RNN predicts the frame before."""
         return self.emission_family.distribution(self.backward_emission_layer(b_t))
 
+    def release_memory(self) -> None:
+        """Give back the memory that the time loops keep for their next run, as after one that was unusually large.
+
+        A loop keeps as much as its largest run needed, until several much smaller ones have followed. Memory of
+        tensors still in use is given back when they are freed.
+        """
+        self.loop_memory.release()
+
     # The same over whole sequences ----------------------------------------------------------------------------------
 
     scan_backward = scans.scan_backward
