@@ -2,7 +2,11 @@
 
 import gc
 import re
+import signal
+import subprocess
 import sys
+import time
+from types import SimpleNamespace
 
 import pyro
 import pytest
@@ -585,3 +589,104 @@ def test_a_tape_without_a_block_dies_in_silence(fails, monkeypatch, recwarn):
     del tape
     gc.collect()
     assert not raised
+
+
+# Ctrl-C ---------------------------------------------------------------------------------------------------------------
+
+
+@compiled
+@pytest.mark.parametrize("work", [1, 3_000, 100_000])
+def test_loops_cut_into_calls_of_few_steps_give_the_same_bits(work, transition, monkeypatch):
+    found = []
+    for per_call in (machines.PER_CALL, work):
+        monkeypatch.setattr(machines, "PER_CALL", per_call)
+        net = random_net(transition=transition)
+        pyro.clear_param_store()
+        pyro.set_rng_seed(0)
+        found.append(train(net, 5, time=7))
+    assert_same(*found, rtol=0.0, atol=0.0)
+
+
+@compiled
+@pytest.mark.parametrize(("first", "by"), [(0, 1), (9, -1)])
+@pytest.mark.parametrize(("per_call", "calls"), [(1, 10), (3, 4), (9, 2), (10, 1), (10**9, 1)])
+def test_a_run_makes_calls_of_as_many_steps_as_are_worth_one(first, by, per_call, calls, monkeypatch):
+    """Values of 6 elements: 96 multiply-adds a step."""
+    monkeypatch.setattr(machines, "PER_CALL", per_call * 6 * machines.FOR_A_NUMBER)
+    out, x = torch.zeros(10, 2, 3), torch.randn(10, 2, 3)
+    made, run = [], machines._compiled.run
+    counted = SimpleNamespace(
+        run=lambda *given: made.append(given[1:4]) or run(*given), PANELS=machines._compiled.PANELS
+    )
+    monkeypatch.setattr(machines, "_compiled", counted)
+    machine(CompiledMachine).prepare([Instruction(operations.copy, (Ring(out), Ring(x)))])(first, 10, by)
+    assert torch.equal(out, x)
+    assert len(made) == calls
+    assert [first + k * by for k in range(10)] == [start + k * by for start, steps, _ in made for k in range(steps)]
+
+
+@compiled
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers that send signals")
+def test_a_signal_in_a_long_loop_is_answered_within_half_a_second():
+    one = machine(CompiledMachine)
+    out, x = torch.zeros(1, 512, 64), torch.zeros(1, 512, 64)
+    program = [Instruction(operations.product, (Ring(out), one.weight(torch.zeros(512, 512)), Ring(x)))]
+    run, answers = one.prepare(program), []
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        for _ in range(2):  # the machine may be busy once
+            start = time.perf_counter()
+            signal.setitimer(signal.ITIMER_REAL, 0.2)
+            with pytest.raises(KeyboardInterrupt):
+                run(0, 10**6, 1)  # some minutes
+            answers.append(time.perf_counter() - start - 0.2)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, before)
+    assert min(answers) < 0.5
+
+
+INTERRUPTED = """
+import os, signal, sys, threading, time
+import torch
+import zf_pyro
+from zf_pyro import emissions
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+torch.set_num_threads(1)
+net = zf_pyro.ZForcing(emissions.Gaussian(4), embed_dim=8, hidden_dim=256, latent_dim=8, mlp_dim=64)
+u, noise, b = torch.zeros(1, 200, 4).expand(600, -1, -1), torch.randn(600, 200, 8), torch.zeros(600, 200, 256)
+sent = []
+
+
+def send():
+    sent.append(time.perf_counter())
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def loop():
+    return net.scan_posterior(net.initial_state((200,)), u, b, noise)
+
+
+work = loop if sys.argv[1] == "forward" else loop().z.sum().backward
+threading.Timer(0.3, send).start()
+try:
+    work()
+    time.sleep(20)
+    print("finished before the signal")
+except KeyboardInterrupt:
+    print(time.perf_counter() - sent[0])
+"""
+
+
+@compiled
+@pytest.mark.slow
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+def test_ctrl_c_is_answered_within_half_a_second(direction):
+    command = [sys.executable, "-c", INTERRUPTED, direction]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert float(done.stdout) < 0.5

@@ -112,7 +112,7 @@ class ZForcing(StochasticRNN):
         check_frames(x, self.emission_family, self.emission_layer.weight)
         frames, mask = x.transpose(0, 1), None
         if lengths is not None:
-            check_lengths(lengths, *x.shape[:2], x.device)
+            check_lengths(lengths, x.shape[0], x.shape[1], x.device)
             mask = real_frames(lengths, x.shape[1])
             frames = zero_padding(frames, mask)
         return self.scan_backward(frames, mask, lengths)

@@ -48,6 +48,9 @@ FOR_A_NUMBER = 16
 WORTH_A_THREAD = 100_000
 """Multiply-adds per step and thread below which another thread costs more at the barriers than it saves. A core does
 them in 2.4 microseconds (docs/speed.md: 170 GFLOP/s on two cores)."""
+PER_CALL = 10**9
+"""Multiply-adds of one call of C code, which Ctrl-C waits for: 0.03 s at the speed above, a tenth of it on a busy or an
+old processor. A call itself costs some ten microseconds."""
 RunProgram = Callable[[int, int, int], None]
 """Runs a program. Arguments: the first step, the number of steps, and the direction, 1 or -1."""
 Fold = Callable[[int, int], None]
@@ -186,12 +189,15 @@ class CompiledMachine(Machine):
         work = sum(map(_multiplications, program))
         threads = max(1, min(torch.get_num_threads(), work // WORTH_A_THREAD))
         wide = self.tape.block.dtype == torch.float64
+        size = max(1, PER_CALL // max(1, work))
 
         def run(first: int, steps: int, by: int) -> None:
             if steps > 0 and min(first, first + (steps - 1) * by) < 0:
                 raise ValueError(f"steps count from 0, got first step {first}, {steps} steps in direction {by}")
-            if program:  # by naming it, this function keeps alive the tensors that the code points into
-                _compiled.run(code, first, steps, by, wide, threads, self.level)
+            # Python answers to signals between calls. By naming `program`, this function keeps alive the tensors that
+            # the code points into.
+            for done in range(0, steps if program else 0, size):
+                _compiled.run(code, first + done * by, min(size, steps - done), by, wide, threads, self.level)
 
         return run
 
