@@ -163,13 +163,15 @@ def check_shapes(instruction: Instruction, shapes: Sequence[Sizes], panel: int) 
         found = ", ".join(f"{_name(operation, k)} {shape}" for k, shape in enumerate(shapes))
         rank = "(ring, features, rows), or (ring, features, steps, rows) for windows of add_outer"
         raise ValueError(f"operands of {operation.__name__} must have shapes {rank}, got {found}") from None
-    for k, (shape, sizes) in enumerate(zip(shapes, expected, strict=False)):  # product has a bias or none
-        if shape[1:] != sizes:
-            needed = ", ".join(map(str, sizes))
-            raise ValueError(
-                f"operand {k} ({_name(operation, k)}) of {operation.__name__} must have shape (ring, {needed}) to fit "
-                f"the others, got {shape}"
-            )
+    sizes = [shape[1:] for shape in shapes]
+    if sizes == [*expected[: len(sizes)]]:  # product has a bias or none
+        return
+    k = next(k for k, size in enumerate(sizes) if size != expected[k])
+    needed = ", ".join(map(str, expected[k]))
+    raise ValueError(
+        f"operand {k} ({_name(operation, k)}) of {operation.__name__} must have shape (ring, {needed}) to fit "
+        f"the others, got {shapes[k]}"
+    )
 
 
 def _name(operation: Callable[..., None], k: int) -> str:
