@@ -32,7 +32,8 @@ FLOORS = (
 WINGS = tuple(wing for floor in FLOORS for wing in floor)
 TOP = {"__init__", "checks", "emissions"}
 RECURRENCE = (
-    *(f"engine.{name}" for name in ("operations", "buffers", "machines", "linear", "mlp", "lstm", "loops", "heads")),
+    *(f"engine.{name}" for name in ("operations", "shapes", "buffers", "machines", "linear")),
+    *(f"engine.{name}" for name in ("mlp", "lstm", "loops", "heads")),
     *("reference", "fast", "chunks", "precision", "scans"),
 )
 """Files of the recurrence from the ground up."""

@@ -274,7 +274,7 @@ def test_operands_that_must_be_contiguous_are_checked():
 def test_operands_of_another_dtype_are_refused():
     """Otherwise memory would be read beyond its end."""
     operands = single(torch.zeros(3, 2)), single(torch.zeros(3, 2, dtype=torch.bfloat16))
-    with pytest.raises(TypeError, match=r"operands of copy must be torch.float32 as the tape, got torch.bfloat16"):
+    with pytest.raises(TypeError, match=r"copy must be torch.float32 as the tape, got torch.bfloat16 on cpu"):
         machine(CompiledMachine, torch.float32).prepare([Instruction(operations.copy, operands)])
 
 

@@ -22,7 +22,18 @@ from torch import Tensor, nn
 from .. import generation, saving
 from ..emissions import Emission
 from ..networks import PosteriorScan, State, Transition
-from ..paths import LatentPath, PosteriorPath, PriorPath, prepare_inputs, sequences
+from ..paths import (
+    LatentPath,
+    PosteriorPath,
+    PriorPath,
+    check_backward_states,
+    check_context,
+    check_frames,
+    check_latents,
+    check_state,
+    prepare_inputs,
+    sequences,
+)
 
 _NUMBERS = itertools.count()
 """Numbers for default names, so that no two networks of a process share parameters in Pyro's store."""
@@ -154,12 +165,22 @@ class StochasticRNN(nn.Module):
         Args:
             x: (batch, time, frame) floats or (batch, time) integers.
             z: latents (..., batch, time, latent).
-            context: the frame before the first; see :meth:`inputs`.
-            initial_state: h_0; zeros if None.
+            context: the frame before the first, (batch, *frame); see :meth:`inputs`.
+            initial_state: h_0, each field (..., batch, hidden); zeros if None.
 
         Returns:
             A State of (time, ..., batch, hidden) tensors.
+
+        Raises:
+            TypeError, ValueError: an argument of the wrong type, shape, dtype or device.
         """
+        like = self.emission_layer.weight
+        check_frames(x, self.emission_family, like)
+        check_latents(z, x.shape[0], x.shape[1], self.latent_dim, like)
+        if context is not None:
+            check_context(context, x.shape[0], self.emission_family, like)
+        if initial_state is not None:
+            check_state(initial_state, x.shape[0], self.hidden_dim, like)
         start = self.initial_state((x.shape[0],)) if initial_state is None else initial_state
         u = self.inputs(x, context).transpose(0, 1)
         states = self.scan_states(start, u, z.movedim(-2, 0))
@@ -228,7 +249,10 @@ class StochasticRNN(nn.Module):
         """
         self.register()
         run = prepare_inputs(self, x, lengths, context, initial_state)
-        b = b if b is not None else self.scan_backward(cast(Tensor, run.x), run.mask, lengths)
+        if b is None:
+            b = self.scan_backward(cast(Tensor, run.x), run.mask, lengths)
+        else:
+            check_backward_states(b, run.num_steps, run.batch_size, self.hidden_dim, self.emission_layer.weight)
         path = PosteriorPath(self, run, b)
         with sequences(run.batch_size):
             for t in range(run.num_steps):

@@ -20,7 +20,7 @@ from .. import recurrence as scans
 from ..checks import require_count
 from ..emissions import Emission
 from ..networks import CELLS, MLP, BackwardRNN, State, Transition, bounded, with_fast_form
-from ..paths import real_frames, zero_padding
+from ..paths import check_frames, check_lengths, real_frames, zero_padding
 from ..recurrence import LoopMemory
 from .base import StochasticRNN
 
@@ -105,9 +105,15 @@ class ZForcing(StochasticRNN):
 
         Returns:
             b, (time, batch, hidden). Its values beyond a length are undefined.
+
+        Raises:
+            TypeError, ValueError: an argument of the wrong type, shape, dtype, device or (under Pyro's validation)
+                value.
         """
+        check_frames(x, self.emission_family, self.emission_layer.weight)
         frames, mask = x.transpose(0, 1), None
         if lengths is not None:
+            check_lengths(lengths, x.shape[0], x.shape[1], x.device)
             mask = real_frames(lengths, x.shape[1])
             frames = zero_padding(frames, mask)
         return self.scan_backward(frames, mask, lengths)
@@ -153,6 +159,14 @@ class ZForcing(StochasticRNN):
             "backward_states": {"backward_rnn": BackwardRNN},
         }
         return parts[step_function]
+
+    def release_memory(self) -> None:
+        """Give back the memory that the time loops keep for their next run, as after one that was unusually large.
+
+        A loop keeps as much as its largest run needed, until several much smaller ones have followed. Memory of
+        tensors still in use is given back when they are freed.
+        """
+        self.loop_memory.release()
 
     # The same over whole sequences ----------------------------------------------------------------------------------
 

@@ -81,6 +81,11 @@ class _Run:
         run = prepare_inputs(net, x, lengths, context, initial_state)  # all checks, on the whole
         self.net, self.lengths, self.context = net, lengths, context
         self.frames = x.transpose(0, 1) if run.x is None else run.x
+        if run.initial_state.hidden.dim() != 2:
+            raise ValueError(
+                f"initial_state must be one state per sequence, each field ({len(x)}, {net.hidden_dim}), in segments, "
+                f"got {tuple(run.initial_state.hidden.shape)}; take ZForcingELBO for states of several particles"
+            )
         self.state = State(*(field.expand(len(x), -1) for field in run.initial_state))
         ends = [*range(elbo.segment, x.shape[1], elbo.segment), x.shape[1]]
         self.segments = list(zip([0, *ends[:-1]], ends, strict=True))
@@ -92,7 +97,8 @@ class _Run:
         state = self.state
         for start, stop in self.segments:
             x, lengths, context = self._given(start, stop)
-            b = self.net.backward_states(x, lengths)
+            with pyro.validation_enabled(False):  # some sequences have ended, with length 0
+                b = self.net.backward_states(x, lengths)
             loss, hidden, cell, *terms = self._evaluate(self.anchor, b, *state, x, lengths, context)
             state = State(hidden.detach(), cell.detach())
             parts.append(Terms(*terms))

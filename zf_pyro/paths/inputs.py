@@ -201,6 +201,41 @@ def check_state(state: State, batch_size: int, hidden_dim: int, like: Tensor) ->
                 f"initial_state.{name} must be {like.dtype} on {like.device} like the net's parameters, "
                 f"got {field.dtype} on {field.device}"
             )
+    if state.hidden.shape != state.cell.shape:
+        raise ValueError(
+            "initial_state.hidden and initial_state.cell must have the same shape, got "
+            f"{tuple(state.hidden.shape)} and {tuple(state.cell.shape)}; expand one to the other's"
+        )
+
+
+def check_backward_states(b: Tensor, num_steps: int, batch_size: int, hidden_dim: int, like: Tensor) -> None:
+    """Refuse backward states that are not one per frame, (time, batch, hidden), or of another dtype or device."""
+    _check_sequences("b", b, "(time, batch, hidden)", (num_steps, batch_size, hidden_dim), like)
+
+
+def check_latents(z: Tensor, batch_size: int, num_steps: int, latent_dim: int, like: Tensor) -> None:
+    """Refuse latents that are not one per frame, (..., batch, time, latent), or of another dtype or device."""
+    _check_sequences("z", z, "(..., batch, time, latent)", (batch_size, num_steps, latent_dim), like)
+
+
+def _check_sequences(name: str, values: Tensor, meaning: str, sizes: tuple[int, ...], like: Tensor) -> None:
+    """Refuse values whose last sizes, or all where ``meaning`` has no dots, are not those given."""
+    if not isinstance(values, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor, got {type(values).__name__}; convert it with torch.as_tensor")
+    found, rest = tuple(values.shape), meaning.startswith("(...")
+    if (found[-3:] if rest else found) != sizes:
+        needed = ", ".join(map(str, (("...", *sizes) if rest else sizes)))
+        source = "net.backward_states(x, lengths)" if name == "b" else "the guide's result"
+        raise ValueError(
+            f"{name} must have shape {meaning} = ({needed}), one for each frame of x, got {found}; take {source} for "
+            "the same x"
+        )
+    cast = torch.is_autocast_enabled(like.device.type) and values.is_floating_point()  # scans then convert it
+    if values.device != like.device or (values.dtype != like.dtype and not cast):
+        raise ValueError(
+            f"{name} must be {like.dtype} on {like.device} like the net's parameters, got {values.dtype} on "
+            f"{values.device}; convert it with {name}.to(...)"
+        )
 
 
 def check_context(context: Tensor, batch_size: int, emission: Emission, like: Tensor) -> None:

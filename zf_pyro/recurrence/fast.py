@@ -33,6 +33,7 @@ def posterior_scan(
         noise: standard normal samples; (time, ..., latent).
         arena: memory for the loop's buffers.
     """
+    _check_steps(u=drive.v, b=contexts, noise=noise)
     batch_shape = state.hidden.shape[:-1]
     start = [field.reshape(-1, field.shape[-1]) for field in state]
     v, *gate_weights = cell.normalised(drive)
@@ -54,6 +55,7 @@ def state_scan(cell: GatedCell, state: State, drive: Drive, modulation: Tensor, 
         modulation: ``cell.modulation`` of z, column-major; (time, ..., modulation, batch).
         arena: memory for the loop's buffers.
     """
+    _check_steps(u=drive.v, z=modulation)
     lead, batch = modulation.shape[1:-2], modulation.shape[-1:]
     batch_shape = torch.broadcast_shapes(state.hidden.shape[:-1], lead + batch)
     start = [_rows(field.unsqueeze(0), batch_shape).squeeze(0) for field in state]
@@ -88,6 +90,7 @@ def auxiliary_scan(network: MLP, z: Tensor, hidden: Tensor, b: Tensor, arena: Ar
         b: targets, which get no gradient; (time, ..., hidden), broadcast to the batch dimensions of z.
         arena: memory for the loop's buffers.
     """
+    _check_steps(z=z, before=hidden, b=b)
     batch_shape = z.shape[1:-1]
     inputs = (z, hidden)[: len(network.in_dims)]
     sequences = (_rows(sequence, batch_shape) for sequence in inputs)
@@ -107,6 +110,13 @@ def prior_scan(network: MLP, hidden: Tensor, arena: Arena) -> tuple[Tensor, Tens
     batch_shape = hidden.shape[1:-1]
     parameters = ParameterHead.apply(arena, *network.weights(), _rows(hidden, batch_shape))
     return loc_scale(parameters.view(-1, *batch_shape, parameters.shape[-1]))
+
+
+def _check_steps(**sequences: Tensor) -> None:
+    """Refuse sequences (time, ...) of different numbers of steps, of which a loop would read some again and again."""
+    steps = {name: sequence.shape[0] for name, sequence in sequences.items()}
+    if len(set(steps.values())) > 1:
+        raise ValueError(f"all sequences of a scan must have the same number of steps, got {steps}")
 
 
 def _rows(sequence: Tensor, batch_shape: torch.Size) -> Tensor:

@@ -127,8 +127,9 @@ class PosteriorLoop(torch.autograd.Function):
         machine.prepare(program)(0, num_steps, 1)
         ctx.machine, ctx.posterior, ctx.modulation, ctx.cell, ctx.z = machine, posterior, modulation, cell, z
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(h_out, first, second, bias, *weights)  # so that autograd detects in-place changes
-        return h_out, h_out[:-1], h_out[1:], c.transpose(1, 2).detach(), z_out, parameters_out
+        c_out = c.transpose(1, 2).detach()
+        ctx.save_for_backward(h_out, first, second, bias, *weights, c_out)  # so that autograd detects in-place changes
+        return h_out, h_out[:-1], h_out[1:], c_out, z_out, parameters_out
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -205,8 +206,9 @@ class StateLoop(torch.autograd.Function):
         machine.prepare(program)(0, len(v), 1)
         ctx.machine, ctx.cell = machine, cell
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(h_out, modulation, *weights)
-        return h_out, c.transpose(1, 2).detach()
+        c_out = c.transpose(1, 2).detach()
+        ctx.save_for_backward(h_out, modulation, *weights, c_out)
+        return h_out, c_out
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:

@@ -8,7 +8,6 @@ Both run the same programs (``operations.py``) and are tested against each other
 Values are (features, rows), where rows are sequences times particles.
 """
 
-import itertools
 import struct
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -35,6 +34,7 @@ from .operations import (
     single,
     sum_squares,
 )
+from .shapes import check_shapes
 
 try:
     from . import _compiled
@@ -48,6 +48,9 @@ FOR_A_NUMBER = 16
 WORTH_A_THREAD = 100_000
 """Multiply-adds per step and thread below which another thread costs more at the barriers than it saves. A core does
 them in 2.4 microseconds (docs/speed.md: 170 GFLOP/s on two cores)."""
+PER_CALL = 10**9
+"""Multiply-adds of one call of C code, which Ctrl-C waits for: 0.03 s at the speed above, a tenth of it on a busy or an
+old processor. A call itself costs some ten microseconds."""
 RunProgram = Callable[[int, int, int], None]
 """Runs a program. Arguments: the first step, the number of steps, and the direction, 1 or -1."""
 Fold = Callable[[int, int], None]
@@ -126,7 +129,9 @@ class PlainMachine(Machine):
 
     def prepare(self, program: Instructions) -> RunProgram:
         lines = []
-        for operation, operands, number in program:
+        for instruction in program:
+            operation, operands, number = instruction
+            check_shapes(instruction, [tuple(ring.tensor.shape) for ring in operands], 1)
             values = [(ring.tensor.unbind(0), ring.offset) for ring in operands]
             lines.append((operation, values, () if number is None else (number,)))
 
@@ -179,14 +184,20 @@ class CompiledMachine(Machine):
         return packed
 
     def prepare(self, program: Instructions) -> RunProgram:
-        code = b"".join(_encoded(instruction, self.tape.block.dtype) for instruction in program)
+        panel = _compiled.PANELS[self.level]
+        code = b"".join(_encoded(instruction, self.tape.block.dtype, panel) for instruction in program)
         work = sum(map(_multiplications, program))
         threads = max(1, min(torch.get_num_threads(), work // WORTH_A_THREAD))
         wide = self.tape.block.dtype == torch.float64
+        size = max(1, PER_CALL // max(1, work))
 
         def run(first: int, steps: int, by: int) -> None:
-            if program:  # by naming it, this function keeps alive the tensors that the code points into
-                _compiled.run(code, first, steps, by, wide, threads, self.level)
+            if steps > 0 and min(first, first + (steps - 1) * by) < 0:
+                raise ValueError(f"steps count from 0, got first step {first}, {steps} steps in direction {by}")
+            # Python answers to signals between calls. By naming `program`, this function keeps alive the tensors that
+            # the code points into.
+            for done in range(0, steps if program else 0, size):
+                _compiled.run(code, first + done * by, min(size, steps - done), by, wide, threads, self.level)
 
         return run
 
@@ -217,8 +228,13 @@ class CompiledMachine(Machine):
 
 _OPERANDS = 6
 """Most operands of an operation: the size of ``operand`` in the ``Instruction`` of c/machine.c."""
-_ANY_STRIDES = (copy, add, pack, add_outer)
-"""Operations that take values of any strides. All others need the rows of a feature next to one another."""
+_CODES = {} if _compiled is None else {name: code for code, name in enumerate(_compiled.OPERATIONS)}
+_INSTRUCTION = struct.Struct(f"5qd{7 * _OPERANDS}q")
+"""The struct ``Instruction`` of c/machine.c."""
+_ANY_ROWS = {copy: (0, 1), add: (0, 1), pack: (1,), add_outer: (2,)}
+"""Operands, by index, whose rows may have any stride. All others need the rows of a feature next to one another."""
+_CONTIGUOUS_FEATURES = {product: 3, add_outer: 2}
+"""Operands, by index, that need their features next to one another."""
 
 
 def _multiplications(instruction: Instruction) -> int:
@@ -231,31 +247,51 @@ def _multiplications(instruction: Instruction) -> int:
     return numbers * FOR_A_NUMBER
 
 
-def _encoded(instruction: Instruction, dtype: torch.dtype) -> bytes:
-    """Encode an instruction as the struct ``Instruction`` of c/machine.c: sizes, the float, then each ``Operand``."""
+def _encoded(instruction: Instruction, dtype: torch.dtype, panel: int) -> bytes:
+    """Encode an instruction as the struct ``Instruction`` of c/machine.c: sizes, the float, then each ``Operand``.
+
+    Raises:
+        TypeError, ValueError: the operation would read or write beyond an operand, or in another dtype.
+    """
     operation, operands, number = instruction
-    _, features, rows = operands[0].tensor.shape
+    shapes = [tuple(tensor.shape) for tensor, _ in operands]
+    check_shapes(instruction, shapes, panel)
+    _, features, rows = shapes[0]
     inner = steps = 0  # the sizes that the output does not have: of summed dimensions, or of blocks
     if operation in (product, add_product):
-        inner = operands[2].tensor.shape[1]
+        inner = shapes[2][1]
     elif operation in (pack, log_density, sum_squares, modulate_back, normalise_back):
-        inner = operands[1].tensor.shape[1]
+        inner = shapes[1][1]
     elif operation is modulate:
-        inner = operands[3].tensor.shape[1]
+        inner = shapes[3][1]
     elif operation is add_sum:
-        inner = operands[1].tensor.shape[2]
+        inner = shapes[1][2]
     elif operation is add_outer:
-        _, _, steps, inner = operands[1].tensor.shape
-    numbers = []
-    for tensor, offset in operands:
+        _, _, steps, inner = shapes[1]
+    numbers: list[int] = []
+    contiguous = _CONTIGUOUS_FEATURES.get(operation)
+    for k, (tensor, offset) in enumerate(operands):
+        shape = shapes[k]
+        if not shape[0] or offset < 0:
+            raise ValueError(
+                f"operand {k} of {operation.__name__} must be a ring of at least one entry, read no steps behind, got "
+                f"{shape[0]} entries and offset {offset}"
+            )
         step, feature, *part, row = tensor.stride()  # part: from step to step within an entry, for add_outer alone
-        if tensor.dtype != dtype:
-            raise TypeError(f"operands of {operation.__name__} must be {dtype} as the tape, got {tensor.dtype}")
-        if operation not in _ANY_STRIDES and row != 1 and tensor.shape[-1] > 1:
+        if tensor.dtype != dtype or not tensor.is_cpu:
+            raise TypeError(
+                f"operands of {operation.__name__} must be {dtype} as the tape, got {tensor.dtype} on {tensor.device}"
+            )
+        if row != 1 and shape[-1] > 1 and k not in _ANY_ROWS.get(operation, ()):
             raise ValueError(
                 f"the rows of {operation.__name__} must lie next to one another, got strides {tensor.stride()}"
             )
-        numbers += [tensor.data_ptr(), len(tensor), offset, step, feature, row, *(part or [0])]
-    numbers += itertools.repeat(0, 7 * (_OPERANDS - len(operands)))
-    code = _compiled.OPERATIONS.index(operation.__name__)
-    return struct.pack(f"5qd{7 * _OPERANDS}q", code, features, rows, inner, steps, number or 0.0, *numbers)
+        if k == contiguous and feature != 1 and shape[1] > 1:
+            raise ValueError(
+                f"the features of operand {k} of {operation.__name__} must lie next to one another, "
+                f"got strides {tensor.stride()}"
+            )
+        numbers += (tensor.data_ptr(), shape[0], offset, step, feature, row, *(part or (0,)))
+    numbers += (0,) * (7 * (_OPERANDS - len(operands)))
+    code = _CODES[operation.__name__]
+    return _INSTRUCTION.pack(code, features, rows, inner, steps, number or 0.0, *numbers)
