@@ -49,7 +49,14 @@ def short_run(out, max_steps=4, *, net=None, elbo=None, optimiser=ADAM, batches=
     of_module = {name: settings.pop(name) for name in names if name in settings}
     module = Training(net.model, net.guide, elbo or objective(), optimiser, **of_module)
     quiet = {"progress": False, "accelerator": "cpu", "checkpoint_every": 2}
-    return fit(module, batches or loader(), out=out, max_steps=max_steps, resume=resume, **quiet | settings)
+    return fit(
+        module,
+        loader() if batches is None else batches,
+        out=out,
+        max_steps=max_steps,
+        resume=resume,
+        **quiet | settings,
+    )
 
 
 @pytest.fixture(scope="module")
