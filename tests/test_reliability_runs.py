@@ -4,6 +4,7 @@ import functools
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -455,6 +456,46 @@ def test_one_thread_holds_a_lock_twice_and_another_does_not(tmp_path):
         thread.start()
         thread.join()
     assert isinstance(found[0], FolderInUseError)
+
+
+def test_a_folder_removed_under_a_lock_raises_nothing(tmp_path):
+    with hold(tmp_path / "out"):
+        shutil.rmtree(tmp_path / "out")
+    with hold(tmp_path / "out"):
+        pass
+
+
+def test_of_many_threads_one_holds_the_lock_at_a_time(tmp_path):
+    inside, most, failed = [], [], []
+
+    def take_once():
+        for _ in range(50):
+            try:
+                with hold(tmp_path):
+                    inside.append(None)
+                    most.append(len(inside))
+                    inside.pop()
+            except FolderInUseError as error:
+                failed.append(error)
+
+    threads = [threading.Thread(target=take_once) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert max(most) == 1
+    assert len(most) + len(failed) == 300
+    assert not (tmp_path / LOCK).exists()
+
+
+def test_a_lock_that_finds_the_disk_full_leaves_nothing(tmp_path, monkeypatch):
+    def full(handle, content):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(OSError, match="No space left"), hold(tmp_path):
+        pass
+    assert not content(tmp_path)
 
 
 def test_a_forked_process_does_not_hold_the_lock_of_its_parent(tmp_path):

@@ -15,6 +15,8 @@ LOCK = "run.lock"
 _HELD: dict[Path, tuple[int, int]] = {}
 """Locks of this process, with the process and thread that hold each. A forked process inherits the entry alone."""
 
+_THREADS = threading.Lock()
+
 
 class FolderInUseError(RuntimeError):
     """Another run is writing to the folder."""
@@ -34,15 +36,17 @@ def hold(folder: Path) -> Iterator[None]:
         yield
         return
     folder.mkdir(parents=True, exist_ok=True)
-    owner = _acquire(path)
-    _HELD[path] = me
+    with _THREADS:
+        owner = _acquire(path)
+        _HELD[path] = me
     try:
         yield
     finally:
-        _HELD.pop(path, None)
-        with _alone(path.parent):
-            if _read(path) == owner:
-                path.unlink(missing_ok=True)
+        with _THREADS, contextlib.suppress(FileNotFoundError):  # the folder may have been removed
+            _HELD.pop(path, None)
+            with _alone(path.parent):
+                if _read(path) == owner:
+                    path.unlink(missing_ok=True)
 
 
 def _acquire(path: Path) -> dict[str, Any]:
@@ -69,6 +73,9 @@ def _acquire(path: Path) -> dict[str, Any]:
             ) from None
         try:
             os.write(handle, json.dumps(owner).encode())
+        except OSError:  # the disk is full
+            path.unlink(missing_ok=True)
+            raise
         finally:
             os.close(handle)
     return owner

@@ -74,22 +74,22 @@ def objective_of(objective: Any) -> Any:
         objective = objective.objective
     settings = getattr(objective, "__dict__", {})
     chosen = {name: value for name, value in settings.items() if not name.startswith("_") and name not in STATE}
-    return {"class": name_of(objective), **{name: _setting(value) for name, value in chosen.items()}}
+    return {"class": name_of(objective), **{name: _setting(name, value) for name, value in chosen.items()}}
 
 
-def _setting(value: Any) -> Any:
+def _setting(name: str, value: Any) -> Any:
+    """A setting as a plain value: a schedule without fields by its values, the same at every step by its weight."""
     if isinstance(value, ELBO):
         return objective_of(value)
-    if type(value).__name__ == "Constant":
-        return plain(value.value)
-    if not callable(value) or isinstance(value, type):
-        return plain(value)
     described = plain(value)
-    try:
-        values = {str(step): plain(value(step)) for step in PROBED}
-    except Exception:  # no schedule, or one that ends
+    if not name.endswith("_schedule"):
         return described
-    return described if isinstance(described, dict) else {"class": described, "at step": values}
+    if isinstance(described, dict):
+        return described["value"] if described.get("class") == "Constant" else described
+    try:
+        return {"class": described, "at step": {str(step): plain(value(step)) for step in PROBED}}
+    except Exception:  # a schedule that ends
+        return described
 
 
 def _net(net: nn.Module) -> dict[str, Any]:
@@ -102,7 +102,7 @@ def _net(net: nn.Module) -> dict[str, Any]:
         found["emission"] = plain(getattr(net, "emission_family", None))
     else:
         leaves = (part for part in net.modules() if next(part.children(), None) is None)
-        found["layers"] = [repr(leaf) for leaf in leaves if leaf is not net]
+        found["layers"] = [repr(leaf) for leaf in leaves]
     found["parameters"] = sum(parameter.numel() for parameter in parameters)
     found["trained"] = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
     return found
