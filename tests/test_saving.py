@@ -219,7 +219,8 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path):
 
 
 def test_partial_files_of_a_killed_process_are_removed(tmp_path):
-    (tmp_path / ".step.ckpt.abc.partial").write_text("half")
+    (tmp_path / ".step.ckpt.abcdefg1.partial").write_text("half")
+    (tmp_path / ".other.ckpt.abcdefg1.partial").write_text("of something else")
     (tmp_path / "step.ckpt").write_text("whole")
-    remove_partial(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["step.ckpt"]
+    remove_partial(tmp_path, r"step\.ckpt")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".other.ckpt.abcdefg1.partial", "step.ckpt"]

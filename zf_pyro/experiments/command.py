@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from ..data import RECORD, Record, read_record
+from ..saving import hold, plain, read_run, require_new, require_same
 from .settings import Run
 
 SWITCHES = {
@@ -23,6 +24,12 @@ def command_line(experiment: Callable[..., None]) -> None:
     Parameters of the experiment after ``run``, and the fields of :class:`~zf_pyro.experiments.Run`, become flags. Their
     descriptions in the docstrings become the help. Names of flags may have - in place of _. The default folder is
     ``runs/NAME``.
+
+    Raises:
+        FileExistsError: ``out`` holds a run, and ``--resume`` is off.
+        FolderInUseError: another run is writing to ``out``.
+        ImportError: jsonargparse is not installed.
+        ValueError: a resumed run with other flags.
     """
     try:
         import jsonargparse
@@ -35,12 +42,30 @@ def command_line(experiment: Callable[..., None]) -> None:
         parser.add_argument(f"--{switch}", action="store_true", help=text)
     parser.set_defaults({"out": Path("runs") / experiment.__name__})
     flags: dict[str, Any] = parser.parse_args(_underscored(sys.argv[1:])).as_dict()
-    shared = {field.name: flags.pop(field.name) for field in dataclasses.fields(Run)}
+    shared = {field.name: flags.pop(field.name) for field in dataclasses.fields(Run) if field.init}
     run = Run(**{**shared, "out": Path(str(shared["out"]))})
-    run.out.mkdir(parents=True, exist_ok=True)
+    run.own = plain(flags)
     if run.smoke:
         torch.set_num_threads(1)
-    experiment(run, **flags)
+    if run.share[0]:  # the first process has done the rest
+        experiment(run, **flags)
+        return
+    with hold(run.out):
+        require_allowed(run)
+        experiment(run, **flags)
+
+
+def require_allowed(run: Run) -> None:
+    """Refuse a new run in a used folder, and a resumed one with other flags, before anything is written.
+
+    Raises:
+        FileExistsError: ``out`` holds a run, and ``resume`` is off.
+        ValueError: a resumed run with other flags.
+    """
+    if not run.resume:
+        require_new(run.out)
+    elif read_run(run.out) is not None:
+        require_same(run.out, {"about": run.about})
 
 
 def prepared_data(run: Run, data: Path | None, prepare: Callable[[Path, Path | None], Record]) -> Path:

@@ -122,6 +122,7 @@ def train(run: Run, preset: Preset, model: ZForcing | DeterministicRNN, train: L
         devices=run.devices,
         accelerator={"cuda": "gpu"}.get(run.device, run.device),
         precision=run.precision,
+        about=run.about,
     )
     seconds = time.perf_counter() - start
     if not trainer.is_global_zero:

@@ -14,6 +14,7 @@ from typing import Any
 
 from ..data import Record
 from ..evaluation import Evaluation, Scores, report
+from ..saving import data_of, read_run, require_same, write_atomically, write_run
 from .gallery import draw_curves
 from .sequences_csv import TABLE, write_sequences
 from .settings import Preset, Run
@@ -27,6 +28,8 @@ def write_results(
 ) -> None:
     """Print a table; write ``results.json``, ``sequences.csv`` and ``figure.png``.
 
+    Results of a run with other flags or data are not replaced. ``run.json`` is written where training wrote none.
+
     Args:
         run: the flags.
         preset: sizes and schedules.
@@ -34,8 +37,15 @@ def write_results(
         evaluations: evaluations by name.
         scores: scores of the first evaluation, for ``sequences.csv``.
         more: further results, of JSON's types.
+
+    Raises:
+        ValueError: ``out`` holds a run with other flags or data.
     """
     print(report(evaluations))
+    found = {"about": run.about, "data": data_of(record)}
+    if read_run(run.out) is not None:
+        require_same(run.out, found)
+    write_run(run.out, found)
     settings = {**asdict(run), "out": str(run.out)}
     data = {name: split.num_sequences for name, split in record.splits.items()}
     fields = {
@@ -51,7 +61,8 @@ def write_results(
             **{name: importlib.metadata.version(name) for name in ("torch", "pyro-ppl", "zf-pyro")},
         },
     }
-    (run.out / "results.json").write_text(json.dumps(fields, indent=1) + "\n", encoding="utf-8")
+    text = json.dumps(fields, indent=1) + "\n"
+    write_atomically(run.out / "results.json", lambda file: file.write(text.encode()))
     write_sequences(run.out / TABLE, scores)
     draw_curves(run.out / "figure.png", logged(run.out), title=run.name)
 

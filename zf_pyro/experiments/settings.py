@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -86,6 +86,9 @@ class Run:
         validation_sequences: Number of validation sequences (of speech, windows), evenly spread; all if left out.
         test_sequences: Number of test sequences, evenly spread over the test set; all if left out.
         smoke: Test run in seconds, with tiny sizes and meaningless results.
+
+    Attributes:
+        own: flags of the experiment itself, by name.
     """
 
     out: Path = Path("runs/experiment")
@@ -102,6 +105,7 @@ class Run:
     validation_sequences: int | None = None
     test_sequences: int | None = None
     smoke: bool = False
+    own: dict[str, Any] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("devices", "max_steps", "particles", "validation_sequences", "test_sequences"):
@@ -122,6 +126,14 @@ class Run:
     def name(self) -> str:
         """Name of the baseline or objective."""
         return self.baseline or self.objective
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """Flags that a resumed run must repeat, in ``run.json``. The data is compared by its record."""
+        names = ("preset", "baseline", "seed", "precision", "validation_sequences", "smoke")
+        objective = None if self.baseline else self.objective
+        own = {name: value for name, value in self.own.items() if name != "data"}
+        return {"objective": objective, **{name: getattr(self, name) for name in names}, **own}
 
     @property
     def share(self) -> tuple[int, int]:

@@ -1,6 +1,7 @@
 """Files that are written whole or not at all."""
 
 import os
+import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -38,7 +39,13 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
         os.close(folder)
 
 
-def remove_partial(folder: Path) -> None:
-    """Remove partial files of processes that died while writing into ``folder``."""
+def remove_partial(folder: Path, names: str) -> None:
+    """Remove partial files of processes that died in :func:`write_atomically`.
+
+    Args:
+        folder: folder of the files.
+        names: regular expression of the files that were to be written. Partial files of others stay.
+    """
     for partial in folder.glob(".*.partial"):
-        partial.unlink(missing_ok=True)
+        if re.fullmatch(rf"\.(?:{names})\.[a-z0-9_]{{8}}\.partial", partial.name) and partial.is_file():
+            partial.unlink(missing_ok=True)

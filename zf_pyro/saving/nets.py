@@ -17,6 +17,8 @@ from .files import write_atomically
 
 DESCRIPTION = "net.json"
 """File name of the description in a saved folder."""
+WEIGHTS = re.compile(r"weights-[0-9a-f]{16}\.safetensors")
+"""File name of the weights."""
 FORMAT = "zf_pyro net 1"
 """Version of the format. It changes whenever an old folder could be misread."""
 FAMILIES: dict[str, type[emissions.Emission]] = {
@@ -49,7 +51,8 @@ def save_net(net: "SavedNetwork", folder: Path | str, normalisation: Mapping[str
     """Write a model into ``folder``: ``net.json`` and the weights it names, ``weights-HASH.safetensors``.
 
     ``net.json`` is replaced last and atomically: if the process dies, the folder holds the old model or the new one.
-    Not saved are gradients, the name in Pyro's parameter store, and the random state.
+    Then the weights that the replaced ``net.json`` named are deleted, and no other file. Not saved are gradients, the
+    name in Pyro's parameter store, and the random state.
 
     Args:
         net: the model.
@@ -60,6 +63,7 @@ def save_net(net: "SavedNetwork", folder: Path | str, normalisation: Mapping[str
     Raises:
         ImportError: safetensors is not installed.
         TypeError: the emission is not one of :mod:`zf_pyro.emissions`, so that loading could not rebuild it.
+        FileExistsError: ``folder`` holds another file ``net.json``, which is not replaced.
         OSError: the disk is full, or another error of the system. The saved model before is then unchanged.
     """
     family = type(net.emission_family).__name__
@@ -67,6 +71,7 @@ def save_net(net: "SavedNetwork", folder: Path | str, normalisation: Mapping[str
         raise TypeError(f"only nets with a family of {sorted(FAMILIES)} can be saved, got {net.emission_family!r}")
     kept = net.normalisation if normalisation is None else normalisation
     folder = Path(folder)
+    replaced = _weights_named(folder / DESCRIPTION)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
     content = _safetensors()[1].save(tensors)
     digest = hashlib.sha256(content).hexdigest()
@@ -75,6 +80,7 @@ def save_net(net: "SavedNetwork", folder: Path | str, normalisation: Mapping[str
         "format": FORMAT,
         "zf_pyro": importlib.metadata.version("zf-pyro"),
         "torch": torch.__version__,
+        "class": {"module": type(net).__module__, "name": type(net).__qualname__},
         "emission": {"family": family, **dataclasses.asdict(net.emission_family)},  # type: ignore[call-overload]
         "arguments": dict(net.settings),
         "normalisation": None if kept is None else {k: torch.as_tensor(v).tolist() for k, v in kept.items()},
@@ -83,9 +89,8 @@ def save_net(net: "SavedNetwork", folder: Path | str, normalisation: Mapping[str
     text = json.dumps(description, indent=1, allow_nan=False) + "\n"
     write_atomically(weights, lambda file: file.write(content))
     write_atomically(folder / DESCRIPTION, lambda file: file.write(text.encode()))
-    for old in folder.glob("weights-*.safetensors"):
-        if old != weights:
-            old.unlink()
+    if replaced is not None and replaced != weights.name:
+        (folder / replaced).unlink(missing_ok=True)
 
 
 def load_net(kind: type[Network], folder: Path | str, *, name: str | None = None) -> Network:
@@ -103,10 +108,11 @@ def load_net(kind: type[Network], folder: Path | str, *, name: str | None = None
     Raises:
         ImportError: safetensors is not installed.
         FileNotFoundError: the description or the weights are missing.
-        ValueError: they are cut short, changed, of another version or of sizes that do not fit.
+        ValueError: they are cut short, changed, of another version, of another class or of sizes that do not fit.
     """
     folder = Path(folder)
     description = _read(folder)
+    _require_class(kind, folder, description)
     try:
         emission = dict(description["emission"])
         family = FAMILIES[emission.pop("family")](**emission)
@@ -140,11 +146,54 @@ def _read(folder: Path) -> dict[str, Any]:
     return description
 
 
+def _require_class(kind: type, folder: Path, description: dict[str, Any]) -> None:
+    """Refuse the net of another class. Its name is compared and shown; nothing is imported by it.
+
+    Modules are compared only where one of them is of this package: a user's class may move, or stand in ``__main__``.
+    """
+    saved = description.get("class")
+    if saved is None:  # written before classes were recorded
+        return
+    module, name = (saved.get(key) for key in ("module", "name")) if isinstance(saved, dict) else (None, None)
+    if not isinstance(module, str) or not isinstance(name, str):
+        raise ValueError(f"{folder / DESCRIPTION} does not describe a net: its class is {saved!r}")
+    own, ours = (place.split(".")[0] == "zf_pyro" for place in (module, kind.__module__))
+    if name.split(".")[-1] != kind.__name__ or own != ours:
+        wanted, given = f"{module}.{name}", f"{kind.__module__}.{kind.__qualname__}"
+        raise ValueError(
+            f"{folder} holds a net of the class {wanted!r}, not {given!r}, whose programs may differ: load it by "
+            f"{name.split('.')[-1]}.load({str(folder)!r})"
+        )
+
+
+def _weights_named(path: Path) -> str | None:
+    """File of the weights that a description names; None if there is none, or if it was cut short.
+
+    Raises:
+        FileExistsError: the file is no description of a net.
+    """
+    if not path.exists():
+        return None
+    content = path.read_bytes()
+    try:
+        description = json.loads(content)
+    except ValueError:
+        description = None
+    if description is None and (not content or b'"format": "zf_pyro net' in content[:100]):
+        return None
+    found = description.get("format") if isinstance(description, dict) else None
+    if not isinstance(found, str) or not found.startswith("zf_pyro net"):
+        raise FileExistsError(f"{path} is no net of zf_pyro, so it is not replaced: save into another folder")
+    weights = description.get("weights")
+    name = weights.get("file") if isinstance(weights, dict) else None
+    return name if isinstance(name, str) and WEIGHTS.fullmatch(name) else None
+
+
 def _weights(folder: Path, description: dict[str, Any]) -> bytes:
     """The bytes of the weights, if they agree with the description."""
     try:
         name, size, digest = (description["weights"][key] for key in ("file", "bytes", "sha256"))
-        inside = re.fullmatch(r"weights-[0-9a-f]{16}\.safetensors", name) is not None
+        inside = WEIGHTS.fullmatch(name) is not None
     except (KeyError, TypeError) as error:
         raise ValueError(f"{folder / DESCRIPTION} does not say what its weights are: {error!r}") from error
     if not inside or not isinstance(size, int) or not 0 < size < LARGEST:

@@ -1,5 +1,6 @@
 """Training by SVI's step under Lightning: resumable checkpoints, fault tolerance, several devices."""
 
+from ..saving import FolderInUseError
 from .checkpoints import CheckpointError, SafeCheckpointIO, latest
 from .module import Training, adam
 from .nonfinite import NonFiniteError
@@ -9,6 +10,7 @@ from .run import fit
 __all__ = [
     "Batches",
     "CheckpointError",
+    "FolderInUseError",
     "NonFiniteError",
     "SafeCheckpointIO",
     "Training",

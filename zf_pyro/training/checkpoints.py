@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import itertools
 import re
 import warnings
 from pathlib import Path
@@ -14,9 +15,10 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from ..saving import remove_partial, write_atomically
 
+NAME = r"step(\d+)\.ckpt"
+PATTERN = re.compile(NAME)
 MAGIC = b"zf_pyro checkpoint 1\n"
 """First line of a checkpoint; the second is the sha256 of the rest."""
-PATTERN = re.compile(r"step(\d+)\.ckpt")
 
 
 class CheckpointError(RuntimeError):
@@ -85,7 +87,7 @@ def latest(folder: Path) -> Path | None:
             continue
         except CheckpointError as error:
             warnings.warn(f"{error}; going back to the one before it", stacklevel=2)
-            path.rename(path.with_suffix(".refused"))
+            path.rename(_free_name(path))
         else:
             return path
     if steps or any(folder.glob("*.refused")):
@@ -93,10 +95,17 @@ def latest(folder: Path) -> Path | None:
     return None
 
 
+def _free_name(path: Path) -> Path:
+    """Name for a refused checkpoint that no earlier one has."""
+    names = (path.with_suffix(f".{i}.refused" if i else ".refused") for i in itertools.count())
+    return next(name for name in names if not name.exists())
+
+
 class Checkpoints(Checkpoint):
     """Saves the state of a run at regular steps, at its end and on interruption; keeps the latest checkpoints.
 
-    Checkpoints are saved between two batches, after the step and the validation of the first.
+    Checkpoints are saved between two batches, after the step and the validation of the first. Each holds the names of
+    those that the run has written, and no other file is ever removed.
 
     Args:
         folder: folder of the files ``step00000100.ckpt`` and so on.
@@ -107,12 +116,22 @@ class Checkpoints(Checkpoint):
     def __init__(self, folder: Path, every: int, keep: int) -> None:
         self.folder, self.every, self.keep = folder, every, keep
         self.saved = 0
+        self.written: list[str] = []
+
+    def state_dict(self) -> dict[str, Any]:
+        """File names of the checkpoints that this run has written."""
+        return {"written": self.written}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Load the names of :meth:`state_dict`."""
+        self.written = [name for name in state["written"] if PATTERN.fullmatch(name)]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Remove incomplete files of a killed run, and skip the checkpoint that was just loaded."""
         self.saved = trainer.global_step
         if trainer.is_global_zero:
-            remove_partial(self.folder)
+            remove_partial(self.folder, NAME)
+            remove_partial(self.folder.parent, r"best\.ckpt|run\.json")
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         """Save if a checkpoint is due, or if a stop of training was requested.
@@ -133,12 +152,14 @@ class Checkpoints(Checkpoint):
         """Save now, unless this step is saved already."""
         if trainer.global_step == self.saved:
             return
-        trainer.save_checkpoint(self.folder / f"step{trainer.global_step:08d}.ckpt", weights_only=False)
+        name = f"step{trainer.global_step:08d}.ckpt"
+        self.written = [*(other for other in self.written if other != name), name]
+        trainer.save_checkpoint(self.folder / name, weights_only=False)
         self.saved = trainer.global_step
+        old, self.written = self.written[: -self.keep], self.written[-self.keep :]
         if trainer.is_global_zero:
-            names = sorted(path for path in self.folder.glob("*.ckpt") if PATTERN.fullmatch(path.name))
-            for path in names[: -self.keep]:
-                path.unlink()
+            for name in old:
+                (self.folder / name).unlink(missing_ok=True)
 
 
 class Best(ModelCheckpoint):

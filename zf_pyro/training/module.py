@@ -238,18 +238,21 @@ class Training(lightning.LightningModule):
                 f"parameters made by pyro.param, such as {next(iter(self.loose))!r}, train in one process only: "
                 "make them PyroParam of a PyroModule"
             )
+        optimiser = build(self.optimiser, self.trained(), fused=self.device.type == "cuda")
+        if self.plateau is None:
+            return optimiser
+        schedule = ReduceLROnPlateau(optimiser, mode="max", factor=0.5, patience=self.plateau - 1)
+        return [optimiser], [{"scheduler": schedule}]
+
+    def trained(self) -> dict[str, Tensor]:
+        """The parameters that the optimiser has, by name, each of any shape."""
         named: dict[str, Tensor] = {
             f"{net.name if isinstance(getattr(net, 'name', None), str) else i}.{name}": parameter
             for i, net in enumerate(self.nets)
             for name, parameter in net.named_parameters()
             if parameter.requires_grad
         }
-        named |= self.loose
-        optimiser = build(self.optimiser, named, fused=self.device.type == "cuda")
-        if self.plateau is None:
-            return optimiser
-        schedule = ReduceLROnPlateau(optimiser, mode="max", factor=0.5, patience=self.plateau - 1)
-        return [optimiser], [{"scheduler": schedule}]
+        return named | self.loose
 
     def on_validation_model_zero_grad(self) -> None:
         """Keep the zero gradients: with momentum Adam still moves such parameters, but not those without a gradient."""

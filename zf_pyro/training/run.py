@@ -1,9 +1,10 @@
 """A training run by Lightning's trainer, with checkpoints, logs and early stopping; new or resumed."""
 
+import contextlib
 import importlib.util
 import logging
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from ..checks import require_count
+from ..saving import hold, require_new, require_same
 from .callbacks import Interruption, Progress, RandomState
 from .checkpoints import Best, Checkpoints, SafeCheckpointIO, latest
+from .identity import Recorded, configuration
 from .module import Training
 from .position import Batches, Pass
 from .precision import mixed
@@ -51,6 +54,7 @@ def fit(
     precision: str = "32-true",
     progress: bool = True,
     callbacks: Sequence[Callback] = (),
+    about: Mapping[str, Any] | None = None,
 ) -> lightning.Trainer:
     """Train ``module``, and write logs, checkpoints and the best weights to ``out``.
 
@@ -58,7 +62,9 @@ def fit(
 
     - ``checkpoints/``: the latest states;
     - ``best.ckpt``: the weights of the best validation;
-    - ``logs/``: a table ``metrics.csv`` per start of the run, and TensorBoard's files if it is installed.
+    - ``logs/``: a table ``metrics.csv`` per start of the run, and TensorBoard's files if it is installed;
+    - ``run.json``: the configuration; a resumed run must have the same (:func:`.identity.configuration`);
+    - ``run.lock``, while it runs. The lock of a dead process of this host is taken over.
 
     With ``resume`` the run continues from the newest intact checkpoint; without one it starts. It ends with the same
     parameters as an uninterrupted run, bit for bit on a CPU. This needs a loader whose order depends on the epoch
@@ -86,21 +92,29 @@ def fit(
         precision: ``"32-true"``, ``"64-true"``, or ``"bf16-mixed"``: see :func:`zf_pyro.training.precision.mixed`.
         progress: whether to show a progress bar.
         callbacks: further callbacks of Lightning.
+        about: further settings for ``run.json``, of JSON's types, such as the seed. A resumed run must have the same.
 
     Returns:
         The trainer; its ``callback_metrics`` has the latest logged values.
 
     Raises:
-        ValueError: a setting out of range, or a loader whose order a resumed run cannot repeat.
+        ValueError: a setting out of range, a loader whose order a resumed run cannot repeat, or a resumed run of
+            another configuration.
+        FileExistsError: ``out`` holds a run, and ``resume`` is off.
+        FolderInUseError: another run is writing to ``out``.
         CheckpointError: all checkpoints are damaged.
         NonFiniteError: too many successive steps with a non-finite loss or gradient.
         OSError: the disk is full; the latest intact checkpoint is still there.
     """
-    max_steps = require_count("max_steps", max_steps)
+    max_steps, keep = require_count("max_steps", max_steps), require_count("keep", keep)
     validate_every = require_count("validate_every", validate_every)
+    checkpoint_every = require_count("checkpoint_every", checkpoint_every)
     log_every = require_count("log_every", log_every)
+    devices, num_nodes = require_count("devices", devices), require_count("num_nodes", num_nodes)
+    patience = None if patience is None else require_count("patience", patience)
     out = Path(out)
-    parts: list[Callback] = [RandomState(), Interruption(), *callbacks]
+    found = configuration(module, train, precision, about)
+    parts: list[Callback] = [RandomState(), Interruption(), Recorded(found), *callbacks]
     if progress:
         parts.append(Progress())
     if validation is not None:
@@ -129,11 +143,16 @@ def fit(
         enable_progress_bar=progress,
         enable_model_summary=False,
     )
-    start = latest(out / "checkpoints") if resume else None
-    if resume:
-        log.info("no checkpoint in %s: starting", out) if start is None else log.info("resuming from %s", start)
     batches = Batches(train, max_steps * module.accumulate)
-    with warnings.catch_warnings():
+    first = trainer.is_global_zero
+    with hold(out) if first else contextlib.nullcontext(), warnings.catch_warnings():
+        if resume:
+            require_same(out, found)
+        elif first:
+            require_new(out)
+        start = latest(out / "checkpoints") if resume else None
+        if resume:
+            log.info("no checkpoint in %s: starting", out) if start is None else log.info("resuming from %s", start)
         for expected in QUIET:
             warnings.filterwarnings("ignore", expected)
         trainer.fit(
