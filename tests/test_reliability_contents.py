@@ -22,10 +22,6 @@ def sounds(root, *names):
     return root
 
 
-def everything(corpus):
-    return sorted(name for names in corpus.splits.values() for name in names)
-
-
 # Content of audio -----------------------------------------------------------------------------------------------------
 
 

@@ -1,6 +1,7 @@
 """Hidden folders in which data is prepared: locked while their run lives, moved into place, swept after a kill."""
 
 import contextlib
+import glob
 import os
 import shutil
 from collections.abc import Iterator
@@ -39,7 +40,7 @@ def sweep(out: Path) -> None:
     """Remove the folders that killed runs left beside ``out``: those whose lock no process holds, and empty ones."""
     import fcntl
 
-    for folder in out.parent.glob(f".{out.name}.*.partial"):
+    for folder in out.parent.glob(f".{glob.escape(out.name)}.*.partial"):
         try:
             with open(folder / LOCK, "r+") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
