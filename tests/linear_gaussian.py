@@ -40,6 +40,9 @@ class LinearGaussian(ZForcing):
         self.embedding, self.backward_rnn = nn.Identity(), InformationFilter()
         self.double().eval()
 
+    def scan_backward(self, x, mask, lengths):
+        return self.backward_rnn(self.embedding(x), lengths)
+
     def prior(self, state):
         loc = C * state.hidden[..., :1]
         return Normal(loc, torch.ones_like(loc)).to_event(1)

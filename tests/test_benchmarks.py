@@ -26,7 +26,7 @@ TABLES = {
 """Parts of the printed table of each script."""
 OTHERS = {"released_form", "textbook", "step_trace"}
 """Modules of the scripts, and the script that has its own test."""
-SLOW = ("ddp", "diagnostics", "train_step")
+SLOW = ("ddp", "diagnostics", "inference", "train_step")
 """Scripts that take more than six seconds on one core, most of it for importing in each process."""
 
 

@@ -196,6 +196,7 @@ def nuts():
     return x, to_arviz(RIGHT, x, posterior=mcmc, groups=["posterior"])
 
 
+@pytest.mark.slow
 def test_nuts_agrees_with_the_exact_guide(nuts):
     x, reference = nuts
     comparison = compare_posteriors(to_arviz(RIGHT, x, num_samples=1000), reference)

@@ -75,6 +75,7 @@ def run(*arguments):
     return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
 
+@pytest.mark.slow
 def test_the_example_refuses_an_unknown_algorithm_before_it_trains(tmp_path):
     done = run("--inference", "Nuts", "--out", tmp_path)
     assert done.returncode != 0

@@ -139,6 +139,7 @@ AUTOGUIDES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", AUTOGUIDES)
 def test_fitted_autoguides_bound_the_evidence_of_padded_sequences(name):
     net, x = small("gaussian", "conditional_layer_norm", 2)
@@ -156,6 +157,7 @@ def test_fitted_autoguides_bound_the_evidence_of_padded_sequences(name):
     assert exact - 0.5 < bound < exact + 3 * error
 
 
+@pytest.mark.slow
 def test_laplace_of_padded_sequences_has_the_curvature_at_the_mode():
     net, x = small("gaussian", "conditional_layer_norm", 2)
     lengths = torch.tensor([2, 1])

@@ -196,6 +196,7 @@ def test_loss_and_gradients_are_those_of_the_plain_form(change, transition):
     assert_equal(fast, plain)
 
 
+@pytest.mark.slow
 @every_change
 def test_filter_and_fivo_are_those_of_the_plain_form(change):
     net, x = changed_net(change), random_frames("gaussian")
@@ -256,7 +257,8 @@ def test_a_changed_backward_network_is_honoured_also_in_segments():
     assert_equal(*found)
 
 
-@settings(max_examples=25, deadline=None)
+@pytest.mark.slow
+@settings(max_examples=100, deadline=None)
 @given(
     names=st.lists(st.sampled_from(sorted(CHANGES)), min_size=1, max_size=3, unique=True),
     transition=st.sampled_from(["conditional_layer_norm", "concatenate"]),

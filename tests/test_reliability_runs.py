@@ -374,6 +374,7 @@ def wait_for(path, process, seconds=60):
     assert path.exists()
 
 
+@pytest.mark.slow
 def test_a_second_run_at_the_same_time_is_refused_and_a_killed_one_blocks_nothing(busy):
     out, process = busy
     before = (out / LOCK).read_bytes()

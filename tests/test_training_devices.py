@@ -114,6 +114,7 @@ def test_torchrun_starts_it(tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
 
 
+@pytest.mark.slow
 def test_processes_draw_different_numbers(tmp_path):
     assert join(together(draws, tmp_path)) == [0, 0]
     one, two = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
