@@ -250,6 +250,7 @@ def test_help_describes_every_flag(capsys):
         )
 
 
+@pytest.mark.slow
 def test_a_killed_command_leaves_nothing_half_made_and_can_be_repeated(tmp_path):
     source, out = tmp_path / "source", tmp_path / "data" / "out"
     source.mkdir()
@@ -272,6 +273,7 @@ def test_a_killed_command_leaves_nothing_half_made_and_can_be_repeated(tmp_path)
     assert len(Sequences(out, "train")) == 32
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     os.name != "posix" or os.geteuid() != 0, reason="only the system's administrator can mount a small disk"
 )

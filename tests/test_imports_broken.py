@@ -107,6 +107,7 @@ def point_at(package, monkeypatch):
     monkeypatch.setattr(rules, "FILES", sorted(package.rglob("*.py")))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("breaking", "test"), READ.values(), ids=READ)
 def test_a_broken_rule_fails_its_test(breaking, test, tmp_path, monkeypatch):
     package = copy_of_the_package(tmp_path)

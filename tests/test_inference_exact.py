@@ -46,6 +46,7 @@ def effective(draws):
     return torch.where(worth > 0, worth, len(draws)).clamp(max=len(draws))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("emission", "time", "kernel", "num_samples"), CHAINS)
 def test_chains_have_the_exact_moments(emission, time, kernel, num_samples):
     net, x = small(emission, "conditional_layer_norm", time)

@@ -254,6 +254,7 @@ def test_a_guide_of_the_users_goes_into_every_row_that_needs_one():
 # Samplers -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", [NUTS, HMC])
 def test_chains_are_those_of_the_textbook(kernel, transition):
     net, x = random_net(transition=transition), random_frames(batch=2)

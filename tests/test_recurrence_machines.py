@@ -186,6 +186,7 @@ def test_the_number_of_threads_and_of_other_rows_changes_no_bit(threads, monkeyp
     assert torch.equal(results[0][0][:, 7:30], results[2][0])
 
 
+@pytest.mark.slow
 @compiled
 def test_more_threads_than_processors_wait_for_one_another(monkeypatch):
     """Each step shifts the features by one, so threads read what others have written in the step before.
