@@ -1,11 +1,16 @@
 """Lengths that audio files claim, checked against their bytes: missing ones, and audio behind the claimed end."""
 
-import mmap
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 FRAME_BYTES = 1441
 """Largest frame of an MP3 file, in bytes: 320 kbit/s at 32 kHz, with padding."""
+PIECE = 1 << 20
+"""Bytes that are searched at a time."""
+LONGEST_START = 64
+"""More bytes than any pattern below matches, which may lie across two pieces."""
 _UNKNOWN_FRAMES = 1 << 62
 """libsndfile gives 2^63 - 1 as the length of a stream that does not tell it."""
 _STARTS = {
@@ -42,12 +47,13 @@ def trailing_audio(path: Path, form: str) -> str | None:
     """Describe the audio behind the claimed end of a file, which libsndfile does not read; None if there is none."""
     if form not in (*_STARTS, "OGG"):
         return None
-    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        second = _second_start(content, form)
+    with open(path, "rb") as file:
+        second = _second_start(file, form)
         if second is not None:
             return f"another recording starts at byte {second}"
         first, claimed = (_mp3_tag(path) if form == "MP3" else None) or (0, 0)
-        rest = content[first + claimed :].lstrip(b"\0") if claimed else b""
+        file.seek(first + claimed)
+        rest = file.read().lstrip(b"\0") if claimed else b""
     if len(rest) <= 2 * FRAME_BYTES or rest.startswith((b"TAG", b"APETAGEX", b"LYRICSBEGIN")):
         return None
     return f"{len(rest):,} bytes behind the {claimed:,} of its header"
@@ -82,15 +88,27 @@ def _mp3_tag(path: Path) -> tuple[int, int] | None:
     return start, int.from_bytes(fields[at : at + 4]) if fields[3] & 2 else 0
 
 
-def _second_start(content: mmap.mmap, form: str) -> int | None:
+def _second_start(file: BinaryIO, form: str) -> int | None:
     """Byte at which a second recording starts; None if there is none."""
     if form == "OGG":  # the streams of one recording start on its first pages
         begun = False
-        for page in re.finditer(rb"OggS\0([\0-\7])", content):
+        for start, page in _matches(file, rb"OggS\0([\0-\7])"):
             if page[1][0] & 2 and begun:
-                return page.start()
+                return start
             begun = begun or not page[1][0] & 2
         return None
-    starts = re.finditer(_STARTS[form], content, re.DOTALL)
+    starts = (start for start, _ in _matches(file, _STARTS[form]))
     first, second = next(starts, None), next(starts, None)
-    return second.start() if second and first and (first.start() == 0 or form == "MP3") else None
+    return second if first is not None and (first == 0 or form == "MP3") else None
+
+
+def _matches(file: BinaryIO, pattern: bytes) -> Iterator[tuple[int, re.Match[bytes]]]:
+    """Matches of a pattern and the bytes where they start. The file is read in pieces, since it may be large."""
+    place, tail = 0, b""
+    file.seek(0)
+    while piece := file.read(PIECE):
+        content = tail + piece
+        for match in re.finditer(pattern, content, re.DOTALL):
+            if match.end() > len(tail):  # else it was found in the piece before
+                yield place - len(tail) + match.start(), match
+        place, tail = place + len(piece), content[-LONGEST_START:]
