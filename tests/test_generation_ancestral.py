@@ -6,8 +6,9 @@ import torch
 
 import zf_pyro
 from zf_pyro import State
+from zf_pyro.emissions import most_likely
 from zf_pyro.generation import ancestral
-from zf_pyro.generation.strategies import drawn, most_likely
+from zf_pyro.generation.strategies import drawn
 from zf_pyro.networks import PlainLoopWarning
 
 from .comparing import EXACT

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from zf_pyro import State
-from zf_pyro.generation.strategies import most_likely
+from zf_pyro.emissions import most_likely
 
 from .comparing import EXACT
 from .conftest import EMISSIONS, random_frames, random_net

@@ -30,7 +30,7 @@ FLOORS = (
 )
 """The wings from the ground up. Each imports those on lower floors; on one floor, those that stand before it."""
 WINGS = tuple(wing for floor in FLOORS for wing in floor)
-TOP = {"__init__", "checks", "emissions"}
+TOP = {"__init__", "checks"}
 RECURRENCE = (
     *(f"engine.{name}" for name in ("operations", "shapes", "buffers", "machines", "linear")),
     *(f"engine.{name}" for name in ("mlp", "lstm", "loops", "heads")),

@@ -101,7 +101,7 @@ def test_a_family_that_loading_could_not_rebuild_is_refused(tmp_path):
         pass
 
     net = ZForcing(Own(2), embed_dim=3, hidden_dim=3, latent_dim=2, mlp_dim=3)
-    with pytest.raises(TypeError, match="only nets with a family of"):
+    with pytest.raises(TypeError, match="emission must be registered for its model to be saved"):
         net.save(tmp_path)
 
 

@@ -12,7 +12,7 @@ from .posterior_draws import Plan
 
 SEQUENCE, STEP = "sequence", "step"
 _LAST = {"z": "latent", "h": "unit", "x": "feature"}
-"""Name of the dimension after the step, by variable."""
+"""Name of the dimensions after the step, by variable."""
 
 
 class Table:
@@ -86,7 +86,7 @@ class Table:
         if self.padded:
             x = x if x.is_floating_point() else x.to(torch.float32)
             x = x.where(self.real.reshape(*self.real.shape, *[1] * (x.dim() - 2)), torch.nan)
-        self._set("observed_data", "x", (SEQUENCE, STEP, "feature")[: x.dim()], x.numpy())
+        self._set("observed_data", "x", (SEQUENCE, STEP, *_features("x", x.dim() - 2)), x.numpy())
 
     def constants(self, labels: Sequence[Any] | Tensor | None) -> None:
         """Set the group constant_data: lengths, mask, and labels (sequence,) if given.
@@ -109,8 +109,8 @@ class Table:
         variables = dict(self._variables.get(group, {}))
         for (owner, name), values in self._drawn.items():
             if owner == group:
-                last = (_LAST[name],) if values.dim() == 4 else ()
-                dims = ("chain", "draw", SEQUENCE, STEP)[: 1 + min(values.dim(), 3)] + last
+                dims = ("chain", "draw", SEQUENCE, STEP)[: 1 + min(values.dim(), 3)]
+                dims += _features(name, values.dim() - 3)
                 variables[name] = (dims, self._by_chain(values.numpy()))
         sizes = {dim: size for dims, v in variables.values() for dim, size in zip(dims, v.shape, strict=True)}
         return xarray.Dataset(variables, {dim: np.arange(size) for dim, size in sizes.items()}, attributes)
@@ -120,3 +120,10 @@ class Table:
 
     def _set(self, group: str, name: str, dims: tuple[str, ...], values: Any) -> None:
         self._variables.setdefault(group, {})[name] = (dims, values)
+
+
+def _features(name: str, rank: int) -> tuple[str, ...]:
+    """Names of the dimensions after the step: ``feature``, or ``feature_0``, ``feature_1``, ... for several."""
+    if rank == 1:
+        return (_LAST[name],)
+    return tuple(f"{_LAST[name]}_{i}" for i in range(rank))

@@ -83,8 +83,9 @@ def plot_fan(
     """Plot a fan chart of one feature of a sequence: observed values on 50 and 90 % intervals of a predictive group."""
     ax = _axes(ax)
     drawn, observed = group(data, name)["x"], group(data, "observed_data")["x"]
-    if "feature" in drawn.dims:
-        drawn, observed = drawn.sel(feature=feature), observed.sel(feature=feature)
+    features = [dim for dim in drawn.dims if str(dim).startswith("feature")]
+    if features:
+        drawn, observed = (values.stack({"element": features}).isel(element=feature) for values in (drawn, observed))
     values = drawn.sel(sequence=sequence).stack(__s__=("chain", "draw")).transpose("__s__", "step").values
     truth = observed.sel(sequence=sequence).values
     steps = np.flatnonzero(~np.isnan(truth.astype(np.float64)))
@@ -202,7 +203,7 @@ def plot_check(
 def _mean(distribution: Any, feature: int) -> Tensor:
     """Mean of one feature of a frame; for symbols, the probability of symbol ``feature``."""
     if distribution.event_shape:
-        return distribution.mean[0, feature]
+        return distribution.mean[0].flatten()[feature]
     return distribution.probs[0, feature]
 
 

@@ -44,7 +44,8 @@ def predictive_check(data: Any, statistic: Statistic, group_name: str = "prior_p
 
     Args:
         data: result of :func:`zf_pyro.to_arviz` with observed_data and ``group_name``.
-        statistic: statistic of a data set (sequence, step, feature), for example :func:`autocorrelation`.
+        statistic: statistic of a data set (sequence, step, feature), for example :func:`autocorrelation`. Frames of
+            several dimensions are flattened to features.
         group_name: ``"prior_predictive"`` or ``"posterior_predictive"``.
 
     Raises:
@@ -107,6 +108,5 @@ def spectrum(num_frequencies: int = 8) -> Statistic:
 
 
 def _frames(x: np.ndarray) -> np.ndarray:
-    """Frames as floats with a feature dimension."""
-    values = x.astype(np.float64)
-    return values[..., None] if values.ndim == 2 else values
+    """Frames as floats with one feature dimension, (sequence, step, feature)."""
+    return x.astype(np.float64).reshape(*x.shape[:2], -1)

@@ -162,11 +162,12 @@ def prior_mean_steps(net: StochasticRNN, run: RunInputs) -> Tensor:
         state = net.transition(state, u_t, net.prior(state).mean)
         states.append(state)
     hidden, cell = (torch.stack(field) for field in zip(*states, strict=True))
-    if net.emission_family.integer:
+    scalar = not net.emission_family.event_shape  # a dimension to cut along beside time and batch
+    if scalar:
         frames = frames.unsqueeze(-1)
 
     def log_prob(hidden: Tensor, cell: Tensor, x: Tensor) -> Tensor:
-        x = x.squeeze(-1) if net.emission_family.integer else x
+        x = x.squeeze(-1) if scalar else x
         return net.emission(State(hidden, cell)).log_prob(x)
 
     return in_chunks(log_prob, hidden, cell, frames)

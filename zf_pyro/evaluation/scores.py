@@ -5,7 +5,6 @@ from typing import NamedTuple
 from typing import Protocol as Interface
 
 import torch
-from pyro.distributions import constraints
 from torch import Tensor
 
 from ..checks import require_count
@@ -48,8 +47,8 @@ class Scores(NamedTuple):
 
     @property
     def has_units(self) -> bool:
-        """True for real-valued frames, whose density depends on the unit."""
-        return self.emission.support is constraints.real_vector
+        """True for real or positive frames, whose density depends on the unit."""
+        return self.emission.has_units
 
 
 class Density(Interface):

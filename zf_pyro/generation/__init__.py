@@ -2,7 +2,7 @@
 
 from .ancestral import ancestral
 from .methods import Interpolation, generate, interpolate, reconstruct
-from .strategies import drawn, most_likely, nucleus, tempered
+from .strategies import drawn, nucleus
 
 __all__ = [
     "Interpolation",
@@ -10,8 +10,6 @@ __all__ = [
     "drawn",
     "generate",
     "interpolate",
-    "most_likely",
     "nucleus",
     "reconstruct",
-    "tempered",
 ]

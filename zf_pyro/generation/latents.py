@@ -4,8 +4,7 @@ import torch
 from torch import Tensor
 
 from ..networks import PosteriorScan, State, StepFunctions
-from ..paths import real_frames, zero_padding
-from .strategies import most_likely
+from ..paths import real_frames, with_last_repeated
 
 
 def prompted(net: StepFunctions, x: Tensor, lengths: Tensor, context: Tensor | None, count: int) -> State:
@@ -25,7 +24,7 @@ def prompted(net: StepFunctions, x: Tensor, lengths: Tensor, context: Tensor | N
     """
     batch, time = x.shape[:2]
     real = real_frames(lengths, time)
-    x = zero_padding(x.transpose(0, 1), real).transpose(0, 1)
+    x = with_last_repeated(x.transpose(0, 1), lengths).transpose(0, 1)
     b = net.backward_states(x, lengths)
     scan = net.scan_posterior(
         net.initial_state((count, batch)),
@@ -54,7 +53,7 @@ def posterior_means(net: StepFunctions, x: Tensor, lengths: Tensor | None, conte
     """
     x = x.long() if net.emission_family.integer else x
     if lengths is not None:
-        x = zero_padding(x.transpose(0, 1), real_frames(lengths, x.shape[1])).transpose(0, 1)
+        x = with_last_repeated(x.transpose(0, 1), lengths).transpose(0, 1)
     b = net.backward_states(x, lengths)
     noise = b.new_zeros(*b.shape[:2], net.latent_dim)
     return net.scan_posterior(net.initial_state(x.shape[:1]), net.inputs(x, context).transpose(0, 1), b, noise)
@@ -67,7 +66,7 @@ def decode(net: StepFunctions, z: Tensor, first: Tensor) -> Tensor:
     u_t, frames = first.expand(*batch_shape, *net.emission_family.event_shape), []
     for z_t in z.unbind(0):
         state = net.transition(state, u_t, z_t)
-        u_t = most_likely(net.emission(state))
+        u_t = net.emission_family.mode(net.emission(state))
         frames.append(u_t)
     return torch.stack(frames)
 

@@ -15,7 +15,7 @@ from ..paths import check_context, check_frames, check_lengths, check_values, re
 from ..recurrence import in_chunks
 from .ancestral import ancestral
 from .latents import decode, posterior_means, prompted, stretched
-from .strategies import drawn, most_likely, nucleus, tempered
+from .strategies import drawn, nucleus
 
 
 class Interpolation(NamedTuple):
@@ -47,7 +47,7 @@ def generate(
         net: the model; in evaluation mode meanwhile, without gradients.
         num_sequences: number of sequences.
         num_steps: frames of each.
-        temperature: above 0; p(x_t | h_t) to the power 1 / temperature (:func:`zf_pyro.generation.tempered`).
+        temperature: above 0; p(x_t | h_t) to the power 1 / temperature (:meth:`zf_pyro.emissions.Emission.tempered`).
         latent_temperature: at least 0; factor of the variance of p(z_t | h_{t-1}). 0 takes the prior mean.
         greedy: take the likeliest frame instead of a sample.
         top_p: for symbols, sample from the likeliest ones with this total probability.
@@ -119,7 +119,7 @@ def reconstruct(
         if teacher_forcing:
 
             def decoded(hidden: Tensor, cell: Tensor) -> Tensor:
-                return most_likely(net.emission(State(hidden, cell)))
+                return net.emission_family.mode(net.emission(State(hidden, cell)))
 
             frames = in_chunks(decoded, scan.states.hidden[1:], scan.states.cell[1:])
         else:
@@ -188,11 +188,12 @@ def _choice(family: Emission, temperature: float, greedy: bool, top_p: float) ->
         raise ValueError(f"top_p is for symbols (emissions.Categorical): leave it out for {family}")
     if greedy and (temperature, top_p) != (1.0, 1.0):
         raise ValueError("greedy takes the most likely frame: leave temperature and top_p out")
-    return most_likely if greedy else partial(_drawn, temperature=temperature, top_p=top_p)
+    return family.mode if greedy else partial(_drawn, family=family, temperature=temperature, top_p=top_p)
 
 
-def _drawn(distribution: TorchDistribution, temperature: float, top_p: float) -> Tensor:
-    distribution = tempered(distribution, temperature)
+def _drawn(distribution: TorchDistribution, family: Emission, temperature: float, top_p: float) -> Tensor:
+    if temperature != 1.0:
+        distribution = family.tempered(distribution, temperature)
     return drawn(distribution if top_p == 1.0 else nucleus(distribution, top_p))
 
 

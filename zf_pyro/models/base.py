@@ -134,7 +134,7 @@ class StochasticRNN(nn.Module):
 
     @abstractmethod
     def scan_backward(self, x: Tensor, mask: Tensor | None, lengths: Tensor | None) -> Tensor:
-        """:meth:`backward_states` of frames (time, batch, *frame) that are zero where ``mask`` (time, batch) is not."""
+        """:meth:`backward_states` of frames (time, batch, *frame), real where ``mask`` (time, batch) is True."""
 
     @abstractmethod
     def scan_posterior(self, state: State, u: Tensor, b: Tensor, noise: Tensor) -> PosteriorScan:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ..checks import require_count
 from ..emissions import Emission
 from ..networks import LSTM
-from ..paths import check_context, check_frames, check_lengths, real_frames, zero_padding
+from ..paths import check_context, check_frames, check_lengths, real_frames, with_last_repeated
 
 
 class DeterministicRNN(nn.Module):
@@ -99,7 +99,7 @@ class DeterministicRNN(nn.Module):
         if lengths is not None:
             check_lengths(lengths, x.shape[0], x.shape[1], like.device)
             real = real_frames(lengths, x.shape[1])
-            x = zero_padding(x.transpose(0, 1), real).transpose(0, 1)
+            x = with_last_repeated(x.transpose(0, 1), lengths).transpose(0, 1)
         if context is not None:
             check_context(context, x.shape[0], self.emission, like)
         x = x.long() if self.emission.integer else x

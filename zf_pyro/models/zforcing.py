@@ -20,7 +20,7 @@ from .. import recurrence as scans
 from ..checks import require_count
 from ..emissions import Emission
 from ..networks import CELLS, MLP, BackwardRNN, State, Transition, bounded, with_fast_form
-from ..paths import check_frames, check_lengths, real_frames, zero_padding
+from ..paths import check_frames, check_lengths, real_frames, with_last_repeated
 from ..recurrence import LoopMemory
 from .base import StochasticRNN
 
@@ -115,7 +115,7 @@ class ZForcing(StochasticRNN):
         if lengths is not None:
             check_lengths(lengths, x.shape[0], x.shape[1], x.device)
             mask = real_frames(lengths, x.shape[1])
-            frames = zero_padding(frames, mask)
+            frames = with_last_repeated(frames, lengths)
         return self.scan_backward(frames, mask, lengths)
 
     @with_fast_form

@@ -6,13 +6,11 @@ from .inputs import (
     check_context,
     check_frames,
     check_latents,
-    check_lengths,
     check_state,
     check_values,
     prepare_inputs,
-    real_frames,
-    zero_padding,
 )
+from .lengths import check_lengths, real_frames, with_last_repeated, zero_padding
 from .memory import run_bytes
 from .path import LatentPath, align
 from .plate import sequences
@@ -40,5 +38,6 @@ __all__ = [
     "real_frames",
     "run_bytes",
     "sequences",
+    "with_last_repeated",
     "zero_padding",
 ]

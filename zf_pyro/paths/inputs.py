@@ -11,6 +11,7 @@ from torch import Tensor
 from ..checks import require_count
 from ..emissions import Emission
 from ..networks import State, StepFunctions, versions
+from .lengths import check_lengths, real_frames, with_last_repeated
 
 
 class RunInputs(NamedTuple):
@@ -23,7 +24,7 @@ class RunInputs(NamedTuple):
     initial_state: State
     """h_0; (..., batch, hidden)."""
     x: Tensor | None
-    """Frames, zero beyond each length; (time, batch, *frame). None where the model generates them."""
+    """Frames, the last real one repeated beyond a length; (time, batch, *frame). None where they are generated."""
     u: Tensor | None
     """Inputs u_t; (time, batch, *frame). None where x is."""
     first: Tensor
@@ -93,8 +94,8 @@ def prepare_inputs(
         first = family.start(empty) if context is None else context.to(dtype)
     else:
         frames = (x.long() if family.integer else x).transpose(0, 1).contiguous()
-        if mask is not None:
-            frames = zero_padding(frames, mask)
+        if lengths is not None:
+            frames = with_last_repeated(frames, lengths)
         if is_validation_enabled():
             check_values(frames, mask, family)
         u = net.inputs(frames.transpose(0, 1), context).transpose(0, 1)
@@ -117,7 +118,7 @@ def check_frames(x: Tensor, emission: Emission, like: Tensor, name: str = "x") -
     """Refuse frames that the emission cannot have produced.
 
     Args:
-        x: (batch, time, frame) floats, or (batch, time) integers.
+        x: (batch, time, *frame) floats or integers.
         emission: the family of frames.
         like: a parameter of the model of any shape, for its dtype and device.
         name: the argument's name, for errors.
@@ -136,7 +137,7 @@ def check_frames(x: Tensor, emission: Emission, like: Tensor, name: str = "x") -
             f"{name} must be {like.dtype}, the dtype of the net's parameters, got {x.dtype}; "
             f"convert it with {name}.to({like.dtype}), or the net with net.to({x.dtype})"
         )
-    expected = "(batch, time)" if emission.integer else f"(batch, time, {emission.event_shape[0]})"
+    expected = f"({', '.join(['batch', 'time', *map(str, emission.event_shape)])})"
     rank = 2 + len(emission.event_shape)
     if x.dim() != rank or x.shape[2:] != emission.event_shape:
         raise ValueError(f"{name} must have shape {expected} for {emission}, got {tuple(x.shape)}")
@@ -144,29 +145,6 @@ def check_frames(x: Tensor, emission: Emission, like: Tensor, name: str = "x") -
         raise ValueError(f"{name} must hold at least one sequence and one step, got shape {tuple(x.shape)}")
     if x.device != like.device:
         raise ValueError(f"{name} must be on {like.device}, where the net's parameters are, got {x.device}")
-
-
-def check_lengths(lengths: Tensor, batch_size: int, num_steps: int, device: torch.device) -> None:
-    """Refuse lengths that are not one integer in 1..num_steps per sequence, (batch,).
-
-    The range is checked only under Pyro's validation, since that reads the data back from the device.
-    """
-    if not isinstance(lengths, Tensor) or lengths.is_floating_point() or lengths.dtype == torch.bool:
-        got = lengths.dtype if isinstance(lengths, Tensor) else type(lengths).__name__
-        raise TypeError(f"lengths must be a tensor of integers, got {got}")
-    if lengths.shape != (batch_size,):
-        raise ValueError(
-            f"lengths must have shape ({batch_size},), one length a sequence of x, got {tuple(lengths.shape)}"
-        )
-    if lengths.device != device:
-        raise ValueError(f"lengths must be on {device}, where the net's parameters are, got {lengths.device}")
-    if is_validation_enabled():
-        wrong = (lengths < 1) | (lengths > num_steps)
-        if wrong.any():
-            i = int(wrong.nonzero()[0])
-            raise ValueError(
-                f"lengths must be between 1 and {num_steps} (the time size of x), got {int(lengths[i])} at sequence {i}"
-            )
 
 
 def check_values(x: Tensor, mask: Tensor | None, emission: Emission) -> None:
@@ -264,26 +242,3 @@ def check_sizes(num_steps: int | None, batch_shape: Any) -> tuple[int, torch.Siz
             f"batch_shape must be a tuple of positive sizes, the last one the sequences, got {batch_shape!r}"
         )
     return num_steps, torch.Size(sizes)
-
-
-def real_frames(lengths: Tensor, num_steps: int) -> Tensor:
-    """The mask of real frames, t < length.
-
-    Args:
-        lengths: (batch,).
-        num_steps: T.
-
-    Returns:
-        (time, batch), True on real frames.
-    """
-    return torch.arange(num_steps, device=lengths.device).unsqueeze(1) < lengths
-
-
-def zero_padding(x: Tensor, mask: Tensor) -> Tensor:
-    """Frames with zeros where the mask is False, whatever was there.
-
-    Args:
-        x: (time, batch, *frame).
-        mask: (time, batch).
-    """
-    return torch.where(mask.view(*mask.shape, *[1] * (x.dim() - 2)), x, torch.zeros((), dtype=x.dtype, device=x.device))

@@ -86,7 +86,7 @@ def scan_backward(net: ScannedNetwork, x: Tensor, mask: Tensor | None, lengths: 
 
     Args:
         net: the network.
-        x: frames, zero beyond each length; (time, batch, *frame).
+        x: frames; (time, batch, *frame).
         mask: True on real frames, (time, batch); None if all are.
         lengths: number of real frames of each sequence, (batch,); None if all are.
     """

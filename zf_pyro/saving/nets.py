@@ -1,6 +1,5 @@
 """A model on the disk: its weights as safetensors, and its constructor's arguments as JSON."""
 
-import dataclasses
 import hashlib
 import importlib.metadata
 import json
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import emissions
+from .emission_record import described, rebuilt
 from .files import write_atomically
 
 DESCRIPTION = "net.json"
@@ -21,11 +21,6 @@ WEIGHTS = re.compile(r"weights-[0-9a-f]{16}\.safetensors")
 """File name of the weights."""
 FORMAT = "zf_pyro net 1"
 """Version of the format. It changes whenever an old folder could be misread."""
-FAMILIES: dict[str, type[emissions.Emission]] = {
-    family.__name__: family
-    for family in (emissions.Bernoulli, emissions.Categorical, emissions.Gaussian, emissions.GaussianMixture)
-}
-"""Emissions that a saved model can have, by name. Nothing else is built."""
 DTYPES = ("F64", "F32", "BF16", "F16")
 """Dtypes of weights, in safetensors' names."""
 LARGEST = 1 << 40
@@ -62,13 +57,12 @@ def save_net(net: "SavedNetwork", folder: Path | str, normalisation: Mapping[str
 
     Raises:
         ImportError: safetensors is not installed.
-        TypeError: the emission is not one of :mod:`zf_pyro.emissions`, so that loading could not rebuild it.
+        TypeError: the emission is not registered (:func:`zf_pyro.emissions.register`), or its fields are not those of
+            JSON, so that loading could not rebuild it.
         FileExistsError: ``folder`` holds another file ``net.json``, which is not replaced.
         OSError: the disk is full, or another error of the system. The saved model before is then unchanged.
     """
-    family = type(net.emission_family).__name__
-    if FAMILIES.get(family) is not type(net.emission_family):
-        raise TypeError(f"only nets with a family of {sorted(FAMILIES)} can be saved, got {net.emission_family!r}")
+    emission = described(net.emission_family)
     kept = net.normalisation if normalisation is None else normalisation
     folder = Path(folder)
     replaced = _weights_named(folder / DESCRIPTION)
@@ -81,7 +75,7 @@ def save_net(net: "SavedNetwork", folder: Path | str, normalisation: Mapping[str
         "zf_pyro": importlib.metadata.version("zf-pyro"),
         "torch": torch.__version__,
         "class": {"module": type(net).__module__, "name": type(net).__qualname__},
-        "emission": {"family": family, **dataclasses.asdict(net.emission_family)},  # type: ignore[call-overload]
+        "emission": emission,
         "arguments": dict(net.settings),
         "normalisation": None if kept is None else {k: torch.as_tensor(v).tolist() for k, v in kept.items()},
         "weights": {"file": weights.name, "bytes": len(content), "sha256": digest},
@@ -97,8 +91,9 @@ def load_net(kind: type[Network], folder: Path | str, *, name: str | None = None
     """Load the model that :func:`save_net` wrote, on the CPU, in evaluation mode, in the weights' dtype.
 
     Nothing in the folder is executed: the description is JSON, the weights are safetensors, and the only classes built
-    are ``kind`` and one of :mod:`zf_pyro.emissions`. Before memory is allocated, the weights must agree with the
-    description in size and hash, and with the model in names, shapes and dtype. The random state does not change.
+    are ``kind`` and a registered emission (:func:`zf_pyro.emissions.register`). Before memory is allocated, the weights
+    must agree with the description in size and hash, and with the model in names, shapes and dtype. The random state
+    does not change.
 
     Args:
         kind: class of the model.
@@ -114,8 +109,7 @@ def load_net(kind: type[Network], folder: Path | str, *, name: str | None = None
     description = _read(folder)
     _require_class(kind, folder, description)
     try:
-        emission = dict(description["emission"])
-        family = FAMILIES[emission.pop("family")](**emission)
+        family = rebuilt(folder / DESCRIPTION, description["emission"])
         with torch.device("meta"):  # no memory and no random numbers yet
             net = kind(family, **description["arguments"], name=name)
         kept = description["normalisation"]

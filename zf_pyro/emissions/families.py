@@ -1,10 +1,5 @@
-"""Emissions p(x_t | h_t): the shape of a frame, its embedding, and its density.
+"""The emissions of this package."""
 
-An emission is a description without weights: the model owns one linear layer from h_t (and one from b_t, for the
-backward likelihood) to ``num_parameters`` values, and the emission turns those into a distribution over one frame.
-"""
-
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -13,54 +8,8 @@ import torch
 from pyro.distributions import TorchDistribution, constraints
 from torch import Tensor, nn
 
-from .checks import require_count
-
-__all__ = ["Bernoulli", "Categorical", "Emission", "Gaussian", "GaussianMixture"]
-
-
-class Emission(ABC):
-    """The family of p(x_t | h_t)."""
-
-    has_rsample: ClassVar[bool] = False
-    """Whether gradients flow through a sampled frame."""
-    integer: ClassVar[bool] = False
-    """Whether x holds integers, (batch, time), instead of floats, (batch, time, frame_dim)."""
-
-    @property
-    @abstractmethod
-    def num_parameters(self) -> int:
-        """Number of parameters of a frame's density."""
-
-    @property
-    @abstractmethod
-    def event_shape(self) -> torch.Size:
-        """Shape of one frame."""
-
-    @property
-    @abstractmethod
-    def support(self) -> constraints.Constraint:
-        """The support of one frame."""
-
-    @property
-    @abstractmethod
-    def values(self) -> str:
-        """Valid values of x, in words for errors."""
-
-    @abstractmethod
-    def valid(self, x: Tensor) -> Tensor:
-        """True for frames of x (..., *event_shape) that have a density; (...)."""
-
-    @abstractmethod
-    def embedding(self, embed_dim: int) -> nn.Module:
-        """A new module that embeds frames, (..., *event_shape) to (..., embed_dim)."""
-
-    @abstractmethod
-    def start(self, like: Tensor) -> Tensor:
-        """The input at the first step, u_1, one for each frame of ``like`` (..., *event_shape)."""
-
-    @abstractmethod
-    def distribution(self, parameters: Tensor) -> TorchDistribution:
-        """The density of a frame from parameters (..., num_parameters); batch shape (...)."""
+from ..checks import require_count
+from .family import Emission
 
 
 @dataclass(frozen=True)
@@ -88,18 +37,10 @@ class _Frames(Emission):
     def valid(self, x: Tensor) -> Tensor:
         return x.isfinite().all(-1)
 
-    def embedding(self, embed_dim: int) -> nn.Module:
-        return nn.Linear(self.frame_dim, embed_dim)
-
-    def start(self, like: Tensor) -> Tensor:
-        return torch.zeros_like(like)
-
 
 @dataclass(frozen=True)
 class Gaussian(_Frames):
     """A diagonal Gaussian: parameters are the mean and the log-variance of each element."""
-
-    has_rsample: ClassVar[bool] = True
 
     @property
     def num_parameters(self) -> int:
