@@ -7,11 +7,20 @@ import numpy as np
 import pytest
 import soundfile
 
-from zf_pyro.data import Sequences, load_digits, prepare_folder, prepare_imdb, prepare_mnist, prepare_timit, read_record
+from zf_pyro.data import (
+    Sequences,
+    load_digits,
+    prepare_folder,
+    prepare_imdb,
+    prepare_mnist,
+    prepare_timit,
+    preparing,
+    read_record,
+)
 from zf_pyro.data.prepare import describe
 from zf_pyro.data.speech.listings import blizzard, folder, timit
 
-from .prepared import prepare
+from .prepared import prepare, request
 from .test_data_listings import prompts
 from .test_data_text import tree
 
@@ -200,6 +209,44 @@ def test_an_out_of_other_content_is_refused_before_the_work_of_overwriting(tmp_p
     (tmp_path / "out" / "thesis.txt").write_text("all of it")
     with pytest.raises(FileExistsError, match="no prepared data, so it is not replaced"):
         PREPARATIONS[corpus](tmp_path / "out", overwrite=True)
+
+
+@pytest.mark.parametrize("name", ["notes.txt", ".hidden", "mine.npy", "runs/best.ckpt", "train.npy.bak"])
+def test_overwriting_deletes_no_file_of_the_users(tmp_path, name):
+    out = prepare(tmp_path / "out")
+    (out / name).parent.mkdir(exist_ok=True)
+    (out / name).write_text("all of it")
+    with pytest.raises(
+        FileExistsError, match=rf"holds what no preparation wrote: {name.partition('/')[0]}; move it away"
+    ):
+        prepare(out, overwrite=True)
+    assert (out / name).read_text() == "all of it"
+    assert len(Sequences(out, "train")) == 5
+
+
+def test_a_file_that_appears_while_data_is_prepared_is_kept(tmp_path):
+    out = prepare(tmp_path / "out")
+
+    def prepared_again():
+        with preparing(out, request(), overwrite=True) as preparation, preparation.split("train") as split:
+            split.add(np.ones(4, dtype=np.int16))
+            (out / "notes.txt").write_text("all of it")
+
+    with pytest.raises(FileExistsError, match=r"no preparation wrote: notes\.txt"):
+        prepared_again()
+    assert (out / "notes.txt").read_text() == "all of it"
+    assert len(Sequences(out, "train")) == 5
+
+
+def test_a_damaged_record_can_be_overwritten_and_files_beside_it_are_kept(tmp_path):
+    out = prepare(tmp_path / "out")
+    (out / "record.json").write_text("{")
+    (out / "notes.txt").write_text("all of it")
+    with pytest.raises(FileExistsError, match=r"no preparation wrote: notes\.txt"):
+        prepare(out, overwrite=True)
+    (out / "notes.txt").unlink()
+    prepare(out, overwrite=True)
+    assert len(Sequences(out, "train")) == 5
 
 
 def test_prepared_data_behind_a_link_is_read_and_not_replaced(tmp_path):

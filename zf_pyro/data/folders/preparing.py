@@ -11,9 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from .partial import locked, move, remove, sweep, sync_folder, umask
+from .partial import LOCK, locked, move, remove, sweep, sync_folder, umask
 from .record import DTYPES, RECORD, Record, digest, file_name, read_record
 from .writer import SplitWriter, sync
+
+VOCABULARY = "tokenizer.json"
+"""File that text adds to a prepared folder."""
 
 
 class Preparation:
@@ -116,7 +119,8 @@ def preparing(out: Path, request: Record, *, overwrite: bool = False) -> Iterato
         overwrite: replace an ``out`` that holds prepared data.
 
     Raises:
-        FileExistsError: ``out`` is not empty, and either ``overwrite`` is off or it holds no prepared data.
+        FileExistsError: ``out`` is not empty, and either ``overwrite`` is off, or it holds no prepared data, or it
+            holds further files, which are not deleted.
         OSError: the disk is full; the message names ``out``.
     """
     if request.dtype not in DTYPES:
@@ -231,3 +235,19 @@ def _refuse_foreign(out: Path, overwrite: bool) -> None:
         raise FileExistsError(f"{out} exists and is no prepared data, so it is not replaced: give another folder")
     if not overwrite:
         raise FileExistsError(f"{out} holds prepared data: give another folder, or replace it with --overwrite")
+    foreign = _not_written(out)
+    if foreign:
+        raise FileExistsError(
+            f"{out} is not replaced, since it holds what no preparation wrote: {', '.join(foreign[:3])}; move "
+            f"{'it' if len(foreign) == 1 else 'them'} away, or give another folder"
+        )
+
+
+def _not_written(out: Path) -> list[str]:
+    """Names in a prepared folder that no preparation wrote."""
+    found = {path.name for path in out.iterdir()} - {RECORD, VOCABULARY, LOCK}
+    try:
+        splits = read_record(out).splits
+    except ValueError:  # damaged, which is why it is replaced
+        return sorted(name for name in found if not name.endswith(".npy"))
+    return sorted(found - {file_name(split, kind) for split, stored in splits.items() for kind in stored.files})

@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from ..folders.preparing import VOCABULARY
 from ..folders.writer import sync
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-FILE = "tokenizer.json"
-"""The vocabulary's file name in a prepared folder."""
 UNKNOWN, END = "<unk>", "<eos>"
 MIN_COUNT = 2
 """Fewest occurrences of a word in the vocabulary. Words seen once teach a model how likely unknown words are."""
@@ -77,7 +76,7 @@ class Vocabulary:
             FileNotFoundError: no such file.
             ValueError: the file is damaged, or belongs to another preparation.
         """
-        path = Path(folder) / FILE
+        path = Path(folder) / VOCABULARY
         try:
             text = path.read_text(encoding="utf-8")
         except FileNotFoundError as error:
@@ -92,7 +91,7 @@ class Vocabulary:
 
     def write(self, folder: Path) -> None:
         """Write ``tokenizer.json``, and wait until it is on disk."""
-        with open(folder / FILE, "w", encoding="utf-8") as file:
+        with open(folder / VOCABULARY, "w", encoding="utf-8") as file:
             file.write(self.tokenizer.to_str(pretty=True))
             sync(file)
 
