@@ -4,26 +4,20 @@ A model is one page of step functions under the symbols of its paper (:mod:`zf_p
 :class:`StochasticRNN`, which makes the Pyro programs out of them.
 """
 
-import itertools
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Self, cast
 
 import pyro
 import pyro.distributions as dist
-import pyro.poutine as poutine
 import torch
-from pyro.nn import PyroModule
-from pyro.params import param_with_module_name
 from torch import Tensor, nn
 
 from .. import generation, saving
 from ..emissions import Emission
 from ..networks import PosteriorScan, State, Transition
 from ..paths import (
-    LatentPath,
     PosteriorPath,
     PriorPath,
     check_backward_states,
@@ -32,14 +26,14 @@ from ..paths import (
     check_latents,
     check_state,
     prepare_inputs,
+    real_sequences,
+    refuse_swapped,
     sequences,
 )
-
-_NUMBERS = itertools.count()
-"""Numbers for default names, so that no two networks of a process share parameters in Pyro's store."""
+from .registration import RegisteredNetwork
 
 
-class StochasticRNN(nn.Module):
+class StochasticRNN(RegisteredNetwork):
     """A recurrent network with a latent z_t at every step, as a pair of Pyro programs.
 
     Subclasses have the step functions; this class has :meth:`model` and :meth:`guide`. Sites: latents ``z_{t}``, frames
@@ -64,7 +58,7 @@ class StochasticRNN(nn.Module):
     normalisation: Mapping[str, Tensor] | None = None
 
     def __init__(self, emission: Emission, settings: Mapping[str, Any], name: str | None = None) -> None:
-        super().__init__()
+        super().__init__(name, type(self).__name__.lower())
         if not isinstance(emission, Emission):
             raise TypeError(f"emission must be one of zf_pyro.emissions, such as Gaussian(200), got {emission!r}")
         # Not by the metaclass of ABC, which classes made from this one by Pyro could not have.
@@ -75,8 +69,6 @@ class StochasticRNN(nn.Module):
         self.emission_family = emission
         self.settings = dict(settings)
         self.changes: set[str] = set()
-        number, kind = next(_NUMBERS), type(self).__name__.lower()
-        self.name = name or (kind if number == 0 else f"{kind}_{number}")
 
     # Step functions -------------------------------------------------------------------------------------------------
 
@@ -219,9 +211,9 @@ class StochasticRNN(nn.Module):
         self.register()
         run = prepare_inputs(self, x, lengths, context, initial_state, num_steps, batch_shape)
         path = PriorPath(self, run)
-        with sequences(run.batch_size):
+        with sequences(run.batch_size, path.batch_shape):
             for t in range(run.num_steps):
-                with _mask(path, t):
+                with real_sequences(path, t):
                     path.record(pyro.sample(f"z_{t}", path.latent(t)))
                     path.record_frame(pyro.sample(f"x_{t}", path.frame(t), obs=path.observed(t)))
         return path.result(x)
@@ -246,7 +238,12 @@ class StochasticRNN(nn.Module):
 
         Returns:
             The latents, (..., batch, time, latent).
+
+        Raises:
+            TypeError: the program runs as the model of Pyro's SVI, with :meth:`model` as its guide.
+            TypeError, ValueError: as for :meth:`model`.
         """
+        refuse_swapped()
         self.register()
         run = prepare_inputs(self, x, lengths, context, initial_state)
         if b is None:
@@ -254,33 +251,11 @@ class StochasticRNN(nn.Module):
         else:
             check_backward_states(b, run.num_steps, run.batch_size, self.hidden_dim, self.emission_layer.weight)
         path = PosteriorPath(self, run, b)
-        with sequences(run.batch_size):
+        with sequences(run.batch_size, path.batch_shape):
             for t in range(run.num_steps):
-                with _mask(path, t):
+                with real_sequences(path, t):
                     path.record(pyro.sample(f"z_{t}", path.latent(t)))
         return path.latents().movedim(0, -2)
-
-    def register(self) -> None:
-        """Announce the parameters to Pyro, as ``pyro.module`` does, for objectives that run the step functions.
-
-        Raises:
-            TypeError: the model was made a PyroModule. Priors on its weights would then be sampled at each access.
-            RuntimeError: Pyro's parameter store holds other parameters under this name.
-        """
-        if isinstance(self, PyroModule):
-            raise TypeError(
-                f"{type(self).__name__} must not be a PyroModule: weights with a PyroSample prior would be sampled at "
-                "each access, without a site. Leave to_pyro_module_ out, or sample the weights in a program of "
-                "your own and set them with torch.func.functional_call"
-            )
-        for name, parameter in self.named_parameters():
-            if parameter.requires_grad and parameter.is_leaf:
-                known = pyro.param(param_with_module_name(self.name, name), parameter)
-                if known is not parameter and not known.is_set_to(parameter):  # the same under a wrapper of Pyro's
-                    raise RuntimeError(
-                        f"Pyro's parameter store holds another tensor as {name!r} of {self.name!r}: give each net its "
-                        "own name (name=), or call pyro.clear_param_store() before using this one"
-                    )
 
     # Generation and files: functions of a network as its methods --------------------------------------------------
 
@@ -293,8 +268,3 @@ class StochasticRNN(nn.Module):
     def load(cls, folder: Path | str, *, name: str | None = None) -> Self:
         """The network that ``save`` wrote into ``folder``; see :func:`zf_pyro.saving.load_net`."""
         return saving.load_net(cls, folder, name=name)
-
-
-def _mask(path: LatentPath, t: int) -> AbstractContextManager[Any]:
-    """A mask over the sequences that have ended before step t."""
-    return nullcontext() if path.masks is None else poutine.mask(mask=cast(torch.BoolTensor, path.masks[t]))
