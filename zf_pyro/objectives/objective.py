@@ -1,9 +1,8 @@
 """The base of all training objectives: schedule of the KL weight, Pyro's interface, and the loss as a module."""
 
-import functools
 from abc import abstractmethod
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Self
 
 import pyro
 import torch
@@ -16,9 +15,10 @@ from pyro.util import check_model_guide_match, warn_if_nan
 from torch import Tensor, nn
 
 from ..checks import require_count
-from .schedules import Schedule, as_schedule
+from .programs import PyroProgram, check_programs, check_roles, owner_of, refuse_class
+from .schedules import Schedule, as_schedule, weight_at
 from .terms import Terms
-from .traces import PyroProgram, replayed_traces
+from .traces import replayed_traces
 
 
 class Objective(ELBO):
@@ -36,7 +36,13 @@ class Objective(ELBO):
 
     Raises:
         ValueError: a negative weight, or no particles.
+        TypeError: the class was given to SVI in place of an instance.
     """
+
+    def __new__(cls, *settings: Any, **pyro_settings: Any) -> Self:
+        """Refuse the call of a loss, ``loss(model, guide, data)``, that SVI makes where it was given the class."""
+        refuse_class(settings, cls)
+        return super().__new__(cls)
 
     def __init__(self, kl_weight: float | Schedule, num_particles: int, **pyro_settings: Any) -> None:
         super().__init__(num_particles=require_count("num_particles", num_particles), **pyro_settings)
@@ -47,7 +53,7 @@ class Objective(ELBO):
     @property
     def kl_weight(self) -> float:
         """beta at the current step."""
-        return self.kl_schedule(self.step)
+        return weight_at("kl_weight", self.kl_schedule, self.step)
 
     def state_dict(self) -> dict[str, int]:
         """The training step, on which the schedules depend."""
@@ -59,10 +65,12 @@ class Objective(ELBO):
 
     def __call__(self, model: PyroProgram, guide: PyroProgram) -> "ObjectiveModule":
         """The loss as a module, ``elbo(net.model, net.guide)(x, lengths)``, with each parameter once."""
+        check_programs(model, guide)
         return ObjectiveModule(model, guide, self)
 
     def differentiable_loss(self, model: PyroProgram, guide: PyroProgram, *args: Any, **kwargs: Any) -> Tensor:
         """The differentiable loss, a scalar in nats."""
+        check_programs(model, guide)
         loss = torch.stack(list(self._losses(model, guide, args, kwargs))).sum()
         if is_validation_enabled():
             warn_if_nan(loss, "loss")  # reads the loss back from the device
@@ -80,6 +88,7 @@ class Objective(ELBO):
 
     def backward(self, model: PyroProgram, guide: PyroProgram, *args: Any, **kwargs: Any) -> Tensor:
         """As :meth:`loss_and_grads`, but the loss stays a scalar tensor: nothing waits for the device."""
+        check_programs(model, guide)
         total: Tensor | float = 0.0
         for loss in self._losses(model, guide, args, kwargs):
             if loss.requires_grad:
@@ -97,6 +106,7 @@ class Objective(ELBO):
         return self._checked(*replayed_traces(model, guide, *args, **kwargs))
 
     def _checked(self, model_trace: Trace, guide_trace: Trace) -> tuple[Trace, Trace]:
+        check_roles(model_trace, guide_trace)
         if is_validation_enabled():
             check_model_guide_match(model_trace, guide_trace, self.max_plate_nesting)
         return prune_subsample_sites(model_trace), prune_subsample_sites(guide_trace)
@@ -136,14 +146,6 @@ class ObjectiveModule(ELBOModule):
     def set_extra_state(self, state: dict[str, int]) -> None:
         """Restore the objective's state."""
         self.elbo.load_state_dict(state)
-
-
-def owner_of(program: PyroProgram) -> nn.Module | None:
-    """The module that a bound method such as ``net.model`` belongs to; None for other programs."""
-    while isinstance(program, functools.partial):
-        program = program.func
-    owner = getattr(program, "__self__", program)
-    return owner if isinstance(owner, nn.Module) else None
 
 
 def refuse_free_nats(objective: str, free_nats: float) -> None:

@@ -59,6 +59,7 @@ class Training(lightning.LightningModule):
 
     Raises:
         ValueError: a setting out of range.
+        TypeError: the class of an objective.
     """
 
     def __init__(
@@ -85,6 +86,9 @@ class Training(lightning.LightningModule):
         for name, value in {"scale": scale, "clip_norm": self.clip_norm}.items():
             if not value > 0:
                 raise ValueError(f"{name} must be positive, got {value!r}")
+        for name, value in {"objective": objective, "validation": validation}.items():
+            if isinstance(value, type):
+                raise TypeError(f"{name} must be an instance, for example {value.__name__}(), got the class itself")
         self.programs, self.objective, self.optimiser = (model, guide), objective, optimiser
         self.validation_objective = validation or objective
         self.scale = scale
