@@ -208,6 +208,25 @@ def test_a_plate_around_the_objective_scales_it_as_one_inside_the_programs(objec
         assert_same(scored(net, OURS[objective](), x[i], LENGTHS[i], of=net), inside)
 
 
+@pytest.mark.parametrize("kind", [ZForcingELBO, ImportanceWeightedELBO])
+def test_particles_under_a_plate_around_the_objective_need_no_nesting_by_hand(kind):
+    net, x = random_net(), random_frames(batch=SIZE)
+    settings = {"num_particles": 3} | ({"vectorize_particles": True} if kind is ZForcingELBO else {})
+    elbo = kind(**settings)
+    with pyro.plate("data", SIZE, subsample=CHOSEN, dim=-1) as i:
+        elbo.loss(net.model, net.guide, x[i], LENGTHS[i])  # finds the nesting in a trial run
+        found = scored(net, elbo, x[i], LENGTHS[i], of=net)
+    expected = kind(**settings, max_plate_nesting=1)
+    assert_same(found, scored(subsampled(net), expected, x, LENGTHS, of=net))
+
+
+def test_particles_in_the_place_of_the_sequences_are_refused():
+    net, x = random_net(), random_frames()
+    elbo = ZForcingELBO(num_particles=3, vectorize_particles=True, max_plate_nesting=0)
+    with pytest.raises(ValueError, match=r"holds samples, and is at dim -1.*set max_plate_nesting=1"):
+        elbo.loss(net.model, net.guide, x)
+
+
 @pytest.mark.parametrize("inside", [True, False], ids=["backward inside", "backward outside"])
 def test_segments_under_a_plate_have_its_scale_also_where_they_are_computed_again(inside):
     net, x = random_net(), random_frames(batch=SIZE)
@@ -897,6 +916,31 @@ def test_free_nats_without_an_analytic_kl_are_refused():
     assert ZForcingELBO().loss(net.model, guide, x) > 0
     with pytest.raises(TypeError, match="free_nats needs the analytic KL of 'z_0'"):
         ZForcingELBO(free_nats=0.5).loss(net.model, guide, x)
+
+
+@pytest.mark.filterwarnings("ignore:Found vars in model but not guide")
+@pytest.mark.parametrize("elbo", [ZForcingELBO(), ImportanceWeightedELBO(3)], ids=["elbo", "iwae"])
+def test_generated_frames_are_not_scored(elbo):
+    net, x = random_net(), random_frames()
+    with pytest.raises(ValueError, match="the frame 'x_0' was generated, not observed"):
+        elbo.loss(poutine.uncondition(net.model), net.guide, x)
+
+
+@pytest.mark.filterwarnings("ignore:Found non-auxiliary vars in guide", "ignore:Found plate statements")
+@pytest.mark.parametrize("hidden", ["all", ["z_1"]])
+@pytest.mark.parametrize("elbo", [ZForcingELBO(), ImportanceWeightedELBO(3)], ids=["elbo", "iwae"])
+def test_latents_that_the_model_hides_are_refused(elbo, hidden):
+    net, x = random_net(), random_frames()
+    model = poutine.block(net.model) if hidden == "all" else poutine.block(net.model, hide=hidden)
+    with pytest.raises(ValueError, match=r"the guide samples 'z_\d', and the model has no such site"):
+        elbo.loss(model, net.guide, x)
+
+
+def test_the_loss_of_a_model_and_guide_is_refused_as_an_objective():
+    net, x = random_net(), random_frames()
+    svi = SVI(net.model, net.guide, pyro.optim.Adam({"lr": 0.01}), loss=ZForcingELBO()(net.model, net.guide))
+    with pytest.raises(TypeError, match=r"SVI takes the objective, loss=ZForcingELBO\(\)"):
+        svi.step(x)
 
 
 def test_a_user_program_of_two_arguments_runs_uncaptured_as_in_the_plain_objective():

@@ -16,7 +16,16 @@ from .objective import Objective
 from .programs import PyroProgram
 from .schedules import Schedule, as_schedule, weight_at
 from .terms import Terms, auxiliary_log_prob, backward_log_prob, step_terms
-from .traces import Sites, WholeRun, common_scale, paths_of, require_reparameterised, scaled, whole_run
+from .traces import (
+    Sites,
+    WholeRun,
+    common_scale,
+    paths_of,
+    require_matching,
+    require_reparameterised,
+    scaled,
+    whole_run,
+)
 
 
 class ZForcingELBO(Objective):
@@ -111,6 +120,7 @@ class ZForcingELBO(Objective):
                 for name in names:
                     del sites[name]
                     guide_sites.pop(name, None)
+        require_matching(sites, guide_sites)
         rest = self._score_sites(model_trace, sites, guide_trace, guide_sites)
         other.append(rest.detach() if isinstance(rest, Tensor) else rest)
         return torch.as_tensor(whole + rest)

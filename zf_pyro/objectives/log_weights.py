@@ -9,7 +9,7 @@ from pyro.poutine import Trace
 from torch import Tensor
 
 from ..paths import LatentStep, PosteriorPath, PriorPath
-from .traces import common_scale, paths_of, require_reparameterised, scaled, whole_run
+from .traces import common_scale, paths_of, require_matching, require_reparameterised, scaled, whole_run
 
 Sum = Tensor | float
 
@@ -81,6 +81,7 @@ def densities(model_trace: Trace, guide_trace: Trace, objective: str) -> Densiti
 
     Raises:
         NotImplementedError: a site of the guide is not reparameterised.
+        ValueError: generated frames, or latents of the guide that the model lacks.
     """
     sites = {name: site for name, site in model_trace.nodes.items() if site["type"] == "sample"}
     guide_sites = {name: site for name, site in guide_trace.nodes.items() if site["type"] == "sample"}
@@ -102,6 +103,7 @@ def densities(model_trace: Trace, guide_trace: Trace, objective: str) -> Densiti
             for name in names:
                 del sites[name]
                 guide_sites.pop(name, None)
+    require_matching(sites, guide_sites)
     model_trace.compute_log_prob(lambda name, site: name in sites)
     guide_trace.compute_log_prob(lambda name, site: name in guide_sites)
     for name, site in sites.items():

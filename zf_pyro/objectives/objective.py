@@ -10,11 +10,13 @@ from pyro.infer import ELBO
 from pyro.infer.elbo import ELBOModule
 from pyro.infer.util import is_validation_enabled, torch_item
 from pyro.poutine import Trace
+from pyro.poutine.plate_messenger import PlateMessenger
 from pyro.poutine.util import prune_subsample_sites
 from pyro.util import check_model_guide_match, warn_if_nan
 from torch import Tensor, nn
 
 from ..checks import require_count
+from ..networks import handlers, under
 from .programs import PyroProgram, check_programs, check_roles, owner_of, refuse_class
 from .schedules import Schedule, as_schedule, weight_at
 from .terms import Terms
@@ -111,6 +113,19 @@ class Objective(ELBO):
             check_model_guide_match(model_trace, guide_trace, self.max_plate_nesting)
         return prune_subsample_sites(model_trace), prune_subsample_sites(guide_trace)
 
+    def _guess_max_plate_nesting(self, model: PyroProgram, guide: PyroProgram, args: Any, kwargs: Any) -> None:
+        """As Pyro, whose trial run is blocked from outer handlers, but with the plates around the objective."""
+        plates = [handler for handler in handlers() if isinstance(handler, PlateMessenger)]
+
+        def inside(program: PyroProgram) -> PyroProgram:
+            def run(*args: Any, **kwargs: Any) -> Any:
+                with under([*handlers(), *plates]):
+                    return program(*args, **kwargs)
+
+            return run if plates else program
+
+        super()._guess_max_plate_nesting(inside(model), inside(guide), args, kwargs)
+
     def _vectorized_num_particles(self, fn: PyroProgram) -> PyroProgram:
         if self.num_particles == 1:
             return fn
@@ -133,7 +148,14 @@ class ObjectiveModule(ELBOModule):
         self.nets = nn.ModuleList(owners.values())
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
-        """The loss, a scalar in nats, for the arguments of model and guide."""
+        """The loss, a scalar in nats, for the arguments of model and guide.
+
+        Raises:
+            TypeError: it was given to SVI, which passes model and guide as well.
+        """
+        if args and owner_of(args[0]) is not None:
+            name = type(self.elbo).__name__
+            raise TypeError(f"SVI takes the objective, loss={name}(), not its loss of a model and guide, {name}()(...)")
         loss = super().forward(*args, **kwargs)
         if self.training and torch.is_grad_enabled():
             self.elbo.step += 1

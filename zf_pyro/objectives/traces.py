@@ -137,6 +137,30 @@ def scaled(log_prob: Tensor, scale: Scale) -> Tensor:
     return scale_and_mask(log_prob, scale)
 
 
+def require_matching(sites: Sites, guide_sites: Sites) -> None:
+    """Refuse frames that were generated, and latents of a guide's path that the model has not.
+
+    Args:
+        sites: sites of the model.
+        guide_sites: sites of the guide that the model lacks.
+
+    Raises:
+        ValueError: there are such sites, as under ``poutine.uncondition`` and ``poutine.block``.
+    """
+    for name, site in sites.items():
+        if isinstance(site["fn"], FrameStep) and not site["is_observed"] and name not in guide_sites:
+            raise ValueError(
+                f"the frame {name!r} was generated, not observed, so there is nothing to score: give x, and leave out "
+                "poutine.uncondition"
+            )
+    for name, site in guide_sites.items():
+        if isinstance(site["fn"], LatentStep) and not site["is_observed"] and name not in sites:
+            raise ValueError(
+                f"the guide samples {name!r}, and the model has no such site: give both programs the same x, and leave "
+                "out poutine.block around the model"
+            )
+
+
 def require_reparameterised(site: Any, objective: str) -> None:
     """Refuse a site of the guide that is not reparameterised.
 

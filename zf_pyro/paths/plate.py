@@ -16,6 +16,8 @@ from .prior import PriorPath
 from .sites import FrameStep
 
 NAME = "sequences"
+OF_SAMPLES = ("num_particles_vectorized", "_num_predictive_samples")
+"""Names of plates that Pyro's objectives, SVGD, Predictive and MCMC open around programs, for their samples."""
 
 
 def sequences(size: int, batch_shape: tuple[int, ...] = ()) -> AbstractContextManager[Any]:
@@ -31,8 +33,9 @@ def sequences(size: int, batch_shape: tuple[int, ...] = ()) -> AbstractContextMa
         batch_shape: batch shape of the run without plates, which ends with ``size``.
 
     Raises:
-        ValueError: the plate at dim -1 has another size, the plate ``sequences`` another dimension, or a plate further
-            left subsamples, so that each sequence would be replicated.
+        ValueError: the plate at dim -1 has another size, or holds samples of an algorithm of Pyro; the plate
+            ``sequences`` has another dimension; or a plate further left subsamples, so that each sequence would be
+            replicated.
     """
     found = False
     for handler in handlers():
@@ -44,6 +47,11 @@ def sequences(size: int, batch_shape: tuple[int, ...] = ()) -> AbstractContextMa
             raise ValueError(
                 f"{around} must be pyro.plate({NAME!r}, {size}, dim=-1) for {size} sequences, got size {drawn} and dim "
                 f"{dim}"
+            )
+        if dim == -1 and handler.name in OF_SAMPLES:
+            raise ValueError(
+                f"{around} holds samples, and is at dim -1, where the {size} sequences are: set max_plate_nesting=1 of "
+                "the algorithm"
             )
         if dim == -1 and drawn not in (size, -1):  # -1: a plate without a size
             raise ValueError(
