@@ -10,6 +10,8 @@ import pyro.distributions as dist
 import pyro.poutine as poutine
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pyro.infer import (
     SVI,
     RenyiELBO,
@@ -98,8 +100,9 @@ THEIRS = {
 }
 
 
-@pytest.mark.parametrize("name", ["sequences", "data"])
-@pytest.mark.parametrize("objective", OURS)
+@pytest.mark.parametrize(
+    ("objective", "name"), [*((objective, "sequences") for objective in OURS), ("all weights", "data")]
+)
 def test_a_subsample_of_half_the_data_has_twice_the_loss_and_gradient_of_its_batch(objective, name):
     net, x = random_net(), random_frames(batch=SIZE)
     found = scored(subsampled(net, name), OURS[objective](), x, LENGTHS, of=net)
@@ -490,6 +493,50 @@ def test_plate_scale_mask_and_particles_together_are_those_of_the_mean_field_elb
     assert_same(*losses)
 
 
+def any_scale():
+    return st.sampled_from([None, *SCALES.values()])
+
+
+def any_mask():
+    masks = [None, True, False, torch.tensor([True, False, True]), torch.tensor(True)]
+    return st.sampled_from(masks)
+
+
+def chosen_handlers(program, scale, mask, scale_first):
+    on = [] if scale is None else [lambda p: poutine.scale(p, scale=scale)]
+    on += [] if mask is None else [lambda p: poutine.mask(p, mask=mask)]
+    for handler in on if scale_first else reversed(on):
+        program = handler(program)
+    return program
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Found non-auxiliary vars in guide")
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(
+    emission=st.sampled_from(["gaussian", "categorical", "mixture"]),
+    lengths=st.none() | st.lists(st.integers(1, 4), min_size=SIZE, max_size=SIZE).map(torch.tensor),
+    scales=st.tuples(any_scale(), any_scale()),
+    masks=st.tuples(any_mask(), any_mask()),
+    condition=st.sampled_from([None, "z_1"]),
+    plate=st.sampled_from([None, "sequences", "data"]),
+    order=st.booleans(),
+    particles=st.sampled_from([{}, {"num_particles": 2}, VECTORISED]),
+)
+def test_any_mix_of_handlers_is_that_of_the_mean_field_elbo(
+    emission, lengths, scales, masks, condition, plate, order, particles
+):
+    net, x = random_net(emission), random_frames(emission, batch=SIZE)
+    model, guide = (
+        chosen_handlers(p, *each, order) for p, *each in zip((net.model, net.guide), scales, masks, strict=True)
+    )
+    both = Programs(poutine.condition(model, data={condition: GIVEN}) if condition else model, guide)
+    data = (x, lengths) if plate else (x[CHOSEN], None if lengths is None else lengths[CHOSEN])
+    both = subsampled(both, plate) if plate else both
+    pyro.clear_param_store()
+    assert_same(*(scored(both, kind(**particles), *data, of=net) for kind in (ZForcingELBO, TraceMeanField_ELBO)))
+
+
 @pytest.mark.parametrize("objective", OURS)
 def test_one_weight_per_sequence_weights_each_sequences_share(objective):
     """The weighted sum of three losses, each of one sequence, has the weighted sum of their gradients."""
@@ -757,7 +804,7 @@ EVERY = {**OURS, "fivo": lambda: FIVO(2), "segments": lambda: SegmentedELBO(segm
 
 
 @pytest.mark.parametrize("objective", EVERY)
-@pytest.mark.parametrize("programs", [swapped, lambda net: subsampled(swapped(net)), swapped_in_functions])
+@pytest.mark.parametrize("programs", [swapped, lambda net: subsampled(swapped(net))], ids=["swapped", "in functions"])
 def test_swapped_programs_are_refused_by_our_objectives(programs, objective):
     net, x = random_net(), random_frames(batch=SIZE)
     both = programs(net)
@@ -765,8 +812,9 @@ def test_swapped_programs_are_refused_by_our_objectives(programs, objective):
         EVERY[objective]().loss_and_grads(both.model, both.guide, x, LENGTHS)
 
 
-@pytest.mark.parametrize("programs", [swapped, swapped_in_functions])
-@pytest.mark.parametrize("objective", THEIRS)
+@pytest.mark.parametrize(
+    ("objective", "programs"), [*((objective, swapped) for objective in THEIRS), ("trace", swapped_in_functions)]
+)
 def test_swapped_programs_are_refused_by_the_guide_under_pyros_svi(objective, programs):
     net, x = random_net(), random_frames()
     both = programs(net)
@@ -807,8 +855,15 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("objective", ["the bound", "importance weights", "fivo", "segments", "graphs"])
-@pytest.mark.parametrize("programs", WRONG)
+@pytest.mark.parametrize(
+    ("programs", "objective"),
+    [
+        *((programs, "the bound") for programs in WRONG),
+        *itertools.product(
+            ["the network", "the guide of a copy"], ["importance weights", "fivo", "segments", "graphs"]
+        ),
+    ],
+)
 def test_programs_that_are_no_model_and_guide_of_one_network_are_refused(programs, objective):
     net, x = random_net(), random_frames()
     with pytest.raises(TypeError, match=r"model and guide must be net.model and net.guide of one"):

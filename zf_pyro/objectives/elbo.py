@@ -39,6 +39,9 @@ class ZForcingELBO(Objective):
     latent of the user's own, or a site of a path that was conditioned on or masked by hand. The weights apply to the
     sites of paths alone.
 
+    Scales act as in :class:`pyro.infer.TraceMeanField_ELBO`: those of a plate that subsamples, and of ``poutine.scale``
+    by a number or one weight per sequence. Frames have the model's scale. The other terms have the guide's.
+
     Args:
         kl_weight: beta, a number or a schedule.
         aux_weight: alpha, a number or a schedule. At 0 the auxiliary is not computed.
@@ -57,6 +60,8 @@ class ZForcingELBO(Objective):
 
     Raises:
         ValueError: a negative weight, or no particles.
+        TypeError: a weight that is neither a number nor a schedule. Evaluation raises it for programs without the sites
+            that a weight applies to, and for programs that are swapped or of two networks.
     """
 
     def __init__(

@@ -30,7 +30,8 @@ class ImportanceWeightedELBO(Objective):
       whole. Then there is one weight per particle for the batch, as in :class:`pyro.infer.RenyiELBO`: a shared latent
       cannot be weighted differently for two sequences.
     - A scale that all sites share (subsampling, ``poutine.scale``) multiplies the bound and leaves the weights alone.
-      ``RenyiELBO`` puts it inside.
+      It is a number, or one weight per sequence. ``RenyiELBO`` puts it inside.
+    - Scales that differ, for example around the model alone, temper the log-densities inside the weights.
 
     **Doubly reparameterised gradient** (Tucker, Lawson, Gu, Maddison 2019, https://arxiv.org/abs/1810.04152). The
     reparameterised gradient contains -sum_k v_k d log q(z_k) / d lambda at fixed z_k, with v_k the normalised weights.

@@ -9,6 +9,7 @@ import torch
 from pyro.poutine.plate_messenger import PlateMessenger
 from pyro.poutine.replay_messenger import ReplayMessenger
 from pyro.poutine.trace_messenger import TraceMessenger
+from pyro.util import ignore_jit_warnings
 
 from ..networks import handlers
 from .path import LatentPath
@@ -20,6 +21,7 @@ OF_SAMPLES = ("num_particles_vectorized", "_num_predictive_samples")
 """Names of plates that Pyro's objectives, SVGD, Predictive and MCMC open around programs, for their samples."""
 
 
+@ignore_jit_warnings()
 def sequences(size: int, batch_shape: tuple[int, ...] = ()) -> AbstractContextManager[Any]:
     """The plate ``sequences`` at dim -1, or no plate if the caller is already inside a plate at dim -1.
 

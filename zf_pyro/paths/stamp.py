@@ -49,9 +49,10 @@ class Stamp:
 def same_elements(a: Tensor | None, b: Tensor | None) -> bool:
     """Whether two tensors, each (...), are the same or equal in shape, dtype and elements, without gradients.
 
-    On a GPU only the same tensor is taken: a comparison of elements would wait for the device.
+    On a GPU, and while torch.jit traces, only the same tensor is taken: a comparison of elements would wait for the
+    device, or be compiled in.
     """
-    if a is b or a is None or b is None:
+    if a is b or a is None or b is None or torch.jit.is_tracing():
         return a is b
     constant = not (a.requires_grad or b.requires_grad)
     return constant and a.device.type == b.device.type == "cpu" and a.dtype == b.dtype and torch.equal(a, b)
