@@ -37,7 +37,8 @@ class StochasticRNN(RegisteredNetwork):
     """A recurrent network with a latent z_t at every step, as a pair of Pyro programs.
 
     Subclasses have the step functions; this class has :meth:`model` and :meth:`guide`. Sites: latents ``z_{t}``, frames
-    ``x_{t}``, t from 0, in the plate ``sequences`` at dim -1. Shapes: x (batch, time, *frame), z (batch, time, latent).
+    ``x_{t}``, t from 0, in the plate ``sequences`` at dim -1, or in a plate at dim -1 around the program, which may
+    subsample. Shapes: x (batch, time, *frame), z (batch, time, latent).
 
     Args:
         emission: the family of p(x_t | h_t), such as ``emissions.Gaussian(200)``.
