@@ -966,6 +966,11 @@ def test_schedules_may_return_any_scalar(value):
     assert_same(found, scored(net, ZForcingELBO(), x))
 
 
+def test_a_tensor_as_third_weight_is_named():
+    with pytest.raises(TypeError, match="backward_weight must be a number or a schedule"):
+        ZForcingELBO(1.0, 0.0, torch.ones(3))
+
+
 def test_arguments_of_schedules_are_numbers():
     with pytest.raises(TypeError, match="start must be a number, got None"):
         Linear(None, 1.0, 5)

@@ -125,8 +125,9 @@ def refuse_class(settings: tuple[Any, ...], objective: type) -> None:
     Raises:
         TypeError: the arguments are programs and data.
     """
-    programs = settings[:1] and (owner_of(settings[0]) is not None or isinstance(settings[0], nn.Module))
-    if programs or any(isinstance(value, Tensor) and value.dim() > 0 for value in settings[2:]):
+    of_network = settings[:1] and (owner_of(settings[0]) is not None or isinstance(settings[0], nn.Module))
+    data = any(isinstance(value, Tensor) for value in settings[2:]) and all(map(callable, settings[:2]))
+    if of_network or data:
         name = objective.__name__
         raise TypeError(
             f"{name} was called with a model, a guide and data: give SVI an instance of the objective, loss={name}(), "
