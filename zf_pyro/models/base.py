@@ -6,11 +6,13 @@ A model is one page of step functions under the symbols of its paper (:mod:`zf_p
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Self, cast
 
 import pyro
 import pyro.distributions as dist
+import pyro.poutine as poutine
 import torch
 from torch import Tensor, nn
 
@@ -18,6 +20,7 @@ from .. import generation, saving
 from ..emissions import Emission
 from ..networks import PosteriorScan, State, Transition
 from ..paths import (
+    LatentPath,
     PosteriorPath,
     PriorPath,
     check_backward_states,
@@ -26,7 +29,6 @@ from ..paths import (
     check_latents,
     check_state,
     prepare_inputs,
-    real_sequences,
     refuse_swapped,
     sequences,
 )
@@ -214,7 +216,7 @@ class StochasticRNN(RegisteredNetwork):
         path = PriorPath(self, run)
         with sequences(run.batch_size, path.batch_shape):
             for t in range(run.num_steps):
-                with real_sequences(path, t):
+                with _mask(path, t):
                     path.record(pyro.sample(f"z_{t}", path.latent(t)))
                     path.record_frame(pyro.sample(f"x_{t}", path.frame(t), obs=path.observed(t)))
         return path.result(x)
@@ -254,7 +256,7 @@ class StochasticRNN(RegisteredNetwork):
         path = PosteriorPath(self, run, b)
         with sequences(run.batch_size, path.batch_shape):
             for t in range(run.num_steps):
-                with real_sequences(path, t):
+                with _mask(path, t):
                     path.record(pyro.sample(f"z_{t}", path.latent(t)))
         return path.latents().movedim(0, -2)
 
@@ -269,3 +271,8 @@ class StochasticRNN(RegisteredNetwork):
     def load(cls, folder: Path | str, *, name: str | None = None) -> Self:
         """The network that ``save`` wrote into ``folder``; see :func:`zf_pyro.saving.load_net`."""
         return saving.load_net(cls, folder, name=name)
+
+
+def _mask(path: LatentPath, t: int) -> AbstractContextManager[Any]:
+    """A mask over the sequences that have ended before step t."""
+    return nullcontext() if path.masks is None else poutine.mask(mask=cast(torch.BoolTensor, path.masks[t]))

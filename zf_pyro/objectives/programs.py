@@ -22,13 +22,9 @@ EXPECTED = "model and guide must be net.model and net.guide of one network"
 
 def bare(program: PyroProgram) -> PyroProgram:
     """A program without the handlers and arguments that it was wrapped in."""
-    while True:
-        inner = handled_program(program)
-        if inner is None and isinstance(program, functools.partial):
-            inner = program.func
-        if inner is None:
-            return program
-        program = inner
+    while isinstance(program, functools.partial):
+        program = handled_program(program) or program.func
+    return program
 
 
 def owner_of(program: PyroProgram) -> nn.Module | None:

@@ -15,7 +15,7 @@ from .inputs import (
 )
 from .memory import run_bytes
 from .path import LatentPath, align
-from .plate import real_sequences, refuse_swapped, sequences
+from .plate import refuse_swapped, sequences
 from .posterior import PosteriorPath
 from .prior import PriorPath
 from .sites import FrameStep, LatentStep, LazyStep
@@ -38,7 +38,6 @@ __all__ = [
     "check_values",
     "prepare_inputs",
     "real_frames",
-    "real_sequences",
     "refuse_swapped",
     "run_bytes",
     "sequences",

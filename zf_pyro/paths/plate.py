@@ -1,18 +1,15 @@
-"""Pyro contexts of the sample statements: the plate of the sequences, the mask of a step, and the program's role."""
+"""Plates and other handlers of Pyro around a program."""
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, cast
+from typing import Any
 
 import pyro
-import pyro.poutine as poutine
-import torch
 from pyro.poutine.plate_messenger import PlateMessenger
 from pyro.poutine.replay_messenger import ReplayMessenger
 from pyro.poutine.trace_messenger import TraceMessenger
 from pyro.util import ignore_jit_warnings
 
 from ..networks import handlers
-from .path import LatentPath
 from .prior import PriorPath
 from .sites import FrameStep
 
@@ -77,11 +74,6 @@ def sequences(size: int, batch_shape: tuple[int, ...] = ()) -> AbstractContextMa
 def _described(plate: PlateMessenger) -> str:
     drawn, size = int(plate.subsample_size), int(plate.size)
     return str(size) if drawn == size else f"{drawn} of {size}"
-
-
-def real_sequences(path: LatentPath, t: int) -> AbstractContextManager[Any]:
-    """A mask over the sequences that have ended before step t."""
-    return nullcontext() if path.masks is None else poutine.mask(mask=cast(torch.BoolTensor, path.masks[t]))
 
 
 def refuse_swapped() -> None:
