@@ -1,5 +1,7 @@
 """Private names of Pyro and torch still are what the package takes them for."""
 
+import functools
+
 import pyro
 import pyro.distributions as dist
 import pyro.poutine as poutine
@@ -15,9 +17,11 @@ from zf_pyro.networks.dependencies import (
     chain_arguments,
     chain_diagnostics,
     function_modes,
+    handled_program,
     handlers,
     has_samples,
     multiply_in_place,
+    under,
     versions,
 )
 
@@ -28,6 +32,30 @@ def test_handlers_are_those_around_the_caller_the_outermost_first():
         assert handlers()[0] is outer
         assert isinstance(handlers()[1], pyro.plate)
     assert len(handlers()) == 0
+
+
+def test_handlers_can_be_put_around_a_later_block():
+    with poutine.scale(scale=2.0) as scale:
+        around = list(handlers())
+    with poutine.scale(scale=3.0) as other:
+        with under(around), poutine.trace() as tracer:
+            pyro.sample("z", dist.Normal(0.0, 1.0))
+            assert list(handlers()) == [scale, tracer]
+        assert list(handlers()) == [other]
+    assert tracer.trace.nodes["z"]["scale"] == 2.0
+    assert len(handlers()) == 0
+
+
+def test_the_program_under_a_handler_is_found():
+    def program(x):
+        return x
+
+    scaled = poutine.scale(program, scale=2.0)
+    for handled in (scaled, pyro.plate("rows", 3)(program)):
+        assert handled_program(handled) is program
+    assert handled_program(poutine.block(scaled)) is scaled
+    assert handled_program(functools.partial(program, 1)) is None
+    assert handled_program(program) is None
 
 
 def test_a_versions_number_grows_with_every_change_in_place():

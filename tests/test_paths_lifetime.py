@@ -232,10 +232,11 @@ def detached_guide(net, x):
 
 
 CHANGES = {
-    "other lengths": (plain_guide, lambda x: (x, LENGTHS.clone())),
+    "other lengths": (plain_guide, lambda x: (x, LENGTHS.clamp(max=2))),
     "other lengths, no lengths": (plain_guide, lambda x: (x, None)),
     "x changed in place": (plain_guide, lambda x: (x.add_(1.0), LENGTHS)),
-    "x copied": (plain_guide, lambda x: (x.clone(), LENGTHS)),
+    "another x": (plain_guide, lambda x: (x + 1.0, LENGTHS)),
+    "a copy of x with a gradient": (plain_guide, lambda x: (x.clone().requires_grad_(), LENGTHS)),
     "a guide without gradients": (guide_without_gradients, lambda x: (x, LENGTHS)),
     "detached replay": (detached_guide, lambda x: (x, LENGTHS)),
 }
@@ -254,6 +255,17 @@ def test_states_are_recomputed_where_any_input_differs(change, scans):
     theirs = densities(traced(poutine.replay(Textbook(net).model, trace=guide), *given))
     assert_same(mine, theirs)
     assert_same(gradients(net, weighted_sum(mine)), gradients(net, weighted_sum(theirs)))
+
+
+@pytest.mark.parametrize("given", [lambda x: (x.clone(), LENGTHS), lambda x: (x, LENGTHS.clone())])
+def test_states_are_reused_for_equal_copies_as_a_subsampling_plate_makes_them(given, scans):
+    net, calls = scans
+    x = random_frames()
+    guide = plain_guide(net, x)
+    mine = densities(traced(poutine.replay(net.model, trace=guide), *given(x)))
+    assert calls == []
+    theirs = densities(traced(poutine.replay(Textbook(net).model, trace=guide), *given(x)))
+    assert_same(mine, theirs)
 
 
 def test_parameters_changed_between_guide_and_model_are_noticed():

@@ -6,7 +6,7 @@ import pyro.poutine as poutine
 import torch
 from pyro.poutine.util import site_is_subsample
 
-from ..objectives import PyroProgram, replayed_traces
+from ..objectives import PyroProgram, check_programs, check_roles, replayed_traces
 
 
 def check_guide(model: PyroProgram, guide: PyroProgram, *args: Any, **kwargs: Any) -> None:
@@ -22,9 +22,12 @@ def check_guide(model: PyroProgram, guide: PyroProgram, *args: Any, **kwargs: An
 
     Raises:
         ValueError: a latent of the model is neither in the guide nor enumerated.
+        TypeError: model and guide are swapped, or otherwise no pair.
     """
+    check_programs(model, guide)
     with torch.random.fork_rng(), torch.no_grad(), poutine.block():
         model_trace, guide_trace = replayed_traces(model, guide, *args, **kwargs)
+    check_roles(model_trace, guide_trace)
     missing = [
         name
         for name in model_trace.stochastic_nodes

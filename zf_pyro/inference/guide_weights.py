@@ -5,6 +5,7 @@ from typing import Any
 import pyro
 import pyro.poutine as poutine
 import torch
+from pyro.distributions.util import scale_and_mask
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
@@ -15,6 +16,8 @@ from ..objectives import PyroProgram, replayed_traces
 @torch.no_grad()
 def log_weights(model: PyroProgram, guide: PyroProgram, *args: Any, num_particles: int = 64) -> Tensor:
     """log p(x, z_k) - log q(z_k | x) for samples z_k from the guide, in one vectorised run.
+
+    Scales of sites, as of a plate that subsamples, are left out.
 
     Args:
         model: ``net.model`` or a program around it.
@@ -43,5 +46,5 @@ def log_weights(model: PyroProgram, guide: PyroProgram, *args: Any, num_particle
                     f"guide must have every site in a plate at dim -1 for weights of single sequences, and {name!r} "
                     "is not: give it one sequence at a time, or use a guide such as AutoNormal"
                 )
-            total = total + sign * site["log_prob"]
+            total = total + sign * scale_and_mask(site["unscaled_log_prob"], mask=site["mask"])
     return torch.as_tensor(total)

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pyro
+import pyro.poutine as poutine
 import torch
 from pyro.distributions import Normal
 from pyro.poutine.messenger import Messenger
@@ -35,7 +36,8 @@ def with_padding_prior(model: PyroProgram) -> PyroProgram:
         with _Padding() as padding:
             result = model(*args, **kwargs)
         if padding.log_prob is not None:
-            with pyro.plate("padded_sequences", padding.log_prob.shape[-1], dim=-1):
+            plate = pyro.plate("padded_sequences", padding.log_prob.shape[-1], dim=-1)
+            with poutine.scale(scale=padding.scale), plate:
                 pyro.factor("padding", padding.log_prob)
         return result
 
@@ -46,10 +48,16 @@ class _Padding(Messenger):
     """Sums the standard normal log-densities of padding latents; ``log_prob`` is (..., batch) in nats."""
 
     log_prob: Tensor | None = None
+    scale: Any = 1.0
+    """Scale of the latents by handlers inside ``model``, such as a plate that subsamples."""
 
     def __enter__(self) -> "_Padding":
         self.log_prob = None
         return super().__enter__()
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if isinstance(msg["fn"], LatentStep):
+            self.scale = msg["scale"]
 
     def _pyro_post_sample(self, msg: Any) -> None:
         step, mask = msg["fn"], msg["mask"]

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..checks import require_count
 from ..models import StochasticRNN
 from ..networks import State
-from ..paths import RunInputs, prepare_inputs
+from ..paths import RunInputs, prepare_inputs, sequences
 
 PROPOSALS = ("posterior", "prior")
 
@@ -40,7 +40,7 @@ class StepwiseModel:
         """Step ``t``, from 0."""
         run = _require_init(self.run)
         before = _before(state, run)
-        with pyro.plate("sequences", run.batch_size, dim=-1), _masked(run, t):
+        with sequences(run.batch_size), _masked(run, t):
             z_t = pyro.sample(f"z_{t}", self.net.prior(before))
             after = self.net.transition(before, _step(run.u, t), z_t)
             pyro.sample(f"x_{t}", self.net.emission(after), obs=_step(run.x, t))
@@ -77,7 +77,7 @@ class StepwiseGuide:
         run = _require_init(self.run)
         before = _before(state, run)
         proposed = self.net.posterior(before, self.b[t]) if self.b else self.net.prior(before)
-        with pyro.plate("sequences", run.batch_size, dim=-1), _masked(run, t):
+        with sequences(run.batch_size), _masked(run, t):
             pyro.sample(f"z_{t}", proposed)
 
 

@@ -3,11 +3,13 @@
 from .base import StochasticRNN
 from .deterministic_rnn import DeterministicRNN
 from .linear_gaussian import LinearGaussian
+from .registration import RegisteredNetwork
 from .zforcing import ZForcing
 
 __all__ = [
     "DeterministicRNN",
     "LinearGaussian",
+    "RegisteredNetwork",
     "StochasticRNN",
     "ZForcing",
 ]

@@ -4,7 +4,6 @@ A model is one page of step functions under the symbols of its paper (:mod:`zf_p
 :class:`StochasticRNN`, which makes the Pyro programs out of them.
 """
 
-import itertools
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -15,8 +14,6 @@ import pyro
 import pyro.distributions as dist
 import pyro.poutine as poutine
 import torch
-from pyro.nn import PyroModule
-from pyro.params import param_with_module_name
 from torch import Tensor, nn
 
 from .. import generation, saving
@@ -32,18 +29,18 @@ from ..paths import (
     check_latents,
     check_state,
     prepare_inputs,
+    refuse_swapped,
     sequences,
 )
-
-_NUMBERS = itertools.count()
-"""Numbers for default names, so that no two networks of a process share parameters in Pyro's store."""
+from .registration import RegisteredNetwork
 
 
-class StochasticRNN(nn.Module):
+class StochasticRNN(RegisteredNetwork):
     """A recurrent network with a latent z_t at every step, as a pair of Pyro programs.
 
     Subclasses have the step functions; this class has :meth:`model` and :meth:`guide`. Sites: latents ``z_{t}``, frames
-    ``x_{t}``, t from 0, in the plate ``sequences`` at dim -1. Shapes: x (batch, time, *frame), z (batch, time, latent).
+    ``x_{t}``, t from 0, in the plate ``sequences`` at dim -1, or in a plate at dim -1 around the program, which may
+    subsample. Shapes: x (batch, time, *frame), z (batch, time, latent).
 
     Args:
         emission: the family of p(x_t | h_t), such as ``emissions.Gaussian(200)``.
@@ -64,7 +61,7 @@ class StochasticRNN(nn.Module):
     normalisation: Mapping[str, Tensor] | None = None
 
     def __init__(self, emission: Emission, settings: Mapping[str, Any], name: str | None = None) -> None:
-        super().__init__()
+        super().__init__(name, type(self).__name__.lower())
         if not isinstance(emission, Emission):
             raise TypeError(f"emission must be one of zf_pyro.emissions, such as Gaussian(200), got {emission!r}")
         # Not by the metaclass of ABC, which classes made from this one by Pyro could not have.
@@ -75,8 +72,6 @@ class StochasticRNN(nn.Module):
         self.emission_family = emission
         self.settings = dict(settings)
         self.changes: set[str] = set()
-        number, kind = next(_NUMBERS), type(self).__name__.lower()
-        self.name = name or (kind if number == 0 else f"{kind}_{number}")
 
     # Step functions -------------------------------------------------------------------------------------------------
 
@@ -219,7 +214,7 @@ class StochasticRNN(nn.Module):
         self.register()
         run = prepare_inputs(self, x, lengths, context, initial_state, num_steps, batch_shape)
         path = PriorPath(self, run)
-        with sequences(run.batch_size):
+        with sequences(run.batch_size, path.batch_shape):
             for t in range(run.num_steps):
                 with _mask(path, t):
                     path.record(pyro.sample(f"z_{t}", path.latent(t)))
@@ -246,7 +241,12 @@ class StochasticRNN(nn.Module):
 
         Returns:
             The latents, (..., batch, time, latent).
+
+        Raises:
+            TypeError: the program runs as the model of Pyro's SVI, with :meth:`model` as its guide.
+            TypeError, ValueError: as for :meth:`model`.
         """
+        refuse_swapped()
         self.register()
         run = prepare_inputs(self, x, lengths, context, initial_state)
         if b is None:
@@ -254,33 +254,11 @@ class StochasticRNN(nn.Module):
         else:
             check_backward_states(b, run.num_steps, run.batch_size, self.hidden_dim, self.emission_layer.weight)
         path = PosteriorPath(self, run, b)
-        with sequences(run.batch_size):
+        with sequences(run.batch_size, path.batch_shape):
             for t in range(run.num_steps):
                 with _mask(path, t):
                     path.record(pyro.sample(f"z_{t}", path.latent(t)))
         return path.latents().movedim(0, -2)
-
-    def register(self) -> None:
-        """Announce the parameters to Pyro, as ``pyro.module`` does, for objectives that run the step functions.
-
-        Raises:
-            TypeError: the model was made a PyroModule. Priors on its weights would then be sampled at each access.
-            RuntimeError: Pyro's parameter store holds other parameters under this name.
-        """
-        if isinstance(self, PyroModule):
-            raise TypeError(
-                f"{type(self).__name__} must not be a PyroModule: weights with a PyroSample prior would be sampled at "
-                "each access, without a site. Leave to_pyro_module_ out, or sample the weights in a program of "
-                "your own and set them with torch.func.functional_call"
-            )
-        for name, parameter in self.named_parameters():
-            if parameter.requires_grad and parameter.is_leaf:
-                known = pyro.param(param_with_module_name(self.name, name), parameter)
-                if known is not parameter and not known.is_set_to(parameter):  # the same under a wrapper of Pyro's
-                    raise RuntimeError(
-                        f"Pyro's parameter store holds another tensor as {name!r} of {self.name!r}: give each net its "
-                        "own name (name=), or call pyro.clear_param_store() before using this one"
-                    )
 
     # Generation and files: functions of a network as its methods --------------------------------------------------
 

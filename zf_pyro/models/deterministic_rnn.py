@@ -9,10 +9,11 @@ from torch import Tensor, nn
 from ..checks import require_count
 from ..emissions import Emission
 from ..networks import LSTM
-from ..paths import check_context, check_frames, check_lengths, real_frames, with_last_repeated
+from ..paths import check_context, check_frames, check_lengths, real_frames, sequences, with_last_repeated
+from .registration import RegisteredNetwork
 
 
-class DeterministicRNN(nn.Module):
+class DeterministicRNN(RegisteredNetwork):
     """The recurrent network without latents: h_t = LSTM(x_{t-1}, h_{t-1}), x_t ~ p(x_t | h_t) of the same family.
 
     :meth:`model` and :meth:`guide` are Pyro programs, so that SVI trains it. Under ``Trace_ELBO`` the bound is the
@@ -23,7 +24,7 @@ class DeterministicRNN(nn.Module):
         embed_dim: size of an embedded frame.
         hidden_dim: size of h_t.
         dropout: probability of zeroing an element of an embedded frame, in training mode.
-        name: name of the model in Pyro's parameter store.
+        name: name of the model in Pyro's parameter store; unique within the process if None.
 
     Raises:
         ValueError: a size that is not positive, or dropout outside [0, 1).
@@ -36,13 +37,13 @@ class DeterministicRNN(nn.Module):
         embed_dim: int = 512,
         hidden_dim: int = 1024,
         dropout: float = 0.0,
-        name: str = "deterministic_rnn",
+        name: str | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(name, "deterministic_rnn")
         embed_dim, hidden_dim = require_count("embed_dim", embed_dim), require_count("hidden_dim", hidden_dim)
         if not 0.0 <= dropout < 1.0:
             raise ValueError(f"dropout must be a probability in [0, 1), got {dropout!r}")
-        self.emission, self.hidden_dim, self.name = emission, hidden_dim, name
+        self.emission, self.hidden_dim = emission, hidden_dim
         self.embedding = nn.Sequential(emission.embedding(embed_dim), nn.Dropout(dropout))
         self.lstm = LSTM(embed_dim, hidden_dim, batch_first=True)
         nn.init.orthogonal_(self.lstm.get_parameter("weight_hh_l0"))
@@ -111,9 +112,10 @@ class DeterministicRNN(nn.Module):
 
     def model(self, x: Tensor, lengths: Tensor | None = None, context: Tensor | None = None) -> None:
         """The log-likelihood as a factor of a Pyro program, for x (batch, time, *frame); see :meth:`log_prob`."""
-        pyro.module(self.name, self)
-        with pyro.plate("sequences", len(x), dim=-1):
-            pyro.factor("x", self.log_prob(x, lengths, context))
+        self.register()
+        log_prob = self.log_prob(x, lengths, context)
+        with sequences(len(x)):
+            pyro.factor("x", log_prob)
 
     def guide(self, x: Tensor, lengths: Tensor | None = None, context: Tensor | None = None) -> None:
         """An empty program, since there is nothing to infer in x (batch, time, *frame)."""

@@ -12,6 +12,8 @@ sum_t log p(x_t | h_t) - KL(q || p). Training adds alpha log p_xi(b_t | z_t), so
 later frames (:class:`zf_pyro.ZForcingELBO`).
 """
 
+from typing import Any
+
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
@@ -92,6 +94,11 @@ class ZForcing(StochasticRNN):
         self.auxiliary_network = MLP((latent_dim,) if z_force else (latent_dim, hidden_dim), mlp_dim, 2 * hidden_dim)
         self.emission_layer = nn.Linear(hidden_dim, emission.num_parameters)
         self.backward_emission_layer = nn.Linear(hidden_dim, emission.num_parameters)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take the state of a copy or of a pickle, with memory of its own for the loops."""
+        super().__setstate__(state)
+        self.loop_memory = LoopMemory()
 
     # The paper's equations; u_t and h_0 are those of StochasticRNN --------------------------------------------------
 

@@ -9,9 +9,11 @@ from .dependencies import (
     chain_arguments,
     chain_diagnostics,
     function_modes,
+    handled_program,
     handlers,
     has_samples,
     multiply_in_place,
+    under,
     versions,
 )
 from .drive import Drive, fused_drive
@@ -44,11 +46,13 @@ __all__ = [
     "evaluating",
     "function_modes",
     "fused_drive",
+    "handled_program",
     "handlers",
     "has_samples",
     "loc_scale",
     "multiply_in_place",
     "own_step_functions",
+    "under",
     "versions",
     "with_fast_form",
 ]

@@ -3,12 +3,14 @@
 ``tests/test_networks_dependencies.py`` has a test for each, so that an upgrade of a dependency tells.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from pyro.infer import MCMC
-from pyro.poutine.messenger import Messenger
+from pyro.poutine.messenger import Messenger, _context_wrap
 from pyro.poutine.runtime import _PYRO_STACK
 from torch import Tensor
 from torch.nn.modules.module import _has_any_global_hook
@@ -21,6 +23,28 @@ BATCHES_STEPPED = "_batches_that_stepped"
 def handlers() -> Sequence[Messenger]:
     """Pyro's effect handlers around the caller, the outermost first."""
     return _PYRO_STACK
+
+
+@contextmanager
+def under(around: Sequence[Messenger]) -> Iterator[None]:
+    """Put exactly these handlers around the block, in place of those that are there."""
+    before = list(_PYRO_STACK)
+    _PYRO_STACK[:] = around
+    try:
+        yield
+    finally:
+        _PYRO_STACK[:] = before
+
+
+def handled_program(program: Callable[..., Any]) -> Callable[..., Any] | None:
+    """The program inside ``poutine.handler(program)``; None for a program without a handler around it."""
+    if not isinstance(program, functools.partial):
+        return None
+    run = program.func if isinstance(program.func, functools.partial) else program
+    if run.func is not _context_wrap:
+        return None
+    inner: Callable[..., Any] = run.args[1]
+    return inner
 
 
 def hooks_of(state: Mapping[str, Any]) -> bool:

@@ -6,7 +6,8 @@ from .fivo import FIVO
 from .graphed import GraphedELBO
 from .importance import ImportanceWeightedELBO
 from .log_weights import PathDensities, path_densities
-from .objective import Objective, ObjectiveModule, PyroProgram, owner_of
+from .objective import Objective, ObjectiveModule
+from .programs import PyroProgram, check_programs, check_roles, owner_of
 from .schedules import Constant, Linear, Schedule, as_schedule
 from .segmented import SegmentedELBO
 from .terms import Terms, step_terms
@@ -28,6 +29,8 @@ __all__ = [
     "Terms",
     "ZForcingELBO",
     "as_schedule",
+    "check_programs",
+    "check_roles",
     "owner_of",
     "path_densities",
     "replayed_traces",

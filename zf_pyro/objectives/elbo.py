@@ -12,10 +12,20 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from ..paths import LatentStep, PosteriorPath, PriorPath
-from .objective import Objective, PyroProgram
-from .schedules import Schedule, as_schedule
+from .objective import Objective
+from .programs import PyroProgram
+from .schedules import Schedule, as_schedule, weight_at
 from .terms import Terms, auxiliary_log_prob, backward_log_prob, step_terms
-from .traces import Sites, paths_of, require_reparameterised, whole_run
+from .traces import (
+    Sites,
+    WholeRun,
+    common_scale,
+    paths_of,
+    require_matching,
+    require_reparameterised,
+    scaled,
+    whole_run,
+)
 
 
 class ZForcingELBO(Objective):
@@ -28,6 +38,9 @@ class ZForcingELBO(Objective):
     Paths are scored as a batch. Any other site is scored by itself, as in :class:`pyro.infer.TraceMeanField_ELBO`: a
     latent of the user's own, or a site of a path that was conditioned on or masked by hand. The weights apply to the
     sites of paths alone.
+
+    Scales act as in :class:`pyro.infer.TraceMeanField_ELBO`: those of a plate that subsamples, and of ``poutine.scale``
+    by a number or one weight per sequence. Frames have the model's scale. The other terms have the guide's.
 
     Args:
         kl_weight: beta, a number or a schedule.
@@ -47,6 +60,8 @@ class ZForcingELBO(Objective):
 
     Raises:
         ValueError: a negative weight, or no particles.
+        TypeError: a weight that is neither a number nor a schedule. Evaluation raises it for programs without the sites
+            that a weight applies to, and for programs that are swapped or of two networks.
     """
 
     def __init__(
@@ -78,12 +93,12 @@ class ZForcingELBO(Objective):
     @property
     def aux_weight(self) -> float:
         """alpha at the current step."""
-        return self.aux_schedule(self.step)
+        return weight_at("aux_weight", self.aux_schedule, self.step)
 
     @property
     def backward_weight(self) -> float:
         """gamma at the current step."""
-        return self.backward_schedule(self.step)
+        return weight_at("backward_weight", self.backward_schedule, self.step)
 
     def _losses(self, model: PyroProgram, guide: PyroProgram, args: Any, kwargs: Any) -> Iterator[Tensor]:
         """The loss of each particle. Sets :attr:`terms` to the mean of their terms."""
@@ -102,20 +117,47 @@ class ZForcingELBO(Objective):
         sites = {name: site for name, site in model_trace.nodes.items() if site["type"] == "sample"}
         guide_sites = {name: site for name, site in guide_trace.nodes.items() if site["type"] == "sample"}
         whole: Tensor | float = 0.0
+        self._require_paths(sites, guide_sites)
         for path, names in paths_of(sites).items():
-            guide = whole_run(path, names, sites, guide_sites)
-            if guide is not None:
-                whole = whole + self._score_path(path, guide, sites[names[0]]["scale"], parts)
+            run = whole_run(path, names, sites, guide_sites)
+            if run is not None:
+                whole = whole + self._score_path(path, run, parts)
                 for name in names:
                     del sites[name]
                     guide_sites.pop(name, None)
+        require_matching(sites, guide_sites)
         rest = self._score_sites(model_trace, sites, guide_trace, guide_sites)
         other.append(rest.detach() if isinstance(rest, Tensor) else rest)
         return torch.as_tensor(whole + rest)
 
-    def _score_path(self, model: PriorPath, guide: PosteriorPath, scale: Any, parts: list[Terms]) -> Tensor:
+    def _require_paths(self, sites: Sites, guide_sites: Sites) -> None:
+        """Refuse weights that these programs give no meaning.
+
+        Raises:
+            TypeError: no latents of ``net.model`` or of ``net.guide`` are among the sites that a weight applies to.
+        """
+        latents = [name for name, site in sites.items() if not site["is_observed"]]
+        if latents and not any(isinstance(sites[name]["fn"], LatentStep) for name in latents):
+            for name, used in (("kl_weight", self.kl_weight != 1.0), ("free_nats", self.free_nats != 0.0)):
+                if used:
+                    raise TypeError(
+                        f"{name} is for latents of net.model of a zf_pyro network, and the model has none of them: it "
+                        f"would be ignored. Leave {name} out, or scale sites by poutine.scale"
+                    )
+        steps = (guide_sites[name]["fn"] for name in latents if name in guide_sites)
+        if not any(isinstance(step, LatentStep) for step in steps):
+            for name, weight in (("aux_weight", self.aux_weight), ("backward_weight", self.backward_weight)):
+                if weight > 0:
+                    raise TypeError(
+                        f"{name} needs net.guide of a zf_pyro network, whose backward states it scores, and no latent "
+                        f"of the model is of such a guide: it would be ignored. Set {name}=0, or give model and guide "
+                        "of one network"
+                    )
+
+    def _score_path(self, model: PriorPath, run: WholeRun, parts: list[Terms]) -> Tensor:
+        """The objective of a path, a scalar."""
         alpha, gamma = self.aux_weight, self.backward_weight
-        steps = step_terms(model, guide, auxiliary=alpha > 0, backward=gamma > 0)
+        steps = step_terms(model, run.guide, auxiliary=alpha > 0, backward=gamma > 0)
         mask = model.run.mask
         if mask is not None:
             mask = mask.view(mask.shape[0], *[1] * (len(model.batch_shape) - 1), mask.shape[1])
@@ -123,16 +165,19 @@ class ZForcingELBO(Objective):
         kl = terms.kl
         if self.free_nats > 0:
             kl = scale_and_mask(steps.kl.clamp(min=self.free_nats), mask=mask).sum(0)
-        objective = terms.log_likelihood - self.kl_weight * kl
+        frames, latents = terms.log_likelihood, -(self.kl_weight * kl)
         if alpha > 0:
-            objective = objective + alpha * terms.auxiliary
+            latents = latents + alpha * terms.auxiliary
         if gamma > 0:
-            objective = objective + gamma * terms.backward
+            latents = latents + gamma * terms.backward
         reported = Terms(*(term.detach() for term in terms))
         if self.vectorize_particles and self.num_particles > 1:
             reported = Terms(*(term.mean(-self.max_plate_nesting) for term in reported))
         parts.append(reported)
-        return scale_and_mask(objective, scale).sum()
+        same = common_scale((run.frames, run.posterior))
+        if same is not None:
+            return scaled(frames + latents, same).sum()
+        return scaled(frames, run.frames).sum() + scaled(latents, run.posterior).sum()
 
     def _score_sites(self, model_trace: Trace, sites: Sites, guide_trace: Trace, guide_sites: Sites) -> Tensor | float:
         """The objective of sites outside of such paths, one by one."""
@@ -154,7 +199,12 @@ class ZForcingELBO(Objective):
                 if latent and self.free_nats > 0:
                     kl = kl.clamp(min=self.free_nats)
                 kl = scale_and_mask(kl, guide_site["scale"], guide_site["mask"]).sum()
-            except NotImplementedError:
+            except NotImplementedError as error:
+                if latent and self.free_nats > 0:
+                    raise TypeError(
+                        f"free_nats needs the analytic KL of {name!r} from {type(guide_site['fn']).__name__}, which "
+                        "there is not: use kl_weight, or a guide of normal latents"
+                    ) from error
                 kl = guide_site["log_prob_sum"] - site["log_prob_sum"]
             objective = objective - (self.kl_weight if latent else 1.0) * kl
             step = guide_site["fn"]

@@ -11,7 +11,8 @@ from ..models import StochasticRNN
 from ..networks import State
 from ..paths import prepare_inputs, run_bytes
 from ..smc import Filtered, FilterSettings, known_sequences, random_numbers, run_filter, start_states, steps_of
-from .objective import Objective, PyroProgram, owner_of, refuse_free_nats
+from .objective import Objective, refuse_free_nats
+from .programs import PyroProgram, network_of, refuse_handlers
 from .schedules import Schedule
 
 
@@ -22,7 +23,8 @@ class FIVO(Objective):
     is its negative, summed over the sequences. Without resampling it is :class:`ImportanceWeightedELBO`.
 
     The filter (:class:`zf_pyro.inference.ParticleFilter`) runs step by step on the model's step functions, not on
-    Pyro's sites. Model and guide must therefore be ``net.model`` and ``net.guide``; handlers have no effect.
+    Pyro's sites. Model and guide must therefore be ``net.model`` and ``net.guide``. Other programs, and handlers such
+    as plates and scales, are refused, since they would have no effect.
 
     Gradients flow through the samples, the weights, and the states of resampled particles. They leave out how the
     parameters change *which* particles are resampled. That is a bias in exchange for far less variance, and the paper
@@ -86,10 +88,17 @@ class FIVO(Objective):
         """The loss; a scalar.
 
         Raises:
-            TypeError: model and guide are not those of one net.
+            TypeError: model and guide are not those of one net, or handlers are around them.
             MemoryError: the particles do not fit.
         """
-        found = self._filtered(_net_of(model, guide), *args, **kwargs)
+        net = network_of("FIVO", model, guide)
+        if (type(net).model, type(net).guide) != (StochasticRNN.model, StochasticRNN.guide):
+            raise TypeError(
+                f"FIVO runs the step functions of a net, not the programs that {type(net).__name__} overrides: use "
+                "ImportanceWeightedELBO"
+            )
+        refuse_handlers("FIVO")
+        found = self._filtered(net, *args, **kwargs)
         bound = found.log_increments.sum(0)
         self.bound = bound.detach()
         if self.resampling_gradient and torch.is_grad_enabled():
@@ -116,21 +125,3 @@ class FIVO(Objective):
         state = start_states(run, self.num_particles)
         randomness = random_numbers(state.hidden, run.num_steps, shape)
         return run_filter(steps, state, run.mask, randomness, self.settings, self.kl_weight)
-
-
-def _net_of(model: PyroProgram, guide: PyroProgram) -> StochasticRNN:
-    """The model that these programs belong to.
-
-    Raises:
-        TypeError: they are not ``model`` and ``guide`` of one model.
-    """
-    net = owner_of(model)
-    programs = (model, StochasticRNN.model), (guide, StochasticRNN.guide)
-    own = all(getattr(run, "__func__", None) is program for run, program in programs)
-    if not isinstance(net, StochasticRNN) or owner_of(guide) is not net or not own:
-        raise TypeError(
-            "FIVO runs the step functions of a net, so model and guide must be net.model and net.guide of one "
-            f"zf_pyro.ZForcing, got {model!r} and {guide!r}; for other programs, or under handlers, use "
-            "ImportanceWeightedELBO"
-        )
-    return net

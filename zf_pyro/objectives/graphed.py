@@ -23,26 +23,9 @@ from ..networks import State, add_in_place, function_modes, handlers
 from .capture import Capture, CudaCapture, Evaluated
 from .elbo import ZForcingELBO
 from .held import HeldELBO
-from .objective import PyroProgram
+from .programs import PyroProgram, check_programs
+from .schedules import WeightInMemory
 from .terms import Terms
-
-
-class Weight:
-    """A weight of the objective as a scalar in memory, which a graph reads at each replay.
-
-    Whether it is positive is fixed at capture, since that decides which terms are computed.
-    """
-
-    def __init__(self, value: Tensor, positive: bool) -> None:
-        self.value, self.positive = value, positive
-
-    def __gt__(self, zero: float) -> bool:
-        return self.positive
-
-    def __mul__(self, other: Tensor) -> Tensor:
-        return self.value * other
-
-    __rmul__ = __mul__
 
 
 class GraphedELBO(HeldELBO):
@@ -89,25 +72,20 @@ class GraphedELBO(HeldELBO):
         yield from self.objective._losses(model, guide, args, kwargs)
         self.terms, self.other = self.objective.terms, self.objective.other
 
-    def backward(
-        self,
-        model: PyroProgram,
-        guide: PyroProgram,
-        x: Tensor,
-        lengths: Tensor | None = None,
-        context: Tensor | None = None,
-        initial_state: State | None = None,
-    ) -> Tensor:
+    def backward(self, model: PyroProgram, guide: PyroProgram, *args: Any, **kwargs: Any) -> Tensor:
         """Compute the loss, a scalar in nats, and add its gradients to the parameters. Nothing waits for the device.
 
         Arguments as for :meth:`zf_pyro.ZForcing.guide`: x (batch, time, *frame), lengths (batch,).
         """
+        check_programs(model, guide)
+        net = getattr(guide, "__self__", None)
+        if not isinstance(net, StochasticRNN) or not _own(net, model, guide):
+            return super().backward(model, guide, *args, **kwargs)
+        x, lengths, context, initial_state = _data(*args, **kwargs)
         if self.capture is None and x.device.type == "cuda" and self.capacity:
             self.capture = CudaCapture()
-        net = getattr(guide, "__self__", None)
-        arguments = x, lengths, context, initial_state
-        if self.capture is None or not isinstance(net, StochasticRNN) or not _own(net, model, guide):
-            return super().backward(model, guide, *arguments)
+        if self.capture is None:
+            return super().backward(model, guide, *args, **kwargs)
         inputs = *_pad(x, lengths, self.bucket), context, *(initial_state or (None, None))
         weights = self.kl_weight, self.aux_weight, self.backward_weight
         positive = tuple(weight > 0 for weight in weights)
@@ -118,7 +96,7 @@ class GraphedELBO(HeldELBO):
             full = len(self._graphs) >= self.capacity
             old = next((key for key in self._graphs if key[0] != configuration), None) if full else None
             if full and old is None:
-                return super().backward(model, guide, *arguments)
+                return super().backward(model, guide, *args, **kwargs)
             graph = self._graphs[key] = _Graph(self, net, inputs, positive, self.capture)
             if old is not None:  # only now: the shared memory is freed with the last graph
                 del self._graphs[old]
@@ -144,7 +122,7 @@ class _Graph:
         self.inputs = [None if given is None else given.clone() for given in inputs]
         self.weights = inputs[0].new_ones(3, dtype=torch.float64)  # type: ignore[union-attr]  # x is never None
         self.parameters = [parameter for parameter in net.parameters() if parameter.requires_grad]
-        in_memory = [Weight(value, flag) for value, flag in zip(self.weights.unbind(), positive, strict=True)]
+        in_memory = [WeightInMemory(value, flag) for value, flag in zip(self.weights.unbind(), positive, strict=True)]
         fixed = [_Fixed(weight) for weight in in_memory]
         kl, auxiliary, backward = fixed
         objective = ZForcingELBO(kl, auxiliary, backward, free_nats=elbo.objective.free_nats, max_plate_nesting=1)
@@ -188,6 +166,13 @@ class _Fixed:
 
     def __call__(self, step: int) -> Any:
         return self.weight
+
+
+def _data(
+    x: Tensor, lengths: Tensor | None = None, context: Tensor | None = None, initial_state: State | None = None
+) -> tuple[Tensor, Tensor | None, Tensor | None, State | None]:
+    """The arguments of the programs in order."""
+    return x, lengths, context, initial_state
 
 
 def _pad(x: Tensor, lengths: Tensor | None, bucket: int) -> tuple[Tensor, Tensor]:

@@ -20,10 +20,14 @@ class HeldELBO(Objective):
         other: what sites outside of whole paths added to the objective, in nats.
 
     Raises:
+        TypeError: the objective is no ZForcingELBO.
         ValueError: the objective has more than one particle.
     """
 
     def __init__(self, objective: ZForcingELBO, purpose: str) -> None:
+        if not isinstance(objective, ZForcingELBO):
+            got = f"the class {objective.__name__}" if isinstance(objective, type) else repr(objective)
+            raise TypeError(f"objective must be an instance of ZForcingELBO {purpose}, got {got}")
         if objective.num_particles != 1:
             raise ValueError(f"num_particles must be 1 {purpose}, got {objective.num_particles}")
         self.objective, step = objective, objective.step

@@ -13,9 +13,10 @@ from ..checks import require_room
 from ..models import StochasticRNN
 from ..paths import LatentStep, run_bytes
 from .log_weights import densities
-from .objective import Objective, PyroProgram, owner_of, refuse_free_nats
+from .objective import Objective, refuse_free_nats
+from .programs import PyroProgram, owner_of
 from .schedules import Schedule
-from .traces import replayed
+from .traces import replayed, scaled
 
 
 class ImportanceWeightedELBO(Objective):
@@ -29,7 +30,8 @@ class ImportanceWeightedELBO(Objective):
       whole. Then there is one weight per particle for the batch, as in :class:`pyro.infer.RenyiELBO`: a shared latent
       cannot be weighted differently for two sequences.
     - A scale that all sites share (subsampling, ``poutine.scale``) multiplies the bound and leaves the weights alone.
-      ``RenyiELBO`` puts it inside.
+      It is a number, or one weight per sequence. ``RenyiELBO`` puts it inside.
+    - Scales that differ, for example around the model alone, temper the log-densities inside the weights.
 
     **Doubly reparameterised gradient** (Tucker, Lawson, Gu, Maddison 2019, https://arxiv.org/abs/1810.04152). The
     reparameterised gradient contains -sum_k v_k d log q(z_k) / d lambda at fixed z_k, with v_k the normalised weights.
@@ -106,7 +108,7 @@ class ImportanceWeightedELBO(Objective):
             return
         found = densities(*self._get_trace(model, guide, args, kwargs), "ImportanceWeightedELBO")
         self.bound = self._mean(found.log_weights()).detach().reshape(-1)
-        yield -(found.scale * self._mean(found.log_weights(self.kl_weight))).sum()
+        yield -scaled(self._mean(found.log_weights(self.kl_weight)), found.scale).sum()
 
     def _mean(self, log_weights: Tensor) -> Tensor:
         """Log of the mean weight over the particles; (particles, ...) to (...)."""
@@ -131,7 +133,7 @@ class ImportanceWeightedELBO(Objective):
         log_weights = found.log_weights(beta)
         self.bound = self._mean(found.log_weights()).detach().reshape(-1)
         with torch.no_grad():
-            value = -(found.scale * self._mean(log_weights)).sum()
+            value = -scaled(self._mean(log_weights), found.scale).sum()
             share = torch.ones_like(log_weights) if self.num_particles == 1 else log_weights.softmax(0)
             squared = (1.0 - beta) * share + beta * share.square()
         objective = (found.scale * share * found.log_joint(beta)).sum()

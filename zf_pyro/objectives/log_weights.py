@@ -9,7 +9,7 @@ from pyro.poutine import Trace
 from torch import Tensor
 
 from ..paths import LatentStep, PosteriorPath, PriorPath
-from .traces import paths_of, require_reparameterised, whole_run
+from .traces import common_scale, paths_of, require_matching, require_reparameterised, scaled, whole_run
 
 Sum = Tensor | float
 
@@ -81,26 +81,29 @@ def densities(model_trace: Trace, guide_trace: Trace, objective: str) -> Densiti
 
     Raises:
         NotImplementedError: a site of the guide is not reparameterised.
+        ValueError: generated frames, or latents of the guide that the model lacks.
     """
     sites = {name: site for name, site in model_trace.nodes.items() if site["type"] == "sample"}
     guide_sites = {name: site for name, site in guide_trace.nodes.items() if site["type"] == "sample"}
     everything = [*sites.values(), *guide_sites.values()]
     summed = _dims_of_their_own(everything)
-    scale = _common_scale([site["scale"] for site in everything], bool(summed))
+    scale = _scale_of_all([site["scale"] for site in everything], bool(summed))
     total: dict[str, Sum] = dict.fromkeys(Densities._fields[:4], 0.0)
 
     def add(field: str, log_prob: Tensor, sign: float = 1.0) -> None:
         total[field] = total[field] + sign * torch_sum(log_prob, summed)
 
     for path, names in paths_of(sites).items():
-        guide = whole_run(path, names, sites, guide_sites)
-        if guide is not None:
-            own = 1.0 if scale is not None else sites[names[0]]["scale"]
-            for field, log_prob in zip(("model", "prior", "posterior"), path_densities(path, guide), strict=True):
-                add(field, scale_and_mask(log_prob, own))
+        whole = whole_run(path, names, sites, guide_sites)
+        if whole is not None:
+            own = (1.0, 1.0, 1.0) if scale is not None else whole[1:]
+            found = path_densities(path, whole.guide)
+            for field, log_prob, factor in zip(("model", "prior", "posterior"), found, own, strict=True):
+                add(field, scaled(log_prob, factor))
             for name in names:
                 del sites[name]
                 guide_sites.pop(name, None)
+    require_matching(sites, guide_sites)
     model_trace.compute_log_prob(lambda name, site: name in sites)
     guide_trace.compute_log_prob(lambda name, site: name in guide_sites)
     for name, site in sites.items():
@@ -130,15 +133,9 @@ def _dims_of_their_own(sites: list[Any]) -> list[int]:
     return sorted({dim for some in stacks for other in stacks for dim, _ in some - other})
 
 
-def _common_scale(scales: list[Any], summed: bool) -> Any:
+def _scale_of_all(scales: list[Any], summed: bool) -> Any:
     """The scale of all sites; None if they differ, or if it differs between sequences that are summed."""
     first = scales[0] if scales else 1.0
     if summed and isinstance(first, Tensor) and first.numel() > 1:
         return None
-    return first if all(_equal(first, scale) for scale in scales[1:]) else None
-
-
-def _equal(a: Any, b: Any) -> bool:
-    if a is b:
-        return True
-    return torch.equal(torch.as_tensor(a), torch.as_tensor(b))
+    return common_scale(scales)

@@ -1,9 +1,8 @@
 """The base of all training objectives: schedule of the KL weight, Pyro's interface, and the loss as a module."""
 
-import functools
 from abc import abstractmethod
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Self
 
 import pyro
 import torch
@@ -11,14 +10,17 @@ from pyro.infer import ELBO
 from pyro.infer.elbo import ELBOModule
 from pyro.infer.util import is_validation_enabled, torch_item
 from pyro.poutine import Trace
+from pyro.poutine.plate_messenger import PlateMessenger
 from pyro.poutine.util import prune_subsample_sites
 from pyro.util import check_model_guide_match, warn_if_nan
 from torch import Tensor, nn
 
 from ..checks import require_count
-from .schedules import Schedule, as_schedule
+from ..networks import handlers, under
+from .programs import PyroProgram, check_programs, check_roles, owner_of, refuse_class
+from .schedules import Schedule, as_schedule, weight_at
 from .terms import Terms
-from .traces import PyroProgram, replayed_traces
+from .traces import replayed_traces
 
 
 class Objective(ELBO):
@@ -36,7 +38,13 @@ class Objective(ELBO):
 
     Raises:
         ValueError: a negative weight, or no particles.
+        TypeError: the class was given to SVI in place of an instance.
     """
+
+    def __new__(cls, *settings: Any, **pyro_settings: Any) -> Self:
+        """Refuse the call of a loss, ``loss(model, guide, data)``, that SVI makes where it was given the class."""
+        refuse_class(settings, cls)
+        return super().__new__(cls)
 
     def __init__(self, kl_weight: float | Schedule, num_particles: int, **pyro_settings: Any) -> None:
         super().__init__(num_particles=require_count("num_particles", num_particles), **pyro_settings)
@@ -47,7 +55,7 @@ class Objective(ELBO):
     @property
     def kl_weight(self) -> float:
         """beta at the current step."""
-        return self.kl_schedule(self.step)
+        return weight_at("kl_weight", self.kl_schedule, self.step)
 
     def state_dict(self) -> dict[str, int]:
         """The training step, on which the schedules depend."""
@@ -59,10 +67,12 @@ class Objective(ELBO):
 
     def __call__(self, model: PyroProgram, guide: PyroProgram) -> "ObjectiveModule":
         """The loss as a module, ``elbo(net.model, net.guide)(x, lengths)``, with each parameter once."""
+        check_programs(model, guide)
         return ObjectiveModule(model, guide, self)
 
     def differentiable_loss(self, model: PyroProgram, guide: PyroProgram, *args: Any, **kwargs: Any) -> Tensor:
         """The differentiable loss, a scalar in nats."""
+        check_programs(model, guide)
         loss = torch.stack(list(self._losses(model, guide, args, kwargs))).sum()
         if is_validation_enabled():
             warn_if_nan(loss, "loss")  # reads the loss back from the device
@@ -80,6 +90,7 @@ class Objective(ELBO):
 
     def backward(self, model: PyroProgram, guide: PyroProgram, *args: Any, **kwargs: Any) -> Tensor:
         """As :meth:`loss_and_grads`, but the loss stays a scalar tensor: nothing waits for the device."""
+        check_programs(model, guide)
         total: Tensor | float = 0.0
         for loss in self._losses(model, guide, args, kwargs):
             if loss.requires_grad:
@@ -97,9 +108,23 @@ class Objective(ELBO):
         return self._checked(*replayed_traces(model, guide, *args, **kwargs))
 
     def _checked(self, model_trace: Trace, guide_trace: Trace) -> tuple[Trace, Trace]:
+        check_roles(model_trace, guide_trace)
         if is_validation_enabled():
             check_model_guide_match(model_trace, guide_trace, self.max_plate_nesting)
         return prune_subsample_sites(model_trace), prune_subsample_sites(guide_trace)
+
+    def _guess_max_plate_nesting(self, model: PyroProgram, guide: PyroProgram, args: Any, kwargs: Any) -> None:
+        """As Pyro, whose trial run is blocked from outer handlers, but with the plates around the objective."""
+        plates = [handler for handler in handlers() if isinstance(handler, PlateMessenger)]
+
+        def inside(program: PyroProgram) -> PyroProgram:
+            def run(*args: Any, **kwargs: Any) -> Any:
+                with under([*handlers(), *plates]):
+                    return program(*args, **kwargs)
+
+            return run if plates else program
+
+        super()._guess_max_plate_nesting(inside(model), inside(guide), args, kwargs)
 
     def _vectorized_num_particles(self, fn: PyroProgram) -> PyroProgram:
         if self.num_particles == 1:
@@ -123,7 +148,14 @@ class ObjectiveModule(ELBOModule):
         self.nets = nn.ModuleList(owners.values())
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
-        """The loss, a scalar in nats, for the arguments of model and guide."""
+        """The loss, a scalar in nats, for the arguments of model and guide.
+
+        Raises:
+            TypeError: it was given to SVI, which passes model and guide as well.
+        """
+        if args and owner_of(args[0]) is not None:
+            name = type(self.elbo).__name__
+            raise TypeError(f"SVI takes the objective, loss={name}(), not its loss of a model and guide, {name}()(...)")
         loss = super().forward(*args, **kwargs)
         if self.training and torch.is_grad_enabled():
             self.elbo.step += 1
@@ -136,14 +168,6 @@ class ObjectiveModule(ELBOModule):
     def set_extra_state(self, state: dict[str, int]) -> None:
         """Restore the objective's state."""
         self.elbo.load_state_dict(state)
-
-
-def owner_of(program: PyroProgram) -> nn.Module | None:
-    """The module that a bound method such as ``net.model`` belongs to; None for other programs."""
-    while isinstance(program, functools.partial):
-        program = program.func
-    owner = getattr(program, "__self__", program)
-    return owner if isinstance(owner, nn.Module) else None
 
 
 def refuse_free_nats(objective: str, free_nats: float) -> None:

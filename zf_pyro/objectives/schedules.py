@@ -1,7 +1,11 @@
 """Weights of the objective as functions of the training step."""
 
+import inspect
 from dataclasses import dataclass
-from typing import Protocol
+from numbers import Real
+from typing import Any, Protocol, cast
+
+from torch import Tensor, nn
 
 from ..checks import require_count
 
@@ -45,21 +49,81 @@ class Linear:
         return self.start + (self.end - self.start) * min(step / self.num_steps, 1.0)
 
 
+class WeightInMemory:
+    """A weight of the objective as a scalar in memory, which a CUDA graph reads at each replay.
+
+    Whether it is positive is fixed at capture, since that decides which terms are computed.
+    """
+
+    def __init__(self, value: Tensor, positive: bool) -> None:
+        self.value, self.positive = value, positive
+
+    def __gt__(self, zero: float) -> bool:
+        return self.positive
+
+    def __mul__(self, other: Tensor) -> Tensor:
+        return self.value * other
+
+    __rmul__ = __mul__
+
+
 def as_schedule(name: str, weight: "float | Schedule") -> Schedule:
     """``weight`` as a schedule.
 
     Raises:
         ValueError: it is a negative or non-finite number.
-        TypeError: it is neither a number nor a function of the step.
+        TypeError: it is neither a number nor a function of the step; a class of schedules, a network or its program.
     """
-    if callable(weight):
+    if isinstance(weight, type):
+        raise TypeError(
+            f"{name} must be a number or a schedule, got the class {weight.__name__}: give an instance, for example "
+            "Linear(0.2, 1.0, 1000)"
+        )
+    program = isinstance(weight, nn.Module) or isinstance(getattr(weight, "__self__", None), nn.Module)
+    if callable(weight) and not program:
+        _require_function_of_step(name, weight)
         return weight
-    if isinstance(weight, bool) or not isinstance(weight, (int, float)):
+    if program or isinstance(weight, bool) or not isinstance(weight, Real):
         raise TypeError(f"{name} must be a number or a schedule such as Linear(0.2, 1.0, 1000), got {weight!r}")
     _require_weight(name, weight)
     return Constant(float(weight))
 
 
-def _require_weight(name: str, value: float) -> None:
-    if not 0.0 <= value < float("inf"):
+def weight_at(name: str, schedule: Schedule, step: int) -> float:
+    """The weight of a training step.
+
+    Raises:
+        ValueError: the schedule returns a negative or non-finite number.
+        TypeError: the schedule returns no number.
+    """
+    weight: Any = schedule(step)
+    if isinstance(weight, WeightInMemory):
+        return cast(float, weight)
+    found = weight
+    if isinstance(weight, Tensor) and weight.dim() == 0 and not weight.requires_grad and not weight.is_complex():
+        found = weight.item()
+    described = f"the schedule of {name} must return a finite number of at least 0"
+    if isinstance(found, bool) or not isinstance(found, Real):
+        raise TypeError(f"{described}, got {weight!r} at step {step}")
+    if not 0.0 <= float(found) < float("inf"):
+        raise ValueError(f"{described}, got {weight!r} at step {step}")
+    return float(found)
+
+
+def _require_function_of_step(name: str, schedule: Any) -> None:
+    try:
+        inspect.signature(schedule).bind(0)
+    except TypeError as error:
+        raise TypeError(
+            f"{name} must be a number or a function of the training step, counted from 0; {schedule!r} cannot be "
+            f"called with a step alone: {error}"
+        ) from error
+    except ValueError:  # builtins without a signature
+        return
+
+
+def _require_weight(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    if not 0.0 <= float(value) < float("inf"):
         raise ValueError(f"{name} must be a finite number of at least 0, got {value!r}")

@@ -12,11 +12,11 @@ from torch.utils.checkpoint import checkpoint
 
 from ..checks import require_count
 from ..models import ZForcing
-from ..networks import State, own_step_functions
+from ..networks import State, handlers, own_step_functions, under
 from ..paths import prepare_inputs
 from .elbo import ZForcingELBO
 from .held import HeldELBO
-from .objective import PyroProgram, owner_of
+from .programs import PyroProgram, network_of
 from .terms import Terms
 
 
@@ -75,10 +75,11 @@ class _Run:
         context: Tensor | None = None,
         initial_state: State | None = None,
     ) -> None:
-        net = owner_of(guide)
-        if not isinstance(net, ZForcing) or owner_of(model) is not net:
-            raise TypeError(f"model and guide must be those of one ZForcing, got {model!r} and {guide!r}")
+        net = network_of("SegmentedELBO", model, guide)
+        if not isinstance(net, ZForcing):
+            raise TypeError(f"SegmentedELBO cuts the backward RNN of a zf_pyro.ZForcing, got {type(net).__name__}")
         run = prepare_inputs(net, x, lengths, context, initial_state)  # all checks, on the whole
+        self.around = list(handlers())  # also those of the recomputation, which may come after the block that set them
         self.net, self.lengths, self.context = net, lengths, context
         self.frames = x.transpose(0, 1) if run.x is None else run.x
         if run.initial_state.hidden.dim() != 2:
@@ -146,7 +147,7 @@ class _Run:
             return z
 
         # x was validated as a whole. Validation would refuse sequences that have ended, with length 0.
-        with pyro.validation_enabled(False):
+        with pyro.validation_enabled(False), under(self.around):
             loss = self.elbo.differentiable_loss(self.net.model, guide, x, lengths, context, State(hidden, cell))
         terms = self.elbo.terms
         if terms is None:

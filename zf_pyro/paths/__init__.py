@@ -13,7 +13,7 @@ from .inputs import (
 from .lengths import check_lengths, real_frames, with_last_repeated, zero_padding
 from .memory import run_bytes
 from .path import LatentPath, align
-from .plate import sequences
+from .plate import refuse_swapped, sequences
 from .posterior import PosteriorPath
 from .prior import PriorPath
 from .sites import FrameStep, LatentStep, LazyStep
@@ -36,6 +36,7 @@ __all__ = [
     "check_values",
     "prepare_inputs",
     "real_frames",
+    "refuse_swapped",
     "run_bytes",
     "sequences",
     "with_last_repeated",

@@ -12,6 +12,7 @@ from ..checks import require_count
 from ..emissions import Emission
 from ..networks import State, StepFunctions, versions
 from .lengths import check_lengths, real_frames, with_last_repeated
+from .stamp import same_elements
 
 
 class RunInputs(NamedTuple):
@@ -39,9 +40,13 @@ class RunInputs(NamedTuple):
     """How many times each tensor among ``source`` had been changed in place."""
 
     def same_input(self, other: "RunInputs") -> bool:
-        """Whether two runs got the same objects, unchanged in between."""
+        """Whether two runs got the same objects, unchanged in between, or equal ones, as by ``x[i]`` in a plate."""
         same = len(self.source) == len(other.source) and all(map(operator.is_, self.source, other.source))
-        return same and self.versions == other.versions and self.num_steps == other.num_steps
+        if same and self.versions == other.versions and self.num_steps == other.num_steps:
+            return True
+        unchanged = self.versions == versions(a for a in self.source if isinstance(a, Tensor))
+        inputs = (self.u, *self.initial_state), (other.u, *other.initial_state)
+        return not same and unchanged and all(map(same_elements, *inputs))
 
 
 def prepare_inputs(

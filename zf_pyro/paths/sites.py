@@ -78,6 +78,18 @@ class LazyStep(TorchDistribution):
         self.t = t
         super().__init__(batch_shape, event_shape, validate_args=False)
 
+    def __getattr__(self, name: str) -> Any:
+        """Say where parameters are; called for names that are not found.
+
+        Raises:
+            AttributeError: always.
+        """
+        raise AttributeError(
+            f"a step of a path has no {name!r}, since it is computed when it is used: its ``distribution`` is the one "
+            "with parameters. Strategies of poutine.reparam cannot rewrite a step: sample net.prior and net.posterior "
+            "in a program of your own"
+        )
+
     @property
     def distribution(self) -> TorchDistribution:
         """The distribution with its parameters; batch shape as this one's."""

@@ -1,6 +1,7 @@
-"""The parameters that a run was made with."""
+"""The parameters that a run was made with, and whether two runs got equal tensors."""
 
 import torch
+from torch import Tensor
 
 from ..networks import StepFunctions, versions
 
@@ -43,3 +44,15 @@ class Stamp:
                 "the parameters changed after this trace was made (an optimiser step, or load_state_dict) and its "
                 "densities were not yet computed; call trace.compute_log_prob() before the change, or trace anew"
             )
+
+
+def same_elements(a: Tensor | None, b: Tensor | None) -> bool:
+    """Whether two tensors, each (...), are the same or equal in shape, dtype and elements, without gradients.
+
+    On a GPU, and while torch.jit traces, only the same tensor is taken: a comparison of elements would wait for the
+    device, or be compiled in.
+    """
+    if a is b or a is None or b is None or torch.jit.is_tracing():
+        return a is b
+    constant = not (a.requires_grad or b.requires_grad)
+    return constant and a.device.type == b.device.type == "cpu" and a.dtype == b.dtype and torch.equal(a, b)

@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from ..checks import require_count
 from ..networks import multiply_in_place
-from ..objectives import Objective, PyroProgram, owner_of
+from ..objectives import Objective, PyroProgram, check_programs, owner_of
 from . import parameters
 from .nonfinite import NonFinite
 from .optimisers import Factory, build, skips_by_itself
@@ -59,6 +59,7 @@ class Training(lightning.LightningModule):
 
     Raises:
         ValueError: a setting out of range.
+        TypeError: the class of an objective, or programs that are not a model and its guide.
     """
 
     def __init__(
@@ -85,6 +86,10 @@ class Training(lightning.LightningModule):
         for name, value in {"scale": scale, "clip_norm": self.clip_norm}.items():
             if not value > 0:
                 raise ValueError(f"{name} must be positive, got {value!r}")
+        for name, value in {"objective": objective, "validation": validation}.items():
+            if isinstance(value, type):
+                raise TypeError(f"{name} must be an instance, for example {value.__name__}(), got the class itself")
+        check_programs(model, guide)
         self.programs, self.objective, self.optimiser = (model, guide), objective, optimiser
         self.validation_objective = validation or objective
         self.scale = scale
