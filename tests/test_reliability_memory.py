@@ -690,3 +690,73 @@ def test_ctrl_c_is_answered_within_half_a_second(direction):
     command = [sys.executable, "-c", INTERRUPTED, direction]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     assert float(done.stdout) < 0.5
+
+
+# Values that overflow, and NaN ----------------------------------------------------------------------------------------
+
+
+def outcome_of(recurrence, transition, change, scale=1.0):
+    """Loss and gradients of a network of which ``change`` has changed a parameter, with x[0, 2] scaled."""
+    net, x = random_net(recurrence=recurrence, transition=transition), random_frames(time=5)
+    x[0, 2] *= scale
+    with torch.no_grad():
+        change(net)
+    pyro.clear_param_store()
+    pyro.set_rng_seed(0)
+    with pyro.validation_enabled(False):
+        objective = ZForcingELBO(aux_weight=0.3, backward_weight=0.2)
+        loss = objective.differentiable_loss(net.model, net.guide, x)
+    loss.backward()
+    return {"loss": loss.detach(), **parameter_grads(net)}
+
+
+def scaling(name, factor):
+    return lambda net: net.get_parameter(name).mul_(factor)
+
+
+@pytest.mark.parametrize("exponent", [50, 100, 150, 160, 200, 300])
+def test_huge_frames_give_the_numbers_of_the_reference_or_none_as_it_does(exponent, transition, each_machine):
+    """A frame of 10^150 is in the domain. Beyond 10^154 the layer norm's variance overflows in both."""
+    if exponent > 150 and machines._compiled is None:
+        pytest.skip("the plain machine may give a gradient of NaN where the reference has 0")
+    found, expected = (
+        outcome_of(recurrence, transition, lambda net: None, 10.0**exponent) for recurrence in ("deferred", "reference")
+    )
+    for name, value in expected.items():
+        assert torch.equal(found[name].isfinite(), value.isfinite()), name
+        right = value.isfinite()
+        tolerance = 1e-9 * max(1.0, float(value[right].abs().max()) if right.any() else 0.0)
+        torch.testing.assert_close(found[name][right], value[right], rtol=1e-9, atol=tolerance)
+
+
+@compiled
+@pytest.mark.parametrize("exponent", [100, 140, 150, 160])
+def test_huge_recurrent_weights_give_the_numbers_of_the_reference_or_nan_as_it_does(exponent):
+    """The layer norm makes gates of 10^150 ordinary, and its variance overflows at 10^160."""
+    change = scaling("cell.hidden_weights.weight", 10.0**exponent)
+    found, expected = (
+        outcome_of(recurrence, "conditional_layer_norm", change) for recurrence in ("deferred", "reference")
+    )
+    assert bool(expected["loss"].isnan()) == (exponent > 154)
+    for name, value in expected.items():
+        assert torch.equal(found[name].isfinite(), value.isfinite()), name
+        right = value.isfinite()
+        torch.testing.assert_close(found[name][right], value[right], rtol=1e-7, atol=1e-9)
+
+
+@compiled
+@pytest.mark.parametrize("name", sorted(name for name, _ in random_net().named_parameters()))
+def test_a_weight_of_nan_gives_nan_wherever_the_reference_does(name):
+    """A gradient may be NaN beside a loss of NaN where the reference has 0; never the other way round."""
+
+    def spoil(net):
+        net.get_parameter(name).view(-1)[0] = float("nan")
+
+    found, expected = (
+        outcome_of(recurrence, "conditional_layer_norm", spoil) for recurrence in ("deferred", "reference")
+    )
+    assert found["loss"].isnan() == expected["loss"].isnan()
+    for part, value in expected.items():
+        assert not (value.isnan() & found[part].isfinite()).any(), part
+        if not name.startswith("posterior_network.second"):
+            assert torch.equal(found[part].isfinite(), value.isfinite()), part
