@@ -12,8 +12,9 @@ import pyro
 import pytest
 import torch
 
-from zf_pyro import State, ZForcingELBO
+from zf_pyro import State, ZForcingELBO, emissions
 from zf_pyro.inference import ParticleFilter
+from zf_pyro.models import DeterministicRNN
 from zf_pyro.objectives import SegmentedELBO
 from zf_pyro.recurrence.engine import buffers, machines, operations
 from zf_pyro.recurrence.engine.buffers import Arena, Demand, Pool, Tape
@@ -22,6 +23,7 @@ from zf_pyro.recurrence.engine.operations import Instruction, Ring, single
 
 from .comparing import assert_same, parameter_grads, weighted_sum
 from .conftest import random_frames, random_net
+from .linear_gaussian import LinearGaussian, simulated
 from .test_recurrence_machines import NUMBERS, OPERATIONS, compiled
 
 EACH_MACHINE = [PlainMachine, pytest.param(CompiledMachine, marks=compiled)]
@@ -521,6 +523,27 @@ def test_releasing_memory_between_steps_changes_no_result(steps, everything_is_l
     assert_same(*found, rtol=0.0, atol=0.0)
 
 
+def test_networks_without_fast_loops_keep_no_memory():
+    """They have no ``release_memory``, and nothing to release: no tensor of a run outlives it."""
+
+    def tensors():
+        gc.collect()
+        return sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects())
+
+    own, x = LinearGaussian(), simulated(3, 6)
+    plain = DeterministicRNN(emissions.Gaussian(1), embed_dim=2, hidden_dim=3).double()
+    counts = []
+    for _ in range(3):
+        ZForcingELBO().loss_and_grads(own.model, own.guide, x)
+        plain.log_prob(x).sum().backward()
+        own.zero_grad()
+        plain.zero_grad()
+        pyro.clear_param_store()
+        counts.append(tensors())
+    assert counts[1] == counts[2]
+    assert kept_bytes(own) == 0
+
+
 def test_many_much_smaller_steps_in_a_row_shrink_the_blocks(hundreds_kept):
     net, before = hundreds_kept
     for _ in range(4 * buffers.PATIENCE):
@@ -623,6 +646,20 @@ def test_a_run_makes_calls_of_as_many_steps_as_are_worth_one(first, by, per_call
     assert torch.equal(out, x)
     assert len(made) == calls
     assert [first + k * by for k in range(10)] == [start + k * by for start, steps, _ in made for k in range(steps)]
+
+
+@compiled
+@pytest.mark.parametrize(("per_call", "calls"), [(1, 6), (2 * 6 * machines.FOR_A_NUMBER - 1, 6), (10**9, 1)])
+def test_a_step_of_many_rows_is_cut_into_its_instructions(per_call, calls, monkeypatch):
+    """Three steps of two instructions; each instruction reads what the one before has written."""
+    monkeypatch.setattr(machines, "PER_CALL", per_call)
+    out, x, made, run = torch.zeros(3, 2, 3), torch.randn(3, 2, 3), [], machines._compiled.run
+    counted = SimpleNamespace(run=lambda *given: made.append(given) or run(*given), PANELS=machines._compiled.PANELS)
+    monkeypatch.setattr(machines, "_compiled", counted)
+    program = [Instruction(operations.copy, (Ring(out), Ring(x))), Instruction(operations.add, (Ring(out), Ring(x)))]
+    machine(CompiledMachine).prepare(program)(0, 3, 1)
+    assert torch.equal(out, 2 * x)
+    assert len(made) == calls
 
 
 @compiled
