@@ -12,8 +12,9 @@ import pyro
 import pytest
 import torch
 
-from zf_pyro import State, ZForcingELBO
+from zf_pyro import State, ZForcingELBO, emissions
 from zf_pyro.inference import ParticleFilter
+from zf_pyro.models import DeterministicRNN
 from zf_pyro.objectives import SegmentedELBO
 from zf_pyro.recurrence.engine import buffers, machines, operations
 from zf_pyro.recurrence.engine.buffers import Arena, Demand, Pool, Tape
@@ -22,6 +23,7 @@ from zf_pyro.recurrence.engine.operations import Instruction, Ring, single
 
 from .comparing import assert_same, parameter_grads, weighted_sum
 from .conftest import random_frames, random_net
+from .linear_gaussian import LinearGaussian, simulated
 from .test_recurrence_machines import NUMBERS, OPERATIONS, compiled
 
 EACH_MACHINE = [PlainMachine, pytest.param(CompiledMachine, marks=compiled)]
@@ -521,6 +523,27 @@ def test_releasing_memory_between_steps_changes_no_result(steps, everything_is_l
     assert_same(*found, rtol=0.0, atol=0.0)
 
 
+def test_networks_without_fast_loops_keep_no_memory():
+    """They have no ``release_memory``, and nothing to release: no tensor of a run outlives it."""
+
+    def tensors():
+        gc.collect()
+        return sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects())
+
+    own, x = LinearGaussian(), simulated(3, 6)
+    plain = DeterministicRNN(emissions.Gaussian(1), embed_dim=2, hidden_dim=3).double()
+    counts = []
+    for _ in range(3):
+        ZForcingELBO().loss_and_grads(own.model, own.guide, x)
+        plain.log_prob(x).sum().backward()
+        own.zero_grad()
+        plain.zero_grad()
+        pyro.clear_param_store()
+        counts.append(tensors())
+    assert counts[1] == counts[2]
+    assert kept_bytes(own) == 0
+
+
 def test_many_much_smaller_steps_in_a_row_shrink_the_blocks(hundreds_kept):
     net, before = hundreds_kept
     for _ in range(4 * buffers.PATIENCE):
@@ -626,6 +649,20 @@ def test_a_run_makes_calls_of_as_many_steps_as_are_worth_one(first, by, per_call
 
 
 @compiled
+@pytest.mark.parametrize(("per_call", "calls"), [(1, 6), (2 * 6 * machines.FOR_A_NUMBER - 1, 6), (10**9, 1)])
+def test_a_step_of_many_rows_is_cut_into_its_instructions(per_call, calls, monkeypatch):
+    """Three steps of two instructions; each instruction reads what the one before has written."""
+    monkeypatch.setattr(machines, "PER_CALL", per_call)
+    out, x, made, run = torch.zeros(3, 2, 3), torch.randn(3, 2, 3), [], machines._compiled.run
+    counted = SimpleNamespace(run=lambda *given: made.append(given) or run(*given), PANELS=machines._compiled.PANELS)
+    monkeypatch.setattr(machines, "_compiled", counted)
+    program = [Instruction(operations.copy, (Ring(out), Ring(x))), Instruction(operations.add, (Ring(out), Ring(x)))]
+    machine(CompiledMachine).prepare(program)(0, 3, 1)
+    assert torch.equal(out, 2 * x)
+    assert len(made) == calls
+
+
+@compiled
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers that send signals")
 def test_a_signal_in_a_long_loop_is_answered_within_half_a_second():
     one = machine(CompiledMachine)
@@ -690,3 +727,73 @@ def test_ctrl_c_is_answered_within_half_a_second(direction):
     command = [sys.executable, "-c", INTERRUPTED, direction]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     assert float(done.stdout) < 0.5
+
+
+# Values that overflow, and NaN ----------------------------------------------------------------------------------------
+
+
+def outcome_of(recurrence, transition, change, scale=1.0):
+    """Loss and gradients of a network of which ``change`` has changed a parameter, with x[0, 2] scaled."""
+    net, x = random_net(recurrence=recurrence, transition=transition), random_frames(time=5)
+    x[0, 2] *= scale
+    with torch.no_grad():
+        change(net)
+    pyro.clear_param_store()
+    pyro.set_rng_seed(0)
+    with pyro.validation_enabled(False):
+        objective = ZForcingELBO(aux_weight=0.3, backward_weight=0.2)
+        loss = objective.differentiable_loss(net.model, net.guide, x)
+    loss.backward()
+    return {"loss": loss.detach(), **parameter_grads(net)}
+
+
+def scaling(name, factor):
+    return lambda net: net.get_parameter(name).mul_(factor)
+
+
+@pytest.mark.parametrize("exponent", [50, 100, 150, 160, 200, 300])
+def test_huge_frames_give_the_numbers_of_the_reference_or_none_as_it_does(exponent, transition, each_machine):
+    """A frame of 10^150 is in the domain. Beyond 10^154 the layer norm's variance overflows in both."""
+    if exponent > 150 and machines._compiled is None:
+        pytest.skip("the plain machine may give a gradient of NaN where the reference has 0")
+    found, expected = (
+        outcome_of(recurrence, transition, lambda net: None, 10.0**exponent) for recurrence in ("deferred", "reference")
+    )
+    for name, value in expected.items():
+        assert torch.equal(found[name].isfinite(), value.isfinite()), name
+        right = value.isfinite()
+        tolerance = 1e-9 * max(1.0, float(value[right].abs().max()) if right.any() else 0.0)
+        torch.testing.assert_close(found[name][right], value[right], rtol=1e-9, atol=tolerance)
+
+
+@compiled
+@pytest.mark.parametrize("exponent", [100, 140, 150, 160])
+def test_huge_recurrent_weights_give_the_numbers_of_the_reference_or_nan_as_it_does(exponent):
+    """The layer norm makes gates of 10^150 ordinary, and its variance overflows at 10^160."""
+    change = scaling("cell.hidden_weights.weight", 10.0**exponent)
+    found, expected = (
+        outcome_of(recurrence, "conditional_layer_norm", change) for recurrence in ("deferred", "reference")
+    )
+    assert bool(expected["loss"].isnan()) == (exponent > 154)
+    for name, value in expected.items():
+        assert torch.equal(found[name].isfinite(), value.isfinite()), name
+        right = value.isfinite()
+        torch.testing.assert_close(found[name][right], value[right], rtol=1e-7, atol=1e-9)
+
+
+@compiled
+@pytest.mark.parametrize("name", sorted(name for name, _ in random_net().named_parameters()))
+def test_a_weight_of_nan_gives_nan_wherever_the_reference_does(name):
+    """A gradient may be NaN beside a loss of NaN where the reference has 0; never the other way round."""
+
+    def spoil(net):
+        net.get_parameter(name).view(-1)[0] = float("nan")
+
+    found, expected = (
+        outcome_of(recurrence, "conditional_layer_norm", spoil) for recurrence in ("deferred", "reference")
+    )
+    assert found["loss"].isnan() == expected["loss"].isnan()
+    for part, value in expected.items():
+        assert not (value.isnan() & found[part].isfinite()).any(), part
+        if not name.startswith("posterior_network.second"):
+            assert torch.equal(found[part].isfinite(), value.isfinite()), part

@@ -1,7 +1,6 @@
 """The base of all stochastic recurrent networks: registration, the two Pyro programs, and methods built on them.
 
-A model is one page of step functions under the symbols of its paper (:mod:`zf_pyro.models.zforcing`). It derives from
-:class:`StochasticRNN`, which makes the Pyro programs out of them.
+A model is one page of step functions (:mod:`zf_pyro.models.zforcing`), of which :class:`StochasticRNN` makes programs.
 """
 
 from abc import abstractmethod
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 
 from .. import generation, saving
 from ..emissions import Emission
-from ..networks import PosteriorScan, State, Transition
+from ..networks import PosteriorScan, State, Transition, runs_eagerly
 from ..paths import (
     LatentPath,
     PosteriorPath,
@@ -151,6 +150,7 @@ class StochasticRNN(RegisteredNetwork):
     def loop_transition(self) -> Transition:
         """:meth:`transition` for a loop without gradients, with products of weights formed once."""
 
+    @runs_eagerly
     def states(self, x: Tensor, z: Tensor, context: Tensor | None = None, initial_state: State | None = None) -> State:
         """h_1..h_T for given frames and latents.
 
@@ -177,12 +177,12 @@ class StochasticRNN(RegisteredNetwork):
         if initial_state is not None:
             check_state(initial_state, x.shape[0], self.hidden_dim, like)
         start = self.initial_state((x.shape[0],)) if initial_state is None else initial_state
-        u = self.inputs(x, context).transpose(0, 1)
-        states = self.scan_states(start, u, z.movedim(-2, 0))
+        states = self.scan_states(start, self.inputs(x, context).transpose(0, 1), z.movedim(-2, 0))
         return State(states.hidden[1:], states.cell[1:])
 
     # The Pyro programs ----------------------------------------------------------------------------------------------
 
+    @runs_eagerly
     def model(
         self,
         x: Tensor | None = None,
@@ -208,8 +208,7 @@ class StochasticRNN(RegisteredNetwork):
             The frames, (..., batch, time, *frame): x itself where all of it was observed.
 
         Raises:
-            TypeError, ValueError: an argument of the wrong type, shape, dtype, device or (under Pyro's validation)
-                value.
+            TypeError, ValueError: an argument of the wrong type, shape, dtype, device or (under validation) value.
         """
         self.register()
         run = prepare_inputs(self, x, lengths, context, initial_state, num_steps, batch_shape)
@@ -221,6 +220,7 @@ class StochasticRNN(RegisteredNetwork):
                     path.record_frame(pyro.sample(f"x_{t}", path.frame(t), obs=path.observed(t)))
         return path.result(x)
 
+    @runs_eagerly
     def guide(
         self,
         x: Tensor,
@@ -262,9 +262,9 @@ class StochasticRNN(RegisteredNetwork):
 
     # Generation and files: functions of a network as its methods --------------------------------------------------
 
-    generate = generation.generate
-    reconstruct = generation.reconstruct
-    interpolate = generation.interpolate
+    generate = runs_eagerly(generation.generate)
+    reconstruct = runs_eagerly(generation.reconstruct)
+    interpolate = runs_eagerly(generation.interpolate)
     save = saving.save_net
 
     @classmethod

@@ -3,6 +3,7 @@
 from .as_built import as_built
 from .backward import LSTM, BackwardRNN
 from .cells import CELLS, ConcatenateCell, ConditionalLayerNormCell, GatedCell, Transition
+from .compilation import runs_eagerly
 from .dependencies import (
     BATCHES_STEPPED,
     add_in_place,
@@ -52,6 +53,7 @@ __all__ = [
     "loc_scale",
     "multiply_in_place",
     "own_step_functions",
+    "runs_eagerly",
     "under",
     "versions",
     "with_fast_form",

@@ -94,6 +94,7 @@ class ConditionalLayerNormCell(nn.Module):
         weight = weight - weight.mean(0)
         wide, exact = v.double(), weight.double()  # squares lose twice as many digits where terms cancel
         variance = torch.linalg.vecdot(wide @ (exact.t() @ exact / len(exact)), wide).unsqueeze(-1)
+        variance = variance + (variance - variance)  # NaN where it overflows, as in PyTorch; 1 / inf would give 0
         scaled = v * (variance + self.input_norm.eps).rsqrt().to(v.dtype)
         return Drive(scaled, self.input_norm.weight.unsqueeze(1) * weight, self.input_norm.bias)
 

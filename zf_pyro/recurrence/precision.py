@@ -7,7 +7,7 @@ from typing import Any, ParamSpec, TypeVar, cast
 import torch
 from torch import Tensor
 
-from ..networks import StepFunctions
+from ..networks import StepFunctions, runs_eagerly
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -15,6 +15,8 @@ Result = TypeVar("Result")
 
 def in_full_precision(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
     """Run a function of a network and tensors without ``torch.autocast``, in the dtype of the network's weights.
+
+    ``torch.compile`` leaves it alone, too.
 
     Scans over whole sequences need it: fast loops take tensors of one dtype, and rounding errors add up over the steps.
 
@@ -32,7 +34,7 @@ def in_full_precision(function: Callable[Arguments, Result]) -> Callable[Argumen
         with torch.autocast(like.device.type, enabled=False):
             return scan(net, *(_as(like.dtype, argument) for argument in arguments))
 
-    return cast(Callable[Arguments, Result], run)
+    return cast(Callable[Arguments, Result], runs_eagerly(run))
 
 
 def _as(dtype: torch.dtype, value: Any) -> Any:

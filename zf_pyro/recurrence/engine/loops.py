@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...networks import runs_eagerly
 from .buffers import Arena, Tape
 from .linear import Product, steps_per_fold
 from .lstm import Cell, NormedCell, PlainCell
@@ -60,6 +61,7 @@ def _more(out: Ring, gradient: Tensor | None) -> Instructions:
     return [] if gradient is None else [Instruction(add, (out, columns(gradient)))]
 
 
+@runs_eagerly
 def run_back(
     machine: Machine, program: Instructions, products: Sequence[Product], steps: int, rows: int, by: int
 ) -> None:

@@ -189,7 +189,9 @@ class CompiledMachine(Machine):
         work = sum(map(_multiplications, program))
         threads = max(1, min(torch.get_num_threads(), work // WORTH_A_THREAD))
         wide = self.tape.block.dtype == torch.float64
-        size = max(1, PER_CALL // max(1, work))
+        size, one = max(1, PER_CALL // max(1, work)), _INSTRUCTION.size
+        # A single step of many rows is cut into its instructions.
+        parts = [code] if work <= PER_CALL else [code[k : k + one] for k in range(0, len(code), one)]
 
         def run(first: int, steps: int, by: int) -> None:
             if steps > 0 and min(first, first + (steps - 1) * by) < 0:
@@ -197,7 +199,8 @@ class CompiledMachine(Machine):
             # Python answers to signals between calls. By naming `program`, this function keeps alive the tensors that
             # the code points into.
             for done in range(0, steps if program else 0, size):
-                _compiled.run(code, first + done * by, min(size, steps - done), by, wide, threads, self.level)
+                for part in parts:
+                    _compiled.run(part, first + done * by, min(size, steps - done), by, wide, threads, self.level)
 
         return run
 

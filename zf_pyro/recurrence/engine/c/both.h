@@ -1,6 +1,6 @@
 /* The operations for float and double at one level of vector instructions; included by machine.c.
 
-   REAL: the type of number; INTEGER and UNSIGNED are as wide, for its bits.
+   REAL: the type of number; UNSIGNED is as wide, for its bits.
    TYPE: the type in names of vector instructions: packed single or packed double.
    MAGIC: 1.5 * 2^MANTISSA. Adding it to a number rounds that to an integer, which sits in the last bits of the sum.
    MANTISSA: bits of the fraction, below the exponent.
@@ -13,7 +13,6 @@
 #define SUFFIX SUFFIX_FLOAT
 #define REAL float
 #define TYPE "ps"
-#define INTEGER int32_t
 #define UNSIGNED uint32_t
 #define ROOT sqrtf
 #define MAGIC 12582912.0f
@@ -34,7 +33,6 @@
 #define SUFFIX SUFFIX_DOUBLE
 #define REAL double
 #define TYPE "pd"
-#define INTEGER int64_t
 #define UNSIGNED uint64_t
 #define ROOT sqrt
 #define MAGIC 6755399441055744.0

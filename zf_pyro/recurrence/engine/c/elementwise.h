@@ -27,11 +27,12 @@ static void NAME(activate)(const Instruction *i, long t, long begin, long end) {
     }
 }
 
+/* The gradient of a clamp is 0 for NaN, as in PyTorch. */
 static void NAME(activate_back)(const Instruction *i, long t, long begin, long end) {
     RUNS(3) {
         REAL *out = AT(0);
         const REAL *gradient = AT(1), *y = AT(2);
-        EACH out[n] = y[n] <= -3 || y[n] >= 3 ? 0 : y[n] > 0 ? gradient[n] : gradient[n] * SLOPE;
+        EACH out[n] = y[n] > -3 && y[n] < 3 ? (y[n] > 0 ? gradient[n] : gradient[n] * SLOPE) : 0;
     }
 }
 
@@ -48,7 +49,7 @@ static void NAME(clamp_back)(const Instruction *i, long t, long begin, long end)
     RUNS(3) {
         REAL *out = AT(0);
         const REAL *gradient = AT(1), *y = AT(2);
-        EACH out[n] = y[n] <= -limit || y[n] >= limit ? 0 : gradient[n];
+        EACH out[n] = y[n] > -limit && y[n] < limit ? gradient[n] : 0;
     }
 }
 

@@ -6,12 +6,12 @@ static inline REAL NAME(bounded)(REAL x, REAL limit) { return x < -limit ? -limi
 /* exp(x) = 2^k exp(r) with r = x - k log 2, |r| <= log(2) / 2. Sets *power to 2^k and returns exp(r) - 1, which keeps
    the digits near zero that exp(r) would lose. */
 static inline REAL NAME(reduced)(REAL x, REAL *power) {
-    union { REAL number; INTEGER bits; } shifted, scale;
+    union { REAL number; UNSIGNED bits; } shifted, scale; /* unsigned: the bits of a NaN may overflow */
     shifted.number = x * (REAL)1.44269504088896340736 + MAGIC; /* x / log 2, rounded: k is in the last bits */
     REAL k = shifted.number - MAGIC;
     REAL r = (x - k * LOG2_HIGH) - k * LOG2_LOW;
     scale.number = 1;
-    scale.bits += (INTEGER)((UNSIGNED)shifted.bits << MANTISSA); /* adds k to the exponent */
+    scale.bits += shifted.bits << MANTISSA; /* adds k to the exponent */
     *power = scale.number;
     REAL p = TAYLOR_START;
     TAYLOR(p, r)

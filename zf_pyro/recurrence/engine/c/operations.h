@@ -78,7 +78,6 @@ static void NAME(run)(
 #undef SUFFIX
 #undef REAL
 #undef TYPE
-#undef INTEGER
 #undef UNSIGNED
 #undef ROOT
 #undef MAGIC

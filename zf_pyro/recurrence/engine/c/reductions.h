@@ -55,13 +55,14 @@ static void NAME(sum_squares)(const Instruction *i, long t, long begin, long end
 }
 
 /* Operands: gates, normed, inverse deviation (1, rows), parts, gain, shift. Every thread computes the inverse
-   deviation; the one with the first feature stores it. 1e-5 is EPSILON of operations.py. */
+   deviation; the one with the first feature stores it. 1e-5 is EPSILON of operations.py. A variance that overflows gives
+   NaN, as in PyTorch, by inf - inf: 1 / inf would make the gates 0. */
 static void NAME(modulate)(const Instruction *i, long t, long begin, long end) {
     for (long from = 0; from < i->rows; from += WIDTH) {
         long width = i->rows - from < WIDTH ? i->rows - from : WIDTH;
         REAL inverse[WIDTH];
         NAME(mean)(NAME(at)(&i->operand[3], t) + from, i->operand[3].feature, i->inner, i->features, width, inverse);
-        for (long n = 0; n < width; n++) inverse[n] = 1 / ROOT(inverse[n] + (REAL)1e-5);
+        for (long n = 0; n < width; n++) inverse[n] = 1 / ROOT(inverse[n] + (REAL)1e-5) + (inverse[n] - inverse[n]);
         if (begin == 0 && end > 0)
             for (long n = 0; n < width; n++) NAME(at)(&i->operand[2], t)[from + n] = inverse[n];
         for (long run = 0; run < end - begin; run++) {
