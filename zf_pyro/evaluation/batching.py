@@ -89,7 +89,8 @@ def parts(
         at_least: None for full batches and a remainder. A number for batches of similar size with at least that many
             sequences each, even if that takes more than ``batch_size``.
     """
-    order = torch.arange(len(x)) if lengths is None else lengths.cpu().argsort(stable=True)
+    # The order of equal lengths decides which noise a sequence gets; each kind keeps the sort of earlier tables.
+    order = torch.arange(len(x)) if lengths is None else lengths.cpu().argsort(stable=at_least is not None)
     if at_least is None:
         chosen = order.split(batch_size)
     else:
