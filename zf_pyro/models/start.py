@@ -13,8 +13,6 @@ from ..paths import check_frames, check_lengths, real_frames
 
 MOST_VALUES = 4_000_000
 """Elements of frames that are read. Means of 88 notes then have a standard error below half a percent."""
-OUTPUT_SCALE = 0.1
-"""Factor of the random weights from h_t to a frame's parameters, so that these start near the marginals."""
 
 
 def start_at(
@@ -26,9 +24,10 @@ def start_at(
 ) -> int:
     """Set output layers to the marginals of frames, and the embedding to their centre and scale.
 
-    The bias of each output layer becomes :meth:`.Emission.marginal_parameters`, and its weights shrink by
-    :data:`OUTPUT_SCALE`. A linear embedding W x + b becomes W (x - m) / s + b with the mean m of each element and one
-    scale s, the root mean square deviation of all elements.
+    The bias of each output layer becomes :meth:`.Emission.marginal_parameters`. Its weights stay: at a tenth of them,
+    JSB chorales took 450 steps to -8.5 nats per frame instead of 350 (hidden 32), and 150 instead of 100 (hidden 128).
+    A linear embedding W x + b becomes W (x - m) / s + b with the mean m of each element and one scale s, the root mean
+    square deviation of all elements; without it the steps were 400 and 100.
 
     Args:
         emission: the family of frames.
@@ -58,7 +57,7 @@ def start_at(
                 f"{tuple(parameters.shape)}, finite: {bool(parameters.isfinite().all())}"
             )
         for layer in outputs:
-            _set(layer, layer.weight * OUTPUT_SCALE, parameters)
+            _set(layer, layer.weight, parameters)
         linear = next((part for part in embedding.modules() if isinstance(part, nn.Linear)), None)
         if not emission.integer and linear is not None and linear.in_features == emission.event_shape.numel():
             values = frames.flatten(1) if frames.dim() > 1 else frames.unsqueeze(1)
