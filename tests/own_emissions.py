@@ -1,4 +1,4 @@
-"""Emissions as users write them: three members each, supports with and without zero, frames of rank 0 to 2."""
+"""Emissions as users write them, with supports with and without zero and frames of rank 0 to 2, and some of ours."""
 
 from dataclasses import dataclass
 
@@ -8,6 +8,7 @@ from pyro.distributions import constraints
 from torch import nn
 from torch.nn.functional import softplus
 
+from zf_pyro import emissions
 from zf_pyro.emissions import Emission, register
 
 
@@ -186,6 +187,12 @@ class SummedSymbols(nn.Module):
 OWN = {
     family.__class__.__name__: family
     for family in (
+        emissions.NADE(3, hidden_dim=4),
+        emissions.DiscretizedLogisticMixture(2, 3, bits=4),
+        emissions.MuLaw(2, levels=8),
+        emissions.StudentT(2),
+        emissions.Poisson(2),
+        emissions.NegativeBinomial(2),
         LogNormalFrames(),
         GammaFrames(),
         BetaFrames(),
@@ -202,8 +209,21 @@ OWN = {
 
 def own_frames(name, batch=3, time=5, *, seed=2):
     """Frames (batch, time, *frame) sampled from the family at random parameters; floats are float64."""
-    family = OWN[name]
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        parameters = torch.randn(batch, time, family.num_parameters, dtype=torch.float64)
-        return family.distribution(parameters).sample()
+        return random_density(OWN[name], batch, time, seed=seed).sample()
+
+
+def random_density(family, *shape, seed=1):
+    """The density at random parameters (*shape, num_parameters), and random weights where it has some; float64."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*sizes):
+        return torch.randn(*sizes, generator=generator, dtype=torch.float64)
+
+    with torch.random.fork_rng():
+        weights = [module.double() for module in family.weights()]
+    for module in weights:
+        for parameter in module.parameters():
+            parameter.requires_grad_(False).copy_(normal(*parameter.shape))
+    return family.distribution(normal(*shape, family.num_parameters), *weights)

@@ -20,7 +20,16 @@ from zf_pyro.objectives import FIVO, ImportanceWeightedELBO, SegmentedELBO
 
 from .comparing import EXACT
 from .conftest import random_net
-from .own_emissions import OWN, GammaFrames, MatrixFrames, SimplexFrames, StudentTFrames, Vector, own_frames
+from .own_emissions import (
+    OWN,
+    GammaFrames,
+    MatrixFrames,
+    SimplexFrames,
+    StudentTFrames,
+    Vector,
+    own_frames,
+    random_density,
+)
 
 LENGTHS = torch.tensor([5, 2, 3])
 FULL = {"aux_weight": 0.3, "backward_weight": 0.2}
@@ -161,11 +170,11 @@ def test_generated_frames_have_a_density(name):
     assert net.generate(2, 3, context=x[:2, 0]).shape == (2, 3, *family.event_shape)
 
 
-@every_family
+@pytest.mark.parametrize("name", [name for name in OWN if name not in ("NADE", "DiscretizedLogisticMixture")])
 def test_a_greedy_frame_is_at_least_as_likely_as_samples(name):
+    """Two have no closed form: a NADE takes one element after the other, a mixture its heaviest component."""
     family = OWN[name]
-    torch.manual_seed(0)
-    density = family.distribution(torch.randn(20, family.num_parameters, dtype=torch.float64))
+    density = random_density(family, 20)
     likeliest = density.log_prob(family.mode(density))
     for _ in range(50):
         assert (density.log_prob(density.sample()) <= likeliest + 1e-9).all()
@@ -188,7 +197,8 @@ def test_evaluation_reports_units_where_there_are_some(name):
     net, x = own_net(name), own_frames(name)
     found = evaluation.evaluate(net, x, LENGTHS, num_particles=3)
     assert found.num_values == 10 * OWN[name].event_shape.numel()
-    has_units = name in ("LogNormalFrames", "GammaFrames", "StudentTFrames", "MatrixFrames", "NumberFrames")
+    scaled = ("StudentT", "LogNormalFrames", "GammaFrames", "StudentTFrames", "MatrixFrames", "NumberFrames")
+    has_units = name in scaled
     assert found.units == ("normalised" if has_units else "none")
     if not has_units:
         with pytest.raises(ValueError, match="scale is for real-valued frames"):
@@ -378,7 +388,7 @@ def test_real_and_positive_supports_have_units(support, has_units):
 @every_family
 def test_defaults_agree_with_the_density(name):
     family, x = OWN[name], own_frames(name)
-    density = family.distribution(torch.randn(3, 5, family.num_parameters, dtype=torch.float64))
+    density = random_density(family, 3, 5)
     assert family.has_rsample == density.has_rsample
     assert family.support.check(x).all()
     assert family.valid(x).shape == (3, 5)

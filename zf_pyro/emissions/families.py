@@ -7,13 +7,15 @@ import pyro.distributions as dist
 import torch
 from pyro.distributions import TorchDistribution, constraints
 from torch import Tensor, nn
+from torch.nn.functional import softplus
 
 from ..checks import require_count
 from .family import Emission
+from .fitting import log_odds, most_probable, slices, spread
 
 
 @dataclass(frozen=True)
-class _Frames(Emission):
+class Frames(Emission):
     """Frames of floats, embedded by a linear layer. The first input is a frame of zeros."""
 
     frame_dim: int
@@ -39,7 +41,7 @@ class _Frames(Emission):
 
 
 @dataclass(frozen=True)
-class Gaussian(_Frames):
+class Gaussian(Frames):
     """A diagonal Gaussian: parameters are the mean and the log-variance of each element."""
 
     @property
@@ -50,9 +52,12 @@ class Gaussian(_Frames):
         mean, log_variance = parameters.chunk(2, dim=-1)
         return dist.Normal(mean, (0.5 * log_variance).exp()).to_event(1)
 
+    def marginal_parameters(self, frames: Tensor) -> Tensor:
+        return torch.cat([frames.mean(0), spread(frames).log()])
+
 
 @dataclass(frozen=True)
-class GaussianMixture(_Frames):
+class GaussianMixture(Frames):
     """A mixture of diagonal Gaussians over the whole frame: logits, then means, then log-variances."""
 
     num_components: int
@@ -72,9 +77,17 @@ class GaussianMixture(_Frames):
         components = dist.Normal(means.unflatten(-1, (k, d)), (0.5 * log_variances.unflatten(-1, (k, d))).exp())
         return dist.MixtureSameFamily(dist.Categorical(logits=logits), components.to_event(1))
 
+    def marginal_parameters(self, frames: Tensor) -> Tensor:
+        """Equal weights, and one Gaussian per slice of the frames along their direction of largest variance."""
+        parts = slices(frames, self.num_components)
+        means, variances = (torch.stack(found) for found in zip(*((p.mean(0), spread(p)) for p in parts), strict=True))
+        least = 1e-4 * spread(frames)
+        logits = frames.new_zeros(self.num_components)
+        return torch.cat([logits, means.flatten(), variances.maximum(least).log().flatten()])
+
 
 @dataclass(frozen=True)
-class Bernoulli(_Frames):
+class Bernoulli(Frames):
     """Independent binary elements, floats 0 or 1: parameters are their logits."""
 
     @property
@@ -94,6 +107,9 @@ class Bernoulli(_Frames):
 
     def distribution(self, parameters: Tensor) -> TorchDistribution:
         return dist.Bernoulli(logits=parameters).to_event(1)
+
+    def marginal_parameters(self, frames: Tensor) -> Tensor:
+        return log_odds(frames)
 
 
 @dataclass(frozen=True)
@@ -134,3 +150,41 @@ class Categorical(Emission):
 
     def distribution(self, parameters: Tensor) -> TorchDistribution:
         return dist.Categorical(logits=parameters)
+
+    def marginal_parameters(self, frames: Tensor) -> Tensor:
+        """Log-frequencies, with half an occurrence of each symbol added."""
+        counts = torch.bincount(frames.flatten(), minlength=self.num_classes).double()
+        return (counts + 0.5).log().log_softmax(0)
+
+
+@dataclass(frozen=True)
+class StudentT(Frames):
+    """Independent Student t elements: locations, log-scales, and degrees of freedom above 1 through a softplus.
+
+    Heavier tails than a Gaussian's: outliers cost the logarithm of their distance, not its square. Degrees of freedom
+    above 1 leave a mean.
+    """
+
+    @property
+    def num_parameters(self) -> int:
+        return 3 * self.frame_dim
+
+    def distribution(self, parameters: Tensor) -> TorchDistribution:
+        loc, log_scale, freedom = parameters.chunk(3, dim=-1)
+        return dist.StudentT(1.0 + softplus(freedom), loc, log_scale.exp()).to_event(1)
+
+    def tempered(self, distribution: TorchDistribution, temperature: float) -> TorchDistribution:
+        """Scales multiplied by the square root of the temperature, since a power has no such form."""
+        base = distribution.base_dist
+        return dist.StudentT(base.df, base.loc, base.scale * temperature**0.5).to_event(1)
+
+    def marginal_parameters(self, frames: Tensor) -> Tensor:
+        """The most probable parameters, from the median, the mean absolute deviation and 5 degrees of freedom."""
+        median = frames.median(0).values
+        deviation = (frames - median).abs().mean(0)
+        scale = deviation.maximum(spread(frames).sqrt())
+        start = torch.cat([median, scale.log(), torch.full_like(scale, 4.0)])
+        # The likelihood of an element that never changes has no maximum. It keeps the start.
+        places = torch.linspace(-1.0, 1.0, len(frames), dtype=frames.dtype).unsqueeze(1)
+        varying = frames.where(deviation > 0.0, median + scale * places)
+        return most_probable(self.distribution, varying, start).where((deviation > 0.0).repeat(3), start)

@@ -2,13 +2,14 @@
 
 from abc import ABC, abstractmethod
 from functools import cached_property
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from pyro.distributions import TorchDistribution, constraints
 from torch import Tensor, nn
 
 from .decoding import most_likely, tempered
+from .fitting import most_probable
 
 
 class Emission(ABC):
@@ -32,12 +33,17 @@ class Emission(ABC):
         """Shape of one frame."""
 
     @abstractmethod
-    def distribution(self, parameters: Tensor) -> TorchDistribution:
+    def distribution(self, parameters: Tensor, *weights: Any) -> TorchDistribution:
         """The density of a frame from parameters (..., num_parameters).
 
         Its batch shape is (...), its event shape :attr:`event_shape`. Parameters are any real numbers; with parameters
-        of zeros, the density of an untrained network must exist.
+        of zeros, the density of an untrained network must exist. A subclass with :meth:`weights` gets these as further
+        arguments.
         """
+
+    def weights(self) -> tuple[nn.Module, ...]:
+        """New modules with weights of the density that all frames share; none by default."""
+        return ()
 
     @cached_property
     def _example(self) -> TorchDistribution:
@@ -101,6 +107,18 @@ class Emission(ABC):
     def start(self, like: Tensor) -> Tensor:
         """The input at the first step, u_1, one for each frame of ``like`` (..., *event_shape): zeros by default."""
         return torch.zeros_like(like)
+
+    # The start of training ------------------------------------------------------------------------------------------
+
+    def marginal_parameters(self, frames: Tensor) -> Tensor:
+        """Parameters under which the density is that of the frames (frames, *event_shape) of a data set.
+
+        By default the most probable ones, from a start at zeros; a closed form in most subclasses.
+
+        Returns:
+            (num_parameters,).
+        """
+        return most_probable(self.distribution, frames, torch.zeros(self.num_parameters))
 
     # Decoding -------------------------------------------------------------------------------------------------------
 

@@ -5,13 +5,18 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TypeVar
 
-from .families import Bernoulli, Categorical, Gaussian, GaussianMixture
+from .audio import DiscretizedLogisticMixture, MuLaw
+from .counts import NegativeBinomial, Poisson
+from .families import Bernoulli, Categorical, Gaussian, GaussianMixture, StudentT
 from .family import Emission
+from .nade import NADE
 
 Family = TypeVar("Family", bound=Emission)
-_FAMILIES: dict[str, type[Emission]] = {
-    family.__name__: family for family in (Bernoulli, Categorical, Gaussian, GaussianMixture)
-}
+_OURS = (
+    *(Bernoulli, Categorical, Gaussian, GaussianMixture, StudentT),
+    *(NADE, DiscretizedLogisticMixture, MuLaw, Poisson, NegativeBinomial),
+)
+_FAMILIES: dict[str, type[Emission]] = {family.__name__: family for family in _OURS}
 
 
 def register(family: type[Family]) -> type[Family]:

@@ -1,6 +1,8 @@
 """The recurrent network without latents, a baseline with an exact log-likelihood."""
 
 import math
+from collections.abc import Iterable
+from typing import Any
 
 import pyro
 import torch
@@ -11,6 +13,7 @@ from ..emissions import Emission
 from ..networks import LSTM
 from ..paths import check_context, check_frames, check_lengths, real_frames, sequences, with_last_repeated
 from .registration import RegisteredNetwork
+from .start import start_at
 
 
 class DeterministicRNN(RegisteredNetwork):
@@ -48,6 +51,7 @@ class DeterministicRNN(RegisteredNetwork):
         self.lstm = LSTM(embed_dim, hidden_dim, batch_first=True)
         nn.init.orthogonal_(self.lstm.get_parameter("weight_hh_l0"))
         self.emission_layer = nn.Linear(hidden_dim, emission.num_parameters)
+        self.emission_weights = nn.ModuleList(emission.weights())
 
     @property
     def device(self) -> torch.device:
@@ -57,6 +61,10 @@ class DeterministicRNN(RegisteredNetwork):
     def num_parameters(self) -> int:
         """Trained values."""
         return sum(parameter.numel() for parameter in self.parameters())
+
+    def initialise(self, x: Tensor | Iterable[Any], lengths: Tensor | None = None) -> int:
+        """Start at the marginals of x (batch, time, *frame), or of a loader; see :meth:`.StochasticRNN.initialise`."""
+        return start_at(self.emission, [self.emission_layer], self.embedding, x, lengths)
 
     @classmethod
     def of_size(
@@ -68,7 +76,8 @@ class DeterministicRNN(RegisteredNetwork):
             ValueError: even a hidden size of 1 has more than twice as many.
         """
         # parameters = 4 h^2 + h (4 e + 8 + p) + fixed, as nn.LSTM has two biases
-        fixed = sum(p.numel() for p in emission.embedding(embed_dim).parameters()) + emission.num_parameters
+        modules = (emission.embedding(embed_dim), *emission.weights())
+        fixed = sum(p.numel() for module in modules for p in module.parameters()) + emission.num_parameters
         linear = 4 * embed_dim + 8 + emission.num_parameters
         if fixed + linear + 4 > 2 * num_parameters:
             raise ValueError(
@@ -107,7 +116,7 @@ class DeterministicRNN(RegisteredNetwork):
         first = self.emission.start(x[:, 0]) if context is None else context.to(x.dtype)
         u = torch.cat([first.unsqueeze(1), x[:, :-1]], dim=1)
         hidden, _ = self.lstm(self.embedding(u))
-        found = self.emission.distribution(self.emission_layer(hidden)).log_prob(x)
+        found = self.emission.distribution(self.emission_layer(hidden), *self.emission_weights).log_prob(x)
         return (found if real is None else found.where(real.T, 0.0)).sum(1)
 
     def model(self, x: Tensor, lengths: Tensor | None = None, context: Tensor | None = None) -> None:

@@ -12,6 +12,7 @@ sum_t log p(x_t | h_t) - KL(q || p). Training adds alpha log p_xi(b_t | z_t), so
 later frames (:class:`zf_pyro.ZForcingELBO`).
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 import pyro.distributions as dist
@@ -25,6 +26,7 @@ from ..networks import CELLS, MLP, BackwardRNN, State, Transition, bounded, with
 from ..paths import check_frames, check_lengths, real_frames, with_last_repeated
 from ..recurrence import LoopMemory
 from .base import StochasticRNN
+from .start import start_at
 
 
 class ZForcing(StochasticRNN):
@@ -94,6 +96,8 @@ class ZForcing(StochasticRNN):
         self.auxiliary_network = MLP((latent_dim,) if z_force else (latent_dim, hidden_dim), mlp_dim, 2 * hidden_dim)
         self.emission_layer = nn.Linear(hidden_dim, emission.num_parameters)
         self.backward_emission_layer = nn.Linear(hidden_dim, emission.num_parameters)
+        self.emission_weights = nn.ModuleList(emission.weights())
+        self.backward_emission_weights = nn.ModuleList(emission.weights())
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take the state of a copy or of a pickle, with memory of its own for the loops."""
@@ -142,7 +146,7 @@ class ZForcing(StochasticRNN):
 
     def emission(self, state: State) -> dist.TorchDistribution:
         """p(x_t | h_t); ``state`` is h_t, the event is one frame."""
-        return self.emission_family.distribution(self.emission_layer(state.hidden))
+        return self.emission_family.distribution(self.emission_layer(state.hidden), *self.emission_weights)
 
     @with_fast_form
     def auxiliary(self, z_t: Tensor, state: State) -> dist.TorchDistribution:
@@ -155,7 +159,7 @@ class ZForcing(StochasticRNN):
 
     def backward_emission(self, b_t: Tensor) -> dist.TorchDistribution:
         """p_bwd(x_{t-1} | b_t), b_t (..., hidden): the backward RNN predicts the frame before."""
-        return self.emission_family.distribution(self.backward_emission_layer(b_t))
+        return self.emission_family.distribution(self.backward_emission_layer(b_t), *self.backward_emission_weights)
 
     def parts_of(self, step_function: str) -> dict[str, type[nn.Module]]:
         parts: dict[str, dict[str, type[nn.Module]]] = {
@@ -174,6 +178,25 @@ class ZForcing(StochasticRNN):
         tensors still in use is given back when they are freed.
         """
         self.loop_memory.release()
+
+    def initialise(self, x: Tensor | Iterable[Any], lengths: Tensor | None = None) -> int:
+        """Start at the data: the untrained model has the marginals of the frames, whatever the time step.
+
+        Output layers are set to :meth:`.Emission.marginal_parameters`, and a linear embedding of frames to their centre
+        and scale. Call it on a new model, before training; :func:`zf_pyro.training.fit` does.
+
+        Args:
+            x: (batch, time, *frame), with ``lengths``; or a loader of batches (x, lengths).
+            lengths: real frames of each sequence, (batch,); all of them if None.
+
+        Returns:
+            Number of frames read.
+
+        Raises:
+            TypeError, ValueError: frames that the model refuses, or no frames.
+        """
+        layers = [self.emission_layer, self.backward_emission_layer]
+        return start_at(self.emission_family, layers, self.embedding, x, lengths)
 
     # The same over whole sequences ----------------------------------------------------------------------------------
 
