@@ -7,7 +7,7 @@ import torch
 
 from zf_pyro import ZForcing, emissions
 from zf_pyro.data import LengthBatches, Loader
-from zf_pyro.emissions import fitting
+from zf_pyro.emissions import marginals
 from zf_pyro.models import DeterministicRNN
 
 from .comparing import EXACT
@@ -107,7 +107,7 @@ def test_frames_without_variation_have_a_finite_start(family, frames):
 def test_a_fit_never_ends_below_its_start():
     family, start = emissions.StudentT(1), torch.tensor([100.0, 30.0, -30.0])
     frames = some_frames(family, count=50)
-    found = fitting.most_probable(family.distribution, frames, start)
+    found = marginals.most_probable(family.distribution, frames, start)
     before, after = (family.distribution(p.double()).log_prob(frames).mean() for p in (start, found))
     assert after >= before
 

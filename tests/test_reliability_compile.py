@@ -43,6 +43,7 @@ CALLS = {
     "backward states": lambda net: net.backward_states,
     "states": lambda net: lambda x: net.states(x, 0.3 * torch.ones(*x.shape[:2], 3, dtype=x.dtype)).hidden,
     "generate": lambda net: lambda x: net.generate(len(x), 4),
+    "a loss": lambda net: lambda x: ZForcingELBO(aux_weight=0.1).differentiable_loss(net.model, net.guide, x),
     "a function of the guide": lambda net: lambda x: 2.0 * net.guide(x + 1.0).sum(),
 }
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from ..checks import require_count
 from .families import Frames
-from .fitting import most_probable, spread
 from .levels import DiscretizedLogistics, Levels, MuLawCells, mu_law_cell
+from .marginals import most_probable, spread
 
 MOST_BITS = 24
 """Float32 has 24 bits of precision, so more levels in [-1, 1] could not be told apart."""
@@ -72,7 +72,7 @@ class DiscretizedLogisticMixture(Frames):
         return DiscretizedLogistics(base.logits / temperature, base.means, scales, self.bits).to_event(1)
 
     def marginal_parameters(self, frames: Tensor) -> Tensor:
-        """The most probable mixture, from means at equally probable quantiles and scales of their distances."""
+        """The most probable mixture for frames (frames, frame), from means at equally probable quantiles."""
         places = (torch.arange(self.num_components, dtype=frames.dtype) + 0.5) / self.num_components
         means = torch.stack([part.quantile(places) for part in frames.unbind(-1)])
         scale = (spread(frames) * 3.0).sqrt() / math.pi  # a logistic density of scale s has variance (pi s)^2 / 3

@@ -8,7 +8,7 @@ from pyro.distributions import TorchDistribution, constraints
 from torch import Tensor
 
 from .families import Frames
-from .fitting import scarce
+from .marginals import scarce
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class NegativeBinomial(_Counts):
         return (base.mean * (base.total_count - 1.0) / base.total_count).clamp(min=0.0).floor()
 
     def marginal_parameters(self, frames: Tensor) -> Tensor:
-        """Moments: m is the mean, and r = m^2 / (variance - m), at most 100 m where the variance is hardly larger."""
+        """Moments of frames (frames, frame): m is the mean, and r = m^2 / (variance - m), at most 100 m."""
         mean = scarce(frames)
         excess = frames.var(0, correction=0) - mean
         dispersion = mean.square() / excess.clamp(min=0.0).maximum(mean / 100.0)

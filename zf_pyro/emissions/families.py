@@ -11,7 +11,7 @@ from torch.nn.functional import softplus
 
 from ..checks import require_count
 from .family import Emission
-from .fitting import log_odds, most_probable, slices, spread
+from .marginals import log_odds, most_probable, slices, spread
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class GaussianMixture(Frames):
         return dist.MixtureSameFamily(dist.Categorical(logits=logits), components.to_event(1))
 
     def marginal_parameters(self, frames: Tensor) -> Tensor:
-        """Equal weights, and one Gaussian per slice of the frames along their direction of largest variance."""
+        """Equal weights, and a Gaussian per slice of frames (frames, frame) along their largest variance."""
         parts = slices(frames, self.num_components)
         means, variances = (torch.stack(found) for found in zip(*((p.mean(0), spread(p)) for p in parts), strict=True))
         least = 1e-4 * spread(frames)
@@ -152,7 +152,7 @@ class Categorical(Emission):
         return dist.Categorical(logits=parameters)
 
     def marginal_parameters(self, frames: Tensor) -> Tensor:
-        """Log-frequencies, with half an occurrence of each symbol added."""
+        """Log-frequencies of frames (frames,), with half an occurrence of each symbol added."""
         counts = torch.bincount(frames.flatten(), minlength=self.num_classes).double()
         return (counts + 0.5).log().log_softmax(0)
 
@@ -179,7 +179,7 @@ class StudentT(Frames):
         return dist.StudentT(base.df, base.loc, base.scale * temperature**0.5).to_event(1)
 
     def marginal_parameters(self, frames: Tensor) -> Tensor:
-        """The most probable parameters, from the median, the mean absolute deviation and 5 degrees of freedom."""
+        """The most probable parameters for frames (frames, frame), from the median and 5 degrees of freedom."""
         median = frames.median(0).values
         deviation = (frames - median).abs().mean(0)
         scale = deviation.maximum(spread(frames).sqrt())

@@ -9,7 +9,7 @@ from pyro.distributions import TorchDistribution, constraints
 from torch import Tensor, nn
 
 from .decoding import most_likely, tempered
-from .fitting import most_probable
+from .marginals import most_probable
 
 
 class Emission(ABC):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..checks import require_count
 from .families import Bernoulli
-from .fitting import log_odds
+from .marginals import log_odds
 
 Shape = torch.Size | list[int] | tuple[int, ...]
 FLOATS_AT_ONCE = 1 << 24
@@ -80,7 +80,7 @@ class NADE(Bernoulli):
         return distribution.tempered(temperature)
 
     def marginal_parameters(self, frames: Tensor) -> Tensor:
-        """Log-odds for b, and 0 for c: exact while V is 0, as it is at the start."""
+        """Log-odds of frames (frames, frame) for b, and 0 for c: exact while V is 0, as it is at the start."""
         return torch.cat([log_odds(frames), frames.new_zeros(self.hidden_dim)])
 
 

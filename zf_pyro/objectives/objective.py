@@ -16,7 +16,7 @@ from pyro.util import check_model_guide_match, warn_if_nan
 from torch import Tensor, nn
 
 from ..checks import require_count
-from ..networks import handlers, under
+from ..networks import handlers, runs_eagerly, under
 from .programs import PyroProgram, check_programs, check_roles, owner_of, refuse_class
 from .schedules import Schedule, as_schedule, weight_at
 from .terms import Terms
@@ -70,6 +70,7 @@ class Objective(ELBO):
         check_programs(model, guide)
         return ObjectiveModule(model, guide, self)
 
+    @runs_eagerly
     def differentiable_loss(self, model: PyroProgram, guide: PyroProgram, *args: Any, **kwargs: Any) -> Tensor:
         """The differentiable loss, a scalar in nats."""
         check_programs(model, guide)
@@ -82,6 +83,7 @@ class Objective(ELBO):
         """The loss as a float in nats, at the weights of the current step."""
         return torch_item(self.differentiable_loss(model, guide, *args, **kwargs))
 
+    @runs_eagerly
     def loss_and_grads(self, model: PyroProgram, guide: PyroProgram, *args: Any, **kwargs: Any) -> float:
         """Compute the loss, a float in nats, and add its gradients to the parameters, one graph at a time."""
         total = torch_item(self.backward(model, guide, *args, **kwargs))

@@ -142,9 +142,9 @@ def check_frames(x: Tensor, emission: Emission, like: Tensor, name: str = "x") -
             f"{name} must be {like.dtype}, the dtype of the net's parameters, got {x.dtype}; "
             f"convert it with {name}.to({like.dtype}), or the net with net.to({x.dtype})"
         )
-    expected = f"({', '.join(['batch', 'time', *map(str, emission.event_shape)])})"
-    rank = 2 + len(emission.event_shape)
-    if x.dim() != rank or x.shape[2:] != emission.event_shape:
+    frame = emission.event_shape
+    if x.dim() != 2 + len(frame) or x.shape[2:] != frame:
+        expected = f"({', '.join(['batch', 'time', *map(str, frame)])})"
         raise ValueError(f"{name} must have shape {expected} for {emission}, got {tuple(x.shape)}")
     if x.shape[0] == 0 or x.shape[1] == 0:
         raise ValueError(f"{name} must hold at least one sequence and one step, got shape {tuple(x.shape)}")

@@ -23,6 +23,7 @@ class PriorPath(LatentPath):
         super().__init__(net, run)
         self.x: list[Tensor] = []
         self.emission = net.emission_family
+        self._frame_shape, self._frame_gradients = self.emission.event_shape, self.emission.has_rsample
         self.frames_given = None if run.x is None else run.x.unbind(0)
         self._untouched = run.x is not None
         self._frame_group: TorchDistribution | None = None
@@ -34,8 +35,8 @@ class PriorPath(LatentPath):
 
     def frame(self, t: int) -> FrameStep:
         """The distribution of x_t, not computed yet."""
-        step = FrameStep(self, t, self.batch_shape, self.emission.event_shape)
-        step.has_rsample = self.emission.has_rsample
+        step = FrameStep(self, t, self.batch_shape, self._frame_shape)
+        step.has_rsample = self._frame_gradients
         return step
 
     def observed(self, t: int) -> Tensor | None:

@@ -7,7 +7,7 @@ from typing import Any, ParamSpec, TypeVar, cast
 import torch
 from torch import Tensor
 
-from ..networks import StepFunctions, runs_eagerly
+from ..networks import StepFunctions
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -28,13 +28,15 @@ def in_full_precision(function: Callable[Arguments, Result]) -> Callable[Argumen
 
     @functools.wraps(function)
     def run(net: StepFunctions, *arguments: Any) -> Any:
+        if torch.compiler.is_compiling():  # as runs_eagerly, without a call more in every scan
+            return torch.compiler.disable(run)(net, *arguments)
         like = next(net.parameters())
         if not torch.is_autocast_enabled(like.device.type):
             return scan(net, *arguments)
         with torch.autocast(like.device.type, enabled=False):
             return scan(net, *(_as(like.dtype, argument) for argument in arguments))
 
-    return cast(Callable[Arguments, Result], runs_eagerly(run))
+    return cast(Callable[Arguments, Result], run)
 
 
 def _as(dtype: torch.dtype, value: Any) -> Any:

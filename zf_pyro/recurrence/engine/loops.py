@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...networks import runs_eagerly
 from .buffers import Arena, Tape
 from .linear import Product, steps_per_fold
 from .lstm import Cell, NormedCell, PlainCell
@@ -61,7 +60,6 @@ def _more(out: Ring, gradient: Tensor | None) -> Instructions:
     return [] if gradient is None else [Instruction(add, (out, columns(gradient)))]
 
 
-@runs_eagerly
 def run_back(
     machine: Machine, program: Instructions, products: Sequence[Product], steps: int, rows: int, by: int
 ) -> None:
@@ -69,6 +67,8 @@ def run_back(
 
     Folds start at multiples of their size, so that their steps fill the slots from the first on.
     """
+    if torch.compiler.is_compiling():  # as runs_eagerly, without a call more in every loop
+        return torch.compiler.disable(run_back)(machine, program, products, steps, rows, by)
     noting = [instruction for part in products for instruction in part.noting]
     run, size = machine.prepare([*program, *noting]), steps_per_fold(steps, rows)
     for first in range(0, steps, size)[::by]:
