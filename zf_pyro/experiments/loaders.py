@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Subset
 
-from ..data import LengthBatches, Loader, collate
+from ..checks import require_count
+from ..data import ContextBatch, LengthBatches, Loader, collate
 from ..evaluation import Protocol
 
 
@@ -43,12 +44,12 @@ class Scored(Chosen):
 
 def spread(data: Any, count: int | None) -> Any:
     """``count`` sequences evenly spread over a data set; all of it if None or if it has no more."""
-    if count is None or count >= len(data):
+    if count is None or require_count("count", count) >= len(data):
         return data
     return Chosen(data, torch.linspace(0, len(data) - 1, count).round().long())
 
 
-def given_first(sequences: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+def given_first(sequences: Sequence[Tensor]) -> ContextBatch:
     """Pad sequences, each (time, frame) or (time,), and split off their first frames.
 
     Returns:
@@ -56,7 +57,7 @@ def given_first(sequences: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         of model and guide.
     """
     x, lengths = collate(sequences)
-    return x[:, 1:], lengths - 1, x[:, 0]
+    return ContextBatch(x[:, 1:], lengths - 1, x[:, 0])
 
 
 def training_loader(

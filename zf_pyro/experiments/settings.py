@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from ..checks import require_count
+from ..checks import require_count, require_seed
 from ..objectives import Linear, ZForcingELBO
 
 OBJECTIVES = ("elbo", "kl_annealing", "zforcing")
@@ -45,7 +45,7 @@ class Preset:
         Raises:
             ValueError: an unknown name.
         """
-        if name not in OBJECTIVES:
+        if not isinstance(name, str) or name not in OBJECTIVES:
             raise ValueError(f"objective must be one of {', '.join(OBJECTIVES)}, got {name!r}")
         if name == "elbo":
             return ZForcingELBO()
@@ -112,6 +112,7 @@ class Run:
             count = getattr(self, name)
             if count is not None:
                 setattr(self, name, require_count(name, count))
+        self.seed = require_seed("seed", self.seed)
         if self.smoke:
             self.particles = 2
 

@@ -6,7 +6,7 @@ import pyro.poutine as poutine
 import torch
 from pyro.poutine.util import site_is_subsample
 
-from ..objectives import PyroProgram, replayed_traces
+from ..objectives import PyroProgram, replayed_traces, require_program
 
 
 def check_guide(model: PyroProgram, guide: PyroProgram, *args: Any, **kwargs: Any) -> None:
@@ -23,6 +23,8 @@ def check_guide(model: PyroProgram, guide: PyroProgram, *args: Any, **kwargs: An
     Raises:
         ValueError: a latent of the model is neither in the guide nor enumerated.
     """
+    require_program("model", model)
+    require_program("guide", guide)
     with torch.random.fork_rng(), torch.no_grad(), poutine.block():
         model_trace, guide_trace = replayed_traces(model, guide, *args, **kwargs)
     missing = [
@@ -42,6 +44,7 @@ def check_guide(model: PyroProgram, guide: PyroProgram, *args: Any, **kwargs: An
 
 def checked(model: PyroProgram, guide: PyroProgram) -> PyroProgram:
     """``guide``, checked against ``model`` by :func:`check_guide` when it first runs."""
+    require_program("guide", guide)
     matches = False
 
     def run(*args: Any, **kwargs: Any) -> Any:

@@ -3,6 +3,7 @@
 from .base import StochasticRNN
 from .deterministic_rnn import DeterministicRNN
 from .linear_gaussian import LinearGaussian
+from .required import require_model
 from .zforcing import ZForcing
 
 __all__ = [
@@ -10,4 +11,5 @@ __all__ = [
     "LinearGaussian",
     "StochasticRNN",
     "ZForcing",
+    "require_model",
 ]

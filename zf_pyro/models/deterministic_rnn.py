@@ -4,12 +4,13 @@ import math
 
 import pyro
 import torch
+from pyro.infer.util import is_validation_enabled
 from torch import Tensor, nn
 
-from ..checks import require_count
+from ..checks import int64, require_count, require_name, require_number, require_tensor
 from ..emissions import Emission
 from ..networks import LSTM
-from ..paths import check_context, check_frames, check_lengths, real_frames, zero_padding
+from ..paths import check_context, check_frames, check_lengths, check_values, real_frames, zero_padding
 
 
 class DeterministicRNN(nn.Module):
@@ -26,6 +27,7 @@ class DeterministicRNN(nn.Module):
         name: name of the model in Pyro's parameter store.
 
     Raises:
+        TypeError: ``emission`` is no emission, or ``name`` is no string.
         ValueError: a size that is not positive, or dropout outside [0, 1).
     """
 
@@ -40,9 +42,9 @@ class DeterministicRNN(nn.Module):
     ) -> None:
         super().__init__()
         embed_dim, hidden_dim = require_count("embed_dim", embed_dim), require_count("hidden_dim", hidden_dim)
-        if not 0.0 <= dropout < 1.0:
-            raise ValueError(f"dropout must be a probability in [0, 1), got {dropout!r}")
-        self.emission, self.hidden_dim, self.name = emission, hidden_dim, name
+        dropout = require_number("dropout", dropout, "a probability in [0, 1)", 0.0, 1.0, "[)")
+        _require_emission(emission)
+        self.emission, self.hidden_dim, self.name = emission, hidden_dim, require_name("name", name)
         self.embedding = nn.Sequential(emission.embedding(embed_dim), nn.Dropout(dropout))
         self.lstm = LSTM(embed_dim, hidden_dim, batch_first=True)
         nn.init.orthogonal_(self.lstm.get_parameter("weight_hh_l0"))
@@ -66,6 +68,9 @@ class DeterministicRNN(nn.Module):
         Raises:
             ValueError: even a hidden size of 1 has more than twice as many.
         """
+        _require_emission(emission)
+        num_parameters = require_count("num_parameters", num_parameters)
+        embed_dim = require_count("embed_dim", embed_dim)
         # parameters = 4 h^2 + h (4 e + 8 + p) + fixed, as nn.LSTM has two biases
         fixed = sum(p.numel() for p in emission.embedding(embed_dim).parameters()) + emission.num_parameters
         linear = 4 * embed_dim + 8 + emission.num_parameters
@@ -95,11 +100,13 @@ class DeterministicRNN(nn.Module):
         """
         like = self.emission_layer.weight
         check_frames(x, self.emission, like)
-        real = None
+        real, lengths = None, int64(lengths)
         if lengths is not None:
             check_lengths(lengths, x.shape[0], x.shape[1], like.device)
             real = real_frames(lengths, x.shape[1])
             x = zero_padding(x.transpose(0, 1), real).transpose(0, 1)
+        if is_validation_enabled():
+            check_values(x.transpose(0, 1), real, self.emission)
         if context is not None:
             check_context(context, x.shape[0], self.emission, like)
         x = x.long() if self.emission.integer else x
@@ -112,8 +119,14 @@ class DeterministicRNN(nn.Module):
     def model(self, x: Tensor, lengths: Tensor | None = None, context: Tensor | None = None) -> None:
         """The log-likelihood as a factor of a Pyro program, for x (batch, time, *frame); see :meth:`log_prob`."""
         pyro.module(self.name, self)
-        with pyro.plate("sequences", len(x), dim=-1):
+        with pyro.plate("sequences", len(require_tensor("x", x)), dim=-1):
             pyro.factor("x", self.log_prob(x, lengths, context))
 
     def guide(self, x: Tensor, lengths: Tensor | None = None, context: Tensor | None = None) -> None:
         """An empty program, since there is nothing to infer in x (batch, time, *frame)."""
+
+
+def _require_emission(emission: Emission) -> None:
+    """Refuse what is no emission."""
+    if not isinstance(emission, Emission):
+        raise TypeError(f"emission must be one of zf_pyro.emissions, such as Gaussian(200), got {emission!r}")

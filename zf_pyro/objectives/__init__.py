@@ -7,6 +7,7 @@ from .graphed import GraphedELBO
 from .importance import ImportanceWeightedELBO
 from .log_weights import PathDensities, path_densities
 from .objective import Objective, ObjectiveModule, PyroProgram, owner_of
+from .programs import require_program
 from .schedules import Constant, Linear, Schedule, as_schedule
 from .segmented import SegmentedELBO
 from .terms import Terms, step_terms
@@ -31,5 +32,6 @@ __all__ = [
     "owner_of",
     "path_densities",
     "replayed_traces",
+    "require_program",
     "step_terms",
 ]

@@ -17,7 +17,7 @@ import pyro.poutine as poutine
 import torch
 from torch import Tensor
 
-from ..checks import require_count
+from ..checks import int64, require_count, require_tensor
 from ..models import StochasticRNN
 from ..networks import State, add_in_place, function_modes, handlers
 from .capture import Capture, CudaCapture, Evaluated
@@ -77,6 +77,8 @@ class GraphedELBO(HeldELBO):
     ) -> None:
         super().__init__(objective, "to be captured")
         self.bucket, self.capacity = require_count("bucket", bucket), require_count("capacity", capacity, least=0)
+        if capture is not None and not callable(capture):
+            raise TypeError(f"capture must be a function that captures, or None, got {type(capture).__name__}")
         self.capture = capture
         self._graphs: dict[tuple[Any, ...], _Graph] = {}
 
@@ -102,7 +104,8 @@ class GraphedELBO(HeldELBO):
 
         Arguments as for :meth:`zf_pyro.ZForcing.guide`: x (batch, time, *frame), lengths (batch,).
         """
-        if self.capture is None and x.device.type == "cuda" and self.capacity:
+        lengths = int64(lengths)
+        if self.capture is None and require_tensor("x", x).device.type == "cuda" and self.capacity:
             self.capture = CudaCapture()
         net = getattr(guide, "__self__", None)
         arguments = x, lengths, context, initial_state

@@ -20,10 +20,13 @@ class HeldELBO(Objective):
         other: what sites outside of whole paths added to the objective, in nats.
 
     Raises:
-        ValueError: the objective has more than one particle.
+        TypeError: another objective.
+        ValueError: it has more than one particle.
     """
 
     def __init__(self, objective: ZForcingELBO, purpose: str) -> None:
+        if not isinstance(objective, ZForcingELBO):
+            raise TypeError(f"objective must be a ZForcingELBO {purpose}, got {type(objective).__name__}")
         if objective.num_particles != 1:
             raise ValueError(f"num_particles must be 1 {purpose}, got {objective.num_particles}")
         self.objective, step = objective, objective.step

@@ -1,8 +1,10 @@
 """The base of all training objectives: schedule of the KL weight, Pyro's interface, and the loss as a module."""
 
 import functools
+import math
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from numbers import Real
 from typing import Any
 
 import pyro
@@ -15,7 +17,8 @@ from pyro.poutine.util import prune_subsample_sites
 from pyro.util import check_model_guide_match, warn_if_nan
 from torch import Tensor, nn
 
-from ..checks import require_count
+from ..checks import require_count, require_flag
+from .programs import require_program
 from .schedules import Schedule, as_schedule
 from .terms import Terms
 from .traces import PyroProgram, replayed_traces
@@ -39,6 +42,11 @@ class Objective(ELBO):
     """
 
     def __init__(self, kl_weight: float | Schedule, num_particles: int, **pyro_settings: Any) -> None:
+        nesting, retain = (pyro_settings.get(name) for name in ("max_plate_nesting", "retain_graph"))
+        if nesting not in (None, math.inf):
+            require_count("max_plate_nesting", nesting, least=0)
+        if retain is not None:
+            require_flag("retain_graph", retain)
         super().__init__(num_particles=require_count("num_particles", num_particles), **pyro_settings)
         self.kl_schedule = as_schedule("kl_weight", kl_weight)
         self.step = 0
@@ -54,8 +62,15 @@ class Objective(ELBO):
         return {"step": self.step}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Continue the schedules from :meth:`state_dict`."""
-        self.step = state["step"]
+        """Continue the schedules from :meth:`state_dict`.
+
+        Raises:
+            ValueError: ``state`` is no such state.
+        """
+        step = state.get("step") if isinstance(state, Mapping) else None
+        if step is None:
+            raise ValueError(f"state must be that of state_dict(), with the training step, got {state!r}")
+        self.step = require_count("step", step, least=0)
 
     def __call__(self, model: PyroProgram, guide: PyroProgram) -> "ObjectiveModule":
         """The loss as a module, ``elbo(net.model, net.guide)(x, lengths)``, with each parameter once."""
@@ -63,6 +78,7 @@ class Objective(ELBO):
 
     def differentiable_loss(self, model: PyroProgram, guide: PyroProgram, *args: Any, **kwargs: Any) -> Tensor:
         """The differentiable loss, a scalar in nats."""
+        _require_programs(model, guide)
         loss = torch.stack(list(self._losses(model, guide, args, kwargs))).sum()
         if is_validation_enabled():
             warn_if_nan(loss, "loss")  # reads the loss back from the device
@@ -80,6 +96,7 @@ class Objective(ELBO):
 
     def backward(self, model: PyroProgram, guide: PyroProgram, *args: Any, **kwargs: Any) -> Tensor:
         """As :meth:`loss_and_grads`, but the loss stays a scalar tensor: nothing waits for the device."""
+        _require_programs(model, guide)
         total: Tensor | float = 0.0
         for loss in self._losses(model, guide, args, kwargs):
             if loss.requires_grad:
@@ -118,6 +135,7 @@ class ObjectiveModule(ELBOModule):
     elbo: Objective
 
     def __init__(self, model: PyroProgram, guide: PyroProgram, elbo: Objective) -> None:
+        _require_programs(model, guide)
         super().__init__(model, guide, elbo)  # type: ignore[arg-type]  # Pyro takes any callables
         owners = {id(net): net for net in map(owner_of, (model, guide)) if net is not None}
         self.nets = nn.ModuleList(owners.values())
@@ -146,13 +164,19 @@ def owner_of(program: PyroProgram) -> nn.Module | None:
     return owner if isinstance(owner, nn.Module) else None
 
 
+def _require_programs(model: PyroProgram, guide: PyroProgram) -> None:
+    """Refuse a model or guide that is no program, before Pyro wraps it."""
+    require_program("model", model)
+    require_program("guide", guide)
+
+
 def refuse_free_nats(objective: str, free_nats: float) -> None:
     """Refuse free nats for an objective of importance weights.
 
     Raises:
         ValueError: they are not 0.
     """
-    if free_nats != 0.0:
+    if not isinstance(free_nats, Real) or free_nats != 0.0:
         raise ValueError(
             f"free_nats must be 0 for {objective}, got {free_nats!r}: free nats hold up the KL of each step, and a "
             "bound of importance weights has no KL, only log-ratios of single draws, which may be of either sign; "

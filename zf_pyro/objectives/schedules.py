@@ -1,9 +1,10 @@
 """Weights of the objective as functions of the training step."""
 
 from dataclasses import dataclass
+from numbers import Real
 from typing import Protocol
 
-from ..checks import require_count
+from ..checks import require_count, require_number
 
 
 class Schedule(Protocol):
@@ -19,7 +20,7 @@ class Constant:
     value: float
 
     def __post_init__(self) -> None:
-        _require_weight("value", self.value)
+        object.__setattr__(self, "value", _weight("value", self.value))
 
     def __call__(self, step: int) -> float:
         return self.value
@@ -37,9 +38,9 @@ class Linear:
     num_steps: int
 
     def __post_init__(self) -> None:
-        _require_weight("start", self.start)
-        _require_weight("end", self.end)
-        require_count("num_steps", self.num_steps)
+        object.__setattr__(self, "start", _weight("start", self.start))
+        object.__setattr__(self, "end", _weight("end", self.end))
+        object.__setattr__(self, "num_steps", require_count("num_steps", self.num_steps))
 
     def __call__(self, step: int) -> float:
         return self.start + (self.end - self.start) * min(step / self.num_steps, 1.0)
@@ -54,12 +55,10 @@ def as_schedule(name: str, weight: "float | Schedule") -> Schedule:
     """
     if callable(weight):
         return weight
-    if isinstance(weight, bool) or not isinstance(weight, (int, float)):
+    if isinstance(weight, bool) or not isinstance(weight, Real):
         raise TypeError(f"{name} must be a number or a schedule such as Linear(0.2, 1.0, 1000), got {weight!r}")
-    _require_weight(name, weight)
-    return Constant(float(weight))
+    return Constant(_weight(name, weight))
 
 
-def _require_weight(name: str, value: float) -> None:
-    if not 0.0 <= value < float("inf"):
-        raise ValueError(f"{name} must be a finite number of at least 0, got {value!r}")
+def _weight(name: str, value: object) -> float:
+    return require_number(name, value, "a finite number of at least 0", 0.0)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from ..checks import require_count
+from ..checks import int64, require_count, require_flag, require_tensor
 from ..models import ZForcing
 from ..networks import State, own_step_functions
 from ..paths import prepare_inputs
@@ -49,7 +49,7 @@ class SegmentedELBO(HeldELBO):
 
     def __init__(self, *args: Any, segment: int, truncate: bool = False, **settings: Any) -> None:
         super().__init__(ZForcingELBO(*args, **settings), "in segments")
-        self.segment, self.truncate = require_count("segment", segment), truncate
+        self.segment, self.truncate = require_count("segment", segment), require_flag("truncate", truncate)
 
     def _losses(self, model: PyroProgram, guide: PyroProgram, args: Any, kwargs: Any) -> Iterator[Tensor]:
         run = _Run(self, model, guide, *args, **kwargs)
@@ -78,7 +78,8 @@ class _Run:
         net = owner_of(guide)
         if not isinstance(net, ZForcing) or owner_of(model) is not net:
             raise TypeError(f"model and guide must be those of one ZForcing, got {model!r} and {guide!r}")
-        run = prepare_inputs(net, x, lengths, context, initial_state)  # all checks, on the whole
+        lengths = int64(lengths)
+        run = prepare_inputs(net, require_tensor("x", x), lengths, context, initial_state)  # all checks, on the whole
         self.net, self.lengths, self.context = net, lengths, context
         self.frames = x.transpose(0, 1) if run.x is None else run.x
         if run.initial_state.hidden.dim() != 2:

@@ -7,6 +7,7 @@ import pyro.poutine as poutine
 from pyro.poutine import Trace
 
 from ..paths import FrameStep, LatentStep, LazyStep, PosteriorPath, PriorPath
+from .programs import require_program
 
 PyroProgram = Callable[..., Any]
 """A model or a guide."""
@@ -23,6 +24,8 @@ def replayed_traces(model: PyroProgram, guide: PyroProgram, /, *args: Any, **kwa
         args: positional arguments of both.
         kwargs: keyword arguments of both.
     """
+    require_program("model", model)
+    require_program("guide", guide)
     guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
     return replayed(model, guide_trace, *args, **kwargs), guide_trace
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ...checks import require_path
 from ..folders.preparing import existing, preparing
 from ..folders.record import Record, read_record
 from ..sequences import Sequences
@@ -92,7 +93,7 @@ def load_images(folder: Path | str, *, frame: int = 1, seed: int = 0) -> ImageSe
         FileNotFoundError: the folder was not prepared.
         ValueError: it holds no images, its files are truncated or foreign, or the frame does not divide an image.
     """
-    record = read_record(Path(folder))
+    record = read_record(require_path("folder", folder))
     if record.settings.get("binarization") not in BINARIZATIONS:
         raise ValueError(f"{folder} holds {record.corpus}, no images: give a folder prepared from mnist or digits")
     _check_frame(frame, record.settings["pixels"])

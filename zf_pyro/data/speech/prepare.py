@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+from ...checks import require_path
 from ..folders.download import NLTK_TIMIT, NLTK_TIMIT_HASH, fetch
 from ..folders.files import for_record, require_names, sha256_of
 from ..folders.preparing import existing, preparing, require_place, require_same
@@ -56,6 +57,8 @@ def prepare_timit(
         FileExistsError: ``out`` holds something else.
         OSError: the disk is full.
     """
+    out = require_path("out", out)
+    source = None if source is None else require_path("source", source)
     require_place(out, overwrite=overwrite)
     options: dict[str, Any] = {"sa": sa, "validation": validation, "test": test, "seed": seed}
     with _sample() if source is None else contextlib.nullcontext(source) as root:
@@ -93,6 +96,8 @@ def prepare_blizzard(
         FileExistsError: ``out`` holds something else.
         OSError: the disk is full.
     """
+    out = require_path("out", out)
+    source = require_path("source", source)
     require_place(out, overwrite=overwrite)
     options: dict[str, Any] = {"part": part, "validation": validation, "test": test, "seed": seed}
     return prepare_speech(
@@ -127,6 +132,8 @@ def prepare_folder(
         FileExistsError: ``out`` holds something else.
         OSError: the disk is full.
     """
+    out = require_path("out", out)
+    source = require_path("source", source)
     require_place(out, overwrite=overwrite)
     options: dict[str, Any] = {"validation": validation, "test": test, "seed": seed}
     return prepare_speech(listings.folder(source, **options), out, options, rate=rate, frame=frame, overwrite=overwrite)

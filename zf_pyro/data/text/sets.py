@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ...checks import require_path
 from ..folders.preparing import existing, preparing
 from ..folders.record import Record, read_record, versions_of
 from ..sequences import Sequences
@@ -121,7 +122,7 @@ def load_text(folder: Path | str) -> TextSets:
         FileNotFoundError: the folder was not prepared, or one of its files is missing.
         ValueError: it holds no text, its files are truncated or foreign, or its vocabulary is that of another run.
     """
-    record = read_record(Path(folder))
+    record = read_record(require_path("folder", folder))
     if "vocabulary" not in record.notes:
         raise ValueError(f"{folder} holds {record.corpus}, no text: give a folder prepared from imdb or docstrings")
     vocabulary = Vocabulary.read(folder, record.notes["vocabulary"]["sha256"])
