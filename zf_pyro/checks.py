@@ -30,31 +30,28 @@ def require_count(name: str, value: object, least: int = 1) -> int:
     Raises:
         ValueError: ``value`` is no integer, below ``least``, or too large for a tensor.
     """
-    count = _integer(value)
-    if count is None or not least <= count < LARGEST:
-        expected = "a positive integer" if least == 1 else f"an integer of at least {least}"
-        if count is not None and count >= LARGEST:
-            expected += " and below 2^63"
-        raise ValueError(f"{name} must be {expected}, got {_shown(value)}")
-    return count
+    expected = "a positive integer" if least == 1 else f"an integer of at least {least}"
+    if isinstance(value, Integral) and int(value) >= LARGEST:
+        expected += " and below 2^63"
+    return require_integer(name, value, expected, least)
 
 
-def require_index(name: str, value: object, size: int, meaning: str = "") -> int:
-    """The argument ``name`` as an index among ``size``, counted from 0.
+def require_integer(name: str, value: object, expected: str, low: int = 0, high: int = LARGEST - 1) -> int:
+    """The argument ``name`` as an integer from ``low`` to ``high``.
 
     Args:
         name: the argument's name, for the error.
         value: what came; Python and numpy integers are taken, booleans are not.
-        size: number of what it counts.
-        meaning: explanation of the range, for the error.
+        expected: what is allowed, for the error.
+        low: the smallest integer allowed.
+        high: the largest.
 
     Raises:
         ValueError: ``value`` is no such integer.
     """
-    index = _integer(value)
-    if index is None or not 0 <= index < size:
-        raise ValueError(f"{name} must be between 0 and {size - 1}{meaning}, got {_shown(value)}")
-    return index
+    if isinstance(value, bool) or not isinstance(value, Integral) or not low <= int(value) <= high:
+        raise ValueError(f"{name} must be {expected}, got {_shown(value)}")
+    return int(value)
 
 
 def require_number(
@@ -144,10 +141,7 @@ def require_seed(name: str, value: object) -> int:
     Raises:
         ValueError: it is no such integer.
     """
-    seed = _integer(value)
-    if seed is None or not 0 <= seed < SEEDS:
-        raise ValueError(f"{name} must be an integer from 0 to {SEEDS - 1}, got {_shown(value)}")
-    return seed
+    return require_integer(name, value, f"an integer from 0 to {SEEDS - 1}", high=SEEDS - 1)
 
 
 def require_tensor(name: str, value: Any) -> Tensor:
@@ -250,11 +244,6 @@ def _cgroup() -> int | None:
     if not limit.exists() or not used.exists() or limit.read_text().strip() == "max":
         return None
     return max(0, int(limit.read_text()) - int(used.read_text()))
-
-
-def _integer(value: object) -> int | None:
-    """``value`` as an int; None if it is no integer."""
-    return int(value) if isinstance(value, Integral) and not isinstance(value, bool) else None
 
 
 def _number(value: object) -> float | None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
-from ..checks import require_count, require_flag, require_index
+from ..checks import require_count, require_flag, require_integer
 
 POOL = 64
 """Batches drawn together and sorted by length. A larger pool needs less padding, but mixes sequences less."""
@@ -63,16 +63,18 @@ class LengthBatches(Sampler[list[int]]):
         except (TypeError, ValueError, RuntimeError) as error:
             got = type(lengths).__name__
             raise ValueError(f"lengths must be integers of shape (sequences,), got {got} ({error})") from error
-        integers = self.lengths.dtype in (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+        other = self.lengths.is_floating_point() or self.lengths.is_complex()
+        integers = not other and self.lengths.dtype != torch.bool
         if self.lengths.dim() != 1 or not integers or not len(self.lengths):
             raise ValueError(
                 f"lengths must be integers of shape (sequences,), got {self.lengths.dtype} of shape "
                 f"{tuple(self.lengths.shape)}"
             )
+        self.lengths = self.lengths.long()  # not all integers can be sorted
         batch_size, world_size = require_count("batch_size", batch_size), require_count("world_size", world_size)
         shuffle, drop_last = require_flag("shuffle", shuffle), require_flag("drop_last", drop_last)
         seed = require_count("seed", seed, least=0)
-        rank = require_index("rank", rank, world_size, " (world_size - 1)")
+        rank = require_integer("rank", rank, f"between 0 and {world_size - 1} (world_size - 1)", high=world_size - 1)
         needed = batch_size * world_size if drop_last else world_size
         if len(self.lengths) < needed:
             raise ValueError(

@@ -258,7 +258,10 @@ def check_sizes(num_steps: int | None, batch_shape: Any) -> tuple[int, torch.Siz
         ValueError: they are no positive integers.
     """
     if num_steps is None:
-        raise ValueError("num_steps must be a positive integer where x is None, got None")
+        raise ValueError(
+            "num_steps must be a positive integer where x is None, got None: give x, or num_steps and batch_shape to "
+            "generate"
+        )
     num_steps = require_count("num_steps", num_steps)
     sizes: Any = (batch_shape,) if isinstance(batch_shape, Integral) else batch_shape
     kinds = (

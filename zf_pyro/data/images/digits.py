@@ -44,7 +44,7 @@ def prepare_digits(
         OSError: The disk is full.
     """
     out = require_path("out", out)
-    if binarization not in ("threshold", "epoch"):
+    if not isinstance(binarization, str) or binarization not in ("threshold", "epoch"):
         raise ValueError(f"binarization must be threshold or epoch, got {binarization!r}")
     try:
         from sklearn.datasets import load_digits as bundled

@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from ...checks import require_path
+from ...checks import require_flag, require_path
 from ..folders.download import fetch
 from ..folders.files import for_record, list_files, read_bytes
 from ..folders.preparing import require_place
@@ -72,7 +72,8 @@ def prepare_mnist(
     """
     out = require_path("out", out)
     source = None if source is None else require_path("source", source)
-    if binarization not in BINARIZATIONS:
+    require_flag("check_hashes", check_hashes)
+    if not isinstance(binarization, str) or binarization not in BINARIZATIONS:
         raise ValueError(f"binarization must be one of {', '.join(BINARIZATIONS)}, got {binarization!r}")
     fixed = binarization == "fixed"
     require_place(out, overwrite=overwrite)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...checks import require_path
+from ...checks import require_integer, require_path
 from ..folders.preparing import existing, preparing
 from ..folders.record import Record, read_record, versions_of
 from ..sequences import Sequences
@@ -47,10 +47,9 @@ def text_request(
     Raises:
         ValueError: ``max_words`` or ``vocabulary_size`` is too small.
     """
-    if max_words < 1:
-        raise ValueError(f"max_words must be at least 1, got {max_words}")
+    max_words = require_integer("max_words", max_words, "at least 1", 1)
     require_vocabulary_size(vocabulary_size)
-    settings |= {"max_words": max_words, "vocabulary_size": vocabulary_size, "min_count": MIN_COUNT}
+    settings |= {"max_words": max_words, "vocabulary_size": int(vocabulary_size), "min_count": MIN_COUNT}
     return Record(corpus, "int64", None, settings, sources, versions=versions_of(PACKAGES))
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from ...checks import require_integer, require_path
 from ..folders.writer import sync
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ class Vocabulary:
             FileNotFoundError: no such file.
             ValueError: the file is damaged, or belongs to another preparation.
         """
-        path = Path(folder) / FILE
+        path = require_path("folder", folder) / FILE
         try:
             text = path.read_text(encoding="utf-8")
         except FileNotFoundError as error:
@@ -146,8 +147,7 @@ def require_vocabulary_size(size: int) -> None:
     Raises:
         ValueError: ``size`` is below 3.
     """
-    if size < 3:
-        raise ValueError(f"vocabulary_size must be at least 3 (a word, the unknown and the end token), got {size}")
+    require_integer("vocabulary_size", size, "at least 3 (a word, the unknown and the end token)", 3)
 
 
 def split_words(sentences: Iterable[str]) -> list[list[str]]:
