@@ -20,6 +20,7 @@ from zf_pyro.data import (
     LengthBatches,
     Loader,
     Sequences,
+    Vocabulary,
     Windows,
     arguments_of,
     collate,
@@ -63,6 +64,7 @@ from zf_pyro.evaluation import (
 )
 from zf_pyro.experiments import Run
 from zf_pyro.experiments.loaders import training_loader
+from zf_pyro.experiments.paired import differences
 from zf_pyro.generation import drawn, nucleus, tempered
 from zf_pyro.inference import (
     ALGORITHMS,
@@ -79,7 +81,7 @@ from zf_pyro.inference import (
 )
 from zf_pyro.models import DeterministicRNN, LinearGaussian
 from zf_pyro.objectives import GraphedELBO, SegmentedELBO
-from zf_pyro.training import Training, fit
+from zf_pyro.training import Batches, Training, fit
 
 from .conftest import random_frames, random_net
 
@@ -235,10 +237,7 @@ def test_one_loader_trains_and_validates(tmp_path):
 
 
 def test_batches_of_an_experiment_name_their_context():
-    class Items(list):
-        lengths = torch.tensor([4, 4, 4])
-
-    [batch] = training_loader(Items(TOKENS), 3, "first_frame_given")
+    [batch] = training_loader(LENGTHED, 3, "first_frame_given")
     assert isinstance(batch, ContextBatch)
     assert trained_loss(batch).item() == direct_loss(batch.x, batch.lengths, batch.context)
 
@@ -589,6 +588,15 @@ def test_what_is_no_arviz_data_is_refused(name, data):
 NAN, INF = math.nan, math.inf
 FRAMES = [X[0], X[1]]
 BATCHES = LengthBatches([4, 4], 2)
+
+
+class Lengthed(list):
+    """A data set of sequences of equal length."""
+
+    lengths = torch.tensor([4, 4, 4])
+
+
+LENGTHED = Lengthed(TOKENS)
 REFUSED = {
     # constructors
     "a dropout in words": (built(dropout="0.1"), ValueError, r"dropout must be a probability in \[0, 1\), got '0.1'"),
@@ -903,7 +911,27 @@ REFUSED = {
     "digits of a list": (lambda: prepare_digits("d", binarization=[]), ValueError, "binarization must be threshold or"),
     "audio into nothing": (lambda: prepare_folder(None, "source"), TypeError, "out must be a path"),
     "a seed of an experiment": (lambda: Run(seed=10**23), ValueError, "seed must be an integer from 0 to 4294967295"),
+    "an objective of an experiment": (lambda: Run(objective="mle"), ValueError, "objective must be one of .*'mle'"),
+    "a device in words": (lambda: Run(device="tpu"), ValueError, "device must be one of .*got 'tpu'"),
+    "smoke of 1": (lambda: Run(smoke=1), TypeError, "smoke must be True or False, got 1"),
+    "resuming in words": (lambda: Run(resume="no"), TypeError, "resume must be True or False, got 'no'"),
+    "a loader of a list": (
+        lambda: training_loader([X], 2),
+        TypeError,
+        "data must be a data set with lengths",
+    ),
+    "a protocol of training": (lambda: training_loader(LENGTHED, 2, "both"), ValueError, "protocol must be one of"),
+    "a share of 1": (lambda: training_loader(LENGTHED, 2, share=1), TypeError, "share must be a pair.*got 1"),
+    "runs by name": (lambda: differences("a", "b"), TypeError, "of must be a list of tables with a column num_frames"),
+    "no tokenizer": (lambda: Vocabulary(("a", "b")), TypeError, "tokenizer must be a tokenizers.Tokenizer, got tuple"),
     # training
+    "a validation in words": (
+        lambda: Training(net_of().model, net_of().guide, ZForcingELBO(), validation="elbo"),
+        TypeError,
+        "validation must be a loss of SVI.*got str",
+    ),
+    "batches of a tensor": (lambda: Batches(X, 2), TypeError, "loader must be an iterable of batches, got Tensor"),
+    "half a batch": (lambda: Batches([X], 0.5), ValueError, "num_batches must be a positive integer, got 0.5"),
     "a loss of a class": (
         lambda: Training(net_of().model, net_of().guide, ZForcingELBO),
         TypeError,

@@ -96,6 +96,9 @@ class Sequences(Dataset[Tensor]):
         """
         index = _from_start(index, len(self))
         offset, size = int(self._array("offsets")[index]), self.frame or 1
+        for name, place in (("start", start), ("stop", stop)):
+            if place is not None and (isinstance(place, bool) or not isinstance(place, Integral)):
+                raise TypeError(f"{name} must be an integer, got {place!r}")
         first, last, _ = slice(start, stop).indices(int(self.lengths[index]))
         stored = fetch(self._array("values"), offset + first * size, offset + max(first, last) * size)
         item = np.array(stored, stored.dtype.newbyteorder("=") if self.frame is None else np.float32)

@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..evaluation import require_evaluation
+from ..checks import require_integer, require_number
+from ..evaluation import require_evaluation, require_sequences
 from ..models import StochasticRNN
 from .arviz_versions import group
 from .calibration import Calibration
@@ -120,10 +121,14 @@ def plot_traversal(
         ValueError: more than one sequence, an unknown latent, or a model in training mode.
     """
     require_evaluation(net)
+    x, _ = require_sequences(net, x, None)
     if x.shape[0] != 1:
         raise ValueError(f"x must hold one sequence, got {x.shape[0]}")
-    if not 0 <= latent < net.latent_dim:
-        raise ValueError(f"latent must be between 0 and {net.latent_dim - 1}, got {latent}")
+    last = net.latent_dim - 1
+    latent = require_integer("latent", latent, f"between 0 and {last}", high=last)
+    size = net.emission_family.event_shape.numel() if net.emission_family.event_shape else 2**31
+    feature = require_integer("feature", feature, f"between 0 and {size - 1}", high=size - 1)
+    values = [require_number("values", value, "finite numbers") for value in values]
     ax = _axes(ax)
     u, b = net.inputs(x).unbind(1), net.backward_states(x)
     for i, value in enumerate(values):

@@ -88,7 +88,7 @@ class Training(lightning.LightningModule):
             math.inf if clip_norm is None else require_number("clip_norm", clip_norm, bound, 0.0, ends="(]")
         )
         self.scale = require_number("scale", scale, "positive", 0.0, ends="(]")
-        require_trainable(model, guide, objective, optimiser)
+        require_trainable(model, guide, objective, validation, optimiser)
         self.programs, self.objective, self.optimiser = (model, guide), objective, optimiser
         self.validation_objective = objective if validation is None else validation
         known = {} if example is None else parameters.known_parameters(model, guide, example)

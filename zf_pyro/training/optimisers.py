@@ -14,7 +14,7 @@ Factory = Callable[[Iterable[Any]], torch.optim.Optimizer]
 """Function from parameters to an optimiser: ``functools.partial(torch.optim.Adam, lr=1e-3)``."""
 
 
-def require_trainable(model: Any, guide: Any, objective: Any, optimiser: Any) -> None:
+def require_trainable(model: Any, guide: Any, objective: Any, validation: Any, optimiser: Any) -> None:
     """Refuse what cannot be trained.
 
     Raises:
@@ -22,9 +22,11 @@ def require_trainable(model: Any, guide: Any, objective: Any, optimiser: Any) ->
     """
     require_program("model", model)
     require_program("guide", guide)
-    if isinstance(objective, type) or not callable(getattr(objective, "loss_and_grads", None)):
-        got = f"the class {objective.__name__}" if isinstance(objective, type) else type(objective).__name__
-        raise TypeError(f"objective must be a loss of SVI, such as zf_pyro.ZForcingELBO(), got {got}")
+    for name, loss in (("objective", objective), ("validation", objective if validation is None else validation)):
+        method = "loss_and_grads" if name == "objective" else "loss"
+        if isinstance(loss, type) or not callable(getattr(loss, method, None)):
+            got = f"the class {loss.__name__}" if isinstance(loss, type) else type(loss).__name__
+            raise TypeError(f"{name} must be a loss of SVI, such as zf_pyro.ZForcingELBO(), got {got}")
     if not isinstance(optimiser, PyroOptim) and not callable(optimiser):
         raise TypeError(
             "optimiser must be one of pyro.optim, or a function from parameters to one of torch.optim, got "

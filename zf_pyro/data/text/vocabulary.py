@@ -37,6 +37,9 @@ class Vocabulary:
     unknown, end = 0, 1
 
     def __init__(self, tokenizer: "Tokenizer") -> None:
+        if not hasattr(tokenizer, "to_str") or not hasattr(tokenizer, "encode"):
+            got = type(tokenizer).__name__
+            raise TypeError(f"tokenizer must be a tokenizers.Tokenizer, got {got}: take Vocabulary.of or .read")
         tokenizer.encode_special_tokens = True  # "<eos>" within a text is three words; the file does not store this
         self.tokenizer = tokenizer
         self.sha256 = hashlib.sha256(tokenizer.to_str(pretty=True).encode()).hexdigest()
