@@ -20,6 +20,7 @@ from zf_pyro.data import (
     LengthBatches,
     Loader,
     Sequences,
+    Utterances,
     Vocabulary,
     Windows,
     arguments_of,
@@ -493,6 +494,15 @@ def lost(objective, model=None, guide=None, x=X, **settings):
     return call
 
 
+def fitted(**settings):
+    net = net_of()
+    return fit(Training(net.model, net.guide, ZForcingELBO()), [X], out="o", max_steps=1, **settings)
+
+
+def vocabulary():
+    return Vocabulary.of(["a b a b a b a b a b"], 5)
+
+
 class Plain(nn.Module):
     """A module that is no model."""
 
@@ -939,7 +949,19 @@ REFUSED = {
     "a share of 1": (lambda: training_loader(LENGTHED, 2, share=1), TypeError, "share must be a pair.*got 1"),
     "runs by name": (lambda: differences("a", "b"), TypeError, "of must be a list of tables with a column num_frames"),
     "no tokenizer": (lambda: Vocabulary(("a", "b")), TypeError, "tokenizer must be a tokenizers.Tokenizer, got tuple"),
+    "a text for sentences": (lambda: vocabulary().encode("a b"), TypeError, r"sentences must be .*got str: give \[sen"),
+    "numbers for sentences": (lambda: vocabulary().encode([1]), TypeError, "sentences must be .*got int at 0"),
+    "symbols of floats": (lambda: vocabulary().decode([1.7]), TypeError, "symbols must be integers of shape"),
+    "a batch of symbols": (lambda: vocabulary().decode(TOKENS), TypeError, "symbols must be integers of shape"),
+    "an utterance's speaker": (
+        lambda: evaluate(net_of(), Utterances(X, LENGTHS, LABELS)),
+        TypeError,
+        "data must be x.*got the field 'speakers'",
+    ),
     # training
+    "no callbacks": (lambda: fitted(callbacks=None), TypeError, "callbacks must be a list of Lightning's callbacks"),
+    "a function for a callback": (lambda: fitted(callbacks=[print]), TypeError, "callbacks must be a list"),
+    "settings in words": (lambda: fitted(about="seed 1"), TypeError, "about must be a dictionary of settings by name"),
     "a validation in words": (
         lambda: Training(net_of().model, net_of().guide, ZForcingELBO(), validation="elbo"),
         TypeError,

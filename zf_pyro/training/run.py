@@ -123,6 +123,10 @@ def fit(
             raise TypeError(f"{name} must be a loader of batches, got one {type(loader).__name__}: give it in a list")
     for name, flag in (("resume", resume), ("progress", progress)):
         require_flag(name, flag)
+    if not isinstance(callbacks, tuple | list) or not all(isinstance(part, Callback) for part in callbacks):
+        raise TypeError(f"callbacks must be a list of Lightning's callbacks, got {callbacks!r}")
+    if about is not None and not isinstance(about, Mapping):
+        raise TypeError(f"about must be a dictionary of settings by name, or None, got {type(about).__name__}")
     out = require_path("out", out)
     found = configuration(module, train, precision, about)
     parts: list[Callback] = [RandomState(), Interruption(), Recorded(found), *callbacks]

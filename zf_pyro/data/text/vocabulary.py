@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from ...checks import require_integer, require_path
+from ...checks import require_array, require_integer, require_path
 from ..folders.writer import sync
 
 if TYPE_CHECKING:
@@ -121,8 +121,19 @@ class Vocabulary:
         return self.tokenizer.get_vocab_size()
 
     def encode(self, sentences: Sequence[str]) -> list[list[int]]:
-        """Convert each sentence to the indices of its words, followed by the end token."""
-        return [[*encoding.ids, self.end] for encoding in self.tokenizer.encode_batch(list(sentences))]
+        """Convert each sentence to the indices of its words, followed by the end token.
+
+        Raises:
+            TypeError: one text, or sentences that are no texts.
+        """
+        if isinstance(sentences, str) or not isinstance(sentences, Iterable):
+            got = type(sentences).__name__
+            raise TypeError(f"sentences must be a list of texts, got {got}: give [sentence] for one")
+        sentences = list(sentences)
+        for i, sentence in enumerate(sentences):
+            if not isinstance(sentence, str):
+                raise TypeError(f"sentences must be a list of texts, got {type(sentence).__name__} at {i}")
+        return [[*encoding.ids, self.end] for encoding in self.tokenizer.encode_batch(sentences)]
 
     def decode(self, symbols: Tensor | Sequence[int]) -> str:
         """Convert one sequence of indices to words separated by spaces, up to the end token.
@@ -131,10 +142,14 @@ class Vocabulary:
             symbols: (time,) integers.
 
         Raises:
+            TypeError: they are no integers.
             ValueError: an index outside the vocabulary.
         """
+        values = require_array("symbols", symbols)
+        if values.ndim != 1 or (values.dtype.kind not in "iu" and len(values)):
+            raise TypeError(f"symbols must be integers of shape (time,), got {values.dtype} of shape {values.shape}")
         words: list[str] = []
-        for symbol in [int(symbol) for symbol in symbols]:
+        for symbol in values.tolist():
             if symbol == self.end:
                 break
             word = self.tokenizer.id_to_token(symbol) if symbol >= 0 else None
