@@ -206,8 +206,8 @@ def test_dropout_is_off_and_training_mode_is_restored():
         ({"num_sequences": 0}, "num_sequences must be a positive integer, got 0"),
         ({"num_steps": 2.0}, "num_steps must be a positive integer, got 2.0"),
         ({"prompt": (torch.zeros(2, 4, 2).double(), None)}, "prompt must hold one sequence or 3, one for each new one"),
-        ({"prompt": (torch.zeros(3, 4, 5).double(), None)}, r"x must have shape \(batch, time, 2\)"),
-        ({"prompt": (torch.full((3, 4, 2), math.nan).double(), None)}, "x must hold finite numbers"),
+        ({"prompt": (torch.zeros(3, 4, 5).double(), None)}, r"prompt must have shape \(batch, time, 2\)"),
+        ({"prompt": (torch.full((3, 4, 2), math.nan).double(), None)}, "prompt must hold finite numbers"),
         ({"context": torch.zeros(2, 2).double()}, "context must be one frame a sequence"),
     ],
 )

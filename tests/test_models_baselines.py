@@ -91,7 +91,7 @@ def test_constant_features_give_finite_densities():
 
 def test_data_and_settings_that_cannot_be_fitted_are_refused():
     x = torch.randn(3, 4, 2)
-    with pytest.raises(ValueError, match="covariance must be full or diagonal"):
+    with pytest.raises(ValueError, match="covariance must be one of"):
         LinearGaussian.fit([(x, None)], "banded")
     with pytest.raises(ValueError, match="ridge must be at least 0"):
         LinearGaussian.fit([(x, None)], ridge=-1.0)

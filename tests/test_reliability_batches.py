@@ -204,7 +204,7 @@ class Table:
     [
         ({"x": torch.zeros(2)}, "got dict: give its values as an array"),
         (Table(), r"got Table: .*for example data.to_numpy\(\)"),
-        ((torch.zeros(3).long(), torch.tensor(1)), "got a tuple of 2: give sequences alone, .*as context"),
+        ((torch.zeros(3).long(), torch.tensor(1)), "got a tuple of 2: give sequences alone, .*labels beside"),
         ((np.zeros(3), 3, 1), "got a tuple of 3: give sequences alone"),
         ("words", "got str"),
         (3.0, "got float"),

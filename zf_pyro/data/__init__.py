@@ -1,5 +1,6 @@
 """Sequence data sets in memory-mapped storage, padded batches by length, and the preparation of corpora."""
 
+from .arguments import ContextBatch, arguments_of, batches_of, pair_of
 from .batches import LengthBatches
 from .folders.preparing import preparing
 from .folders.record import RECORD, Record, read_record
@@ -21,6 +22,7 @@ __all__ = [
     "RECORD",
     "Batch",
     "Binarized",
+    "ContextBatch",
     "ImageSets",
     "LengthBatches",
     "Loader",
@@ -31,12 +33,15 @@ __all__ = [
     "Vocabulary",
     "Vowels",
     "Windows",
+    "arguments_of",
+    "batches_of",
     "collate",
     "load_digits",
     "load_docstrings",
     "load_images",
     "load_text",
     "load_vowels",
+    "pair_of",
     "prepare_blizzard",
     "prepare_digits",
     "prepare_docstrings",

@@ -2,14 +2,14 @@
 
 import contextlib
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
-from ..checks import require_count
+from ..checks import require_count, require_flag, require_integer
 
 POOL = 64
 """Batches drawn together and sorted by length. A larger pool needs less padding, but mixes sequences less."""
@@ -58,16 +58,23 @@ class LengthBatches(Sampler[list[int]]):
         Raises:
             ValueError: a size or rank out of range, or too few sequences for one batch per process.
         """
-        self.lengths = torch.as_tensor(lengths)
-        integers = self.lengths.dtype in (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+        try:
+            self.lengths = torch.as_tensor(lengths)
+        except (TypeError, ValueError, RuntimeError) as error:
+            got = type(lengths).__name__
+            raise ValueError(f"lengths must be integers of shape (sequences,), got {got} ({error})") from error
+        other = self.lengths.is_floating_point() or self.lengths.is_complex()
+        integers = not other and self.lengths.dtype != torch.bool
         if self.lengths.dim() != 1 or not integers or not len(self.lengths):
             raise ValueError(
                 f"lengths must be integers of shape (sequences,), got {self.lengths.dtype} of shape "
                 f"{tuple(self.lengths.shape)}"
             )
+        self.lengths = self.lengths.long()  # not all integers can be sorted
         batch_size, world_size = require_count("batch_size", batch_size), require_count("world_size", world_size)
-        if not 0 <= rank < world_size:
-            raise ValueError(f"rank must be between 0 and {world_size - 1} (world_size - 1), got {rank!r}")
+        shuffle, drop_last = require_flag("shuffle", shuffle), require_flag("drop_last", drop_last)
+        seed = require_count("seed", seed, least=0)
+        rank = require_integer("rank", rank, f"between 0 and {world_size - 1} (world_size - 1)", high=world_size - 1)
         needed = batch_size * world_size if drop_last else world_size
         if len(self.lengths) < needed:
             raise ValueError(
@@ -140,6 +147,7 @@ class LengthBatches(Sampler[list[int]]):
 
     def set_epoch(self, epoch: int) -> None:
         """Move to the start of another epoch; in the current epoch, keep the position."""
+        epoch = require_count("epoch", epoch, least=0)
         if epoch != self.epoch:
             self.epoch, self.position, self._counting = int(epoch), 0, None
 
@@ -153,6 +161,8 @@ class LengthBatches(Sampler[list[int]]):
         Raises:
             ValueError: it comes from other sequences or settings, for which its position has no meaning.
         """
+        if not isinstance(state, Mapping) or not {"epoch", "position"} <= state.keys():
+            raise ValueError(f"state must be that of state_dict(), with epoch and position, got {state!r}")
         settings = self._settings()
         differing = [name for name in settings if state.get(name) != settings[name]]
         if differing:

@@ -6,6 +6,7 @@ from typing import Any, cast
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from ..checks import require_count, require_flag
 from .batches import LengthBatches
 from .padding import Batch, collate, has_columns
 
@@ -39,6 +40,9 @@ class Loader(DataLoader[Tensor]):
                 f"sequences must be a data set or a list, with a length and an item (time, frame) or (time,) at each "
                 f"index, got {type(sequences).__name__}: give a list of its sequences"
             )
+        if not isinstance(batches, LengthBatches):
+            got = type(batches).__name__
+            raise TypeError(f"batches must be zf_pyro.data.LengthBatches(lengths, batch_size), got {got}")
         if len(sequences) != len(batches.lengths):
             raise ValueError(
                 f"batches must be made from the lengths of all {len(sequences)} sequences, got {len(batches.lengths)} "
@@ -48,8 +52,8 @@ class Loader(DataLoader[Tensor]):
             cast(Dataset[Tensor], sequences),
             batch_sampler=batches,
             collate_fn=collate,
-            num_workers=num_workers,
-            pin_memory=pin_memory,
+            num_workers=require_count("num_workers", num_workers, least=0),
+            pin_memory=require_flag("pin_memory", pin_memory),
         )
         self.batches = batches
 

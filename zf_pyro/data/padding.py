@@ -64,7 +64,7 @@ def _as_tensor(sequence: Any, i: int) -> Tensor:
     if isinstance(sequence, tuple) and of_arrays:
         raise TypeError(
             f"sequence {i} must be a tensor, an array or a list of frames, got a tuple of {len(sequence)}: give "
-            "sequences alone, without lengths or labels, because a model takes a third element of a batch as context"
+            "sequences alone, without lengths or labels, and keep labels beside the batches"
         )
     if has_columns(sequence) or not isinstance(sequence, list | tuple | np.ndarray):
         raise TypeError(

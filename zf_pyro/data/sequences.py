@@ -1,6 +1,7 @@
 """Variable-length sequences in memory-mapped storage, and windows of them."""
 
 import mmap
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..checks import require_count
+from ..checks import require_count, require_path
 from .folders.preparing import open_array
 from .folders.record import Record, read_record
 
@@ -57,15 +58,16 @@ class Sequences(Dataset[Tensor]):
             FileNotFoundError: the folder was not prepared, or one of its files is missing.
             ValueError: no such split, truncated or foreign files, or a frame longer than a sequence.
         """
-        self.folder, self.split = Path(folder), split
+        self.folder, self.split = require_path("folder", folder), split
         self.record: Record = read_record(self.folder)
-        if split not in self.record.splits:
+        if not isinstance(split, str) or split not in self.record.splits:
             known = ", ".join(self.record.splits)
             raise ValueError(f"split must be one of {known} in {self.folder}, got {split!r}")
-        if frame is not None and (self.record.frame is None or frame < 1):
+        whole = isinstance(frame, Integral) and not isinstance(frame, bool) and frame > 0
+        if frame is not None and (self.record.frame is None or not whole):
             symbols = f", and None for the symbols of {self.record.corpus}" if self.record.frame is None else ""
-            raise ValueError(f"frame must be a positive number of values{symbols}, got {frame}")
-        self.frame = frame or self.record.frame
+            raise ValueError(f"frame must be a positive number of values{symbols}, got {frame!r}")
+        self.frame = self.record.frame if frame is None else int(frame)
         self.mean, self.scale = self.record.mean, self.record.scale
         self.names = self.record.splits[split].names
         self._arrays: dict[str, np.ndarray] = {}
@@ -94,6 +96,9 @@ class Sequences(Dataset[Tensor]):
         """
         index = _from_start(index, len(self))
         offset, size = int(self._array("offsets")[index]), self.frame or 1
+        for name, place in (("start", start), ("stop", stop)):
+            if place is not None and (isinstance(place, bool) or not isinstance(place, Integral)):
+                raise TypeError(f"{name} must be an integer, got {place!r}")
         first, last, _ = slice(start, stop).indices(int(self.lengths[index]))
         stored = fetch(self._array("values"), offset + first * size, offset + max(first, last) * size)
         item = np.array(stored, stored.dtype.newbyteorder("=") if self.frame is None else np.float32)
@@ -159,6 +164,8 @@ class Windows(Dataset[Tensor]):
     """
 
     def __init__(self, sequences: Sequences, num_frames: int) -> None:
+        if not isinstance(sequences, Sequences):
+            raise TypeError(f"sequences must be zf_pyro.data.Sequences, got {type(sequences).__name__}")
         self.sequences, self.num_frames = sequences, require_count("num_frames", num_frames)
         counts = (sequences.lengths + self.num_frames - 1) // self.num_frames
         self._ends = counts.cumsum(0)
@@ -179,6 +186,8 @@ class Windows(Dataset[Tensor]):
 
 def _from_start(index: int, size: int) -> int:
     """Index among ``size`` items, counted from the start; negative indices count from the end."""
+    if isinstance(index, bool) or not isinstance(index, Integral):
+        raise TypeError(f"index must be an integer, got {index!r}: take torch.utils.data.Subset for several")
     if not -size <= index < size:
         raise IndexError(f"index must be between 0 and {size - 1}, got {index}")
     return int(index) % size

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..checks import require_count, require_integer
+
 NUM_CEPSTRA = 12
 NUM_SPEAKERS = 9
 
@@ -90,11 +92,9 @@ def load_vowels(seed: int = 0, validation_per_speaker: int = 6) -> Vowels:
         ImportError: sktime is not installed.
         ValueError: ``validation_per_speaker`` is out of range.
     """
-    if not 1 <= validation_per_speaker <= 29:
-        raise ValueError(
-            f"validation_per_speaker must be between 1 and 29 of the 30 training utterances of a speaker, "
-            f"got {validation_per_speaker!r}"
-        )
+    seed = require_count("seed", seed, least=0)
+    expected = "between 1 and 29 of the 30 training utterances of a speaker"
+    validation_per_speaker = require_integer("validation_per_speaker", validation_per_speaker, expected, 1, 29)
     official, test = load("train"), load("test")
     generator = torch.Generator().manual_seed(seed)
     held_out = torch.zeros(len(official.lengths), dtype=torch.bool)

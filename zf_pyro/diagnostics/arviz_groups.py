@@ -1,18 +1,32 @@
 """ArviZ groups as named arrays (chain, draw, sequence, step, ...), with NaN for padding."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ..checks import require_array
 from ..evaluation import EncodedPart
 from .posterior_draws import Plan
 
 SEQUENCE, STEP = "sequence", "step"
 _LAST = {"z": "latent", "h": "unit", "x": "feature"}
 """Name of the dimensions after the step, by variable."""
+
+
+def require_labels(labels: Any, num_sequences: int) -> np.ndarray:
+    """Labels as an array (sequence,).
+
+    Raises:
+        TypeError: they are no array.
+        ValueError: they are not one per sequence.
+    """
+    values = require_array("labels", labels)
+    if values.shape != (num_sequences,):
+        raise ValueError(f"labels must be one a sequence, ({num_sequences},), got shape {values.shape}")
+    return values
 
 
 class Table:
@@ -88,19 +102,12 @@ class Table:
             x = x.where(self.real.reshape(*self.real.shape, *[1] * (x.dim() - 2)), torch.nan)
         self._set("observed_data", "x", (SEQUENCE, STEP, *_features("x", x.dim() - 2)), x.numpy())
 
-    def constants(self, labels: Sequence[Any] | Tensor | None) -> None:
-        """Set the group constant_data: lengths, mask, and labels (sequence,) if given.
-
-        Raises:
-            ValueError: labels are not one per sequence.
-        """
+    def constants(self, labels: np.ndarray | None) -> None:
+        """Set the group constant_data: lengths, mask, and labels (sequence,) if given."""
         self._set("constant_data", "lengths", (SEQUENCE,), self.lengths.numpy())
         self._set("constant_data", "mask", (SEQUENCE, STEP), self.real.numpy())
         if labels is not None:
-            values = labels.cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
-            if values.shape != (self.num_sequences,):
-                raise ValueError(f"labels must be one a sequence, ({self.num_sequences},), got shape {values.shape}")
-            self._set("constant_data", "labels", (SEQUENCE,), values)
+            self._set("constant_data", "labels", (SEQUENCE,), labels)
 
     def dataset(self, group: str, attributes: dict[str, str]) -> Any:
         """Return one group as an xarray Dataset with named coordinates."""

@@ -44,15 +44,18 @@ def assemble(groups: dict[str, Any]) -> Any:
     return xarray.DataTree.from_dict({f"/{name}": dataset for name, dataset in groups.items()})
 
 
-def group(data: Any, name: str) -> Any:
+def group(data: Any, name: str, argument: str = "data") -> Any:
     """Return one group of ArviZ data as an xarray Dataset.
 
     Raises:
+        TypeError: ``data`` is no ArviZ data.
         ValueError: there is no such group.
     """
+    if not hasattr(data, "groups"):
+        raise TypeError(f"{argument} must be a result of zf_pyro.to_arviz, got {type(data).__name__}")
     names = [entry.lstrip("/") for entry in data.groups] if isinstance(data.groups, tuple) else list(data.groups())
     if name not in names:
-        raise ValueError(f"data must have the group {name!r}, got {[n for n in names if n]}: ask to_arviz for it")
+        raise ValueError(f"{argument} must have the group {name!r}, got {[n for n in names if n]}: ask to_arviz for it")
     found = data[name]
     return found.to_dataset() if hasattr(found, "to_dataset") else found
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..checks import require_count
+from ..checks import require_count, require_tensor
 from ..evaluation import encoded_parts, require_evaluation
 from ..models import StochasticRNN
 from .arviz_versions import assemble
@@ -100,17 +100,22 @@ def calibrate(
         ValueError: a count that is not a positive integer, a model in training mode, or a posterior whose samples have
             another shape.
     """
-    counts = {"num_simulations": num_simulations, "num_steps": num_steps, "num_draws": num_draws}
-    for name, count in {**counts, "batch_size": batch_size}.items():
-        require_count(name, count)
+    num_simulations = require_count("num_simulations", num_simulations)
+    num_steps, num_draws = require_count("num_steps", num_steps), require_count("num_draws", num_draws)
+    batch_size = require_count("batch_size", batch_size)
     require_evaluation(net)
+    if posterior is not None and not callable(posterior):
+        raise TypeError(
+            f"posterior must be a function from frames and a number of samples to latents, or None for the guide, got "
+            f"{type(posterior).__name__}"
+        )
     z, x = (value[:, 0].transpose(0, 1) for value in generate(net, num_steps, 1, num_simulations))
     ranks = []
     for batch in encoded_parts(net, x, None, batch_size):
         if posterior is None:
             draws = draw(net, batch, num_draws, [Step.z])[Step.z].movedim(0, 2)
         else:
-            draws = posterior(batch.x, num_draws)
+            draws = require_tensor("posterior's result", posterior(batch.x, num_draws))
         truth = z[batch.rows]
         if draws.shape != (num_draws, *truth.shape):
             raise ValueError(

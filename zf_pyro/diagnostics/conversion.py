@@ -10,11 +10,11 @@ import torch
 from pyro.infer import MCMC
 from torch import Tensor
 
-from ..checks import require_count
+from ..checks import require_count, require_flag
 from ..evaluation import EncodedPart, encoded_parts, require_evaluation, require_sequences
 from ..models import StochasticRNN
 from ..networks import chain_diagnostics
-from .arviz_groups import SEQUENCE, STEP, Table
+from .arviz_groups import SEQUENCE, STEP, Table, require_labels
 from .arviz_versions import assemble, require_arviz
 from .loo_replicates import Contributions
 from .per_step import DENSITIES, Quantity, Step, draw, generate, log_weight
@@ -96,9 +96,11 @@ def to_arviz(
 
     require_arviz()
     require_evaluation(net)
-    require_sequences(net, x, lengths)
-    for name, count in (("batch_size", batch_size), ("chunk", chunk)):
-        require_count(name, count)
+    x, lengths = require_sequences(net, x, lengths)
+    batch_size, chunk = require_count("batch_size", batch_size), require_count("chunk", chunk)
+    named = None if labels is None else require_labels(labels, len(x))
+    for name, flag in (("hidden", hidden), ("progress", progress)):
+        require_flag(name, flag)
     wanted = _known(groups)
     sizes = plan(posterior, num_samples, num_chains, num_particles, chunk)
     if isinstance(posterior, MCMC):
@@ -120,7 +122,7 @@ def to_arviz(
     if "observed_data" in wanted:
         table.observed()
     if "constant_data" in wanted:
-        table.constants(labels)
+        table.constants(named)
     attributes = {
         "inference_library": "zf_pyro",
         "created_at": datetime.now(UTC).isoformat(),
@@ -131,8 +133,10 @@ def to_arviz(
 
 
 def _known(groups: Iterable[str]) -> tuple[str, ...]:
+    if not isinstance(groups, Iterable):
+        raise TypeError(f"groups must be some of {GROUPS}, got {type(groups).__name__}")
     names = (groups,) if isinstance(groups, str) else tuple(groups)
-    unknown = [name for name in names if name not in GROUPS]
+    unknown = [name for name in names if not isinstance(name, str) or name not in GROUPS]
     if unknown or not names:
         raise ValueError(f"groups must be some of {GROUPS}, got {names}")
     return names

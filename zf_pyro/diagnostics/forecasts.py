@@ -73,10 +73,9 @@ def leave_future_out(
             of ``first + horizon`` frames.
     """
     require_evaluation(net)
-    require_sequences(net, x, lengths)
-    for name, count in (("horizon", horizon), ("num_particles", num_particles), ("batch_size", batch_size)):
-        require_count(name, count)
-    require_count("first", first, least=0)
+    x, lengths = require_sequences(net, x, lengths)
+    num_particles, batch_size = require_count("num_particles", num_particles), require_count("batch_size", batch_size)
+    first, horizon = require_count("first", first, least=0), require_count("horizon", horizon)
     full = torch.full((len(x),), x.shape[1], device=x.device)
     real = full if lengths is None else lengths
     longest = int(real.max())

@@ -56,10 +56,10 @@ def mutual_information(
             two sequences of at least ``num_steps`` frames.
     """
     require_evaluation(net)
-    require_sequences(net, x, lengths)
-    for name, count in (("num_sequences", num_sequences), ("chunk", chunk), ("num_steps", num_steps)):
-        if count is not None:
-            require_count(name, count)
+    x, lengths = require_sequences(net, x, lengths)
+    chunk = require_count("chunk", chunk)
+    num_sequences = None if num_sequences is None else require_count("num_sequences", num_sequences)
+    num_steps = None if num_steps is None else require_count("num_steps", num_steps)
     full = torch.full((len(x),), x.shape[1], device=x.device)
     real = full if lengths is None else lengths
     steps = int(real.median()) if num_steps is None else num_steps

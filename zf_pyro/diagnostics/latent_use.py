@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..checks import require_count
+from ..checks import require_count, require_number
 from ..evaluation import (
     EncodedPart,
     count_active,
@@ -106,12 +106,11 @@ def latent_use(
             threshold that is not positive, or a bad count.
     """
     require_evaluation(net)
-    require_sequences(net, x, lengths)
-    require_count("batch_size", batch_size)
+    x, lengths = require_sequences(net, x, lengths)
+    batch_size = require_count("batch_size", batch_size)
     if len(x) < 2:
         raise ValueError("x must hold at least 2 sequences, whose latents can be exchanged; got 1")
-    if not threshold > 0.0:
-        raise ValueError(f"threshold must be positive, in nats a sequence, got {threshold!r}")
+    threshold = require_number("threshold", threshold, "positive, in nats a sequence", 0.0, ends="(]")
     kl = torch.full((*x.shape[:2], net.latent_dim), torch.nan, device=x.device, dtype=net.emission_layer.weight.dtype)
     sums, means, residuals, targets = torch.zeros(3, dtype=torch.float64), [], [], []
     for batch in encoded_parts(net, x, lengths, batch_size, at_least=2):

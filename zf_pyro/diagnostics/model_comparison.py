@@ -35,6 +35,10 @@ def compare(models: Mapping[str, Any]) -> Any:
     Raises:
         ValueError: fewer than two models, or models of different sequences.
     """
+    if not isinstance(models, Mapping):
+        raise TypeError(
+            f"models must be a dictionary of results of zf_pyro.to_arviz by name, got {type(models).__name__}"
+        )
     if len(models) < 2:
         raise ValueError(f"models must be at least 2, got {list(models)}")
     frames = {name: group(data, "observed_data")["x"] for name, data in models.items()}

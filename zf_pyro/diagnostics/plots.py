@@ -1,13 +1,14 @@
 """Plots of the results of the diagnostics, each on one matplotlib axes, which is returned."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..evaluation import require_evaluation
+from ..checks import require_count, require_integer, require_number
+from ..evaluation import require_evaluation, require_sequences
 from ..models import StochasticRNN
 from .arviz_versions import group
 from .calibration import Calibration
@@ -24,6 +25,7 @@ MOST_PATHS = 60
 
 def plot_kl(use: LatentUse, ax: "Axes | None" = None) -> "Axes":
     """Plot a heat map of the KL by step and latent, averaged over the sequences that reach the step."""
+    _require_result("use", use, LatentUse, "latent_use")
     ax = _axes(ax)
     kl = use.kl.numpy()
     reached = ~np.isnan(kl).all((0, 2))
@@ -36,6 +38,7 @@ def plot_kl(use: LatentUse, ax: "Axes | None" = None) -> "Axes":
 
 def plot_khat(check: WeightCheck, ax: "Axes | None" = None) -> "Axes":
     """Plot k-hat of each sequence, as ArviZ's ``plot_khat`` does."""
+    _require_result("check", check, WeightCheck, "check_weights")
     ax = _axes(ax)
     good = check.pareto_k <= check.good_k
     places = np.arange(len(check.pareto_k))
@@ -53,6 +56,10 @@ def plot_ranks(calibration: Calibration, step: int, latent: int, ax: "Axes | Non
     """Plot the rank histogram of one latent, with the band of 99 % of the bins of uniform ranks."""
     from scipy.stats import binom
 
+    _require_result("calibration", calibration, Calibration, "calibrate")
+    _, steps, latents = calibration.ranks.shape
+    step, latent = _index("step", step, steps), _index("latent", latent, latents)
+    bins = require_count("bins", bins)
     ax = _axes(ax)
     ranks = calibration.ranks[:, step, latent]
     edges = np.linspace(0, calibration.num_ranks, bins + 1)
@@ -66,6 +73,7 @@ def plot_ranks(calibration: Calibration, step: int, latent: int, ax: "Axes | Non
 
 def plot_rank_ecdf(calibration: Calibration, ax: "Axes | None" = None) -> "Axes":
     """Plot the ECDF of the ranks minus the uniform's, one line per latent and step, with the band of each line."""
+    _require_result("calibration", calibration, Calibration, "calibrate")
     ax = _axes(ax)
     uniform = np.arange(1, calibration.num_ranks) / calibration.num_ranks
     low, high = calibration.band()
@@ -83,9 +91,12 @@ def plot_fan(
     """Plot a fan chart of one feature of a sequence: observed values on 50 and 90 % intervals of a predictive group."""
     ax = _axes(ax)
     drawn, observed = group(data, name)["x"], group(data, "observed_data")["x"]
+    sequence = _index("sequence", sequence, drawn.sizes["sequence"])
     features = [dim for dim in drawn.dims if str(dim).startswith("feature")]
     if features:
-        drawn, observed = (values.stack({"element": features}).isel(element=feature) for values in (drawn, observed))
+        drawn, observed = (values.stack({"element": features}) for values in (drawn, observed))
+        feature = _index("feature", feature, drawn.sizes["element"])
+        drawn, observed = drawn.isel(element=feature), observed.isel(element=feature)
     values = drawn.sel(sequence=sequence).stack(__s__=("chain", "draw")).transpose("__s__", "step").values
     truth = observed.sel(sequence=sequence).values
     steps = np.flatnonzero(~np.isnan(truth.astype(np.float64)))
@@ -121,10 +132,15 @@ def plot_traversal(
         ValueError: more than one sequence, an unknown latent, or a model in training mode.
     """
     require_evaluation(net)
+    x, _ = require_sequences(net, x, None)
     if x.shape[0] != 1:
         raise ValueError(f"x must hold one sequence, got {x.shape[0]}")
-    if not 0 <= latent < net.latent_dim:
-        raise ValueError(f"latent must be between 0 and {net.latent_dim - 1}, got {latent}")
+    shape = net.emission_family.event_shape
+    latent = _index("latent", latent, net.latent_dim)
+    feature = _index("feature", feature, shape.numel() if shape else net.emission_family.num_parameters)
+    if not isinstance(values, Iterable) or isinstance(values, str):
+        raise TypeError(f"values must be some numbers, got {type(values).__name__}")
+    values = [require_number("values", value, "finite numbers") for value in values]
     ax = _axes(ax)
     u, b = net.inputs(x).unbind(1), net.backward_states(x)
     for i, value in enumerate(values):
@@ -149,6 +165,9 @@ def plot_phase(data: Any, latents: tuple[int, int] = (0, 1), ax: "Axes | None" =
     """
     ax = _axes(ax)
     mean = group(data, "posterior")["z"].mean(("chain", "draw")).transpose("sequence", "step", "latent").values
+    if not isinstance(latents, tuple | list) or len(latents) != 2:
+        raise TypeError(f"latents must be a pair of indices, got {latents!r}")
+    latents = _index("latents", latents[0], mean.shape[-1]), _index("latents", latents[1], mean.shape[-1])
     constants = group(data, "constant_data")
     labels = constants["labels"].values if "labels" in constants else np.zeros(len(mean), dtype=int)
     names, codes = np.unique(labels, return_inverse=True)
@@ -188,6 +207,8 @@ def plot_check(
         feature: index of the feature.
         ax: axes of the plot; a new figure if None.
     """
+    _require_result("check", check, PredictiveCheck, "predictive_check")
+    feature = _index("feature", feature, check.observed.shape[-1])
     ax = _axes(ax)
     observed, replicated = check.observed[..., feature], check.replicated[..., feature]
     places = np.asarray(at)
@@ -198,6 +219,17 @@ def plot_check(
     ax.legend()
     ax.set(title=f"feature {feature}")
     return ax
+
+
+def _index(name: str, value: int, size: int) -> int:
+    return require_integer(name, value, f"between 0 and {size - 1}", high=size - 1)
+
+
+def _require_result(name: str, value: object, kind: type, function: str) -> None:
+    """Refuse what is no result of a function of this wing."""
+    if not isinstance(value, kind):
+        got = type(value).__name__
+        raise TypeError(f"{name} must be a result of zf_pyro.diagnostics.{function}, got {got}")
 
 
 def _mean(distribution: Any, feature: int) -> Tensor:

@@ -50,7 +50,7 @@ def compare_posteriors(data: Any, reference: Any) -> PosteriorComparison:
     """
     from scipy.stats import ks_2samp  # comes with ArviZ, and takes long to import
 
-    ours, theirs = group(data, "posterior"), group(reference, "posterior")
+    ours, theirs = group(data, "posterior"), group(reference, "posterior", "reference")
     if theirs.attrs.get("posterior") == "mcmc" and theirs.sizes["chain"] < 2:
         raise ValueError("reference must have at least 2 chains to show that it has mixed, got 1: MCMC(num_chains=2)")
     for dim in ("sequence", "step", "latent"):

@@ -65,9 +65,9 @@ def plan(
         ValueError: an unknown posterior, an MCMC object with no samples or fewer than requested, or a bad count.
         TypeError: neither a name nor an MCMC object.
     """
-    for name, count in (("num_samples", num_samples), ("num_chains", num_chains), ("num_particles", num_particles)):
-        if count is not None:
-            require_count(name, count)
+    num_samples = None if num_samples is None else require_count("num_samples", num_samples)
+    num_chains = None if num_chains is None else require_count("num_chains", num_chains)
+    num_particles = None if num_particles is None else require_count("num_particles", num_particles)
     if isinstance(posterior, MCMC):
         chains, draws = _mcmc_latents(posterior)[0].shape[:2]
         if num_chains not in (None, chains):

@@ -1,11 +1,11 @@
 """Predictive checks: statistics of the observed sequences against those of replicated ones."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..checks import require_count
+from ..checks import require_choice, require_count, require_number
 from .arviz_versions import group
 
 Statistic = Callable[[np.ndarray], np.ndarray]
@@ -51,8 +51,9 @@ def predictive_check(data: Any, statistic: Statistic, group_name: str = "prior_p
     Raises:
         ValueError: an unknown group, or one that is missing in ``data``.
     """
-    if group_name not in ("prior_predictive", "posterior_predictive"):
-        raise ValueError(f"group_name must be 'prior_predictive' or 'posterior_predictive', got {group_name!r}")
+    require_choice("group_name", group_name, ("prior_predictive", "posterior_predictive"))
+    if not callable(statistic):
+        raise TypeError(f"statistic must be a function of frames, such as quantiles(), got {type(statistic).__name__}")
     observed = _frames(group(data, "observed_data")["x"].values)
     drawn = group(data, group_name)["x"].values
     replicates = drawn.reshape(-1, *drawn.shape[2:])
@@ -67,7 +68,7 @@ def autocorrelation(max_lag: int = 5) -> Statistic:
     Raises:
         ValueError: ``max_lag`` is not a positive integer; or, when called, no sequence is longer than it.
     """
-    require_count("max_lag", max_lag)
+    max_lag = require_count("max_lag", max_lag)
 
     def statistic(x: np.ndarray) -> np.ndarray:
         if max_lag >= x.shape[1]:
@@ -81,7 +82,15 @@ def autocorrelation(max_lag: int = 5) -> Statistic:
 
 
 def quantiles(levels: tuple[float, ...] = (0.05, 0.25, 0.5, 0.75, 0.95)) -> Statistic:
-    """Marginal quantiles of each feature over all frames; a statistic of shape (level, feature)."""
+    """Marginal quantiles of each feature over all frames; a statistic of shape (level, feature).
+
+    Raises:
+        TypeError: ``levels`` is no sequence.
+        ValueError: a level that is no probability.
+    """
+    if not isinstance(levels, Sequence | np.ndarray) or isinstance(levels, str) or not len(levels):
+        raise TypeError(f"levels must be some probabilities, got {levels!r}")
+    levels = tuple(require_number("levels", level, "probabilities in [0, 1]", 0.0, 1.0) for level in levels)
 
     def statistic(x: np.ndarray) -> np.ndarray:
         return np.nanquantile(x, levels, axis=(0, 1))
@@ -94,7 +103,11 @@ def spectrum(num_frequencies: int = 8) -> Statistic:
 
     Power is the squared Fourier sum over the real frames, divided by their number, averaged over sequences. So
     sequences of any lengths share the same frequencies.
+
+    Raises:
+        ValueError: ``num_frequencies`` is not a positive integer.
     """
+    num_frequencies = require_count("num_frequencies", num_frequencies)
 
     def statistic(x: np.ndarray) -> np.ndarray:
         real = ~np.isnan(x[..., 0])

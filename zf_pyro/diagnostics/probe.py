@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..checks import require_array, require_count
 from .arviz_versions import group
 
 
@@ -51,13 +52,14 @@ def linear_probe(data: Any, labels: Sequence[Any] | np.ndarray | None = None, *,
         from sklearn.preprocessing import StandardScaler
     except ImportError as error:
         raise ImportError("linear_probe needs scikit-learn: pip install zf-pyro[diagnostics]") from error
+    folds = require_count("folds", folds, least=2)
     features = group(data, "posterior")["z"].mean(("chain", "draw", "step")).transpose("sequence", "latent").values
     if labels is None:
         constants = group(data, "constant_data")
         if "labels" not in constants:
             raise ValueError("labels must be given, here or as to_arviz(..., labels=...)")
         labels = constants["labels"].values
-    classes = np.asarray(labels)
+    classes = require_array("labels", labels)
     if classes.shape != (len(features),):
         raise ValueError(f"labels must be one a sequence, shape ({len(features)},), got {classes.shape}")
     names, counts = np.unique(classes, return_counts=True)

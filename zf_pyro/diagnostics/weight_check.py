@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..checks import require_array
 from ..inference import effective_sample_size
 from .arviz_versions import group, pareto_k
 
@@ -94,5 +95,7 @@ def check_weights(data: Any, evidence: Tensor | np.ndarray | None = None) -> Wei
 
 
 def _numbers(values: Tensor | np.ndarray) -> np.ndarray:
-    array = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+    array = require_array("evidence", values)
+    if array.dtype.kind not in "iuf":
+        raise TypeError(f"evidence must hold numbers, one a sequence, got {type(values).__name__} of {array.dtype}")
     return array.astype(np.float64)

@@ -9,9 +9,12 @@ import torch
 from pyro.infer import MCMC, Importance, SMCFilter
 from torch import Tensor
 
+from ..checks import require_count
+from ..data import batches_of, pair_of
 from ..inference import ALGORITHMS, AnnealedResult, FilterResult, effective_sample_size, log_weights, with_padding_prior
 from ..models import StochasticRNN
 from ..objectives import PyroProgram
+from .batching import require_sequences
 from .bounds import bounds
 
 NAN = float("nan")
@@ -64,9 +67,11 @@ def train_and_judge(
     algorithm = ALGORITHMS[name]
     if not (algorithm.trains and algorithm.amortised):
         raise ValueError(f"inference must be an algorithm that trains on new sequences at every call, got {name!r}")
+    num_particles, repeats = require_count("num_particles", num_particles), require_count("repeats", repeats)
+    held_out = require_sequences(net, *pair_of(held_out, None, "held_out"), name="held_out")
     start = time.perf_counter()
     svi = algorithm.build(net, **settings)
-    for x, lengths in batches:
+    for x, lengths in batches_of(batches, name="batches"):
         getattr(svi, algorithm.call)(x, lengths)
     seconds = time.perf_counter() - start
     net.eval()
@@ -106,6 +111,9 @@ def infer_and_judge(
     algorithm = ALGORITHMS[name]
     if algorithm.trains and algorithm.amortised:
         raise ValueError(f"inference must be an algorithm that infers given latents, got {name!r}, which trains")
+    num_particles, repeats = require_count("num_particles", num_particles), require_count("repeats", repeats)
+    steps = require_count("steps", steps)
+    sequences = require_sequences(net, *pair_of(sequences, None, "sequences"), name="sequences")
     net.eval().requires_grad_(False)
     built = algorithm.build(net, **settings)
     call = getattr(built, algorithm.call)

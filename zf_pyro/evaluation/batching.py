@@ -8,7 +8,9 @@ import pyro
 import torch
 from torch import Tensor
 
-from ..models import StochasticRNN
+from ..checks import int64, require_count, require_tensor
+from ..data import pair_of
+from ..models import StochasticRNN, require_model
 from ..objectives import replayed_traces
 from ..paths import (
     LatentStep,
@@ -89,6 +91,13 @@ def parts(
         at_least: None for full batches and a remainder. A number for batches of similar size with at least that many
             sequences each, even if that takes more than ``batch_size``.
     """
+    if require_tensor("x", x).dim() < 2 or not x.numel():
+        raise ValueError(f"x must have shape (batch, time, ...), got {tuple(x.shape)}")
+    batch_size, lengths = require_count("batch_size", batch_size), int64(lengths)
+    if lengths is not None:
+        check_lengths(lengths, x.shape[0], x.shape[1], x.device)
+    if context is not None and len(require_tensor("context", context)) != len(x):
+        raise ValueError(f"context must be one frame a sequence, {len(x)}, got {len(context)}")
     # The order of equal lengths decides which noise a sequence gets; each kind keeps the sort of earlier tables.
     order = torch.arange(len(x)) if lengths is None else lengths.cpu().argsort(stable=at_least is not None)
     if at_least is None:
@@ -109,6 +118,7 @@ def encoded_parts(
 
     Arguments are those of :func:`parts`: x (batch, time, *frame) and lengths (batch,).
     """
+    require_model(net)
     for rows, frames, real, _ in parts(x, lengths, None, batch_size, at_least=at_least):
         run = prepare_inputs(net, frames, real, None, None)
         yield EncodedPart(rows, run, net.backward_states(cast(Tensor, run.x).transpose(0, 1), real))
@@ -140,27 +150,36 @@ def require_evaluation(net: StochasticRNN) -> None:
     """Refuse a model in training mode.
 
     Raises:
+        TypeError: ``net`` is no model.
         ValueError: any of its modules is in training mode.
     """
-    if any(module.training for module in net.modules()):
+    if any(module.training for module in require_model(net).modules()):
         raise ValueError("net must be in evaluation mode, where nothing is dropped out; got training mode: net.eval()")
 
 
-def require_sequences(net: StochasticRNN, x: Tensor, lengths: Tensor | None, context: Tensor | None = None) -> None:
+def require_sequences(
+    net: StochasticRNN, x: Tensor, lengths: Tensor | None, context: Tensor | None = None, name: str = "x"
+) -> tuple[Tensor, Tensor | None]:
     """Validate all sequences at once, before they are split into batches.
 
     Args:
         net: the model.
-        x: (batch, time, frame) floats or (batch, time) integers.
+        x: (batch, time, frame) floats or (batch, time) integers; or a batch (x, lengths).
         lengths: real frames of each sequence, (batch,); None if all are.
         context: the frame before the first, (batch, *frame), or None.
+        name: the name of x, for errors.
+
+    Returns:
+        x, and the lengths (batch,) as int64.
 
     Raises:
         TypeError, ValueError: arguments that :meth:`zf_pyro.ZForcing.model` refuses.
     """
-    like = net.emission_layer.weight
-    check_frames(x, net.emission_family, like)
+    like = require_model(net).emission_layer.weight
+    x, lengths = pair_of(x, lengths, name)
+    check_frames(x, net.emission_family, like, name)
     if lengths is not None:
         check_lengths(lengths, x.shape[0], x.shape[1], like.device)
     if context is not None:
         check_context(context, x.shape[0], net.emission_family, like)
+    return x, lengths

@@ -55,10 +55,9 @@ def bounds(
     Raises:
         TypeError, ValueError: a count that is not a positive integer; or x, lengths or context that ``net`` refuses.
     """
-    counts = {"num_particles": num_particles, "batch_size": batch_size, "chunk_particles": chunk_particles}
-    for name, count in counts.items():
-        require_count(name, count)
-    require_sequences(net, x, lengths, context)
+    num_particles, batch_size = require_count("num_particles", num_particles), require_count("batch_size", batch_size)
+    chunk_particles = require_count("chunk_particles", chunk_particles)
+    x, lengths = require_sequences(net, x, lengths, context)
     rows, found = [], []
     with evaluating(net):
         for part in parts(x, lengths, context, batch_size):
@@ -106,9 +105,9 @@ def particle_bound(
         TypeError, ValueError: a count that is not a positive integer; or x, lengths or context that ``net`` refuses.
         MemoryError: the particles do not fit.
     """
-    require_count("num_particles", num_particles)
-    require_count("batch_size", batch_size)
-    require_sequences(net, x, lengths, context)
+    num_particles = require_count("num_particles", num_particles)
+    batch_size = require_count("batch_size", batch_size)
+    x, lengths = require_sequences(net, x, lengths, context)
     particles = ParticleFilter(net, num_particles)
     result = torch.empty(len(x), dtype=net.emission_layer.weight.dtype, device=x.device)
     with evaluating(net):
@@ -144,8 +143,8 @@ def prior_mean_log_likelihood(
     Raises:
         TypeError, ValueError: a count that is not a positive integer; or x, lengths or context that ``net`` refuses.
     """
-    require_count("batch_size", batch_size)
-    require_sequences(net, x, lengths, context)
+    batch_size = require_count("batch_size", batch_size)
+    x, lengths = require_sequences(net, x, lengths, context)
     result = torch.empty(len(x), dtype=net.emission_layer.weight.dtype, device=x.device)
     with evaluating(net):
         for part in parts(x, lengths, context, batch_size):

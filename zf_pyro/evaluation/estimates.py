@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from ..checks import require_tensor
+
 
 class Estimate(NamedTuple):
     """Value estimated over sequences."""
@@ -50,6 +52,11 @@ def ratio(numerators: Tensor, denominators: Tensor) -> Estimate:
     The standard error of the ratio estimator by the delta method is
     sqrt(N / (N - 1) sum_i (a_i - R n_i)^2) / sum_i n_i (Cochran, Sampling Techniques, 1977, chapter 6).
     """
+    shape, other = require_tensor("numerators", numerators).shape, require_tensor("denominators", denominators).shape
+    if shape != other or len(shape) != 1 or not shape[0]:
+        raise ValueError(
+            f"numerators and denominators must have one shape (sequences,), got {tuple(shape)} and {tuple(other)}"
+        )
     count, total = len(numerators), denominators.sum()
     value = numerators.sum() / total
     error = math.nan

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from ..checks import require_number
 from ..models import StochasticRNN
 from .estimates import Amount, Bound, Estimate, amount, bound
 from .protocols import Protocol
@@ -64,8 +65,8 @@ def evaluate(
 
     Args:
         net: the model; evaluated in evaluation mode, and its mode is restored afterwards.
-        data: x, (batch, time, frame) floats or (batch, time) integers, with ``lengths``; or an iterable of batches
-            (x, lengths), with each sequence in exactly one batch. Only values per sequence are kept of a batch.
+        data: x, (batch, time, frame) floats or (batch, time) integers, with ``lengths``; a batch (x, lengths); or an
+            iterable of batches, with each sequence in exactly one batch. Only values per sequence are kept of a batch.
         lengths: real frames of each sequence of x, (batch,); all of them if None.
         protocol: ``full_density`` scores every frame. ``first_frame_given`` takes the first frame as the context of the
             second and does not score it, as the paper's released code does.
@@ -108,10 +109,12 @@ def summarise(scores: Scores, *, scale: float | None = None) -> Evaluation:
     Raises:
         ValueError: a scale that is not positive, or for symbols or bits.
     """
+    if not isinstance(scores, Scores):
+        raise TypeError(f"scores must be those of zf_pyro.evaluation.score, got {type(scores).__name__}")
     if scale is not None and not scores.has_units:
         raise ValueError(f"scale is for real-valued frames: leave it out for {scores.emission}")
-    if scale is not None and not 0.0 < scale < math.inf:
-        raise ValueError(f"scale must be a positive number, got {scale!r}")
+    if scale is not None:
+        scale = require_number("scale", scale, "a positive number", 0.0, ends="(]")
     size, frames = scores.frame_size, scores.num_frames
     jacobian = frames * size * math.log(scale or 1.0)
     return Evaluation(
@@ -134,6 +137,12 @@ def summarise(scores: Scores, *, scale: float | None = None) -> Evaluation:
 
 def report(evaluations: Mapping[str, Evaluation]) -> str:
     """Text table with one line per model and bound: nats per frame, bits per value or perplexity, and the KL."""
+    if not isinstance(evaluations, Mapping) or not all(isinstance(e, Evaluation) for e in evaluations.values()):
+        raise TypeError(
+            "evaluations must be a dictionary of results of zf_pyro.evaluation.evaluate, by the names of the models, "
+            f"got {type(evaluations).__name__}"
+        )
+    evaluations = {str(model): evaluation for model, evaluation in evaluations.items()}
     lines, width = [], max(map(len, evaluations), default=0)
     for model, evaluation in evaluations.items():
         for name, found in evaluation.bounds.items():

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ..checks import require_count
+from ..checks import require_count, require_number, require_tensor
 from ..models import StochasticRNN
 from ..networks import evaluating
 from ..objectives import step_terms
@@ -42,10 +42,9 @@ def active_units(
         TypeError, ValueError: a negative threshold; a count that is not a positive integer; or x or lengths that
             ``net`` refuses.
     """
-    if not threshold >= 0.0:
-        raise ValueError(f"threshold must be a variance of at least 0, got {threshold!r}")
-    require_count("batch_size", batch_size)
-    require_sequences(net, x, lengths)
+    threshold = require_number("threshold", threshold, "a variance of at least 0", 0.0)
+    batch_size = require_count("batch_size", batch_size)
+    x, lengths = require_sequences(net, x, lengths)
     means = []
     with evaluating(net):
         for part in parts(x, lengths, None, batch_size):
@@ -58,6 +57,9 @@ def active_units(
 
 def count_active(means: Tensor, threshold: float = ACTIVE_VARIANCE) -> int:
     """Count the latents whose posterior means (frames, latent) have a variance above ``threshold``."""
+    threshold = require_number("threshold", threshold, "a variance of at least 0", 0.0)
+    if require_tensor("means", means).dim() != 2 or not len(means):
+        raise ValueError(f"means must have shape (frames, latent), got {tuple(means.shape)}")
     return int((means.var(0, correction=0) > threshold).sum())
 
 
@@ -77,8 +79,8 @@ def step_kl(net: StochasticRNN, x: Tensor, lengths: Tensor | None = None, *, bat
     Raises:
         TypeError, ValueError: a count that is not a positive integer; or x or lengths that ``net`` refuses.
     """
-    require_count("batch_size", batch_size)
-    require_sequences(net, x, lengths)
+    batch_size = require_count("batch_size", batch_size)
+    x, lengths = require_sequences(net, x, lengths)
     result = torch.full(x.shape[:2], float("nan"), device=x.device, dtype=net.emission_layer.weight.dtype)
     with evaluating(net):
         for part in parts(x, lengths, None, batch_size):

@@ -26,6 +26,16 @@ class Pieces(NamedTuple):
     """Index of the sequence of each piece; (pieces,)."""
 
 
+def require_protocol(protocol: object) -> None:
+    """Refuse an unknown protocol.
+
+    Raises:
+        ValueError: it is none of :data:`PROTOCOLS`.
+    """
+    if not isinstance(protocol, str) or protocol not in PROTOCOLS:
+        raise ValueError(f"protocol must be one of {', '.join(PROTOCOLS)}, got {protocol!r}")
+
+
 def cut(x: Tensor, lengths: Tensor, protocol: Protocol, reset_every: int | None = None) -> Pieces:
     """Cut sequences into the pieces that a protocol scores.
 
@@ -40,11 +50,10 @@ def cut(x: Tensor, lengths: Tensor, protocol: Protocol, reset_every: int | None 
     Raises:
         ValueError: an unknown protocol, chunks too short, or a sequence with nothing to score.
     """
-    if protocol not in PROTOCOLS:
-        raise ValueError(f"protocol must be one of {', '.join(PROTOCOLS)}, got {protocol!r}")
+    require_protocol(protocol)
     given = int(protocol == "first_frame_given")
     if reset_every is not None:
-        require_count(f"reset_every (under {protocol})", reset_every, least=1 + given)
+        reset_every = require_count(f"reset_every (under {protocol})", reset_every, least=1 + given)
     if (lengths <= given).any():
         i = int((lengths <= given).nonzero()[0])
         raise ValueError(

@@ -7,14 +7,17 @@ from typing import Protocol as Interface
 import torch
 from torch import Tensor
 
-from ..checks import require_count
+from ..checks import require_count, require_tensor
+from ..data import batches_of
 from ..emissions import Emission
-from ..models import StochasticRNN
+from ..models import StochasticRNN, require_model
+from ..paths import check_frames, check_lengths
 from .bounds import bounds, particle_bound, prior_mean_log_likelihood
 from .protocols import Protocol, cut
 
-Data = Tensor | Iterable[tuple[Tensor, Tensor | None]]
-"""x (batch, time, *frame), or batches (x, lengths) as of :class:`zf_pyro.data.Loader`, each sequence in one batch."""
+Data = Tensor | tuple[Tensor, Tensor | None] | Iterable[tuple[Tensor, Tensor | None]]
+"""x (batch, time, *frame), a batch (x, lengths), or such batches as of :class:`zf_pyro.data.Loader`, each sequence in
+one batch."""
 Nats = dict[str, Tensor]
 """Nats of each sequence (sequences,), by the name of the bound."""
 
@@ -85,7 +88,9 @@ def score(
 
     Arguments and errors are those of :func:`zf_pyro.evaluation.evaluate`.
     """
-    require_count("filter_particles", filter_particles, least=0)
+    require_model(net)
+    filter_particles = require_count("filter_particles", filter_particles, least=0)
+    num_particles = require_count("num_particles", num_particles)
 
     def nats(x: Tensor, lengths: Tensor, context: Tensor | None) -> Nats:
         found = bounds(
@@ -100,7 +105,7 @@ def score(
         return scored
 
     weight = net.emission_layer.weight
-    num_frames, found = _collect(data, lengths, protocol, reset_every, weight.device, nats)
+    num_frames, found = _collect(data, lengths, protocol, reset_every, net.emission_family, weight.device, nats)
     kl = found.pop("kl")
     return Scores(
         protocol, reset_every, net.emission_family, num_frames, found, kl, num_particles, filter_particles or None
@@ -129,7 +134,12 @@ def score_density(
     Raises:
         TypeError, ValueError: as for :func:`zf_pyro.evaluation.evaluate`.
     """
-    require_count("batch_size", batch_size)
+    batch_size = require_count("batch_size", batch_size)
+    if not hasattr(density, "log_prob") or not isinstance(getattr(density, "emission", None), Emission):
+        raise TypeError(
+            "density must have log_prob and an emission, as zf_pyro.models.DeterministicRNN has, got "
+            f"{type(density).__name__}: take zf_pyro.evaluation.score for a model with latents"
+        )
 
     @torch.no_grad()
     def nats(x: Tensor, lengths: Tensor, context: Tensor | None) -> Nats:
@@ -141,7 +151,7 @@ def score_density(
         )
         return {"log_likelihood": torch.cat([density.log_prob(*part) for part in split])}
 
-    num_frames, found = _collect(data, lengths, protocol, reset_every, density.device, nats)
+    num_frames, found = _collect(data, lengths, protocol, reset_every, density.emission, density.device, nats)
     return Scores(protocol, reset_every, density.emission, num_frames, found, None, None, None)
 
 
@@ -150,20 +160,24 @@ def _collect(
     lengths: Tensor | None,
     protocol: Protocol,
     reset_every: int | None,
+    emission: Emission,
     device: torch.device,
     nats: Callable[[Tensor, Tensor, Tensor | None], Nats],
 ) -> tuple[Tensor, Nats]:
     """Scored frames and nats of every sequence, summed over its pieces; nothing else is kept of a batch."""
-    if isinstance(data, Tensor):
-        data = [(data, lengths)]
-    elif lengths is not None:
-        raise ValueError("lengths go with data that is a tensor: batches (x, lengths) bring their own")
     frames: list[Tensor] = []
     found: dict[str, list[Tensor]] = {}
-    for x, real in data:
+    for x, real in batches_of(data, lengths):
+        if require_tensor("x", x).is_meta:
+            raise ValueError(f"x must be on {device}, where the net's parameters are, got meta, which holds no data")
+        x = x.to(device)
+        check_frames(x, emission, x)  # its dtype is for the density to check
         if real is None:
             real = torch.full((len(x),), x.shape[1], device=device)
-        pieces = cut(x.to(device), real.to(device), protocol, reset_every)
+        else:
+            real = require_tensor("lengths", real).to(device)
+            check_lengths(real, x.shape[0], x.shape[1], device)
+        pieces = cut(x, real, protocol, reset_every)
         parts = nats(*pieces[:3])
         for name, values in {"": pieces.lengths, **parts}.items():
             total = torch.zeros(len(x), dtype=torch.float64, device=device)

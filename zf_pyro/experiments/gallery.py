@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
+from ..checks import require_count, require_number, require_path, require_tensor
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -35,6 +37,10 @@ def write_wav(path: Path, frames: Tensor, *, mean: float = 0.0, scale: float = 1
         import soundfile
     except ImportError as error:
         raise ImportError("wav files are written by soundfile: pip install zf-pyro[data]") from error
+    path, rate = require_path("path", path), require_count("rate", rate)
+    mean, scale = require_number("mean", mean, "a finite number"), require_number("scale", scale, "a finite number")
+    if require_tensor("frames", frames).is_complex() or not frames.numel():
+        raise ValueError(f"frames must hold real samples, got {frames.dtype} of shape {tuple(frames.shape)}")
     samples = (frames.detach().double().cpu().flatten().numpy() * scale + mean).round()
     if not np.isfinite(samples).all():
         raise ValueError(f"frames must be finite to be written to {path}, got NaN or infinite samples")
@@ -57,7 +63,8 @@ def write_grid(path: Path, rows: Sequence[Tensor], *, width: int, titles: Sequen
         ImportError: matplotlib is not installed.
         ValueError: rows of different sizes, a width that does not divide them, or a wrong number of titles.
     """
-    shapes = {tuple(row.shape) for row in rows}
+    path, width, seen = require_path("path", path), require_count("width", width), require_count("seen", seen, least=0)
+    shapes = {tuple(require_tensor("a row of rows", row).shape) for row in rows}
     if len(shapes) != 1 or len(next(iter(shapes))) != 2:
         raise ValueError(f"rows must be tensors of one shape (images, pixels), got {sorted(shapes)}")
     count, pixels = shapes.pop()

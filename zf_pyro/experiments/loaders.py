@@ -7,15 +7,31 @@ import torch
 from torch import Tensor
 from torch.utils.data import Subset
 
-from ..data import LengthBatches, Loader, collate
-from ..evaluation import Protocol
+from ..checks import require_choice, require_count
+from ..data import ContextBatch, LengthBatches, Loader, collate
+from ..evaluation import PROTOCOLS, Protocol
+
+
+def require_lengths(data: Any) -> Tensor:
+    """The lengths of a data set, (sequences,).
+
+    Raises:
+        TypeError: it has none.
+    """
+    lengths = getattr(data, "lengths", None)
+    if not isinstance(lengths, Tensor) or not hasattr(data, "__getitem__"):
+        raise TypeError(
+            "data must be a data set with lengths, such as zf_pyro.data.Sequences or Windows, got "
+            f"{type(data).__name__}"
+        )
+    return lengths
 
 
 class EpochBatches(LengthBatches):
     """:class:`~zf_pyro.data.LengthBatches` that pass the epoch to the data set, for data resampled in every epoch."""
 
     def __init__(self, data: Any, batch_size: int, **settings: Any) -> None:
-        super().__init__(data.lengths, batch_size, **settings)
+        super().__init__(require_lengths(data), batch_size, **settings)
         self.data = data
 
     def set_epoch(self, epoch: int) -> None:
@@ -43,12 +59,13 @@ class Scored(Chosen):
 
 def spread(data: Any, count: int | None) -> Any:
     """``count`` sequences evenly spread over a data set; all of it if None or if it has no more."""
-    if count is None or count >= len(data):
+    require_lengths(data)
+    if count is None or require_count("count", count) >= len(data):
         return data
     return Chosen(data, torch.linspace(0, len(data) - 1, count).round().long())
 
 
-def given_first(sequences: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+def given_first(sequences: Sequence[Tensor]) -> ContextBatch:
     """Pad sequences, each (time, frame) or (time,), and split off their first frames.
 
     Returns:
@@ -56,7 +73,7 @@ def given_first(sequences: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         of model and guide.
     """
     x, lengths = collate(sequences)
-    return x[:, 1:], lengths - 1, x[:, 0]
+    return ContextBatch(x[:, 1:], lengths - 1, x[:, 0])
 
 
 def training_loader(
@@ -78,6 +95,10 @@ def training_loader(
         shuffle: whether every epoch has a new order.
         share: this process's rank, and the number of processes that share the data.
     """
+    require_choice("protocol", protocol, PROTOCOLS)
+    require_lengths(data)
+    if not isinstance(share, tuple | list) or len(share) != 2:
+        raise TypeError(f"share must be a pair, this process's rank and the number of processes, got {share!r}")
     order: dict[str, Any] = {"seed": seed, "shuffle": shuffle, "rank": share[0], "world_size": share[1]}
     if protocol == "first_frame_given":
         scored = Scored(data, protocol)

@@ -1,7 +1,7 @@
 """Paired comparison of runs by sequence: ``python -m zf_pyro.experiments.paired --of RUN... --against RUN...``."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -28,6 +28,13 @@ def differences(of: Sequence[Nats], against: Sequence[Nats]) -> dict[str, Estima
     Raises:
         ValueError: no runs, or runs that scored different sequences.
     """
+    for name, tables in (("of", of), ("against", against)):
+        kind = isinstance(tables, tuple | list) and all(isinstance(t, Mapping) and "num_frames" in t for t in tables)
+        if not kind:
+            raise TypeError(
+                f"{name} must be a list of tables with a column num_frames, as read_sequences gives them, got "
+                f"{type(tables).__name__}"
+            )
     if not of or not against:
         raise ValueError(f"of and against must name at least one run each, got {len(of)} and {len(against)}")
     frames = of[0]["num_frames"]

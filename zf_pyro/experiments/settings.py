@@ -6,10 +6,18 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from ..checks import require_count
+from ..checks import require_choice, require_count, require_flag, require_path, require_seed
 from ..objectives import Linear, ZForcingELBO
 
-OBJECTIVES = ("elbo", "kl_annealing", "zforcing")
+CHOICES: dict[str, tuple[str, ...]] = {
+    "objective": ("elbo", "kl_annealing", "zforcing"),
+    "preset": ("paper", "small"),
+    "baseline": ("rnn", "linear_gaussian"),
+    "device": ("auto", "cpu", "cuda"),
+    "precision": ("32-true", "64-true", "bf16-mixed"),
+}
+"""Values of the flags that are names."""
+OBJECTIVES = CHOICES["objective"]
 
 
 @dataclass(frozen=True)
@@ -45,7 +53,7 @@ class Preset:
         Raises:
             ValueError: an unknown name.
         """
-        if name not in OBJECTIVES:
+        if not isinstance(name, str) or name not in OBJECTIVES:
             raise ValueError(f"objective must be one of {', '.join(OBJECTIVES)}, got {name!r}")
         if name == "elbo":
             return ZForcingELBO()
@@ -112,6 +120,13 @@ class Run:
             count = getattr(self, name)
             if count is not None:
                 setattr(self, name, require_count(name, count))
+        self.out, self.seed = require_path("out", self.out), require_seed("seed", self.seed)
+        for name, switch in (("resume", self.resume), ("smoke", self.smoke)):
+            require_flag(name, switch)
+        for name, values in CHOICES.items():
+            chosen = getattr(self, name)
+            if name != "baseline" or chosen is not None:
+                require_choice(name, chosen, values)
         if self.smoke:
             self.particles = 2
 

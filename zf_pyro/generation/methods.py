@@ -1,6 +1,7 @@
 """Generation, reconstruction and interpolation, as functions of a model that are its methods."""
 
 from functools import partial
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import torch
@@ -8,7 +9,8 @@ from pyro.distributions import TorchDistribution
 from pyro.infer.util import is_validation_enabled
 from torch import Tensor
 
-from ..checks import require_count
+from ..checks import int64, require_count, require_flag, require_number
+from ..data import pair_of
 from ..emissions import Emission
 from ..networks import State, StepFunctions, evaluating
 from ..paths import check_context, check_frames, check_lengths, check_values, real_frames, zero_padding
@@ -36,7 +38,7 @@ def generate(
     latent_temperature: float = 1.0,
     greedy: bool = False,
     top_p: float = 1.0,
-    prompt: tuple[Tensor, Tensor | None] | None = None,
+    prompt: Tensor | tuple[Tensor, Tensor | None] | None = None,
     prompt_particles: int = 1,
     context: Tensor | None = None,
     stop: int | None = None,
@@ -51,8 +53,8 @@ def generate(
         latent_temperature: at least 0; factor of the variance of p(z_t | h_{t-1}). 0 takes the prior mean.
         greedy: take the likeliest frame instead of a sample.
         top_p: for symbols, sample from the likeliest ones with this total probability.
-        prompt: (x, lengths) to continue, one sequence for each new one or a single one for all; lengths may be None.
-            Its latents are sampled from the posterior q(z | prompt).
+        prompt: x or (x, lengths) to continue, one sequence for each new one or a single one for all; lengths may be
+            None. Its latents are sampled from the posterior q(z | prompt).
         prompt_particles: K samples of a prompt's latents, of which one is chosen by its weight p(x, z) / q(z | x). As
             K grows, the continuation follows p(continuation | prompt) even if the guide is wrong.
         context: the frame before the first (of the prompt, if there is one); (num_sequences, *frame).
@@ -69,21 +71,23 @@ def generate(
     num_sequences = require_count("num_sequences", num_sequences)
     num_steps = require_count("num_steps", num_steps)
     prompt_particles = require_count("prompt_particles", prompt_particles)
-    choose = _choice(family, temperature, greedy, top_p)
-    if not latent_temperature >= 0.0:
-        raise ValueError(f"latent_temperature must be at least 0, got {latent_temperature!r}")
-    if stop is not None and not (family.integer and bool(family.valid(torch.tensor(stop)))):
-        raise ValueError(f"stop must be a symbol of the emission, which holds {family.values}, got {stop!r}")
+    choose = _choice(family, temperature, require_flag("greedy", greedy), top_p)
+    latent_temperature = require_number("latent_temperature", latent_temperature, "at least 0", 0.0)
+    if stop is not None:
+        whole = isinstance(stop, Integral) and not isinstance(stop, bool) and abs(stop) < 2**63
+        if not (family.integer and whole and bool(family.valid(torch.tensor(int(stop))))):
+            raise ValueError(f"stop must be a symbol of the emission, which holds {family.values}, got {stop!r}")
     if context is not None:
         check_context(context, num_sequences, family, like)
+    given = None if prompt is None else _prompt(net, prompt, num_sequences)
     with torch.no_grad(), evaluating(net):
-        if prompt is None:
+        if given is None:
             dtype = torch.long if family.integer else like.dtype
             first = torch.zeros(num_sequences, *family.event_shape, dtype=dtype, device=like.device)
             u_t, state = family.start(first), net.initial_state((num_sequences,))
             u_t = u_t if context is None else context.to(dtype)
         else:
-            x, lengths = _prompt(net, prompt, num_sequences)
+            x, lengths = given
             state = prompted(net, x, lengths, context, prompt_particles)
             u_t = x[torch.arange(len(x), device=x.device), lengths - 1]
         steps = ancestral(net, state, u_t, num_steps, choose, latent_temperature=latent_temperature, stop=stop)
@@ -113,6 +117,8 @@ def reconstruct(
     Raises:
         TypeError, ValueError: arguments that the net refuses.
     """
+    require_flag("teacher_forcing", teacher_forcing)
+    lengths = int64(lengths)
     _check_frames(net, x, lengths, context)
     with torch.no_grad(), evaluating(net):
         scan = posterior_means(net, x, lengths, context)
@@ -157,8 +163,9 @@ def interpolate(
         TypeError, ValueError: arguments that the net refuses, or fewer than 2 sequences.
     """
     num = require_count("num", num, least=2)  # both ends are among them
-    for x, lengths in ((x_a, lengths_a), (x_b, lengths_b)):
-        _check_frames(net, x, lengths, None)
+    lengths_a, lengths_b = int64(lengths_a, "lengths_a"), int64(lengths_b, "lengths_b")
+    for name, x, lengths in (("x_a", x_a, lengths_a), ("x_b", x_b, lengths_b)):
+        _check_frames(net, x, lengths, None, name)
     if len(x_a) != len(x_b):
         raise ValueError(f"x_b must hold as many sequences as x_a, {len(x_a)}, got {len(x_b)}")
     with torch.no_grad(), evaluating(net):
@@ -180,10 +187,9 @@ def interpolate(
 
 def _choice(family: Emission, temperature: float, greedy: bool, top_p: float) -> Any:
     """The decoding strategy, a function from p(x_t | h_t) to x_t."""
-    if not 0.0 < temperature < float("inf"):
-        raise ValueError(f"temperature must be above 0, got {temperature!r}; greedy=True takes the most likely frame")
-    if not 0.0 < top_p <= 1.0:
-        raise ValueError(f"top_p must be a probability in (0, 1], got {top_p!r}")
+    advice = "; greedy=True takes the most likely frame"
+    temperature = require_number("temperature", temperature, "above 0", 0.0, ends="(]", advice=advice)
+    top_p = require_number("top_p", top_p, "a probability in (0, 1]", 0.0, 1.0, "(]")
     if top_p < 1.0 and not family.integer:
         raise ValueError(f"top_p is for symbols (emissions.Categorical): leave it out for {family}")
     if greedy and (temperature, top_p) != (1.0, 1.0):
@@ -197,10 +203,10 @@ def _drawn(distribution: TorchDistribution, family: Emission, temperature: float
     return drawn(distribution if top_p == 1.0 else nucleus(distribution, top_p))
 
 
-def _prompt(net: StepFunctions, prompt: tuple[Tensor, Tensor | None], num_sequences: int) -> tuple[Tensor, Tensor]:
+def _prompt(net: StepFunctions, prompt: Any, num_sequences: int) -> tuple[Tensor, Tensor]:
     """One prompt per sequence, with its length."""
-    x, lengths = prompt
-    _check_frames(net, x, lengths, None)
+    x, lengths = pair_of(prompt, None, "prompt")
+    _check_frames(net, x, lengths, None, "prompt")
     if len(x) not in (1, num_sequences):
         raise ValueError(f"prompt must hold one sequence or {num_sequences}, one for each new one, got {len(x)}")
     lengths = _lengths(x, lengths)
@@ -208,16 +214,18 @@ def _prompt(net: StepFunctions, prompt: tuple[Tensor, Tensor | None], num_sequen
     return x.expand(num_sequences, *x.shape[1:]), lengths.expand(num_sequences)
 
 
-def _check_frames(net: StepFunctions, x: Tensor, lengths: Tensor | None, context: Tensor | None) -> None:
+def _check_frames(
+    net: StepFunctions, x: Tensor, lengths: Tensor | None, context: Tensor | None, name: str = "x"
+) -> None:
     like = net.emission_layer.weight
-    check_frames(x, net.emission_family, like)
+    check_frames(x, net.emission_family, like, name)
     if lengths is not None:
         check_lengths(lengths, x.shape[0], x.shape[1], like.device)
     if context is not None:
         check_context(context, x.shape[0], net.emission_family, like)
     if is_validation_enabled():
         mask = None if lengths is None else real_frames(lengths, x.shape[1])
-        check_values(x.transpose(0, 1), mask, net.emission_family)
+        check_values(x.transpose(0, 1), mask, net.emission_family, name)
 
 
 def _lengths(x: Tensor, lengths: Tensor | None) -> Tensor:

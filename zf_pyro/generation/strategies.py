@@ -9,12 +9,16 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import Independent
 
+from ..checks import require_number
+
 
 def drawn(distribution: TorchDistribution) -> Tensor:
     """A sample without gradients, (*batch_shape, *event). For normals without the copies that ``sample`` makes."""
     base = distribution.base_dist if isinstance(distribution, Independent) else distribution
     if isinstance(base, dist.Normal):
         return torch.addcmul(base.loc, base.scale, torch.randn_like(base.scale)).detach()
+    if not isinstance(base, torch.distributions.Distribution):
+        raise TypeError(f"distribution must be a distribution, got {type(base).__name__}")
     return distribution.sample()
 
 
@@ -34,7 +38,7 @@ def nucleus(distribution: TorchDistribution, top_p: float) -> TorchDistribution:
         raise ValueError(
             f"top_p is for symbols (emissions.Categorical): leave it out for {type(distribution).__name__}"
         )
-    if top_p == 1.0:
+    if require_number("top_p", top_p, "a probability in (0, 1]", 0.0, 1.0, "(]") == 1.0:
         return distribution
     ordered, order = distribution.probs.sort(dim=-1, descending=True)
     before = ordered.cumsum(-1) - ordered

@@ -48,7 +48,7 @@ class Algorithms(Mapping[str, Algorithm]):
         self._rows = rows
 
     def __getitem__(self, name: str) -> Algorithm:
-        if name not in self._rows:
+        if not isinstance(name, str) or name not in self._rows:
             raise KeyError(f"inference must be one of {', '.join(self._rows)}; got {name!r}")
         return self._rows[name]
 

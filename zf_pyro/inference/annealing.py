@@ -7,8 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..checks import require_count, require_room
-from ..models import StochasticRNN
+from ..checks import int64, require_choice, require_count, require_number, require_room, require_tensor
+from ..models import StochasticRNN, require_model
 from ..networks import State
 from ..paths import RunInputs, prepare_inputs, run_bytes
 from ..recurrence import reference_posterior_scan
@@ -87,16 +87,12 @@ class AnnealedImportanceSampling:
         start: str = "posterior",
         target_acceptance: float = 0.7,
     ) -> None:
-        if not isinstance(net, StochasticRNN):
-            raise TypeError(f"net must be a model of zf_pyro.models, got {type(net).__name__}")
-        self.net, self.num_chains = net, require_count("num_chains", num_chains)
+        self.net, self.num_chains = require_model(net), require_count("num_chains", num_chains)
         num_temperatures = require_count("num_temperatures", num_temperatures)
         self.leapfrog_steps = require_count("leapfrog_steps", leapfrog_steps)
-        if start not in STARTS:
-            raise ValueError(f"start must be one of {sorted(STARTS)}, got {start!r}")
-        if not 0.0 < target_acceptance < 1.0:
-            raise ValueError(f"target_acceptance must be a probability in (0, 1), got {target_acceptance!r}")
-        self.start, self.target_acceptance = start, target_acceptance
+        self.start = require_choice("start", start, STARTS)
+        expected = "a probability in (0, 1)"
+        self.target_acceptance = require_number("target_acceptance", target_acceptance, expected, 0.0, 1.0, "()")
         rise = torch.linspace(-4.0, 4.0, num_temperatures + 1, dtype=torch.float64).sigmoid()
         self.betas: list[float] = ((rise - rise[0]) / (rise[-1] - rise[0])).tolist()
 
@@ -119,7 +115,10 @@ class AnnealedImportanceSampling:
             TypeError, ValueError: an argument that the model refuses.
             MemoryError: the chains do not fit; the message says how many would.
         """
-        prepare_inputs(self.net, x, lengths, context, initial_state)  # for its checks, on x before it is cut
+        lengths = int64(lengths)
+        prepare_inputs(
+            self.net, require_tensor("x", x), lengths, context, initial_state
+        )  # for its checks, on x before it is cut
         num_steps = x.shape[1]
         if lengths is not None:
             x = x[:, : int(lengths.max())]

@@ -5,11 +5,11 @@ from typing import Any
 
 import pyro.infer.autoguide
 from pyro.infer import SVGD, SVI, Importance, Predictive, RBFSteinKernel, ReweightedWakeSleep, Trace_ELBO
-from pyro.optim import ClippedAdam
+from pyro.optim import ClippedAdam, PyroOptim
 
 from ..checks import require_count
-from ..models import StochasticRNN
-from ..objectives import PyroProgram
+from ..models import StochasticRNN, require_model
+from ..objectives import PyroProgram, require_program
 from ..smc import ParticleFilter
 from .guide_check import checked
 from .padding import with_padding_prior
@@ -30,10 +30,11 @@ def svi(objective: Callable[..., Any], least_particles: int = 1, **defaults: Any
         model: PyroProgram | None = None,
         **settings: Any,
     ) -> SVI:
+        require_model(net)
         settings = {**defaults, **settings}
         if "num_particles" in settings:
             settings["num_particles"] = require_count("num_particles", settings["num_particles"], least_particles)
-        model = net.model if model is None else model
+        model = net.model if model is None else require_program("model", model)
         guide = net.guide if guide is None else checked(model, guide)
         return SVI(model, guide, _optim(optim), objective(**settings))
 
@@ -44,7 +45,7 @@ def autoguide(name: str, **defaults: Any) -> Callable[..., SVI]:
     """Builder of SVI with an autoguide over the latents of the sequences of its first call."""
 
     def build(net: StochasticRNN, optim: Any = None, loss: Any = None, **settings: Any) -> SVI:
-        model = with_padding_prior(net.model)
+        model = with_padding_prior(require_model(net).model)
         guide = getattr(pyro.infer.autoguide, name)(model, **{**defaults, **settings})
         return SVI(model, guide, _optim(optim), Trace_ELBO() if loss is None else loss)
 
@@ -56,13 +57,14 @@ def dreaming(net: StochasticRNN, optim: Any = None, **settings: Any) -> SVI:
     settings = {**VECTORISED, "insomnia": 0.5, "num_sleep_particles": 1, **settings}
     settings["num_particles"] = require_count("num_particles", settings["num_particles"], least=2)
     loss = ReweightedWakeSleep(**settings)
-    programs = WakeSleepPrograms(net)
+    programs = WakeSleepPrograms(require_model(net))
     return SVI(programs.model, programs.guide, _optim(optim), loss)
 
 
 def svgd(net: StochasticRNN, optim: Any = None, num_particles: int = 16, **settings: Any) -> SVGD:
     """Stein variational gradient descent over the latents of the sequences of its first call."""
     num_particles = require_count("num_particles", num_particles, least=2)
+    require_model(net)
     return SVGD(with_padding_prior(net.model), RBFSteinKernel(), _optim(optim), num_particles, 1, **settings)
 
 
@@ -71,13 +73,15 @@ def importance(
 ) -> Importance:
     """Pyro's importance sampling with the guide as proposal."""
     num_samples = require_count("num_samples", num_samples)
-    model = net.model if model is None else model
+    require_model(net)
+    model = net.model if model is None else require_program("model", model)
     return Importance(model, net.guide if guide is None else checked(model, guide), num_samples)
 
 
 def predictive(net: StochasticRNN, num_samples: int = 50, **settings: Any) -> Predictive:
     """Samples from the guide, and from the model given them."""
     num_samples = require_count("num_samples", num_samples)
+    require_model(net)
     return Predictive(net.model, guide=net.guide, num_samples=num_samples, **{"parallel": True, **settings})
 
 
@@ -87,4 +91,9 @@ def particle_filter(net: StochasticRNN, num_particles: int = 64, **settings: Any
 
 
 def _optim(optim: Any) -> Any:
-    return ClippedAdam({"lr": LEARNING_RATE}) if optim is None else optim
+    if optim is None:
+        return ClippedAdam({"lr": LEARNING_RATE})
+    if not isinstance(optim, PyroOptim):
+        got = type(optim).__name__
+        raise TypeError(f"optim must be an optimiser of pyro.optim, such as ClippedAdam({{'lr': 1e-3}}), got {got}")
+    return optim

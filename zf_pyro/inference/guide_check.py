@@ -6,7 +6,7 @@ import pyro.poutine as poutine
 import torch
 from pyro.poutine.util import site_is_subsample
 
-from ..objectives import PyroProgram, check_programs, check_roles, replayed_traces
+from ..objectives import PyroProgram, check_programs, check_roles, replayed_traces, require_program
 
 
 def check_guide(model: PyroProgram, guide: PyroProgram, *args: Any, **kwargs: Any) -> None:
@@ -45,6 +45,7 @@ def check_guide(model: PyroProgram, guide: PyroProgram, *args: Any, **kwargs: An
 
 def checked(model: PyroProgram, guide: PyroProgram) -> PyroProgram:
     """``guide``, checked against ``model`` by :func:`check_guide` when it first runs."""
+    require_program("guide", guide)
     matches = False
 
     def run(*args: Any, **kwargs: Any) -> Any:

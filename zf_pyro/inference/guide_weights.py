@@ -10,7 +10,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from ..checks import require_count
-from ..objectives import PyroProgram, replayed_traces
+from ..objectives import PyroProgram, replayed_traces, require_program
 
 
 @torch.no_grad()
@@ -32,7 +32,10 @@ def log_weights(model: PyroProgram, guide: PyroProgram, *args: Any, num_particle
     Raises:
         ValueError: no particles, or a site of the guide outside such a plate.
     """
-    particles = pyro.plate("particles", require_count("num_particles", num_particles), dim=-2)
+    num_particles = require_count("num_particles", num_particles)
+    require_program("model", model)
+    require_program("guide", guide)
+    particles = pyro.plate("particles", num_particles, dim=-2)
     with poutine.block():
         model_trace, guide_trace = replayed_traces(particles(model), particles(guide), *args)
     total: Tensor | float = 0.0

@@ -9,8 +9,8 @@ import torch
 from pyro.infer import HMC, MCMC, NUTS
 from torch import Tensor
 
-from ..checks import require_count
-from ..models import StochasticRNN
+from ..checks import int64, require_choice, require_count, require_flag
+from ..models import StochasticRNN, require_model
 from ..networks import State, evaluating
 from ..paths import check_frames, check_lengths
 
@@ -63,12 +63,14 @@ def latent_mcmc(
         ValueError: an unknown kernel, a count that is not positive, lengths that differ from time, or x that the
             model refuses.
     """
-    if kernel not in KERNELS:
-        raise ValueError(f"kernel must be one of {sorted(KERNELS)}, got {kernel!r}")
+    require_model(net)
+    require_choice("kernel", kernel, KERNELS)
+    require_flag("progress", progress)
     num_samples = require_count("num_samples", num_samples)
     warmup_steps = require_count("warmup_steps", warmup_steps)
     num_chains = require_count("num_chains", num_chains)
     check_frames(x, net.emission_family, net.emission_layer.weight)
+    lengths = int64(lengths)
     if lengths is not None:
         check_lengths(lengths, x.shape[0], x.shape[1], net.emission_layer.weight.device)
         _require_whole(lengths, x.shape[1])

@@ -1,5 +1,7 @@
 """A density for the latents of the padding, for inference algorithms that take no lengths."""
 
+import functools
+from collections.abc import Mapping
 from typing import Any
 
 import pyro
@@ -9,7 +11,7 @@ from pyro.distributions import Normal
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from ..objectives import PyroProgram
+from ..objectives import PyroProgram, require_program
 from ..paths import LatentStep
 
 
@@ -32,6 +34,9 @@ def with_padding_prior(model: PyroProgram) -> PyroProgram:
         ``padding``, (batch,).
     """
 
+    require_program("model", model)
+
+    @functools.wraps(model, updated=())  # so that its arguments are known
     def padded(*args: Any, **kwargs: Any) -> Any:
         with _Padding() as padding:
             result = model(*args, **kwargs)
@@ -81,6 +86,8 @@ def stack_latents(draws: dict[str, Tensor]) -> Tensor:
     Raises:
         ValueError: a step is missing.
     """
+    if not isinstance(draws, Mapping):
+        raise TypeError(f"draws must be a dictionary of samples by site, got {type(draws).__name__}")
     steps = sorted(int(name[2:]) for name in draws if name.startswith("z_") and name[2:].isdigit())
     if steps != list(range(len(steps))) or not steps:
         raise ValueError(f"draws must hold the sites z_0 to z_{{T-1}} without a gap, got steps {steps}")

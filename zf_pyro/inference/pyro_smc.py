@@ -10,8 +10,8 @@ from pyro.infer import SMCFilter
 from pyro.infer.smcfilter import SMCState
 from torch import Tensor
 
-from ..checks import require_count
-from ..models import StochasticRNN
+from ..checks import require_choice, require_count, require_number, require_tensor
+from ..models import StochasticRNN, require_model
 from ..networks import State
 from ..paths import RunInputs, prepare_inputs, sequences
 
@@ -29,7 +29,7 @@ class StepwiseModel:
     """
 
     def __init__(self, net: StochasticRNN) -> None:
-        self.net = net
+        self.net = require_model(net)
         self.run: RunInputs | None = None
 
     def init(self, state: Any, *args: Any) -> None:
@@ -59,9 +59,7 @@ class StepwiseGuide:
     """
 
     def __init__(self, net: StochasticRNN, proposal: str = "posterior") -> None:
-        if proposal not in PROPOSALS:
-            raise ValueError(f"proposal must be one of {PROPOSALS}, got {proposal!r}")
-        self.net, self.proposal = net, proposal
+        self.net, self.proposal = require_model(net), require_choice("proposal", proposal, PROPOSALS)
         self.run: RunInputs | None = None
         self.b: tuple[Tensor, ...] = ()
 
@@ -115,7 +113,9 @@ def smc_filter(
         ValueError: no particles, an unknown proposal, or input that the model refuses.
     """
     num_particles = require_count("num_particles", num_particles)
-    device = x.device if isinstance(x, Tensor) else torch.device("cpu")
+    expected = "a share of the particles in [0, 1]"
+    ess_threshold = require_number("ess_threshold", ess_threshold, expected, 0.0, 1.0)
+    device = require_tensor("x", x).device
     # Pyro makes weights and random numbers on the default device.
     with torch.device(device) if device.type != "cpu" else nullcontext():
         smc = SMCFilter(

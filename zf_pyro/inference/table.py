@@ -7,7 +7,7 @@ from typing import Any
 from pyro import infer
 
 from ..checks import require_count
-from ..models import StochasticRNN
+from ..models import StochasticRNN, require_model
 from ..objectives import FIVO, ImportanceWeightedELBO, ZForcingELBO
 from . import builders
 from .algorithm import Algorithms, autoguide, draws, objective
@@ -22,14 +22,15 @@ EQUAL_SHAPES = "every batch must have the shape of the first, whose loop is comp
 
 def _mcmc(kernel: str) -> Callable[..., Callable[..., infer.MCMC]]:
     def build(net: StochasticRNN, **settings: Any) -> Callable[..., infer.MCMC]:
+        require_model(net)
         return partial(latent_mcmc, net, kernel=kernel, **settings)
 
     return build
 
 
 def _smc(net: StochasticRNN, **settings: Any) -> Callable[..., infer.SMCFilter]:
-    require_count("num_particles", settings.get("num_particles", 1))
-    return partial(smc_filter, net, **settings)
+    settings["num_particles"] = require_count("num_particles", settings.get("num_particles", 64))
+    return partial(smc_filter, require_model(net), **settings)
 
 
 _AUTOGUIDE_JOINT = "one latent for the whole batch: no bound of a single sequence"

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..models import StochasticRNN
+from ..models import StochasticRNN, require_model
 from ..networks import State
 
 
@@ -21,7 +21,7 @@ class WakeSleepPrograms:
     """
 
     def __init__(self, net: StochasticRNN) -> None:
-        self.net = net
+        self.net = require_model(net)
 
     def model(
         self,

@@ -4,6 +4,7 @@ from .base import StochasticRNN
 from .deterministic_rnn import DeterministicRNN
 from .linear_gaussian import LinearGaussian
 from .registration import RegisteredNetwork
+from .required import require_model
 from .zforcing import ZForcing
 
 __all__ = [
@@ -12,4 +13,5 @@ __all__ = [
     "RegisteredNetwork",
     "StochasticRNN",
     "ZForcing",
+    "require_model",
 ]

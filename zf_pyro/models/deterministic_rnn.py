@@ -6,12 +6,13 @@ from typing import Any
 
 import pyro
 import torch
+from pyro.infer.util import is_validation_enabled
 from torch import Tensor, nn
 
-from ..checks import require_count
+from ..checks import int64, require_count, require_number, require_tensor
 from ..emissions import Emission
 from ..networks import LSTM
-from ..paths import check_context, check_frames, check_lengths, real_frames, sequences, with_last_repeated
+from ..paths import check_context, check_frames, check_lengths, check_values, real_frames, sequences, with_last_repeated
 from .registration import RegisteredNetwork
 from .start import start_at
 
@@ -30,6 +31,7 @@ class DeterministicRNN(RegisteredNetwork):
         name: name of the model in Pyro's parameter store; unique within the process if None.
 
     Raises:
+        TypeError: ``emission`` is no emission, or ``name`` is no string.
         ValueError: a size that is not positive, or dropout outside [0, 1).
     """
 
@@ -44,8 +46,8 @@ class DeterministicRNN(RegisteredNetwork):
     ) -> None:
         super().__init__(name, "deterministic_rnn")
         embed_dim, hidden_dim = require_count("embed_dim", embed_dim), require_count("hidden_dim", hidden_dim)
-        if not 0.0 <= dropout < 1.0:
-            raise ValueError(f"dropout must be a probability in [0, 1), got {dropout!r}")
+        dropout = require_number("dropout", dropout, "a probability in [0, 1)", 0.0, 1.0, "[)")
+        _require_emission(emission)
         self.emission, self.hidden_dim = emission, hidden_dim
         self.embedding = nn.Sequential(emission.embedding(embed_dim), nn.Dropout(dropout))
         self.lstm = LSTM(embed_dim, hidden_dim, batch_first=True)
@@ -75,6 +77,9 @@ class DeterministicRNN(RegisteredNetwork):
         Raises:
             ValueError: even a hidden size of 1 has more than twice as many.
         """
+        _require_emission(emission)
+        num_parameters = require_count("num_parameters", num_parameters)
+        embed_dim = require_count("embed_dim", embed_dim)
         # parameters = 4 h^2 + h (4 e + 8 + p) + fixed, as nn.LSTM has two biases
         modules = (emission.embedding(embed_dim), *emission.weights())
         fixed = sum(p.numel() for module in modules for p in module.parameters()) + emission.num_parameters
@@ -105,11 +110,13 @@ class DeterministicRNN(RegisteredNetwork):
         """
         like = self.emission_layer.weight
         check_frames(x, self.emission, like)
-        real = None
+        real, lengths = None, int64(lengths)
         if lengths is not None:
             check_lengths(lengths, x.shape[0], x.shape[1], like.device)
             real = real_frames(lengths, x.shape[1])
             x = with_last_repeated(x.transpose(0, 1), lengths).transpose(0, 1)
+        if is_validation_enabled():
+            check_values(x.transpose(0, 1), real, self.emission)
         if context is not None:
             check_context(context, x.shape[0], self.emission, like)
         x = x.long() if self.emission.integer else x
@@ -122,9 +129,15 @@ class DeterministicRNN(RegisteredNetwork):
     def model(self, x: Tensor, lengths: Tensor | None = None, context: Tensor | None = None) -> None:
         """The log-likelihood as a factor of a Pyro program, for x (batch, time, *frame); see :meth:`log_prob`."""
         self.register()
-        log_prob = self.log_prob(x, lengths, context)
+        log_prob = self.log_prob(require_tensor("x", x), lengths, context)
         with sequences(len(x)):
             pyro.factor("x", log_prob)
 
     def guide(self, x: Tensor, lengths: Tensor | None = None, context: Tensor | None = None) -> None:
         """An empty program, since there is nothing to infer in x (batch, time, *frame)."""
+
+
+def _require_emission(emission: Emission) -> None:
+    """Refuse what is no emission."""
+    if not isinstance(emission, Emission):
+        raise TypeError(f"emission must be one of zf_pyro.emissions, such as Gaussian(200), got {emission!r}")

@@ -5,10 +5,13 @@ from collections.abc import Iterable
 from typing import Literal
 
 import torch
+from pyro.infer.util import is_validation_enabled
 from torch import Tensor
 
+from ..checks import int64, require_choice, require_number, require_tensor
+from ..data import batches_of
 from ..emissions import Gaussian
-from ..paths import real_frames, zero_padding
+from ..paths import check_lengths, check_values, real_frames, zero_padding
 
 
 class LinearGaussian:
@@ -24,7 +27,13 @@ class LinearGaussian:
     """
 
     def __init__(self, mean: Tensor, marginal: Tensor, weight: Tensor, bias: Tensor, noise: Tensor) -> None:
-        self.emission = Gaussian(len(mean))
+        size = len(require_tensor("mean", mean)) if getattr(mean, "ndim", 1) else 0
+        square = {"marginal": marginal, "weight": weight, "noise": noise}
+        for name, value in {"mean": mean, "bias": bias, **square}.items():
+            shape = (size, size) if name in square else (size,)
+            if require_tensor(name, value).shape != shape:
+                raise ValueError(f"{name} must have shape {shape}, got {tuple(value.shape)}")
+        self.emission = Gaussian(size)
         self.mean, self.marginal, self.weight, self.bias, self.noise = mean, marginal, weight, bias, noise
         self._roots = torch.linalg.cholesky(marginal), torch.linalg.cholesky(noise)
 
@@ -59,13 +68,11 @@ class LinearGaussian:
         Raises:
             ValueError: an unknown covariance, a negative ridge, no frames, or no two frames in a row.
         """
-        if covariance not in ("full", "diagonal"):
-            raise ValueError(f"covariance must be full or diagonal, got {covariance!r}")
-        if not ridge >= 0.0:
-            raise ValueError(f"ridge must be at least 0, got {ridge!r}")
+        require_choice("covariance", covariance, ("full", "diagonal"))
+        ridge = require_number("ridge", ridge, "at least 0", 0.0)
         sums: list[Tensor] = []
-        for x, lengths in batches:
-            found = _moments(x, lengths)
+        for x, lengths in batches_of(batches, name="batches"):
+            found = _moments(x, _require_frames(x, lengths, len(sums[1]) if sums else None))
             sums = [a + b for a, b in zip(sums, found, strict=True)] if sums else found
         if not sums or not sums[3][0, 0]:
             raise ValueError("batches must hold sequences of at least two frames, got none")
@@ -101,11 +108,12 @@ class LinearGaussian:
             (batch,) nats, float64.
 
         Raises:
-            ValueError: a wrong shape.
+            TypeError, ValueError: an argument of the wrong type, shape or device.
         """
         size = len(self.mean)
-        if x.dim() != 3 or x.shape[2] != size:
-            raise ValueError(f"x must have shape (batch, time, {size}), got {tuple(x.shape)}")
+        lengths = _require_frames(x, lengths, size)
+        if context is not None and require_tensor("context", context).shape != (len(x), size):
+            raise ValueError(f"context must have shape ({len(x)}, {size}), got {tuple(context.shape)}")
         real = None if lengths is None else real_frames(lengths, x.shape[1])
         frames = (x.transpose(0, 1) if real is None else zero_padding(x.transpose(0, 1), real)).double()
         first = frames[0] - self.mean if context is None else frames[0] - self._expected(context.double())
@@ -119,6 +127,21 @@ class LinearGaussian:
 
     def _expected(self, before: Tensor) -> Tensor:
         return before @ self.weight.T + self.bias
+
+
+def _require_frames(x: Tensor, lengths: Tensor | None, size: int | None) -> Tensor | None:
+    """Refuse x that is no floats (batch, time, frame); the lengths as int64."""
+    if not require_tensor("x", x).is_floating_point():
+        raise TypeError(f"x must hold floats, got {x.dtype}: a linear-Gaussian model is of real-valued frames")
+    if x.dim() != 3 or (size is not None and x.shape[2] != size):
+        raise ValueError(f"x must have shape (batch, time, {size or 'frame'}), got {tuple(x.shape)}")
+    lengths = int64(lengths)
+    if lengths is not None:
+        check_lengths(lengths, x.shape[0], x.shape[1], x.device)
+    if is_validation_enabled():
+        mask = None if lengths is None else real_frames(lengths, x.shape[1])
+        check_values(x.transpose(0, 1), mask, Gaussian(x.shape[2]))
+    return lengths
 
 
 def _moments(x: Tensor, lengths: Tensor | None) -> list[Tensor]:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import recurrence as scans
-from ..checks import require_count
+from ..checks import int64, require_choice, require_count, require_flag, require_name, require_number
 from ..emissions import Emission
 from ..networks import CELLS, MLP, BackwardRNN, State, Transition, bounded, with_fast_form
 from ..paths import check_frames, check_lengths, real_frames, with_last_repeated
@@ -54,7 +54,7 @@ class ZForcing(StochasticRNN):
         name: name of the model in Pyro's parameter store; unique within the process by default.
 
     Raises:
-        TypeError: ``emission`` is no emission.
+        TypeError: ``emission`` is no emission, a switch is no bool, or ``name`` is no string.
         ValueError: a size is not a positive integer, dropout lies outside [0, 1), or a name is unknown.
     """
 
@@ -75,16 +75,16 @@ class ZForcing(StochasticRNN):
     ) -> None:
         sizes = {"embed_dim": embed_dim, "hidden_dim": hidden_dim, "latent_dim": latent_dim, "mlp_dim": mlp_dim}
         sizes = {argument: require_count(argument, size) for argument, size in sizes.items()}
-        if transition not in CELLS:
-            raise ValueError(f"transition must be one of {sorted(CELLS)}, got {transition!r}")
-        if recurrence not in ("deferred", "reference"):
-            raise ValueError(f"recurrence must be 'deferred' or 'reference', got {recurrence!r}")
-        if not 0.0 <= dropout < 1.0:
-            raise ValueError(f"dropout must be a probability in [0, 1), got {dropout!r}")
+        transition = require_choice("transition", transition, CELLS)
+        recurrence = require_choice("recurrence", recurrence, ("deferred", "reference"))
+        dropout = require_number("dropout", dropout, "a probability in [0, 1)", 0.0, 1.0, "[)")
+        z_force, auxiliary_l2 = require_flag("z_force", z_force), require_flag("auxiliary_l2", auxiliary_l2)
+        name = None if name is None else require_name("name", name)
         options = {"transition": transition, "dropout": dropout, "recurrence": recurrence}
         switches = {"z_force": z_force, "auxiliary_l2": auxiliary_l2}
         super().__init__(emission, {**sizes, **options, **switches}, name)
-        embed_dim, self.hidden_dim, self.latent_dim, mlp_dim = sizes.values()
+        embed_dim, hidden_dim, latent_dim, mlp_dim = sizes.values()
+        self.hidden_dim, self.latent_dim = hidden_dim, latent_dim
         self.z_force, self.auxiliary_l2, self.recurrence = z_force, auxiliary_l2, recurrence
         self.loop_memory = LoopMemory()
 
@@ -123,6 +123,7 @@ class ZForcing(StochasticRNN):
         """
         check_frames(x, self.emission_family, self.emission_layer.weight)
         frames, mask = x.transpose(0, 1), None
+        lengths = int64(lengths)
         if lengths is not None:
             check_lengths(lengths, x.shape[0], x.shape[1], x.device)
             mask = real_frames(lengths, x.shape[1])

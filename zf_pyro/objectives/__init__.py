@@ -7,7 +7,7 @@ from .graphed import GraphedELBO
 from .importance import ImportanceWeightedELBO
 from .log_weights import PathDensities, path_densities
 from .objective import Objective, ObjectiveModule
-from .programs import PyroProgram, check_programs, check_roles, owner_of
+from .programs import PyroProgram, check_programs, check_roles, owner_of, require_program
 from .schedules import Constant, Linear, Schedule, as_schedule
 from .segmented import SegmentedELBO
 from .terms import Terms, step_terms
@@ -34,5 +34,6 @@ __all__ = [
     "owner_of",
     "path_densities",
     "replayed_traces",
+    "require_program",
     "step_terms",
 ]

@@ -11,6 +11,7 @@ from pyro.util import check_site_shape
 from torch import Tensor
 from torch.distributions import kl_divergence
 
+from ..checks import require_flag, require_number
 from ..paths import LatentStep, PosteriorPath, PriorPath
 from .objective import Objective
 from .programs import PyroProgram
@@ -76,8 +77,8 @@ class ZForcingELBO(Objective):
         max_plate_nesting: float = float("inf"),
         retain_graph: bool | None = None,
     ) -> None:
-        if not 0.0 <= free_nats < float("inf"):
-            raise ValueError(f"free_nats must be a finite number of at least 0, got {free_nats!r}")
+        free_nats = require_number("free_nats", free_nats, "a finite number of at least 0", 0.0)
+        require_flag("vectorize_particles", vectorize_particles)
         super().__init__(
             kl_weight,
             num_particles,

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..checks import require_room
+from ..checks import require_flag, require_room, require_tensor
 from ..models import StochasticRNN
 from ..networks import State
 from ..paths import prepare_inputs, run_bytes
@@ -72,6 +72,7 @@ class FIVO(Objective):
         retain_graph: bool | None = None,
     ) -> None:
         refuse_free_nats("FIVO", free_nats)
+        require_flag("resampling_gradient", resampling_gradient)
         super().__init__(kl_weight, num_particles, vectorize_particles=True, retain_graph=retain_graph)
         if resampling is None:
             resampling = "multinomial" if resampling_gradient else "systematic"
@@ -117,10 +118,11 @@ class FIVO(Objective):
         initial_state: State | None = None,
     ) -> Filtered:
         net.register()
+        require_tensor("x", x)
         run = prepare_inputs(net, x, lengths, context, initial_state)
         shape = run.batch_size, self.num_particles, net.latent_dim
         each = run_bytes(net, run.batch_size, run.num_steps, torch.is_grad_enabled())
-        require_room(self.num_particles, each, x.device)
+        require_room(self.num_particles, each, net.emission_layer.weight.device)
         steps = steps_of(net, *known_sequences(net, run, lengths, self.settings))
         state = start_states(run, self.num_particles)
         randomness = random_numbers(state.hidden, run.num_steps, shape)

@@ -17,7 +17,7 @@ import pyro.poutine as poutine
 import torch
 from torch import Tensor
 
-from ..checks import require_count
+from ..checks import int64, require_count, require_tensor
 from ..models import StochasticRNN
 from ..networks import State, add_in_place, function_modes, handlers
 from .capture import Capture, CudaCapture, Evaluated
@@ -60,6 +60,8 @@ class GraphedELBO(HeldELBO):
     ) -> None:
         super().__init__(objective, "to be captured")
         self.bucket, self.capacity = require_count("bucket", bucket), require_count("capacity", capacity, least=0)
+        if capture is not None and not callable(capture):
+            raise TypeError(f"capture must be a function that captures, or None, got {type(capture).__name__}")
         self.capture = capture
         self._graphs: dict[tuple[Any, ...], _Graph] = {}
 
@@ -82,7 +84,8 @@ class GraphedELBO(HeldELBO):
         if not isinstance(net, StochasticRNN) or not _own(net, model, guide):
             return super().backward(model, guide, *args, **kwargs)
         x, lengths, context, initial_state = _data(*args, **kwargs)
-        if self.capture is None and x.device.type == "cuda" and self.capacity:
+        lengths = int64(lengths)
+        if self.capture is None and require_tensor("x", x).device.type == "cuda" and self.capacity:
             self.capture = CudaCapture()
         if self.capture is None:
             return super().backward(model, guide, *args, **kwargs)

@@ -9,7 +9,7 @@ from pyro.poutine import Trace
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 
-from ..checks import require_room
+from ..checks import require_flag, require_room
 from ..models import StochasticRNN
 from ..paths import LatentStep, run_bytes
 from .log_weights import densities
@@ -78,6 +78,7 @@ class ImportanceWeightedELBO(Objective):
         retain_graph: bool | None = None,
     ) -> None:
         refuse_free_nats("ImportanceWeightedELBO", free_nats)
+        require_flag("doubly_reparameterised", doubly_reparameterised)
         super().__init__(
             kl_weight,
             num_particles,

@@ -1,7 +1,9 @@
 """The base of all training objectives: schedule of the KL weight, Pyro's interface, and the loss as a module."""
 
+import math
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from numbers import Real
 from typing import Any, Self
 
 import pyro
@@ -15,7 +17,7 @@ from pyro.poutine.util import prune_subsample_sites
 from pyro.util import check_model_guide_match, warn_if_nan
 from torch import Tensor, nn
 
-from ..checks import require_count
+from ..checks import require_count, require_flag
 from ..networks import handlers, runs_eagerly, under
 from .programs import PyroProgram, check_programs, check_roles, owner_of, refuse_class
 from .schedules import Schedule, as_schedule, weight_at
@@ -47,6 +49,11 @@ class Objective(ELBO):
         return super().__new__(cls)
 
     def __init__(self, kl_weight: float | Schedule, num_particles: int, **pyro_settings: Any) -> None:
+        nesting, retain = (pyro_settings.get(name) for name in ("max_plate_nesting", "retain_graph"))
+        if nesting not in (None, math.inf):
+            require_count("max_plate_nesting", nesting, least=0)
+        if retain is not None:
+            require_flag("retain_graph", retain)
         super().__init__(num_particles=require_count("num_particles", num_particles), **pyro_settings)
         self.kl_schedule = as_schedule("kl_weight", kl_weight)
         self.step = 0
@@ -62,8 +69,15 @@ class Objective(ELBO):
         return {"step": self.step}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Continue the schedules from :meth:`state_dict`."""
-        self.step = state["step"]
+        """Continue the schedules from :meth:`state_dict`.
+
+        Raises:
+            ValueError: ``state`` is no such state.
+        """
+        step = state.get("step") if isinstance(state, Mapping) else None
+        if step is None:
+            raise ValueError(f"state must be that of state_dict(), with the training step, got {state!r}")
+        self.step = require_count("step", step, least=0)
 
     def __call__(self, model: PyroProgram, guide: PyroProgram) -> "ObjectiveModule":
         """The loss as a module, ``elbo(net.model, net.guide)(x, lengths)``, with each parameter once."""
@@ -178,7 +192,7 @@ def refuse_free_nats(objective: str, free_nats: float) -> None:
     Raises:
         ValueError: they are not 0.
     """
-    if free_nats != 0.0:
+    if not isinstance(free_nats, Real) or free_nats != 0.0:
         raise ValueError(
             f"free_nats must be 0 for {objective}, got {free_nats!r}: free nats hold up the KL of each step, and a "
             "bound of importance weights has no KL, only log-ratios of single draws, which may be of either sign; "

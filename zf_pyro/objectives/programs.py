@@ -20,6 +20,18 @@ ROLES = ("model", "guide")
 EXPECTED = "model and guide must be net.model and net.guide of one network"
 
 
+def require_program(name: str, program: Any) -> PyroProgram:
+    """The argument ``name`` as a model or a guide: a function, not a class.
+
+    Raises:
+        TypeError: it is none.
+    """
+    if not callable(program) or isinstance(program, type):
+        got = f"the class {program.__name__}" if isinstance(program, type) else type(program).__name__
+        raise TypeError(f"{name} must be a program, such as net.{name}, got {got}")
+    return program
+
+
 def bare(program: PyroProgram) -> PyroProgram:
     """A program without the handlers and arguments that it was wrapped in."""
     while isinstance(program, functools.partial):
@@ -47,8 +59,7 @@ def check_programs(model: PyroProgram, guide: PyroProgram) -> None:
         owner, name = owners[role], getattr(program, "__name__", None)
         if isinstance(program, RegisteredNetwork):
             raise TypeError(f"{EXPECTED}, got the network itself as {role}: write net.{role}")
-        if not callable(program):
-            raise TypeError(f"{EXPECTED}, or other Pyro programs, got {program!r} as {role}")
+        require_program(role, program)
         if not isinstance(owner, RegisteredNetwork) or name == role:
             continue
         if name in ROLES:

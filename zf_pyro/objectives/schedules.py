@@ -7,7 +7,7 @@ from typing import Any, Protocol, cast
 
 from torch import Tensor, nn
 
-from ..checks import require_count
+from ..checks import require_count, require_number
 
 
 class Schedule(Protocol):
@@ -23,7 +23,7 @@ class Constant:
     value: float
 
     def __post_init__(self) -> None:
-        _require_weight("value", self.value)
+        object.__setattr__(self, "value", _weight("value", self.value))
 
     def __call__(self, step: int) -> float:
         return self.value
@@ -41,9 +41,9 @@ class Linear:
     num_steps: int
 
     def __post_init__(self) -> None:
-        _require_weight("start", self.start)
-        _require_weight("end", self.end)
-        require_count("num_steps", self.num_steps)
+        object.__setattr__(self, "start", _weight("start", self.start))
+        object.__setattr__(self, "end", _weight("end", self.end))
+        object.__setattr__(self, "num_steps", require_count("num_steps", self.num_steps))
 
     def __call__(self, step: int) -> float:
         return self.start + (self.end - self.start) * min(step / self.num_steps, 1.0)
@@ -85,8 +85,7 @@ def as_schedule(name: str, weight: "float | Schedule") -> Schedule:
         return weight
     if program or isinstance(weight, bool) or not isinstance(weight, Real):
         raise TypeError(f"{name} must be a number or a schedule such as Linear(0.2, 1.0, 1000), got {weight!r}")
-    _require_weight(name, weight)
-    return Constant(float(weight))
+    return Constant(_weight(name, weight))
 
 
 def weight_at(name: str, schedule: Schedule, step: int) -> float:
@@ -122,8 +121,5 @@ def _require_function_of_step(name: str, schedule: Any) -> None:
         return
 
 
-def _require_weight(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name} must be a number, got {value!r}")
-    if not 0.0 <= float(value) < float("inf"):
-        raise ValueError(f"{name} must be a finite number of at least 0, got {value!r}")
+def _weight(name: str, value: object) -> float:
+    return require_number(name, value, "a finite number of at least 0", 0.0)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from ..checks import require_count
+from ..checks import int64, require_count, require_flag, require_tensor
 from ..models import ZForcing
 from ..networks import State, handlers, own_step_functions, under
 from ..paths import prepare_inputs
@@ -49,7 +49,7 @@ class SegmentedELBO(HeldELBO):
 
     def __init__(self, *args: Any, segment: int, truncate: bool = False, **settings: Any) -> None:
         super().__init__(ZForcingELBO(*args, **settings), "in segments")
-        self.segment, self.truncate = require_count("segment", segment), truncate
+        self.segment, self.truncate = require_count("segment", segment), require_flag("truncate", truncate)
 
     def _losses(self, model: PyroProgram, guide: PyroProgram, args: Any, kwargs: Any) -> Iterator[Tensor]:
         run = _Run(self, model, guide, *args, **kwargs)
@@ -78,7 +78,8 @@ class _Run:
         net = network_of("SegmentedELBO", model, guide)
         if not isinstance(net, ZForcing):
             raise TypeError(f"SegmentedELBO cuts the backward RNN of a zf_pyro.ZForcing, got {type(net).__name__}")
-        run = prepare_inputs(net, x, lengths, context, initial_state)  # all checks, on the whole
+        lengths = int64(lengths)
+        run = prepare_inputs(net, require_tensor("x", x), lengths, context, initial_state)  # all checks, on the whole
         self.around = list(handlers())  # also those of the recomputation, which may come after the block that set them
         self.net, self.lengths, self.context = net, lengths, context
         self.frames = x.transpose(0, 1) if run.x is None else run.x

@@ -10,7 +10,7 @@ from pyro.poutine import Trace
 from torch import Tensor
 
 from ..paths import FrameStep, LatentStep, LazyStep, PosteriorPath, PriorPath
-from .programs import PyroProgram
+from .programs import PyroProgram, require_program
 
 Scale = Tensor | float
 """Factor of a site's log-density, by plates that subsample and ``poutine.scale``."""
@@ -27,6 +27,8 @@ def replayed_traces(model: PyroProgram, guide: PyroProgram, /, *args: Any, **kwa
         args: positional arguments of both.
         kwargs: keyword arguments of both.
     """
+    require_program("model", model)
+    require_program("guide", guide)
     guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
     return replayed(model, guide_trace, *args, **kwargs), guide_trace
 

@@ -2,13 +2,14 @@
 
 import operator
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import torch
 from pyro.infer.util import is_validation_enabled
 from torch import Tensor
 
-from ..checks import require_count
+from ..checks import int64, require_count, require_tensor
 from ..emissions import Emission
 from ..networks import State, StepFunctions, versions
 from .lengths import check_lengths, real_frames, with_last_repeated
@@ -73,7 +74,8 @@ def prepare_inputs(
         TypeError, ValueError: an argument of the wrong type, shape, dtype, device or (under Pyro's validation) value.
     """
     family, like = net.emission_family, net.emission_layer.weight
-    source = (x, lengths, context, *(() if initial_state is None else initial_state))
+    source = (x, lengths, context, *(initial_state if isinstance(initial_state, State) else (initial_state,)))
+    lengths = int64(lengths)
     if x is None:
         num_steps, shape = check_sizes(num_steps, batch_shape)
     else:
@@ -132,8 +134,7 @@ def check_frames(x: Tensor, emission: Emission, like: Tensor, name: str = "x") -
         TypeError: x is no tensor, or of a wrong dtype.
         ValueError: wrong rank or frame size, no sequences, no steps, or another device.
     """
-    if not isinstance(x, Tensor):
-        raise TypeError(f"{name} must be a torch.Tensor, got {type(x).__name__}; convert it with torch.as_tensor")
+    require_tensor(name, x)
     if emission.integer:
         if x.is_floating_point() or x.is_complex() or x.dtype == torch.bool:
             raise TypeError(f"{name} must hold integers for {emission}, got {x.dtype}; convert it with {name}.long()")
@@ -152,13 +153,14 @@ def check_frames(x: Tensor, emission: Emission, like: Tensor, name: str = "x") -
         raise ValueError(f"{name} must be on {like.device}, where the net's parameters are, got {x.device}")
 
 
-def check_values(x: Tensor, mask: Tensor | None, emission: Emission) -> None:
+def check_values(x: Tensor, mask: Tensor | None, emission: Emission, name: str = "x") -> None:
     """Refuse real frames without a density. Reads the data back from the device.
 
     Args:
         x: frames; (time, batch, *frame).
         mask: True on real frames, (time, batch); None if all are.
         emission: the family of frames.
+        name: the argument's name, for errors.
     """
     wrong = ~emission.valid(x)
     if mask is not None:
@@ -166,7 +168,7 @@ def check_values(x: Tensor, mask: Tensor | None, emission: Emission) -> None:
     if wrong.any():
         t, i = wrong.nonzero()[0].tolist()
         raise ValueError(
-            f"x must hold {emission.values} for {emission}, got {x[t, i].tolist()} at sequence {i}, step {t}"
+            f"{name} must hold {emission.values} for {emission}, got {x[t, i].tolist()} at sequence {i}, step {t}"
         )
 
 
@@ -175,6 +177,7 @@ def check_state(state: State, batch_size: int, hidden_dim: int, like: Tensor) ->
     if not isinstance(state, State):
         raise TypeError(f"initial_state must be a zf_pyro.State(hidden, cell), got {type(state).__name__}")
     for name, field in zip(("hidden", "cell"), state, strict=True):
+        require_tensor(f"initial_state.{name}", field)
         if field.dim() < 2 or field.shape[-1] != hidden_dim or field.shape[-2] not in (1, batch_size):
             raise ValueError(
                 f"initial_state.{name} must have shape (..., {batch_size}, {hidden_dim}), got {tuple(field.shape)}"
@@ -203,8 +206,7 @@ def check_latents(z: Tensor, batch_size: int, num_steps: int, latent_dim: int, l
 
 def _check_sequences(name: str, values: Tensor, meaning: str, sizes: tuple[int, ...], like: Tensor) -> None:
     """Refuse values whose last sizes, or all where ``meaning`` has no dots, are not those given."""
-    if not isinstance(values, Tensor):
-        raise TypeError(f"{name} must be a torch.Tensor, got {type(values).__name__}; convert it with torch.as_tensor")
+    require_tensor(name, values)
     found, rest = tuple(values.shape), meaning.startswith("(...")
     if (found[-3:] if rest else found) != sizes:
         needed = ", ".join(map(str, (("...", *sizes) if rest else sizes)))
@@ -239,11 +241,17 @@ def check_sizes(num_steps: int | None, batch_shape: Any) -> tuple[int, torch.Siz
         ValueError: they are no positive integers.
     """
     if num_steps is None:
-        raise ValueError("num_steps must be a positive integer where x is None, got None")
+        raise ValueError(
+            "num_steps must be a positive integer where x is None, got None: give x, or num_steps and batch_shape to "
+            "generate"
+        )
     num_steps = require_count("num_steps", num_steps)
-    sizes = (batch_shape,) if isinstance(batch_shape, int) else batch_shape
-    if not isinstance(sizes, (tuple, list)) or not sizes or not all(isinstance(n, int) and n > 0 for n in sizes):
+    sizes: Any = (batch_shape,) if isinstance(batch_shape, Integral) else batch_shape
+    kinds = (
+        [isinstance(n, Integral) and not isinstance(n, bool) for n in sizes] if isinstance(sizes, tuple | list) else []
+    )
+    if not kinds or not all(kinds) or min(sizes) < 1:
         raise ValueError(
             f"batch_shape must be a tuple of positive sizes, the last one the sequences, got {batch_shape!r}"
         )
-    return num_steps, torch.Size(sizes)
+    return num_steps, torch.Size(map(int, sizes))

@@ -10,6 +10,7 @@ import torch
 from pyro.distributions import Normal, TorchDistribution
 from torch import Tensor, nn
 
+from ..checks import int64
 from ..networks import (
     MLP,
     BackwardRNN,
@@ -90,6 +91,7 @@ def scan_backward(net: ScannedNetwork, x: Tensor, mask: Tensor | None, lengths: 
         mask: True on real frames, (time, batch); None if all are.
         lengths: number of real frames of each sequence, (batch,); None if all are.
     """
+    lengths = int64(lengths)
     if _reference(net) or x.device.type != "cpu" or not own_step_functions(net, "backward_states"):
         return net.backward_rnn(net.embedding(x), lengths)
     drive = net.backward_rnn.drive(net.embedding, x)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import emissions
+from ..checks import require_name, require_path
 from .emission_record import described, rebuilt
 from .files import write_atomically
 
@@ -58,15 +59,18 @@ def save_net(net: "SavedNetwork", folder: Path | str, normalisation: Mapping[str
     Raises:
         ImportError: safetensors is not installed.
         TypeError: the emission is not registered (:func:`zf_pyro.emissions.register`), or its fields are not those of
-            JSON, so that loading could not rebuild it.
+            JSON, so that loading could not rebuild it; or ``normalisation`` holds other than numbers.
+        ValueError: two layers share their weights, or ``normalisation`` is not finite.
         FileExistsError: ``folder`` holds another file ``net.json``, which is not replaced.
         OSError: the disk is full, or another error of the system. The saved model before is then unchanged.
     """
+    if not isinstance(net, nn.Module) or not hasattr(net, "emission_family"):
+        raise TypeError(f"net must be a model of zf_pyro.models, got {type(net).__name__}")
     emission = described(net.emission_family)
-    kept = net.normalisation if normalisation is None else normalisation
-    folder = Path(folder)
+    kept = _statistics(net.normalisation if normalisation is None else normalisation)
+    folder = require_path("folder", folder)
     replaced = _weights_named(folder / DESCRIPTION)
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
+    tensors = _separate({name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()})
     content = _safetensors()[1].save(tensors)
     digest = hashlib.sha256(content).hexdigest()
     weights = folder / f"weights-{digest[:16]}.safetensors"
@@ -77,7 +81,7 @@ def save_net(net: "SavedNetwork", folder: Path | str, normalisation: Mapping[str
         "class": {"module": type(net).__module__, "name": type(net).__qualname__},
         "emission": emission,
         "arguments": dict(net.settings),
-        "normalisation": None if kept is None else {k: torch.as_tensor(v).tolist() for k, v in kept.items()},
+        "normalisation": kept,
         "weights": {"file": weights.name, "bytes": len(content), "sha256": digest},
     }
     text = json.dumps(description, indent=1, allow_nan=False) + "\n"
@@ -105,7 +109,8 @@ def load_net(kind: type[Network], folder: Path | str, *, name: str | None = None
         FileNotFoundError: the description or the weights are missing.
         ValueError: they are cut short, changed, of another version, of another class or of sizes that do not fit.
     """
-    folder = Path(folder)
+    folder = require_path("folder", folder)
+    name = None if name is None else require_name("name", name)
     description = _read(folder)
     _require_class(kind, folder, description)
     try:
@@ -113,8 +118,10 @@ def load_net(kind: type[Network], folder: Path | str, *, name: str | None = None
         with torch.device("meta"):  # no memory and no random numbers yet
             net = kind(family, **description["arguments"], name=name)
         kept = description["normalisation"]
+        if kept is not None and not isinstance(kept, dict):
+            raise TypeError(f"normalisation must be an object of numbers by name, got {type(kept).__name__}")
         normalisation = None if kept is None else {key: torch.tensor(value) for key, value in kept.items()}
-    except (KeyError, TypeError, ValueError, OverflowError, RuntimeError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RuntimeError) as error:
         raise ValueError(f"{folder / DESCRIPTION} does not describe a net: {error!r}") from error
     content = _weights(folder, description)
     shapes = {key: tensor.shape for key, tensor in net.state_dict().items()}
@@ -126,13 +133,56 @@ def load_net(kind: type[Network], folder: Path | str, *, name: str | None = None
     return net.eval()
 
 
+def _statistics(values: Mapping[str, Tensor] | None) -> dict[str, Any] | None:
+    """Tensors by name as JSON's lists.
+
+    Raises:
+        TypeError: they are no dictionary of numbers by name.
+        ValueError: a number that is not finite, which JSON lacks.
+    """
+    if values is None:
+        return None
+    if not isinstance(values, Mapping) or not all(isinstance(name, str) for name in values):
+        raise TypeError(f"normalisation must be a dictionary of tensors by name, got {type(values).__name__}")
+    lists = {}
+    for name, value in values.items():
+        try:
+            tensor = torch.as_tensor(value)
+        except (TypeError, ValueError, RuntimeError) as error:
+            got = type(value).__name__
+            raise TypeError(f"normalisation[{name!r}] must be a tensor or numbers, got {got}") from error
+        if tensor.is_complex() or not tensor.isfinite().all():
+            raise ValueError(f"normalisation[{name!r}] must hold finite numbers, got {tensor.flatten()[:5].tolist()}")
+        lists[name] = tensor.tolist()
+    return lists
+
+
+def _separate(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors, each of any shape, in memory of their own, as safetensors needs them.
+
+    Raises:
+        ValueError: two of them are one, which would be two after loading.
+    """
+    names: dict[int, str] = {}
+    for name, tensor in tensors.items():
+        if tensor.numel() and names.setdefault(tensor.data_ptr(), name) != name:
+            raise ValueError(
+                f"{names[tensor.data_ptr()]} and {name} share their weights, which a loaded net would have twice: give "
+                "each its own (weight = nn.Parameter(weight.clone())), or keep net.state_dict() by torch.save"
+            )
+    return {
+        name: tensor if tensor.numel() == len(tensor.untyped_storage()) // tensor.element_size() else tensor.clone()
+        for name, tensor in tensors.items()
+    }
+
+
 def _read(folder: Path) -> dict[str, Any]:
     path = folder / DESCRIPTION
     if not path.is_file():
         raise FileNotFoundError(f"{folder} holds no {DESCRIPTION}, so no net was saved there")
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is no JSON ({error}): it was cut short or changed; save the net again") from error
     found = description.get("format") if isinstance(description, dict) else None
     if found != FORMAT:
@@ -171,7 +221,7 @@ def _weights_named(path: Path) -> str | None:
     content = path.read_bytes()
     try:
         description = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         description = None
     if description is None and (not content or b'"format": "zf_pyro net' in content[:100]):
         return None

@@ -37,7 +37,7 @@ def read_run(folder: Path) -> dict[str, Any] | None:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
     version = found.get("format") if isinstance(found, dict) else None
     if not isinstance(version, str) or not version.startswith("zf_pyro run "):

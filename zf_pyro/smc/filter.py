@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..checks import require_count
+from ..checks import require_choice, require_count, require_number
 from ..models import StochasticRNN
 from ..networks import State
 from ..paths import RunInputs
@@ -36,13 +36,11 @@ class FilterSettings:
     threshold: float = 0.5
 
     def __post_init__(self) -> None:
-        require_count("num_particles", self.num_particles)
-        if self.proposal not in PROPOSALS:
-            raise ValueError(f"proposal must be one of {sorted(PROPOSALS)}, got {self.proposal!r}")
-        if self.resampling not in SCHEMES:
-            raise ValueError(f"resampling must be one of {sorted(SCHEMES)}, got {self.resampling!r}")
-        if not isinstance(self.threshold, (int, float)) or not 0.0 <= self.threshold <= 1.0:
-            raise ValueError(f"threshold must be a share of the particles in [0, 1], got {self.threshold!r}")
+        object.__setattr__(self, "num_particles", require_count("num_particles", self.num_particles))
+        require_choice("proposal", self.proposal, PROPOSALS)
+        require_choice("resampling", self.resampling, SCHEMES)
+        threshold = require_number("threshold", self.threshold, "a share of the particles in [0, 1]", 0.0, 1.0)
+        object.__setattr__(self, "threshold", threshold)
 
 
 class Filtered(NamedTuple):

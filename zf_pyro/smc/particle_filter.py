@@ -5,8 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..checks import require_count, require_room
-from ..models import StochasticRNN
+from ..checks import int64, require_count, require_room, require_tensor
+from ..models import StochasticRNN, require_model
 from ..networks import State
 from ..paths import prepare_inputs
 from .filter import FilterSettings, filter_sequences
@@ -88,9 +88,7 @@ class ParticleFilter:
         resampling: str = "systematic",
         threshold: float = 0.5,
     ) -> None:
-        if not isinstance(net, StochasticRNN):
-            raise TypeError(f"net must be a model of zf_pyro.models, got {type(net).__name__}")
-        self.net = net
+        self.net = require_model(net)
         self.settings = FilterSettings(num_particles, proposal, resampling, threshold)
 
     @torch.no_grad()
@@ -113,7 +111,8 @@ class ParticleFilter:
             TypeError, ValueError: an argument that the net refuses.
             MemoryError: the particles do not fit; says how many would.
         """
-        net, count = self.net, self.settings.num_particles
+        net, count, lengths = self.net, self.settings.num_particles, int64(lengths)
+        require_tensor("x", x)
         run = prepare_inputs(net, x, lengths, context, initial_state)
         number = net.emission_layer.weight.element_size()
         history = run.num_steps * run.batch_size * (net.latent_dim * number + 8)

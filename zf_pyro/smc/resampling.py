@@ -1,9 +1,12 @@
 """Resampling schemes: ancestors sampled by weight. A particle's expected number of offspring is K times its weight."""
 
+from numbers import Integral
 from typing import Protocol
 
 import torch
 from torch import Tensor
+
+from ..checks import require_tensor
 
 
 class Scheme(Protocol):
@@ -49,6 +52,10 @@ def effective_sample_size(log_weights: Tensor, dim: int = 0) -> Tensor:
     Returns:
         Number of equally weighted samples that the weights are worth; the shape without ``dim``, (...).
     """
+    if not require_tensor("log_weights", log_weights).is_floating_point():
+        raise TypeError(f"log_weights must hold floats, in nats, got {log_weights.dtype}")
+    if isinstance(dim, bool) or not isinstance(dim, Integral) or not -log_weights.dim() <= dim < log_weights.dim():
+        raise ValueError(f"dim must be a dimension of log_weights, of shape {tuple(log_weights.shape)}, got {dim!r}")
     return (2 * log_weights.logsumexp(dim) - (2 * log_weights).logsumexp(dim)).exp()
 
 

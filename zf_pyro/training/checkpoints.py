@@ -13,6 +13,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
+from ..checks import require_path
 from ..saving import remove_partial, write_atomically
 
 NAME = r"step(\d+)\.ckpt"
@@ -79,6 +80,7 @@ def latest(folder: Path) -> Path | None:
     Raises:
         CheckpointError: all checkpoints are damaged.
     """
+    folder = require_path("folder", folder)
     steps = {path: int(found[1]) for path in folder.glob("*.ckpt") if (found := PATTERN.fullmatch(path.name))}
     for path in sorted(steps, key=steps.__getitem__, reverse=True):
         try:

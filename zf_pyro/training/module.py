@@ -1,5 +1,6 @@
 """LightningModule that trains any model and guide under any objective, with the gradients of SVI."""
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,12 +13,12 @@ from pyro.optim import PyroOptim
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from ..checks import require_count
+from ..checks import require_count, require_number
 from ..networks import multiply_in_place
 from ..objectives import Objective, PyroProgram, check_programs, owner_of
 from . import parameters
 from .nonfinite import NonFinite
-from .optimisers import Factory, build, skips_by_itself
+from .optimisers import Factory, build, require_trainable, skips_by_itself
 from .position import continued
 
 READ_BACK = 20
@@ -35,8 +36,9 @@ def adam(parameters: Any) -> torch.optim.Optimizer:
 class Training(lightning.LightningModule):
     """SVI's step as a LightningModule: gradients of the objective, clipping, then one step of the optimiser.
 
-    A batch holds the arguments of model and guide: a tuple, as ``(x, lengths)``, or a dictionary of keywords. The loss
-    is the objective's, summed over the batches of all processes and over ``accumulate`` successive batches.
+    A batch holds the arguments of model and guide: a tuple, as ``(x, lengths)``, or a dictionary of keywords. For the
+    programs of a network it has a form of :func:`zf_pyro.data.arguments_of`, which refuses labels. The loss is the
+    objective's, summed over the batches of all processes and over ``accumulate`` successive batches.
 
     Logged at each step, in nats per sequence: ``train/loss``, and for :class:`~zf_pyro.ZForcingELBO` its unweighted
     terms ``train/elbo``, ``train/log_likelihood``, ``train/kl``, ``train/auxiliary``, ``train/backward``. Also their
@@ -82,17 +84,15 @@ class Training(lightning.LightningModule):
         self.accumulate = require_count("accumulate", accumulate)
         self.nonfinite = NonFinite(require_count("max_nonfinite", max_nonfinite))
         self.plateau = None if plateau is None else require_count("plateau", plateau)
-        self.clip_norm = float("inf") if clip_norm is None else clip_norm
-        for name, value in {"scale": scale, "clip_norm": self.clip_norm}.items():
-            if not value > 0:
-                raise ValueError(f"{name} must be positive, got {value!r}")
-        for name, value in {"objective": objective, "validation": validation}.items():
-            if isinstance(value, type):
-                raise TypeError(f"{name} must be an instance, for example {value.__name__}(), got the class itself")
+        bound = "positive, or None for no bound"
+        self.clip_norm = (
+            math.inf if clip_norm is None else require_number("clip_norm", clip_norm, bound, 0.0, ends="(]")
+        )
+        self.scale = require_number("scale", scale, "positive", 0.0, ends="(]")
+        require_trainable(model, guide, objective, validation, optimiser)
         check_programs(model, guide)
         self.programs, self.objective, self.optimiser = (model, guide), objective, optimiser
-        self.validation_objective = validation or objective
-        self.scale = scale
+        self.validation_objective = objective if validation is None else validation
         known = {} if example is None else parameters.known_parameters(model, guide, example)
         owners = {id(net): net for net in map(owner_of, self.programs) if net is not None}
         self.nets = nn.ModuleList(owners.values())

@@ -8,8 +8,30 @@ from pyro.optim import PyroOptim
 from pyro.optim.lr_scheduler import PyroLRScheduler
 from torch import Tensor
 
+from ..objectives import require_program
+
 Factory = Callable[[Iterable[Any]], torch.optim.Optimizer]
 """Function from parameters to an optimiser: ``functools.partial(torch.optim.Adam, lr=1e-3)``."""
+
+
+def require_trainable(model: Any, guide: Any, objective: Any, validation: Any, optimiser: Any) -> None:
+    """Refuse what cannot be trained.
+
+    Raises:
+        TypeError: a program or optimiser that is no function, or an objective that is no loss of SVI.
+    """
+    require_program("model", model)
+    require_program("guide", guide)
+    for name, loss in (("objective", objective), ("validation", objective if validation is None else validation)):
+        method = "loss_and_grads" if name == "objective" else "loss"
+        if isinstance(loss, type) or not callable(getattr(loss, method, None)):
+            got = f"the class {loss.__name__}" if isinstance(loss, type) else type(loss).__name__
+            raise TypeError(f"{name} must be a loss of SVI, such as zf_pyro.ZForcingELBO(), got {got}")
+    if not isinstance(optimiser, PyroOptim) and not callable(optimiser):
+        raise TypeError(
+            "optimiser must be one of pyro.optim, or a function from parameters to one of torch.optim, got "
+            f"{type(optimiser).__name__}"
+        )
 
 
 def build(optimiser: PyroOptim | Factory, parameters: Mapping[str, Tensor], *, fused: bool) -> torch.optim.Optimizer:

@@ -1,26 +1,55 @@
 """Trainable parameters: those of networks, and others in Pyro's parameter store."""
 
-from collections.abc import Mapping, Sequence
+import inspect
+from collections.abc import Mapping
 from typing import Any
 
 import pyro.poutine as poutine
 import torch
 from torch import Tensor, nn
 
+from ..data import Batch, arguments_of
 from ..objectives import PyroProgram, replayed_traces
 
+ARGUMENTS = ["x", "lengths", "context", "initial_state"]
+"""First parameters of the programs of a network, and of programs around them."""
 
-def call(program: Any, batch: Any, *before: Any) -> Any:
-    """Call ``program`` on a batch.
+
+def call(program: Any, batch: Any, model: PyroProgram, guide: PyroProgram) -> Any:
+    """Call ``program`` on model, guide and a batch.
+
+    For the programs of a network the batch has one of the forms of :func:`zf_pyro.data.arguments_of`. For others it is
+    a tuple or list of arguments, a dictionary of keywords, or a single argument.
 
     Args:
-        program: model, guide, or a method of an objective.
-        batch: a sequence of arguments, a mapping of keywords, or a single argument.
-        before: arguments that come before those of the batch.
+        program: a method of an objective, or another function of model, guide and their arguments.
+        batch: what a loader gave.
+        model: the first argument.
+        guide: the second argument.
+
+    Raises:
+        TypeError: a batch of another form for the programs of a network, such as one with a label.
     """
+    if isinstance(batch, Tensor):
+        return program(model, guide, batch)
+    if isinstance(batch, Batch) or (type(batch) in (tuple, list) and len(batch) in (1, 2)):
+        return program(model, guide, *batch)
+    if _is_of_network(model):
+        given = arguments_of(batch)
+        last = max(map(ARGUMENTS.index, given))
+        return program(model, guide, *map(given.get, ARGUMENTS[: last + 1]))  # Pyro's handlers have a ``context``, too
     if isinstance(batch, Mapping):
-        return program(*before, **batch)
-    return program(*before, *batch) if isinstance(batch, Sequence) else program(*before, batch)
+        return program(model, guide, **batch)
+    return program(model, guide, *batch) if isinstance(batch, tuple | list) else program(model, guide, batch)
+
+
+def _is_of_network(model: PyroProgram) -> bool:
+    """True if the parameters of a program begin with x, lengths and context, as those of a network's do."""
+    try:
+        names = list(inspect.signature(model).parameters)
+    except (TypeError, ValueError):  # not written in Python
+        return False
+    return names[:3] == ARGUMENTS[:3]
 
 
 def known_parameters(model: PyroProgram, guide: PyroProgram, batch: Any) -> dict[str, Tensor]:

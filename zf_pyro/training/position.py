@@ -2,12 +2,14 @@
 
 import itertools
 import signal
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, RandomSampler
 
+from ..checks import require_count
 from ..networks import BATCHES_STEPPED
 
 Position = tuple[int, int]
@@ -30,7 +32,9 @@ class Batches:
     """
 
     def __init__(self, loader: Iterable[Any], num_batches: int) -> None:
-        self.loader, self.num_batches = loader, num_batches
+        if not isinstance(loader, Iterable) or isinstance(loader, str | Tensor | Mapping):
+            raise TypeError(f"loader must be an iterable of batches, got {type(loader).__name__}")
+        self.loader, self.num_batches = loader, require_count("num_batches", num_batches)
         if isinstance(loader, DataLoader):
             if isinstance(loader.sampler, RandomSampler) or isinstance(
                 getattr(loader.batch_sampler, "sampler", None), RandomSampler

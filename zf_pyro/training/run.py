@@ -11,8 +11,10 @@ from typing import Any
 import lightning
 from lightning.pytorch.callbacks import Callback, EarlyStopping
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from torch import Tensor
 
-from ..checks import require_count
+from ..checks import require_count, require_flag, require_path
+from ..data import Batch
 from ..saving import hold, require_new, require_same
 from .callbacks import Interruption, Progress, RandomState
 from .checkpoints import Best, Checkpoints, SafeCheckpointIO, latest
@@ -112,7 +114,20 @@ def fit(
     log_every = require_count("log_every", log_every)
     devices, num_nodes = require_count("devices", devices), require_count("num_nodes", num_nodes)
     patience = None if patience is None else require_count("patience", patience)
-    out = Path(out)
+    if not isinstance(module, Training):
+        raise TypeError(f"module must be a zf_pyro.training.Training, got {type(module).__name__}")
+    for name, loader in (("train", train), ("validation", validation)):
+        if (loader is None and name == "train") or not isinstance(loader, Iterable | None) or isinstance(loader, str):
+            raise TypeError(f"{name} must be a loader of batches, got {type(loader).__name__}")
+        if isinstance(loader, Tensor | Mapping | Batch):
+            raise TypeError(f"{name} must be a loader of batches, got one {type(loader).__name__}: give it in a list")
+    for name, flag in (("resume", resume), ("progress", progress)):
+        require_flag(name, flag)
+    if not isinstance(callbacks, tuple | list) or not all(isinstance(part, Callback) for part in callbacks):
+        raise TypeError(f"callbacks must be a list of Lightning's callbacks, got {callbacks!r}")
+    if about is not None and not isinstance(about, Mapping):
+        raise TypeError(f"about must be a dictionary of settings by name, or None, got {type(about).__name__}")
+    out = require_path("out", out)
     found = configuration(module, train, precision, about)
     parts: list[Callback] = [RandomState(), Interruption(), Recorded(found), *callbacks]
     if progress:

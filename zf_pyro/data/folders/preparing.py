@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ...checks import require_flag
 from .partial import LOCK, locked, move, remove, sweep, sync_folder, umask
 from .record import DTYPES, RECORD, Record, digest, file_name, read_record
 from .writer import SplitWriter, sync
@@ -54,7 +55,7 @@ def existing(out: Path, request: Record, *, overwrite: bool) -> Record | None:
         FileExistsError: ``out`` holds something else, or cannot be replaced.
         ValueError: ``out`` holds the requested data, but damaged.
     """
-    if not overwrite and prepared(out, request):
+    if not require_flag("overwrite", overwrite) and prepared(out, request):
         return read_record(out)
     _refuse_foreign(out.absolute(), overwrite)
     return None
@@ -224,6 +225,7 @@ def require_place(out: Path, *, overwrite: bool) -> None:
 
 
 def _refuse_foreign(out: Path, overwrite: bool) -> None:
+    require_flag("overwrite", overwrite)
     if out.is_symlink():
         raise FileExistsError(
             f"{out} is a symbolic link to {out.readlink()}, which a folder cannot replace in one move: "

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from ...checks import require_path
+
 RECORD = "record.json"
 """The record's file name in a prepared folder."""
 FORMAT = "zf_pyro sequences 1"
@@ -116,7 +118,7 @@ def read_record(folder: Path) -> Record:
         FileNotFoundError: there is no record, so the folder was not prepared.
         ValueError: the record is not JSON, of another format, or incomplete.
     """
-    path = folder / RECORD
+    path = require_path("folder", folder) / RECORD
     try:
         content = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError) as error:

@@ -10,6 +10,7 @@ from typing import Literal
 
 import numpy as np
 
+from ...checks import require_path
 from ..folders.record import Record, versions_of
 from ..folders.splits import held_out
 from .sets import Images, ImageSets, load_images, prepare_images
@@ -42,7 +43,8 @@ def prepare_digits(
         ValueError: Another binarization.
         OSError: The disk is full.
     """
-    if binarization not in ("threshold", "epoch"):
+    out = require_path("out", out)
+    if not isinstance(binarization, str) or binarization not in ("threshold", "epoch"):
         raise ValueError(f"binarization must be threshold or epoch, got {binarization!r}")
     try:
         from sklearn.datasets import load_digits as bundled
@@ -81,5 +83,5 @@ def load_digits(
         FileExistsError: ``folder`` holds something else.
         ValueError: another binarization, or a frame that does not divide 64.
     """
-    prepare_digits(Path(folder), binarization=binarization)
+    prepare_digits(require_path("folder", folder), binarization=binarization)
     return load_images(folder, frame=frame, seed=seed)

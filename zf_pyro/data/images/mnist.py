@@ -12,6 +12,7 @@ from typing import Literal
 
 import numpy as np
 
+from ...checks import require_flag, require_path
 from ..folders.download import fetch
 from ..folders.files import for_record, list_files, read_bytes
 from ..folders.preparing import require_place
@@ -69,7 +70,10 @@ def prepare_mnist(
         OSError: The disk is full.
         ImportError: Downloading without pooch.
     """
-    if binarization not in BINARIZATIONS:
+    out = require_path("out", out)
+    source = None if source is None else require_path("source", source)
+    require_flag("check_hashes", check_hashes)
+    if not isinstance(binarization, str) or binarization not in BINARIZATIONS:
         raise ValueError(f"binarization must be one of {', '.join(BINARIZATIONS)}, got {binarization!r}")
     fixed = binarization == "fixed"
     require_place(out, overwrite=overwrite)

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
+from numbers import Integral
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ...checks import require_count, require_path
 from ..folders.preparing import existing, preparing
 from ..folders.record import Record, read_record
 from ..sequences import Sequences
@@ -47,16 +49,14 @@ class Binarized(Dataset[Tensor]):
     """
 
     def __init__(self, images: Sequences, seed: int = 0) -> None:
-        if seed < 0:
-            raise ValueError(f"seed must not be negative, got {seed}")
-        self.images, self.seed, self.epoch = images, seed, 0
+        if not isinstance(images, Sequences):
+            raise TypeError(f"images must be zf_pyro.data.Sequences, got {type(images).__name__}")
+        self.images, self.seed, self.epoch = images, _require_count("seed", seed), 0
         self.lengths, self.labels = images.lengths, images.labels
 
     def set_epoch(self, epoch: int) -> None:
         """Select the samples of an epoch, 0 or later."""
-        if epoch < 0:
-            raise ValueError(f"epoch must not be negative, got {epoch}")
-        self.epoch = int(epoch)
+        self.epoch = _require_count("epoch", epoch)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -92,7 +92,7 @@ def load_images(folder: Path | str, *, frame: int = 1, seed: int = 0) -> ImageSe
         FileNotFoundError: the folder was not prepared.
         ValueError: it holds no images, its files are truncated or foreign, or the frame does not divide an image.
     """
-    record = read_record(Path(folder))
+    record = read_record(require_path("folder", folder))
     if record.settings.get("binarization") not in BINARIZATIONS:
         raise ValueError(f"{folder} holds {record.corpus}, no images: give a folder prepared from mnist or digits")
     _check_frame(frame, record.settings["pixels"])
@@ -140,7 +140,13 @@ def prepare_images(out: Path, request: Record, parts: Mapping[str, Images], *, o
     return preparation.record
 
 
+def _require_count(name: str, value: int) -> int:
+    if isinstance(value, Integral) and int(value) < 0:
+        raise ValueError(f"{name} must not be negative, got {value}")
+    return require_count(name, value, least=0)
+
+
 def _check_frame(frame: int, size: int) -> None:
-    if frame < 1 or size % frame:
+    if isinstance(frame, bool) or not isinstance(frame, Integral) or frame < 1 or size % int(frame):
         fitting = ", ".join(str(divisor) for divisor in range(1, size + 1) if size % divisor == 0)
-        raise ValueError(f"frame must divide the {size} pixels of an image, got {frame}: take one of {fitting}")
+        raise ValueError(f"frame must divide the {size} pixels of an image, got {frame!r}: take one of {fitting}")

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ...checks import require_number
 from .sources import audio_below, segmented
 
 _NAMES = {
@@ -186,8 +187,7 @@ def draw_groups(members: Sequence[str], groups: Mapping[str, float], seed: int, 
         ValueError: a fraction out of range, or no members left for training.
     """
     for name, part in groups.items():
-        if not 0 < part < 1:
-            raise ValueError(f"{name} must be between 0 and 1, a part of the {what}, got {part}")
+        require_number(name, part, f"between 0 and 1, a part of the {what}", 0.0, 1.0, "()")
     order = np.random.default_rng(seed).permutation(len(members))
     shuffled, split, start = [sorted(members)[i] for i in order], dict[str, list[str]](), 0
     for name, part in groups.items():

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+from ...checks import require_count, require_flag, require_integer, require_number, require_path
 from ..folders.download import NLTK_TIMIT, NLTK_TIMIT_HASH, fetch
 from ..folders.files import for_record, require_names, sha256_of
 from ..folders.preparing import existing, preparing, require_place, require_same
@@ -56,8 +57,10 @@ def prepare_timit(
         FileExistsError: ``out`` holds something else.
         OSError: the disk is full.
     """
+    out = require_path("out", out)
+    source = None if source is None else require_path("source", source)
     require_place(out, overwrite=overwrite)
-    options: dict[str, Any] = {"sa": sa, "validation": validation, "test": test, "seed": seed}
+    options: dict[str, Any] = {"sa": require_flag("sa", sa), **_sampling(validation, test, seed)}
     with _sample() if source is None else contextlib.nullcontext(source) as root:
         return prepare_speech(
             listings.timit(root, **options), out, options, frame=frame, resample=False, overwrite=overwrite
@@ -93,8 +96,10 @@ def prepare_blizzard(
         FileExistsError: ``out`` holds something else.
         OSError: the disk is full.
     """
+    out = require_path("out", out)
+    source = require_path("source", source)
     require_place(out, overwrite=overwrite)
-    options: dict[str, Any] = {"part": part, "validation": validation, "test": test, "seed": seed}
+    options: dict[str, Any] = {"part": part, **_sampling(validation, test, seed)}
     return prepare_speech(
         listings.blizzard(source, **options), out, options, rate=rate, frame=frame, overwrite=overwrite
     )
@@ -127,9 +132,18 @@ def prepare_folder(
         FileExistsError: ``out`` holds something else.
         OSError: the disk is full.
     """
+    out = require_path("out", out)
+    source = require_path("source", source)
     require_place(out, overwrite=overwrite)
-    options: dict[str, Any] = {"validation": validation, "test": test, "seed": seed}
+    options = _sampling(validation, test, seed)
     return prepare_speech(listings.folder(source, **options), out, options, rate=rate, frame=frame, overwrite=overwrite)
+
+
+def _sampling(validation: float, test: float, seed: int) -> dict[str, Any]:
+    """The settings of what is held out, as plain numbers."""
+    given = {"validation": validation, "test": test}
+    parts = {name: require_number(name, part, "a number") for name, part in given.items()}
+    return {**parts, "seed": require_count("seed", seed, least=0)}
 
 
 def prepare_speech(
@@ -163,9 +177,8 @@ def prepare_speech(
         FileExistsError: ``out`` holds something else.
         OSError: the disk is full.
     """
-    for name, value in (("rate", rate), ("frame", frame)):
-        if value < 1:
-            raise ValueError(f"{name} must be positive, got {value}")
+    rate = require_integer("rate", rate, "positive, in Hz", 1)
+    frame = require_integer("frame", frame, "positive, in samples", 1)
     files = sorted(name for names in corpus.splits.values() for name in names)
     require_names(corpus.root, files)
     settings = {**options, "rate": rate, "resampler": "soxr HQ" if resample else None}

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from ...checks import require_path
 from ..folders.files import sha256_of
 from ..folders.record import Record
 from .reviews import Review, Reviews, split_reviews
@@ -46,6 +47,7 @@ def prepare_docstrings(
         ValueError: ``max_words`` or ``vocabulary_size`` is too small.
         OSError: The disk is full.
     """
+    out = require_path("out", out)
     root = Path(sysconfig.get_path("stdlib"))
     paths = library_sources(root)
     sources: list[list[Any]] = [[path.relative_to(root).as_posix(), path.stat().st_size] for path in paths]
@@ -77,7 +79,7 @@ def load_docstrings(folder: Path | str, *, max_words: int = 16, vocabulary_size:
         FileExistsError: ``folder`` holds something else, for example the docstrings of another Python.
         ValueError: ``max_words`` or ``vocabulary_size`` is too small, or files of the folder are truncated or foreign.
     """
-    prepare_docstrings(Path(folder), max_words=max_words, vocabulary_size=vocabulary_size)
+    prepare_docstrings(require_path("folder", folder), max_words=max_words, vocabulary_size=vocabulary_size)
     return load_text(folder)
 
 

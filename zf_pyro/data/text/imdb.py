@@ -3,6 +3,7 @@
 import dataclasses
 from pathlib import Path
 
+from ...checks import require_flag, require_name, require_path
 from ..folders.files import for_record
 from ..folders.preparing import require_place
 from ..folders.record import Record
@@ -42,6 +43,9 @@ def prepare_imdb(
             sentences, or ``max_words`` or ``vocabulary_size`` too small.
         OSError: The disk is full.
     """
+    out = require_path("out", out)
+    source = require_path("source", source)
+    unsup, text_column = require_flag("unsup", unsup), require_name("text_column", text_column)
     text_request("imdb", [], max_words, vocabulary_size)  # refuses bad arguments before the reviews are read
     require_place(out, overwrite=overwrite)
     reviews = read_reviews(source, unsup=unsup, text_column=text_column)

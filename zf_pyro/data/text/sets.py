@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ...checks import require_integer, require_path
 from ..folders.preparing import existing, preparing
 from ..folders.record import Record, read_record, versions_of
 from ..sequences import Sequences
@@ -46,10 +47,9 @@ def text_request(
     Raises:
         ValueError: ``max_words`` or ``vocabulary_size`` is too small.
     """
-    if max_words < 1:
-        raise ValueError(f"max_words must be at least 1, got {max_words}")
+    max_words = require_integer("max_words", max_words, "at least 1", 1)
     require_vocabulary_size(vocabulary_size)
-    settings |= {"max_words": max_words, "vocabulary_size": vocabulary_size, "min_count": MIN_COUNT}
+    settings |= {"max_words": max_words, "vocabulary_size": int(vocabulary_size), "min_count": MIN_COUNT}
     return Record(corpus, "int64", None, settings, sources, versions=versions_of(PACKAGES))
 
 
@@ -121,7 +121,7 @@ def load_text(folder: Path | str) -> TextSets:
         FileNotFoundError: the folder was not prepared, or one of its files is missing.
         ValueError: it holds no text, its files are truncated or foreign, or its vocabulary is that of another run.
     """
-    record = read_record(Path(folder))
+    record = read_record(require_path("folder", folder))
     if "vocabulary" not in record.notes:
         raise ValueError(f"{folder} holds {record.corpus}, no text: give a folder prepared from imdb or docstrings")
     vocabulary = Vocabulary.read(folder, record.notes["vocabulary"]["sha256"])

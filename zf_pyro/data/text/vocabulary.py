@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from ...checks import require_array, require_integer, require_path
 from ..folders.preparing import VOCABULARY
 from ..folders.writer import sync
 
@@ -35,6 +36,9 @@ class Vocabulary:
     unknown, end = 0, 1
 
     def __init__(self, tokenizer: "Tokenizer") -> None:
+        if not hasattr(tokenizer, "to_str") or not hasattr(tokenizer, "encode"):
+            got = type(tokenizer).__name__
+            raise TypeError(f"tokenizer must be a tokenizers.Tokenizer, got {got}: take Vocabulary.of or .read")
         tokenizer.encode_special_tokens = True  # "<eos>" within a text is three words; the file does not store this
         self.tokenizer = tokenizer
         self.sha256 = hashlib.sha256(tokenizer.to_str(pretty=True).encode()).hexdigest()
@@ -76,7 +80,7 @@ class Vocabulary:
             FileNotFoundError: no such file.
             ValueError: the file is damaged, or belongs to another preparation.
         """
-        path = Path(folder) / VOCABULARY
+        path = require_path("folder", folder) / VOCABULARY
         try:
             text = path.read_text(encoding="utf-8")
         except FileNotFoundError as error:
@@ -116,8 +120,19 @@ class Vocabulary:
         return self.tokenizer.get_vocab_size()
 
     def encode(self, sentences: Sequence[str]) -> list[list[int]]:
-        """Convert each sentence to the indices of its words, followed by the end token."""
-        return [[*encoding.ids, self.end] for encoding in self.tokenizer.encode_batch(list(sentences))]
+        """Convert each sentence to the indices of its words, followed by the end token.
+
+        Raises:
+            TypeError: one text, or sentences that are no texts.
+        """
+        if isinstance(sentences, str) or not isinstance(sentences, Iterable):
+            got = type(sentences).__name__
+            raise TypeError(f"sentences must be a list of texts, got {got}: give [sentence] for one")
+        sentences = list(sentences)
+        for i, sentence in enumerate(sentences):
+            if not isinstance(sentence, str):
+                raise TypeError(f"sentences must be a list of texts, got {type(sentence).__name__} at {i}")
+        return [[*encoding.ids, self.end] for encoding in self.tokenizer.encode_batch(sentences)]
 
     def decode(self, symbols: Tensor | Sequence[int]) -> str:
         """Convert one sequence of indices to words separated by spaces, up to the end token.
@@ -126,10 +141,14 @@ class Vocabulary:
             symbols: (time,) integers.
 
         Raises:
+            TypeError: they are no integers.
             ValueError: an index outside the vocabulary.
         """
+        values = require_array("symbols", symbols)
+        if values.ndim != 1 or (values.dtype.kind not in "iu" and len(values)):
+            raise TypeError(f"symbols must be integers of shape (time,), got {values.dtype} of shape {values.shape}")
         words: list[str] = []
-        for symbol in [int(symbol) for symbol in symbols]:
+        for symbol in values.tolist():
             if symbol == self.end:
                 break
             word = self.tokenizer.id_to_token(symbol) if symbol >= 0 else None
@@ -145,8 +164,7 @@ def require_vocabulary_size(size: int) -> None:
     Raises:
         ValueError: ``size`` is below 3.
     """
-    if size < 3:
-        raise ValueError(f"vocabulary_size must be at least 3 (a word, the unknown and the end token), got {size}")
+    require_integer("vocabulary_size", size, "at least 3 (a word, the unknown and the end token)", 3)
 
 
 def split_words(sentences: Iterable[str]) -> list[list[str]]:
