@@ -302,6 +302,15 @@ def test_a_changed_byte_is_found(tmp_path):
         read_rolls(tmp_path / "a.npz")
 
 
+def test_an_encrypted_archive_is_refused(tmp_path):
+    content = bytearray(JSB.read_bytes())
+    for at in (content.index(b"PK\x03\x04") + 6, content.index(b"PK\x01\x02") + 8):
+        content[at] |= 1  # the flag of encryption, in both headers of the first array
+    (tmp_path / "a.npz").write_bytes(content)
+    with pytest.raises(ValueError, match=r"a\.npz is cut short or damaged .*encrypted"):
+        read_rolls(tmp_path / "a.npz")
+
+
 @pytest.mark.parametrize(
     ("name", "content", "complaint"),
     [
