@@ -20,10 +20,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from scipy.io import savemat
 
+from zf_pyro import ZForcing, ZForcingELBO
 from zf_pyro.data import (
     LengthBatches,
     Loader,
     Sequences,
+    Windows,
+    collate,
     load_polyphonic,
     prepare_polyphonic,
     read_midi,
@@ -36,6 +39,7 @@ from zf_pyro.data.music.rolls import Rolls, check_roll, read_rolls, write_rolls
 from zf_pyro.data.music.sets import JSB
 from zf_pyro.data.prepare import describe
 from zf_pyro.data.prepare import main as prepare
+from zf_pyro.emissions import Bernoulli
 
 from .prepared import prepare as prepare_frames
 from .real_data import archive
@@ -116,6 +120,22 @@ def test_the_chorales_come_in_batches_by_length():
     for x, lengths in Loader(part, LengthBatches(part.lengths, batch_size=20)):
         assert x.shape == (len(lengths), int(lengths.max()), 88)
         assert all((x[i, n:] == 0).all() for i, n in enumerate(lengths))
+
+
+def test_a_model_scores_the_chorales():
+    part = load_polyphonic("jsb").test
+    x, lengths = collate([part[i][:6] for i in range(3)])
+    net = ZForcing(Bernoulli(88), embed_dim=4, hidden_dim=8, latent_dim=2, mlp_dim=4)
+    loss = ZForcingELBO().differentiable_loss(net.model, net.guide, x, lengths)
+    assert loss.isfinite()
+    assert Windows(part, 40).lengths[:3].tolist() == [40, 40, 4]
+    assert torch.equal(torch.cat(list(Windows(part, 40))), torch.cat(list(part)))
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int64, torch.bfloat16, torch.float64])
+def test_rolls_may_be_of_any_dtype(dtype):
+    roll = random_rolls(1)[0]
+    assert np.array_equal(check_roll(torch.from_numpy(roll).to(dtype)), roll)
 
 
 def test_a_prepared_folder_holds_the_same_chorales(tmp_path):
@@ -242,6 +262,7 @@ DAMAGES = {
     "an empty piece": ({"test_lengths": np.array([0, 3])}, "piece 0 of test has 0 steps, an empty piece: leave it out"),
     "a negative length": ({"test_lengths": np.array([3, -1])}, "piece 1 of test has -1 steps"),
     "other lengths": ({"test_lengths": np.array([2, 2])}, "lengths of test add up to 4 steps, test_packed has"),
+    "lengths that wrap round": ({"test_lengths": np.array([2**63 - 1, 2**63 - 1, 8])}, "lengths of test add up to 184"),
     "float lengths": ({"test_lengths": np.array([2.0])}, "test_lengths is float64 of shape"),
     "no pieces": ({"test_lengths": np.zeros(0, int)}, "test_lengths is int64 of shape"),
     "not packed": ({"train_packed": np.zeros((3, 88))}, "train_packed is float64 .* expected uint8 of shape"),
@@ -527,6 +548,11 @@ def test_files_that_cannot_be_converted_say_why(tmp_path, capsys):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(ValueError, match=complaint):
             convert(tmp_path / name, tmp_path / "a.npz")
+    cells = np.empty((1, 2), object)
+    cells[0] = [np.ones((3, 88)), np.full((3, 88), 2)]
+    savemat(tmp_path / "b.mat", {"traindata": cells})
+    with pytest.raises(ValueError, match=r"b\.mat: traindata\[1\] must be zeros and ones, got 2 at step 0, note 0"):
+        convert(tmp_path / "b.mat", tmp_path / "a.npz")
     savemat(tmp_path / "c.mat", {"traindata": np.zeros(3)})
     with pytest.raises(ValueError, match="must hold a cell of rolls traindata"):
         convert(tmp_path / "c.mat", tmp_path / "a.npz")

@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 from ..checks import require_count
 from .folders.preparing import open_array
 from .folders.record import Record, read_record
+from .music.rolls import Rolls
 
 MAPPED = 64 << 20
 """Bytes read through a memory mapping before it is closed."""
@@ -158,7 +159,7 @@ class Windows(Dataset[Tensor]):
         lengths: frames of each window; (len(self),) int64.
     """
 
-    def __init__(self, sequences: Sequences, num_frames: int) -> None:
+    def __init__(self, sequences: Sequences | Rolls, num_frames: int) -> None:
         self.sequences, self.num_frames = sequences, require_count("num_frames", num_frames)
         counts = (sequences.lengths + self.num_frames - 1) // self.num_frames
         self._ends = counts.cumsum(0)

@@ -22,7 +22,7 @@ import numpy as np
 
 from ..folders.files import read_bytes
 from .pickles import read_pickle
-from .rolls import LOWEST_NOTE, NUM_NOTES, SPLITS, Music, write_rolls
+from .rolls import LOWEST_NOTE, NUM_NOTES, SPLITS, Music, check_roll, write_rolls
 
 MOST_STEPS = 1 << 24
 """Steps of all pieces. Above it a file is taken for damaged; the largest published corpus has 392,296."""
@@ -129,7 +129,9 @@ def _mat(source: Path) -> dict[str, list[np.ndarray]]:
         cells = found.get(name)
         if not isinstance(cells, np.ndarray) or cells.dtype != object or not cells.size:
             raise ValueError(f"{source} must hold a cell of rolls {name}, as those of traindata, validdata, testdata")
-        parts[split] = list(cells.reshape(-1))
+        parts[split] = [
+            check_roll(cell, f"{source}: {name}[{i}]", NUM_NOTES) for i, cell in enumerate(cells.reshape(-1))
+        ]
     return parts
 
 

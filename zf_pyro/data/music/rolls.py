@@ -19,6 +19,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ...checks import require_count
+
 LOWEST_NOTE, NUM_NOTES = 21, 88
 """MIDI note of a piano's lowest key, and its number of keys."""
 MIDI_NOTES = 128
@@ -34,10 +36,11 @@ class Rolls(Dataset[Tensor]):
     Attributes:
         num_notes: notes per step.
         lengths: steps of each piece; (len(self),) int64.
-        labels: None, as of sequences without labels.
+        labels, names: None, as of sequences without them.
     """
 
     labels: Tensor | None = None
+    names: list[str] | None = None
 
     def __init__(self, packed: np.ndarray, lengths: np.ndarray, num_notes: int = NUM_NOTES) -> None:
         """Take the steps of all pieces, (steps, bytes) uint8, and the steps of each, (pieces,) integers."""
@@ -68,9 +71,13 @@ class Rolls(Dataset[Tensor]):
         """Unpack the piece at ``index``; (time, notes) uint8."""
         return np.unpackbits(self.bits(index), axis=1, count=self.num_notes)
 
+    def read(self, index: int, start: int = 0, stop: int | None = None) -> Tensor:
+        """Unpack steps ``start`` to ``stop`` (None: the end) of the piece at ``index``; (time, notes) float32."""
+        return torch.from_numpy(self.roll(index)[start:stop].astype(np.float32))
+
     def __getitem__(self, index: int) -> Tensor:
         """Unpack the piece at ``index``; (time, notes) float32."""
-        return torch.from_numpy(self.roll(index).astype(np.float32))
+        return self.read(index)
 
 
 class Music(NamedTuple):
@@ -96,7 +103,10 @@ def check_roll(roll: Any, what: str = "roll", num_notes: int | None = None) -> n
         ValueError: another shape, no steps, or a value other than 0 and 1.
     """
     try:
-        values = roll.detach().cpu().numpy() if isinstance(roll, Tensor) else np.asarray(roll)
+        if isinstance(roll, Tensor):
+            roll = roll.detach().cpu()
+            roll = (roll.double() if roll.is_floating_point() else roll).numpy()  # NumPy has no bfloat16
+        values = np.asarray(roll)
     except ValueError as error:
         raise ValueError(
             f"{what} must have as many notes in every step ({error}): give an array (time, notes)"
@@ -110,7 +120,7 @@ def check_roll(roll: Any, what: str = "roll", num_notes: int | None = None) -> n
     if wrong.any():
         step, note = (int(index) for index in np.argwhere(wrong)[0])
         raise ValueError(
-            f"{what} must be zeros and ones, got {values[step, note]!r} at step {step}, note {note}: compare "
+            f"{what} must be zeros and ones, got {values[step, note]} at step {step}, note {note}: compare "
             "velocities with 0, and sample from probabilities"
         )
     return values.astype(np.uint8, order="C")
@@ -156,7 +166,7 @@ def write_rolls(path: Path, parts: Mapping[str, Iterable[Any]], *, lowest_note: 
         raise ValueError(f"parts must be {', '.join(SPLITS)}, got {', '.join(parts) or 'none'}")
     pieces = {split: list(parts[split]) for split in SPLITS}
     num_notes = check_roll(pieces["train"][0], "train[0]").shape[1] if pieces["train"] else NUM_NOTES
-    if not 0 <= lowest_note <= MIDI_NOTES - num_notes:
+    if require_count("lowest_note", lowest_note, 0) > MIDI_NOTES - num_notes:
         raise ValueError(
             f"lowest_note must be between 0 and {MIDI_NOTES - num_notes} for {num_notes} notes, got {lowest_note}"
         )
@@ -258,9 +268,9 @@ def _split(
     if (lengths < 1).any():
         index = int((lengths < 1).argmax())
         raise ValueError(f"{path}: piece {index} of {split} has {lengths[index]} steps, an empty piece: leave it out")
-    if lengths.sum(dtype=np.int64) != len(bits):
+    if (lengths > len(bits)).any() or lengths.sum(dtype=np.int64) != len(bits):
         raise ValueError(
-            f"{path}: the lengths of {split} add up to {lengths.sum(dtype=np.int64)} steps, {split}_packed has "
+            f"{path}: the lengths of {split} add up to {sum(lengths.tolist())} steps, {split}_packed has "
             f"{len(bits)}: write it anew"
         )
     rest = 8 * bits.shape[1] - num_notes
