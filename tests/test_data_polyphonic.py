@@ -809,10 +809,14 @@ def midi_folder(root, names=("b.mid", "c.midi", "d.MID", "e.mid", "f.mid")):
 def test_files_of_a_folder_are_drawn_by_the_seed(tmp_path):
     root = midi_folder(tmp_path / "midi", [f"{i}.mid" for i in range(20)])
     (root / "notes.txt").write_text("read me")
+    (root / "._1.mid").write_bytes(b"\0\5\x16\7")  # as macOS leaves beside 1.mid
+    (root / "2b.mid").symlink_to(root / "2.mid")
     record = prepare_polyphonic(tmp_path / "out", root, validation=0.2, seed=3)
     counts = {name: split.num_sequences for name, split in record.splits.items()}
     assert counts == {"train": 14, "validation": 4, "test": 2}
-    assert record.left_out == [["notes.txt", "no MIDI file"]]
+    assert record.left_out == [
+        ["._1.mid", "hidden"], ["2b.mid", "the same file: 2.mid"], ["notes.txt", "no MIDI file"]
+    ]  # fmt: skip
     assert record.settings == {
         "lowest_note": 21, "steps_per_quarter": 4, "validation": 0.2, "test": 0.1, "seed": 3
     }  # fmt: skip
@@ -876,8 +880,13 @@ def test_folders_that_hold_too_little_are_refused(tmp_path):
         prepare_polyphonic(tmp_path / "out", midi_folder(tmp_path / "two", ("a.mid", "b.mid")))
     with pytest.raises(ValueError, match="holds MIDI files for test alone, in test: put the training files into"):
         prepare_polyphonic(tmp_path / "out", midi_folder(tmp_path / "test", ("test/a.mid",)))
-    with pytest.raises(ValueError, match="validation must be between 0 and 1"):
-        prepare_polyphonic(tmp_path / "out", midi_folder(tmp_path / "five"), validation=1.5)
+    for options, complaint in (
+        ({"validation": 1.5}, "validation must be between 0 and 1, a part of the files, got 1.5"),
+        ({"test": "0.1"}, "test must be between 0 and 1, a part of the files, got '0.1'"),
+        ({"seed": -1}, "seed must be an integer of at least 0, got -1"),
+    ):
+        with pytest.raises(ValueError, match=complaint):
+            prepare_polyphonic(tmp_path / "out", midi_folder(tmp_path / "five"), **options)
     root = midi_folder(tmp_path / "silent", ("train/a.mid", "valid/b.mid", "test/c.mid"))
     save(root / "test" / "c.mid", [tempo(500_000)])
     with pytest.raises(ValueError, match="holds no notes for test in its 1 files: give more files"):

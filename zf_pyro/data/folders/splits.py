@@ -2,9 +2,12 @@
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from numbers import Real
 from pathlib import Path
 
 import numpy as np
+
+from ...checks import require_count
 
 _NAMES = {
     "train": ("train", "training"),
@@ -93,12 +96,12 @@ def draw_groups(members: Sequence[str], groups: Mapping[str, float], seed: int, 
         what: plural noun for the members in errors.
 
     Raises:
-        ValueError: a fraction out of range, or no members left for training.
+        ValueError: a fraction or the seed out of range, or no members left for training.
     """
     for name, part in groups.items():
-        if not 0 < part < 1:
-            raise ValueError(f"{name} must be between 0 and 1, a part of the {what}, got {part}")
-    order = np.random.default_rng(seed).permutation(len(members))
+        if not isinstance(part, Real) or not 0 < part < 1:
+            raise ValueError(f"{name} must be between 0 and 1, a part of the {what}, got {part!r}")
+    order = np.random.default_rng(require_count("seed", seed, 0)).permutation(len(members))
     shuffled, split, start = [sorted(members)[i] for i in order], dict[str, list[str]](), 0
     for name, part in groups.items():
         stop = start + max(1, round(part * len(members)))

@@ -5,6 +5,7 @@ import itertools
 import math
 from collections import defaultdict
 from collections.abc import Callable
+from numbers import Real
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -63,7 +64,7 @@ def require_steps(steps_per_quarter: int | None, step_seconds: float | None) -> 
     if step_seconds is None:
         given = STEPS_PER_QUARTER if steps_per_quarter is None else steps_per_quarter
         return require_count("steps_per_quarter", given), None
-    if isinstance(step_seconds, bool) or not isinstance(step_seconds, int | float) or not 0 < step_seconds < math.inf:
+    if isinstance(step_seconds, bool) or not isinstance(step_seconds, Real) or not 0 < step_seconds < math.inf:
         raise ValueError(f"step_seconds must be a positive number of seconds, got {step_seconds!r}")
     return None, float(step_seconds)
 
@@ -149,7 +150,7 @@ def write_midi(
         if require_count(name, value, low) > high:
             notes = f" for {width} notes" if name == "lowest_note" else ""
             raise ValueError(f"{name} must be at most {high}{notes}, got {value!r}")
-    if not isinstance(quarters_per_minute, int | float) or not 4 <= quarters_per_minute <= 60_000_000:
+    if not isinstance(quarters_per_minute, Real) or not 4 <= quarters_per_minute <= 60_000_000:
         raise ValueError(f"quarters_per_minute must be between 4 and 60,000,000, got {quarters_per_minute!r}")
     mido = _mido()
     tempo = round(60e6 / quarters_per_minute)
