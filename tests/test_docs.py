@@ -120,7 +120,7 @@ def test_the_ten_lines_of_the_readme_print_ten_lines(capsys):
     assert len(capsys.readouterr().out.splitlines()) == 10
 
 
-@pytest.mark.parametrize(("section", "lines"), [("Digits", 20), ("Text", 2), ("Your own sequences", 4)])
+@pytest.mark.parametrize(("section", "lines"), [("Digits", 20), ("Text", 2), ("Music", 4), ("Your own sequences", 4)])
 def test_blocks_about_data_print_what_they_read(section, lines, few_docstrings, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     block = re.search(r"```python\n(.*?)```", text_of("docs/data.md").split(f"## {section}\n")[1], re.DOTALL)[1]

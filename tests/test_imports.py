@@ -269,6 +269,7 @@ IMPORT_NAMES = {
     "soxr": "soxr",
     "pooch": "pooch",
     "tokenizers": "tokenizers",
+    "mido": "mido",
     "sklearn": "scikit-learn",
     "tqdm": "tqdm",
     "jsonargparse": "jsonargparse",

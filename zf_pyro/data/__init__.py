@@ -8,6 +8,10 @@ from .images.digits import load_digits, prepare_digits
 from .images.mnist import prepare_mnist
 from .images.sets import Binarized, ImageSets, load_images
 from .loader import Loader
+from .music.midi import MidiPiece, read_midi, write_midi
+from .music.polyphonic import prepare_polyphonic
+from .music.rolls import Rolls
+from .music.sets import PolyphonicSets, load_polyphonic
 from .padding import Batch, collate
 from .sequences import Sequences, Windows
 from .speech.prepare import prepare_blizzard, prepare_folder, prepare_timit
@@ -26,7 +30,10 @@ __all__ = [
     "ImageSets",
     "LengthBatches",
     "Loader",
+    "MidiPiece",
+    "PolyphonicSets",
     "Record",
+    "Rolls",
     "Sequences",
     "TextSets",
     "Utterances",
@@ -39,6 +46,7 @@ __all__ = [
     "load_digits",
     "load_docstrings",
     "load_images",
+    "load_polyphonic",
     "load_text",
     "load_vowels",
     "pair_of",
@@ -48,7 +56,10 @@ __all__ = [
     "prepare_folder",
     "prepare_imdb",
     "prepare_mnist",
+    "prepare_polyphonic",
     "prepare_timit",
     "preparing",
+    "read_midi",
     "read_record",
+    "write_midi",
 ]

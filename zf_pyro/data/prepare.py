@@ -8,6 +8,7 @@ from .folders.files import summary
 from .folders.record import Record
 from .images.digits import prepare_digits
 from .images.mnist import prepare_mnist
+from .music.polyphonic import prepare_polyphonic
 from .speech.prepare import prepare_blizzard, prepare_folder, prepare_timit
 from .text.docstrings import prepare_docstrings
 from .text.imdb import prepare_imdb
@@ -20,6 +21,7 @@ CORPORA: dict[str, Callable[..., Record]] = {
     "digits": prepare_digits,
     "imdb": prepare_imdb,
     "docstrings": prepare_docstrings,
+    "polyphonic": prepare_polyphonic,
 }
 """The function that prepares each corpus. Its parameters become flags, its docstring their help."""
 
@@ -59,6 +61,12 @@ def describe(record: Record) -> str:
     if "vocabulary" in record.notes:
         rates = (f"{name} {record.notes[name]['out_of_vocabulary']:.2%}" for name in record.splits)
         return "\n".join([*lines, f"vocabulary: {record.notes['vocabulary']['size']:,}; unknown: {', '.join(rates)}"])
+    if "notes_per_frame" in record.notes.get("train", {}):
+        rates = (f"{name} {record.notes[name]['notes_per_frame']:.2f}" for name in record.splits)
+        lines.append(f"{'notes':>10}: {', '.join(rates)} per frame")
+        ignored = {kind: sum(found.values()) for kind, found in record.notes.get("ignored_notes", {}).items()}
+        lines += [f"{kind:>10}: {count:,} notes; files in record.json" for kind, count in ignored.items() if count]
+        return "\n".join(lines)
     return "\n".join([*lines, f"{'mean':>10}: {record.mean:.6g}, deviation {record.scale:.6g}"])
 
 

@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 from ..checks import require_count, require_path
 from .folders.preparing import open_array
 from .folders.record import Record, read_record
+from .music.rolls import Rolls
 
 MAPPED = 64 << 20
 """Bytes read through a memory mapping before it is closed."""
@@ -163,8 +164,8 @@ class Windows(Dataset[Tensor]):
         lengths: frames of each window; (len(self),) int64.
     """
 
-    def __init__(self, sequences: Sequences, num_frames: int) -> None:
-        if not isinstance(sequences, Sequences):
+    def __init__(self, sequences: Sequences | Rolls, num_frames: int) -> None:
+        if not isinstance(sequences, Sequences | Rolls):
             raise TypeError(f"sequences must be zf_pyro.data.Sequences, got {type(sequences).__name__}")
         self.sequences, self.num_frames = sequences, require_count("num_frames", num_frames)
         counts = (sequences.lengths + self.num_frames - 1) // self.num_frames

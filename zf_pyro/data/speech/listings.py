@@ -1,21 +1,12 @@
 """Listings of corpora: their audio files and the split of each, from names alone."""
 
 import re
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from ...checks import require_number
+from ..folders.splits import draw_groups, split_folders
 from .sources import audio_below, segmented
 
-_NAMES = {
-    "train": ("train", "training"),
-    "validation": ("validation", "valid", "val", "dev", "development"),
-    "test": ("test", "testing"),
-}
-_PARTS = {name: split for split, names in _NAMES.items() for name in names}
 _SPEAKER = re.compile(r"(?:dr[1-8]-)?([mf][a-z]{3}[0-9])", re.IGNORECASE)
 _SENTENCE = re.compile(r"(s[aix][0-9]+)((?:\.[a-z0-9]+)+)", re.IGNORECASE)
 
@@ -154,49 +145,9 @@ def folder(root: Path, *, validation: float = 0.1, test: float = 0.1, seed: int 
         ValueError: a fraction out of range, too few files, or folders of other splits but nothing for training.
     """
     names, left_out = audio_below(root, "audio")
-    given: dict[str, list[str]] = {"train": [], "validation": [], "test": []}
-    outside: list[str] = []
-    for name in names:
-        part = _PARTS.get(name.split("/")[0].lower()) if "/" in name else None
-        (given[part] if part else outside).append(name)
-    if given["train"]:
-        left_out = left_out + [(name, "outside of the folders of the splits") for name in outside]
-    elif outside:
-        given["train"] = outside
-    else:
-        raise ValueError(
-            f"{root} holds audio for {' and '.join(part for part in given if given[part])} alone, in "
-            f"{names[0].split('/')[0]}: put the training files into a folder train beside it"
-        )
-    groups = {name: size for name, size in (("validation", validation), ("test", test)) if not given[name]}
-    drawn = draw_groups(given["train"], groups, seed, "files")
-    origin = {name: "drawn" if name in groups else "the folder's own" for name in ("validation", "test")}
-    return Corpus("folder", root, {**given, **drawn}, origin, left_out)
-
-
-def draw_groups(members: Sequence[str], groups: Mapping[str, float], seed: int, what: str) -> dict[str, list[str]]:
-    """Hold out members at random for each group, at least one each; the remainder is ``train``.
-
-    Args:
-        members: members to sample from; their order does not matter.
-        groups: fraction of the members for each group, between 0 and 1.
-        seed: seed of the sampling.
-        what: plural noun for the members in errors.
-
-    Raises:
-        ValueError: a fraction out of range, or no members left for training.
-    """
-    for name, part in groups.items():
-        require_number(name, part, f"between 0 and 1, a part of the {what}", 0.0, 1.0, "()")
-    order = np.random.default_rng(seed).permutation(len(members))
-    shuffled, split, start = [sorted(members)[i] for i in order], dict[str, list[str]](), 0
-    for name, part in groups.items():
-        stop = start + max(1, round(part * len(members)))
-        split[name], start = sorted(shuffled[start:stop]), stop
-    if start >= len(members):
-        wanted = ", ".join(f"{name} {part}" for name, part in groups.items())
-        raise ValueError(f"{len(members)} {what} are too few to hold out {wanted} and to train on the others")
-    return {"train": sorted(shuffled[start:]), **split}
+    splits, origin, outside = split_folders(root, names, {"validation": validation, "test": test}, seed, "audio")
+    left_out = left_out + [(name, "outside of the folders of the splits") for name in outside]
+    return Corpus("folder", root, splits, origin, left_out)
 
 
 def _timit_utterance(path: str) -> _Utterance | None:

@@ -1,0 +1,1 @@
+"""Polyphonic music as sequences of notes that sound together."""
