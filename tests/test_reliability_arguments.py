@@ -45,6 +45,7 @@ from zf_pyro.diagnostics import (
     spectrum,
 )
 from zf_pyro.diagnostics.plots import plot_khat, plot_kl, plot_traversal
+from zf_pyro.emissions import tempered
 from zf_pyro.evaluation import (
     active_units,
     bounds,
@@ -67,7 +68,7 @@ from zf_pyro.evaluation import (
 from zf_pyro.experiments import Run
 from zf_pyro.experiments.loaders import training_loader
 from zf_pyro.experiments.paired import differences
-from zf_pyro.generation import drawn, nucleus, tempered
+from zf_pyro.generation import drawn, nucleus
 from zf_pyro.inference import (
     ALGORITHMS,
     AnnealedImportanceSampling,

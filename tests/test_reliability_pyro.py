@@ -728,7 +728,7 @@ def test_two_networks_without_latents_train_each_its_own_parameters():
 
 @pytest.mark.parametrize("name", ["", "a$$$b"])
 def test_names_that_pyro_cannot_hold_are_refused(name):
-    with pytest.raises(ValueError, match="name must not be empty or contain"):
+    with pytest.raises(ValueError, match=r"name must not (be empty|contain)"):
         random_net(name=name)
 
 
@@ -868,7 +868,8 @@ WRONG = {
 )
 def test_programs_that_are_no_model_and_guide_of_one_network_are_refused(programs, objective):
     net, x = random_net(), random_frames()
-    with pytest.raises(TypeError, match=r"model and guide must be net.model and net.guide of one"):
+    message = r"model and guide must be net\.model and net\.guide of one|must be a program, such as net\."
+    with pytest.raises(TypeError, match=message):
         EVERY[objective]().loss_and_grads(*WRONG[programs](net), x)
 
 
@@ -919,7 +920,7 @@ def test_classes_are_refused_where_objectives_are_held():
     net = random_net()
     with pytest.raises(TypeError, match="got the class ZForcingELBO"):
         GraphedELBO(ZForcingELBO)
-    with pytest.raises(TypeError, match="objective must be an instance, for example ZForcingELBO"):
+    with pytest.raises(TypeError, match="got the class ZForcingELBO"):
         Training(net.model, net.guide, ZForcingELBO)
 
 
@@ -972,7 +973,7 @@ def test_a_tensor_as_third_weight_is_named():
 
 
 def test_arguments_of_schedules_are_numbers():
-    with pytest.raises(TypeError, match="start must be a number, got None"):
+    with pytest.raises(ValueError, match="start must be a finite number of at least 0, got None"):
         Linear(None, 1.0, 5)
 
 

@@ -5,6 +5,8 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import Independent
 
+from ..checks import require_number
+
 
 def tempered(distribution: TorchDistribution, temperature: float) -> TorchDistribution:
     """The density to the power 1 / temperature, normalised.
@@ -20,7 +22,7 @@ def tempered(distribution: TorchDistribution, temperature: float) -> TorchDistri
     Raises:
         TypeError: another distribution.
     """
-    if temperature == 1.0:
+    if require_number("temperature", temperature, "above 0", 0.0, ends="(]") == 1.0:
         return distribution
     if isinstance(distribution, dist.MixtureSameFamily):
         components = tempered(distribution.component_distribution, temperature)

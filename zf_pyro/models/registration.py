@@ -12,6 +12,8 @@ from pyro.nn import PyroModule
 from pyro.params import param_with_module_name
 from torch import nn
 
+from ..checks import require_name
+
 _NUMBERS: "defaultdict[str, Iterator[int]]" = defaultdict(itertools.count)
 """Numbers for default names, by kind, so that no two networks of a process share parameters in Pyro's store."""
 _NETWORKS: "weakref.WeakSet[RegisteredNetwork]" = weakref.WeakSet()
@@ -43,11 +45,9 @@ class RegisteredNetwork(nn.Module):
         if name is None:
             numbered = (kind if i == 0 else f"{kind}_{i}" for i in _NUMBERS[kind])
             name = next(name for name in numbered if not _in_use(name))
-        if not isinstance(name, str):
-            raise TypeError(f"name must be a string, got {name!r}")
-        if not name or "$$$" in name:
-            raise ValueError(f"name must not be empty or contain '$$$', which separates names in Pyro, got {name!r}")
-        self.name = name
+        self.name = require_name("name", name)
+        if "$$$" in name:
+            raise ValueError(f"name must not contain '$$$', which separates names in Pyro, got {name!r}")
         _NETWORKS.add(self)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import recurrence as scans
-from ..checks import int64, require_choice, require_count, require_flag, require_name, require_number
+from ..checks import int64, require_choice, require_count, require_flag, require_number
 from ..emissions import Emission
 from ..networks import CELLS, MLP, BackwardRNN, State, Transition, bounded, with_fast_form
 from ..paths import check_frames, check_lengths, real_frames, with_last_repeated
@@ -79,7 +79,6 @@ class ZForcing(StochasticRNN):
         recurrence = require_choice("recurrence", recurrence, ("deferred", "reference"))
         dropout = require_number("dropout", dropout, "a probability in [0, 1)", 0.0, 1.0, "[)")
         z_force, auxiliary_l2 = require_flag("z_force", z_force), require_flag("auxiliary_l2", auxiliary_l2)
-        name = None if name is None else require_name("name", name)
         options = {"transition": transition, "dropout": dropout, "recurrence": recurrence}
         switches = {"z_force": z_force, "auxiliary_l2": auxiliary_l2}
         super().__init__(emission, {**sizes, **options, **switches}, name)

@@ -26,8 +26,8 @@ class HeldELBO(Objective):
 
     def __init__(self, objective: ZForcingELBO, purpose: str) -> None:
         if not isinstance(objective, ZForcingELBO):
-            got = f"the class {objective.__name__}" if isinstance(objective, type) else repr(objective)
-            raise TypeError(f"objective must be an instance of ZForcingELBO {purpose}, got {got}")
+            got = f"the class {objective.__name__}" if isinstance(objective, type) else type(objective).__name__
+            raise TypeError(f"objective must be a ZForcingELBO {purpose}, got {got}")
         if objective.num_particles != 1:
             raise ValueError(f"num_particles must be 1 {purpose}, got {objective.num_particles}")
         self.objective, step = objective, objective.step
