@@ -177,8 +177,8 @@ def prepare_speech(
         FileExistsError: ``out`` holds something else.
         OSError: the disk is full.
     """
-    rate = require_integer("rate", rate, "positive, in Hz", 1)
-    frame = require_integer("frame", frame, "positive, in samples", 1)
+    rate = require_integer("rate", rate, "positive", 1)
+    frame = require_integer("frame", frame, "positive", 1)
     files = sorted(name for names in corpus.splits.values() for name in names)
     require_names(corpus.root, files)
     settings = {**options, "rate": rate, "resampler": "soxr HQ" if resample else None}
