@@ -214,7 +214,7 @@ def test_silence_is_no_speech(tmp_path):
         soundfile.write(tmp_path / "source" / f"{name}.wav", np.zeros(4000), 16_000)
     with pytest.raises(ValueError, match="hold one value throughout, silence"):
         prepare_folder(tmp_path / "out", tmp_path / "source")
-    with pytest.raises(ValueError, match="frame must be positive, in samples, got 0"):
+    with pytest.raises(ValueError, match="frame must be positive, got 0"):
         prepare_folder(tmp_path / "out", tmp_path / "source", frame=0)
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
 

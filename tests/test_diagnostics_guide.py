@@ -205,6 +205,7 @@ def test_nuts_agrees_with_the_exact_guide(nuts):
     assert (np.abs(comparison.scale_ratio - 1) < 0.25).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrong", WRONG)
 def test_nuts_names_every_wrong_guide(nuts, wrong):
     x, reference = nuts

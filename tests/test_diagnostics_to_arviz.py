@@ -173,7 +173,7 @@ def test_contributions_of_steps_are_forecast_densities_that_add_up():
 
 
 @pytest.mark.parametrize("posterior", ["importance", "smoother"])
-@pytest.mark.parametrize("time", [1, 3])
+@pytest.mark.parametrize("time", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_moments_are_those_of_the_exact_posterior(posterior, time, transition):
     if posterior == "smoother":
         pytest.importorskip("zf_pyro.inference", reason="the particle filter is not there")

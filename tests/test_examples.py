@@ -38,6 +38,7 @@ def test_help_describes_every_flag(script: Path) -> None:
     assert "Folder for" in done.stdout
 
 
+@pytest.mark.slow
 def test_the_quickstart_leaves_figure_weights_and_results(tmp_path: Path) -> None:
     script = next(path for path in EXAMPLES if path.stem == "quickstart")
     done = run(script, "--smoke", "--out", str(tmp_path / "deep" / "folder"))

@@ -45,6 +45,7 @@ def test_sequences_of_all_lengths_have_the_evidence_of_their_own_frames(transiti
     assert not result.z[:, 1, 1:].any()
 
 
+@pytest.mark.slow
 def test_more_temperatures_make_weights_more_alike():
     net, x = small("gaussian", "concatenate", 3)
     spread = [

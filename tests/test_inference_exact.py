@@ -66,10 +66,11 @@ def test_chains_have_the_exact_moments(emission, time, kernel, num_samples):
 @pytest.mark.parametrize(
     ("emission", "time", "transition"),
     [
-        pytest.param("gaussian", 3, "conditional_layer_norm", marks=pytest.mark.slow),
+        ("gaussian", 3, "conditional_layer_norm"),
         ("categorical", 2, "concatenate"),
     ],
 )
+@pytest.mark.slow
 def test_importance_resampling_has_the_exact_moments(emission, time, transition):
     net, x = small(emission, transition, time)
     mean, variance = posterior_moments(net, x)

@@ -184,6 +184,7 @@ def test_looped_particles_are_the_mean_over_their_runs():
     torch.testing.assert_close(loss, sum(runs) / 3, **EXACT)
 
 
+@pytest.mark.slow
 def test_looped_and_vectorised_particles_agree_in_expectation():
     net, x = random_net("gaussian", spread=0.2), random_frames("gaussian")
     looped = torch.tensor([ZForcingELBO(**WEIGHTS).loss(net.model, net.guide, x) for _ in range(200)])

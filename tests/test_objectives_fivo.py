@@ -128,6 +128,7 @@ def test_svi_and_the_module_have_equal_loss_and_gradients(transition):
     assert svi.evaluate_loss(x, *given) == pytest.approx(-elbo.bound.sum().item())
 
 
+@pytest.mark.slow
 def test_training_with_fivo_raises_the_bound():
     net, x = random_net("gaussian", dtype=torch.float32), random_frames("gaussian", 8, 6, dtype=torch.float32)
     elbo = FIVO(8)

@@ -87,7 +87,7 @@ def test_the_objective_of_two_particles_is_its_exact_expectation(emission, time)
 
 @pytest.mark.parametrize("beta", [1.0, 0.4])
 @pytest.mark.parametrize("doubly", [False, True])
-@pytest.mark.parametrize("emission", ["gaussian", "categorical"])
+@pytest.mark.parametrize("emission", ["gaussian", pytest.param("categorical", marks=pytest.mark.slow)])
 def test_both_gradients_are_those_of_the_exact_expectation(emission, doubly, beta):
     """All parameters: those of the model, of the guide, and of the recurrence that both share."""
     net, x = small(emission, "concatenate", 2)
@@ -111,6 +111,7 @@ def test_both_gradients_agree_on_every_part_of_the_network():
         assert error < 0.1 * direction.norm(), part
 
 
+@pytest.mark.slow
 def test_the_doubly_reparameterised_gradient_of_the_guide_is_less_noisy_with_many_particles():
     net, x = small("gaussian", "concatenate", 2)
     spread = []
