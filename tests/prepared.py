@@ -1,8 +1,9 @@
-"""Small prepared folders for the tests of data."""
+"""Small prepared folders and files of audio for the tests of data."""
 
 from pathlib import Path
 
 import numpy as np
+import soundfile
 
 from zf_pyro.data.folders.preparing import preparing
 from zf_pyro.data.folders.record import Record
@@ -22,3 +23,11 @@ def prepare(out: Path, sequences=SAMPLES, *, names=None, labels=None, mean=1.0, 
                 writer.add(values, names[i] if names else None, labels[i] if labels else None)
         preparation.note(mean=mean, scale=scale)
     return out
+
+
+def sounds(root, *names):
+    """Write files of audio, each with other content."""
+    for i, name in enumerate(names):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(root / name, np.random.default_rng(i).normal(size=2000) * 0.1, 16_000, format="WAV")
+    return root

@@ -11,16 +11,8 @@ from zf_pyro.data import prepare_folder
 from zf_pyro.data.speech.audio import check_audio, read_audio
 from zf_pyro.data.text.reviews import read_reviews
 
+from .prepared import sounds
 from .test_data_audio import NOISE, sphere, write
-
-
-def sounds(root, *names):
-    """Write files of audio, each with other content."""
-    for i, name in enumerate(names):
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        soundfile.write(root / name, np.random.default_rng(i).normal(size=2000) * 0.1, 16_000, format="WAV")
-    return root
-
 
 # Content of audio -----------------------------------------------------------------------------------------------------
 

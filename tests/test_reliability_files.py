@@ -2,9 +2,7 @@
 
 import os
 
-import numpy as np
 import pytest
-import soundfile
 
 from zf_pyro.data import prepare_imdb, prepare_mnist, read_record
 from zf_pyro.data.folders.files import list_files, summary
@@ -12,17 +10,10 @@ from zf_pyro.data.prepare import main as command
 from zf_pyro.data.speech.listings import blizzard, folder, timit
 from zf_pyro.data.text.reviews import read_reviews
 
+from .prepared import sounds
 from .test_data_images import binary_mnist
 from .test_data_listings import prompts
 from .test_data_text import tree
-
-
-def sounds(root, *names):
-    """Write files of audio, each with other content."""
-    for i, name in enumerate(names):
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        soundfile.write(root / name, np.random.default_rng(i).normal(size=2000) * 0.1, 16_000, format="WAV")
-    return root
 
 
 def everything(corpus):

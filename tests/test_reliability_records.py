@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
 
 from zf_pyro.data import (
     Sequences,
@@ -20,17 +19,9 @@ from zf_pyro.data import (
 from zf_pyro.data.prepare import describe
 from zf_pyro.data.speech.listings import blizzard, folder, timit
 
-from .prepared import prepare, request
+from .prepared import prepare, request, sounds
 from .test_data_listings import prompts
 from .test_data_text import tree
-
-
-def sounds(root, *names):
-    """Write files of audio, each with other content."""
-    for i, name in enumerate(names):
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        soundfile.write(root / name, np.random.default_rng(i).normal(size=2000) * 0.1, 16_000, format="WAV")
-    return root
 
 
 def everything(corpus):
