@@ -198,7 +198,7 @@ def test_dropout_is_off_and_training_mode_is_restored():
     [
         ({"temperature": 0.0}, "temperature must be above 0, got 0.0; greedy=True"),
         ({"temperature": math.nan}, "temperature must be above 0"),
-        ({"latent_temperature": -1.0}, "latent_temperature must be at least 0, got -1.0"),
+        ({"latent_temperature": -1.0}, "latent_temperature must be a finite number of at least 0, got -1.0"),
         ({"top_p": 0.0}, "top_p must be a probability in"),
         ({"top_p": 0.5}, "top_p is for symbols"),
         ({"greedy": True, "temperature": 0.5}, "leave temperature and top_p out"),

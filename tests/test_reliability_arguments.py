@@ -732,9 +732,13 @@ REFUSED = {
     "infinite latents": (
         generated(latent_temperature=INF),
         ValueError,
-        "latent_temperature must be at least 0, got inf",
+        "latent_temperature must be a finite number of at least 0, got inf",
     ),
-    "latents of nan": (generated(latent_temperature=NAN), ValueError, "latent_temperature must be at least 0, got nan"),
+    "latents of nan": (
+        generated(latent_temperature=NAN),
+        ValueError,
+        "latent_temperature must be a finite number of at least 0, got nan",
+    ),
     "top_p in words": (generated("categorical", top_p="0.9"), ValueError, "top_p must be a probability"),
     "top_p of True": (generated("categorical", top_p=True), ValueError, "top_p must be a probability"),
     "greedy in words": (generated(greedy="no"), TypeError, "greedy must be True or False, got 'no'"),

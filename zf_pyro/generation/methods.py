@@ -72,7 +72,7 @@ def generate(
     num_steps = require_count("num_steps", num_steps)
     prompt_particles = require_count("prompt_particles", prompt_particles)
     choose = _choice(family, temperature, require_flag("greedy", greedy), top_p)
-    latent_temperature = require_number("latent_temperature", latent_temperature, "at least 0", 0.0)
+    latent_temperature = require_number("latent_temperature", latent_temperature, "a finite number of at least 0", 0.0)
     if stop is not None:
         whole = isinstance(stop, Integral) and not isinstance(stop, bool) and abs(stop) < 2**63
         if not (family.integer and whole and bool(family.valid(torch.tensor(int(stop))))):
