@@ -9,6 +9,14 @@ from zf_pyro import emissions
 from zf_pyro.recurrence.engine import machines
 
 TRANSITIONS = ("conditional_layer_norm", "concatenate")
+FAMILY = {
+    "ZForcing": (zf_pyro.ZForcing, {}),
+    "VRNN": (zf_pyro.VRNN, {}),
+    "VRNN, linear features": (zf_pyro.VRNN, {"feature_networks": False}),
+    "VRNN, GRU of two layers": (zf_pyro.VRNN, {"cell": "gru", "num_layers": 2}),
+    "VRNN, LSTM of two layers": (zf_pyro.VRNN, {"num_layers": 2}),
+}
+"""Every model with latents, and its options: class and settings by name."""
 EMISSIONS = {
     "gaussian": emissions.Gaussian(2),
     "mixture": emissions.GaussianMixture(2, 3),
@@ -30,13 +38,13 @@ def each_machine(request, monkeypatch):
         pytest.skip("no C compiler when zf_pyro was installed")
 
 
-def random_net(emission="gaussian", *, dtype=torch.float64, spread=0.4, seed=1, **settings):
+def random_net(emission="gaussian", *, model=zf_pyro.ZForcing, dtype=torch.float64, spread=0.4, seed=1, **settings):
     """Build a small model with large random weights, so that gates move and some clamps are active."""
     sizes = {"embed_dim": 5, "hidden_dim": 4, "latent_dim": 3, "mlp_dim": 6}
     family = EMISSIONS[emission] if isinstance(emission, str) else emission
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        net = zf_pyro.ZForcing(family, **{**sizes, **settings})
+        net = model(family, **{**sizes, **settings})
         with torch.no_grad():
             for parameter in net.parameters():
                 parameter.add_(spread * torch.randn_like(parameter))
@@ -57,8 +65,9 @@ def random_state(net, batch=3, seed=3):
     """Sample an initial state, each field (batch, hidden)."""
     generator = torch.Generator().manual_seed(seed)
     dtype = net.emission_layer.weight.dtype
-    draw = torch.randn(2, batch, net.hidden_dim, generator=generator, dtype=torch.float64).to(dtype)
-    return zf_pyro.State(draw[0].tanh(), draw[1])
+    hidden, cell = (field.shape[-1] for field in net.initial_state((1,)))
+    draw = torch.randn(2, batch, max(hidden, cell), generator=generator, dtype=torch.float64).to(dtype)
+    return zf_pyro.State(draw[0, :, :hidden].tanh(), draw[1, :, :cell])
 
 
 @pytest.fixture(autouse=True)
@@ -69,6 +78,13 @@ def _clean_slate():
     with pyro.validation_enabled(True):
         yield
     pyro.clear_param_store()
+
+
+@pytest.fixture(params=FAMILY)
+def member(request):
+    """Run a test with each model of the family: arguments of :func:`random_net`."""
+    model, settings = FAMILY[request.param]
+    return {"model": model, **settings}
 
 
 @pytest.fixture(params=TRANSITIONS)

@@ -31,7 +31,12 @@ class Grid(NamedTuple):
 
 def small(emission, transition, time):
     """Build a model with one latent dimension, and two sequences."""
-    net = random_net(emission, transition=transition, latent_dim=1, spread=0.3, seed=4)
+    return small_of(emission, time, transition=transition)
+
+
+def small_of(emission, time, spread=0.3, **settings):
+    """Build a model of any kind with one latent dimension, and two sequences."""
+    net = random_net(emission, latent_dim=1, spread=spread, seed=4, **settings)
     return net, random_frames(emission, 2, time, seed=5)
 
 
@@ -48,11 +53,13 @@ def grid(net, x, nodes=NODES):
     u, total, latents = net.inputs(x), torch.zeros(batch, dtype=torch.float64), []
     state = net.initial_state((batch,))
     for t in range(time):
-        prior = net.prior(state).base_dist
+        u_t = u[:, t].expand(*state.hidden.shape[:-1], *u.shape[2:])
+        past = net.past(state, u_t)
+        prior = net.prior(past).base_dist
         noise = points.reshape(nodes, *[1] * (prior.loc.dim()))
         z = prior.loc + prior.scale * noise
-        state = zf_pyro.State(*(field.expand(*z.shape[:-1], -1) for field in state))
-        state = net.transition(state, u[:, t].expand(*z.shape[:-1], *u.shape[2:]), z)
+        past = zf_pyro.State(*(field.expand(*z.shape[:-1], -1) for field in past))
+        state = net.transition(past, u[:, t].expand(*z.shape[:-1], *u.shape[2:]), z)
         added = net.emission(state).log_prob(x[:, t])
         total = total + added + log_weights.reshape(nodes, *[1] * (added.dim() - 1))
         latents.append(z[..., 0])
@@ -84,12 +91,13 @@ def guide_grid(net, x, nodes, steps=None):
     u, b = net.inputs(x), net.backward_states(x, None)
     state, totals, log_rule = net.initial_state((batch,)), [0.0, 0.0, 0.0], torch.zeros((), dtype=torch.float64)
     for t in range(time if steps is None else steps):
-        prior, posterior = net.prior(state), net.posterior(state, b[t]).base_dist
+        past = net.past(state, u[:, t].expand(*state.hidden.shape[:-1], *u.shape[2:]))
+        prior, posterior = net.prior(past), net.posterior(past, b[t]).base_dist
         noise = points.reshape(nodes, *[1] * (posterior.loc.dim()))
         z = posterior.loc + posterior.scale * noise
         added = [prior.log_prob(z), posterior.log_prob(z).sum(-1)]
-        state = zf_pyro.State(*(field.expand(*z.shape[:-1], -1) for field in state))
-        state = net.transition(state, u[:, t].expand(*z.shape[:-1], *u.shape[2:]), z)
+        past = zf_pyro.State(*(field.expand(*z.shape[:-1], -1) for field in past))
+        state = net.transition(past, u[:, t].expand(*z.shape[:-1], *u.shape[2:]), z)
         added.insert(0, net.emission(state).log_prob(x[:, t]))
         totals = [total + more for total, more in zip(totals, added, strict=True)]
         log_rule = log_rule + log_weights.reshape(nodes, *[1] * t)

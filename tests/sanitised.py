@@ -80,8 +80,8 @@ def results(net, sizes, seed):
     states = net.scan_states(start, net.inputs(x).transpose(0, 1), given[3])
     before = State(*(field[:-1] for field in states))
     prior = net.scan_prior(before).base_dist
-    found = {"b": b, "z": scan.z, "h": scan.states.hidden, "c": scan.states.cell, "before": scan.before}
-    found |= {"after": scan.after, "loc": scan.loc, "scale": scan.scale}
+    found = {"b": b, "z": scan.z, "h": scan.states.hidden, "c": scan.states.cell, "before": scan.before.hidden}
+    found |= {"after": scan.after.hidden, "loc": scan.loc, "scale": scan.scale}
     found |= {"known h": states.hidden, "known c": states.cell, "prior loc": prior.loc, "prior scale": prior.scale}
     found["auxiliary"] = net.scan_auxiliary(given[3], before, b.detach().view(time, *lead[:-1] and (1,), batch, -1))
     chance = random.Random(seed)

@@ -11,7 +11,8 @@ class WithoutPosterior(ZForcing):
 
 
 def test_the_base_alone_is_no_model():
-    with pytest.raises(TypeError, match=r"StochasticRNN must define auxiliary, backward_emission, .* transition"):
+    missing = "emission, posterior, prior, scan_backward, scan_posterior, scan_states, transition"
+    with pytest.raises(TypeError, match=f"StochasticRNN must define {missing}"):
         StochasticRNN(emissions.Gaussian(2), {})
 
 

@@ -45,7 +45,7 @@ def fast_posterior(net, state, u, b, noise):
 
 
 def plain_posterior(net, state, u, b, noise):
-    return reference_posterior_scan(net.posterior, net.transition, state, u, b, noise)
+    return reference_posterior_scan(net.past, net.posterior, net.transition, state, u, b, noise)
 
 
 def fast_states(net, state, u, z):
@@ -53,7 +53,7 @@ def fast_states(net, state, u, z):
 
 
 def plain_states(net, state, u, z):
-    return reference_state_scan(net.transition, state, u, z)
+    return reference_state_scan(net.past, net.transition, state, u, z)
 
 
 def parts(scan):

@@ -21,7 +21,7 @@ def scans(net, x):
     state, u = net.initial_state((3,)), net.inputs(x).transpose(0, 1)
     noise = torch.randn(4, 3, net.latent_dim, generator=torch.Generator().manual_seed(0))
     scan = net.scan_posterior(state, u, b.detach(), noise)
-    states, before = net.scan_states(state, u, scan.z), scan.states._replace(hidden=scan.before, cell=scan.before)
+    states, before = net.scan_states(state, u, scan.z), scan.before
     prior = net.scan_prior(before)
     density = net.scan_auxiliary(scan.z, before, b)
     return {"b": b, "z": scan.z, "h": states.hidden, "prior": prior.mean, "auxiliary": density}

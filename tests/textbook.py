@@ -56,8 +56,9 @@ class Textbook:
         with pyro.plate("sequences", batch_size, dim=-1):
             for t in range(num_steps):
                 with self._masked(lengths, t):
-                    z_t = pyro.sample(f"z_{t}", net.prior(state))
-                    state = net.transition(state, u_t, z_t)
+                    past = net.past(state, u_t)
+                    z_t = pyro.sample(f"z_{t}", net.prior(past))
+                    state = net.transition(past, u_t, z_t)
                     u_t = pyro.sample(f"x_{t}", net.emission(state), obs=None if x is None else x[:, t])
                     frames.append(u_t)
         return torch.stack(torch.broadcast_tensors(*frames), dim=-1 - len(net.emission_family.event_shape))
@@ -70,26 +71,30 @@ class Textbook:
         with pyro.plate("sequences", batch_size, dim=-1):
             for t in range(num_steps):
                 with self._masked(lengths, t):
-                    q = net.posterior(state, b[t])
+                    past = net.past(state, u[t])
+                    q = net.posterior(past, b[t])
                     if t in noise:
                         q = KnownNoise(q.base_dist.loc, q.base_dist.scale, noise[t]).to_event(1)
                     z_t = pyro.sample(f"z_{t}", q)
-                    state = net.transition(state, u[t], z_t)
+                    state = net.transition(past, u[t], z_t)
 
 
-def hand_terms(net, x, lengths, z, *, context=None, initial_state=None):
+def hand_terms(net, x, lengths, z, *, context=None, initial_state=None, auxiliary=True):
     """Compute the objective's terms from its equations, for latents z (batch, time, latent); each (time, batch)."""
     u, b, frames = net.inputs(x, context), net.backward_states(x, lengths), x.unbind(1)
     state = net.initial_state(x.shape[:1]) if initial_state is None else initial_state
     terms = {"log_likelihood": [], "kl": [], "auxiliary": [], "backward": []}
     for t in range(x.shape[1]):
-        q, p = net.posterior(state, b[t]), net.prior(state)
+        past = net.past(state, u[:, t])
+        q, p = net.posterior(past, b[t]), net.prior(past)
         terms["kl"].append(torch.distributions.kl_divergence(q, p))
-        terms["auxiliary"].append(net.auxiliary(z[:, t], state).log_prob(b[t].detach()))
-        state = net.transition(state, u[:, t], z[:, t])
+        if auxiliary:
+            terms["auxiliary"].append(net.auxiliary(z[:, t], past).log_prob(b[t].detach()))
+        state = net.transition(past, u[:, t], z[:, t])
         terms["log_likelihood"].append(net.emission(state).log_prob(frames[t]))
         known = t > 0 or context is not None
-        before = net.backward_emission(b[t]).log_prob(u[:, t]) if known else torch.zeros_like(terms["kl"][0])
-        terms["backward"].append(before)
+        if auxiliary:
+            before = net.backward_emission(b[t]).log_prob(u[:, t]) if known else torch.zeros_like(terms["kl"][0])
+            terms["backward"].append(before)
     real = True if lengths is None else torch.arange(x.shape[1]).unsqueeze(1) < lengths
-    return {name: torch.where(torch.as_tensor(real), torch.stack(steps), 0.0) for name, steps in terms.items()}
+    return {name: torch.where(torch.as_tensor(real), torch.stack(steps), 0.0) for name, steps in terms.items() if steps}

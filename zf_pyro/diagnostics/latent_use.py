@@ -36,7 +36,7 @@ class LatentUse(NamedTuple):
     where the prior moves with the earlier frames: a posterior that follows the prior counts as active."""
     auxiliary_r2: float
     """R^2 of the auxiliary's mean for b_t, over all units and real steps. 1 is perfect, 0 is as good as the mean of
-    b_t, and a negative value means that the auxiliary was not trained."""
+    b_t, and a negative value means that the auxiliary was not trained. NaN in a model without the auxiliary."""
     threshold: float
     """Least KL, and least loss of log-likelihood, of latents that count as used; nats per sequence."""
 
@@ -114,7 +114,7 @@ def latent_use(
     kl = torch.full((*x.shape[:2], net.latent_dim), torch.nan, device=x.device, dtype=net.emission_layer.weight.dtype)
     sums, means, residuals, targets = torch.zeros(3, dtype=torch.float64), [], [], []
     for batch in encoded_parts(net, x, lengths, batch_size, at_least=2):
-        values = draw(net, batch, 1, [Step.z, Step.hidden, Step.cell, Step.log_likelihood, Step.kl_by_latent])
+        values = draw(net, batch, 1, [Step.z, Step.past_hidden, Step.past_cell, Step.log_likelihood, Step.kl_by_latent])
         real = batch.real.T
         step_kl = values[Step.kl_by_latent][:, 0].transpose(0, 1)
         kl[batch.rows, : real.shape[1]] = step_kl.where(real.unsqueeze(-1), torch.nan)
@@ -151,13 +151,11 @@ def _shuffled(net: StochasticRNN, batch: EncodedPart, z: Tensor) -> Tensor:
 
 
 def _per_frame(net: StochasticRNN, batch: EncodedPart, values: StepValues) -> tuple[Tensor, Tensor, Tensor]:
-    """Posterior means (frames, latent), and residuals and targets of the auxiliary (frames, hidden), at real frames."""
-    zero = State(*(field.expand(1, 1, *field.shape) for field in batch.run.initial_state))
-    before = State(
-        torch.cat([zero.hidden, values[Step.hidden][:-1]]),
-        torch.cat([zero.cell, values[Step.cell][:-1]]),
-    )
-    b = batch.b.unsqueeze(1)
-    mean = net.posterior(before, b).mean
-    residual = b - net.auxiliary(values[Step.z], before).mean
+    """Posterior means (frames, latent), and residuals and targets of the auxiliary (frames, backward), at real frames.
+
+    Residuals are NaN in a model without the auxiliary.
+    """
+    past, b = State(values[Step.past_hidden], values[Step.past_cell]), batch.b.unsqueeze(1)
+    mean = net.posterior(past, b).mean
+    residual = b - net.auxiliary(values[Step.z], past).mean if net.has_auxiliary else torch.full_like(b, torch.nan)
     return mean[:, 0][batch.real], residual[:, 0][batch.real], batch.b[batch.real]

@@ -27,7 +27,7 @@ class Step:
     Args:
         net: the model.
         transition: ``net.transition`` or a faster form of it.
-        before: h_{t-1}.
+        past: what z_t depends on.
         known: u_t, b_t and x_t; (batch, ...).
         z: z_t, (samples, batch, latent); sampled from the guide if None.
     """
@@ -36,28 +36,28 @@ class Step:
         self,
         net: StochasticRNN,
         transition: Transition,
-        before: State,
+        past: State,
         known: tuple[Tensor, Tensor, Tensor],
         z: Tensor | None,
     ) -> None:
-        self.net, self.before = net, before
+        self.net, self.past = net, past
         u_t, self.b_t, self.x_t = known
         self.z_t = self._sample() if z is None else z
-        self.after = transition(before, u_t, self.z_t)
+        self.after = transition(past, u_t, self.z_t)
 
     def _sample(self) -> Tensor:
-        noise = torch.randn_like(self.guide.loc.expand(*self.before.hidden.shape[:-1], -1))
+        noise = torch.randn_like(self.guide.loc.expand(*self.past.hidden.shape[:-1], -1))
         return torch.addcmul(self.guide.loc, self.guide.scale, noise)
 
     @cached_property
     def guide(self) -> Normal:
         """q(z_t | h_{t-1}, b_t); each latent is a batch dimension."""
-        return self.net.posterior(self.before, self.b_t).base_dist
+        return self.net.posterior(self.past, self.b_t).base_dist
 
     @cached_property
     def prior(self) -> Normal:
         """p(z_t | h_{t-1}); each latent is a batch dimension."""
-        return self.net.prior(self.before).base_dist
+        return self.net.prior(self.past).base_dist
 
     @cached_property
     def emission(self) -> TorchDistribution:
@@ -77,6 +77,14 @@ class Step:
     def cell(self) -> Tensor:
         """Memory cell beside h_t."""
         return self.after.cell
+
+    def past_hidden(self) -> Tensor:
+        """Hidden state that z_t depends on."""
+        return self.past.hidden
+
+    def past_cell(self) -> Tensor:
+        """Memory cell beside it."""
+        return self.past.cell
 
     def x(self) -> Tensor:
         """Frame sampled from p(x_t | h_t), where h_t has seen the true frames before t."""
@@ -145,7 +153,7 @@ def _steps(net: StochasticRNN, batch: EncodedPart, count: int, z: Tensor | None)
     latents = [None] * batch.run.num_steps if z is None else z.unbind(0)
     known = zip(batch.u, batch.b, batch.frames, strict=True)
     for known_t, z_t in zip(known, latents, strict=True):
-        step = Step(net, transition, state, known_t, z_t)
+        step = Step(net, transition, net.past(state, known_t[0]), known_t, z_t)
         yield step
         state = step.after
 

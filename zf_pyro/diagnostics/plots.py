@@ -146,10 +146,11 @@ def plot_traversal(
     for i, value in enumerate(values):
         state, means = net.initial_state((1,)), []
         for u_t, b_t in zip(u, b, strict=True):
-            normal = net.posterior(state, b_t).base_dist
+            past = net.past(state, u_t)
+            normal = net.posterior(past, b_t).base_dist
             z = normal.loc.clone()
             z[:, latent] += value * normal.scale[:, latent]
-            state = net.transition(state, u_t, z)
+            state = net.transition(past, u_t, z)
             means.append(_mean(net.emission(state), feature))
         colour = _colour(i / max(1, len(values) - 1))
         ax.plot(torch.stack(means).cpu(), color=colour, lw=1.2, label=f"{value:+g} sd")

@@ -158,7 +158,8 @@ def prior_mean_steps(net: StochasticRNN, run: RunInputs) -> Tensor:
     """log p(x_t | h_t) at every step of a run with frames, where each z_t is its prior mean; (time, batch) nats."""
     frames, state, states = cast(Tensor, run.x), run.initial_state, []
     for u_t in cast(Tensor, run.u).unbind(0):
-        state = net.transition(state, u_t, net.prior(state).mean)
+        past = net.past(state, u_t)
+        state = net.transition(past, u_t, net.prior(past).mean)
         states.append(state)
     hidden, cell = (torch.stack(field) for field in zip(*states, strict=True))
     scalar = not net.emission_family.event_shape  # a dimension to cut along beside time and batch

@@ -36,10 +36,11 @@ def ancestral(
     transition = net.loop_transition()
     going = None if stop is None else torch.ones_like(u_t, dtype=torch.bool)
     for _ in range(num_steps):
-        prior = net.prior(state).base_dist
+        past = net.past(state, u_t)
+        prior = net.prior(past).base_dist
         scale = prior.scale if latent_temperature == 1.0 else prior.scale * latent_temperature**0.5
         z_t = torch.addcmul(prior.loc, scale, torch.randn_like(prior.loc))
-        state = transition(state, u_t, z_t)
+        state = transition(past, u_t, z_t)
         u_t = choose(net.emission(state))
         if stop is not None and going is not None:
             u_t = u_t.where(going, stop)

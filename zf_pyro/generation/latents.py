@@ -34,9 +34,10 @@ def prompted(net: StepFunctions, x: Tensor, lengths: Tensor, context: Tensor | N
     )
     sequences, chosen = torch.arange(batch, device=x.device), torch.zeros_like(lengths)
     if count > 1:
-        before, after = (State(*(f[part] for f in scan.states)) for part in (slice(None, -1), slice(1, None)))
         posterior = torch.distributions.Normal(scan.loc, scan.scale)
-        weight = net.emission(after).log_prob(x.transpose(0, 1).unsqueeze(1)) + net.prior(before).log_prob(scan.z)
+        weight = net.emission(scan.after).log_prob(x.transpose(0, 1).unsqueeze(1)) + net.prior(scan.before).log_prob(
+            scan.z
+        )
         weight = (weight - posterior.log_prob(scan.z).sum(-1)).where(real.unsqueeze(1), 0.0).sum(0)
         chosen = torch.distributions.Categorical(logits=weight.T).sample()
     return State(*(field[lengths, chosen, sequences] for field in scan.states))
@@ -65,7 +66,7 @@ def decode(net: StepFunctions, z: Tensor, first: Tensor) -> Tensor:
     state = net.initial_state(batch_shape)
     u_t, frames = first.expand(*batch_shape, *net.emission_family.event_shape), []
     for z_t in z.unbind(0):
-        state = net.transition(state, u_t, z_t)
+        state = net.transition(net.past(state, u_t), u_t, z_t)
         u_t = net.emission_family.mode(net.emission(state))
         frames.append(u_t)
     return torch.stack(frames)

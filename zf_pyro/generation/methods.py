@@ -127,7 +127,7 @@ def reconstruct(
             def decoded(hidden: Tensor, cell: Tensor) -> Tensor:
                 return net.emission_family.mode(net.emission(State(hidden, cell)))
 
-            frames = in_chunks(decoded, scan.states.hidden[1:], scan.states.cell[1:])
+            frames = in_chunks(decoded, *scan.after)
         else:
             frames = decode(net, scan.z, net.inputs(x[:, :1], context)[:, 0])
         if lengths is not None:

@@ -202,10 +202,12 @@ def _score_of(net: StochasticRNN, run: RunInputs, lengths: Tensor | None, start:
         if start == "posterior":
             scan = net.scan_posterior(state, u, b, noise)
         else:
-            scan = reference_posterior_scan(lambda h, _: net.prior(h), net.transition, state, u, b, noise)
-        log_prob = net.emission(State(*(field[1:] for field in scan.states))).log_prob(frames)
+            scan = reference_posterior_scan(
+                net.past, lambda past, _: net.prior(past), net.transition, state, u, b, noise
+            )
+        log_prob = net.emission(scan.after).log_prob(frames)
         if start == "posterior":
-            prior = net.prior(State(*(field[:-1] for field in scan.states))).base_dist
+            prior = net.prior(scan.before).base_dist
             ratio = (scan.scale / prior.scale).log() + 0.5 * noise.square()
             log_prob = log_prob + (ratio - 0.5 * ((scan.z - prior.loc) / prior.scale).square()).sum(-1)
         return (log_prob if mask is None else torch.where(mask.unsqueeze(1), log_prob, 0.0)).sum(0), scan.z

@@ -39,10 +39,11 @@ class StepwiseModel:
     def step(self, state: Any, t: int) -> None:
         """Step ``t``, from 0."""
         run = _require_init(self.run)
-        before = _before(state, run)
+        u_t = _step(run.u, t)
+        past = self.net.past(_before(state, run), u_t)
         with sequences(run.batch_size), _masked(run, t):
-            z_t = pyro.sample(f"z_{t}", self.net.prior(before))
-            after = self.net.transition(before, _step(run.u, t), z_t)
+            z_t = pyro.sample(f"z_{t}", self.net.prior(past))
+            after = self.net.transition(past, u_t, z_t)
             pyro.sample(f"x_{t}", self.net.emission(after), obs=_step(run.x, t))
         state["hidden"], state["cell"], state["z"] = after.hidden, after.cell, z_t
 
@@ -73,8 +74,8 @@ class StepwiseGuide:
     def step(self, state: Any, t: int) -> None:
         """Step ``t``, from 0."""
         run = _require_init(self.run)
-        before = _before(state, run)
-        proposed = self.net.posterior(before, self.b[t]) if self.b else self.net.prior(before)
+        past = self.net.past(_before(state, run), _step(run.u, t))
+        proposed = self.net.posterior(past, self.b[t]) if self.b else self.net.prior(past)
         with sequences(run.batch_size), _masked(run, t):
             pyro.sample(f"z_{t}", proposed)
 

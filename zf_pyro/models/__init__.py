@@ -5,9 +5,11 @@ from .deterministic_rnn import DeterministicRNN
 from .linear_gaussian import LinearGaussian
 from .registration import RegisteredNetwork
 from .required import require_model
+from .vrnn import VRNN
 from .zforcing import ZForcing
 
 __all__ = [
+    "VRNN",
     "DeterministicRNN",
     "LinearGaussian",
     "RegisteredNetwork",

@@ -3,21 +3,19 @@
 A model is one page of step functions (:mod:`zf_pyro.models.zforcing`), of which :class:`StochasticRNN` makes programs.
 """
 
-from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Self, cast
 
 import pyro
-import pyro.distributions as dist
 import pyro.poutine as poutine
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .. import generation, saving
 from ..emissions import Emission
-from ..networks import PosteriorScan, State, Transition, runs_eagerly
+from ..networks import State, runs_eagerly
 from ..paths import (
     LatentPath,
     PosteriorPath,
@@ -31,10 +29,10 @@ from ..paths import (
     refuse_swapped,
     sequences,
 )
-from .registration import RegisteredNetwork
+from .equations import Equations
 
 
-class StochasticRNN(RegisteredNetwork):
+class StochasticRNN(Equations):
     """A recurrent network with a latent z_t at every step, as a pair of Pyro programs.
 
     Subclasses have the step functions; this class has :meth:`model` and :meth:`guide`. Sites: latents ``z_{t}``, frames
@@ -54,9 +52,6 @@ class StochasticRNN(RegisteredNetwork):
         TypeError: ``emission`` is no emission, or the subclass lacks a step function.
     """
 
-    hidden_dim: int
-    latent_dim: int
-    emission_layer: nn.Linear
     normalisation: Mapping[str, Tensor] | None = None
 
     def __init__(self, emission: Emission, settings: Mapping[str, Any], name: str | None = None) -> None:
@@ -71,84 +66,6 @@ class StochasticRNN(RegisteredNetwork):
         self.emission_family = emission
         self.settings = dict(settings)
         self.changes: set[str] = set()
-
-    # Step functions -------------------------------------------------------------------------------------------------
-
-    def inputs(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """u_t = x_{t-1}, with u_1 the context frame, or a start frame (zeros; for symbols, a token of its own).
-
-        Args:
-            x: (batch, time, frame) floats or (batch, time) integers.
-            context: a frame before the first, given and never scored; (batch, frame) or (batch,).
-
-        Returns:
-            u, of the shape of x.
-        """
-        first = self.emission_family.start(x[:, 0]) if context is None else context
-        return torch.cat([first.unsqueeze(1), x[:, :-1]], dim=1)
-
-    def initial_state(self, batch_shape: Sequence[int]) -> State:
-        """h_0 = 0, for hidden and cell; each (*batch_shape, hidden)."""
-        zeros = self.emission_layer.weight.new_zeros(*batch_shape, self.hidden_dim)
-        return State(zeros, zeros)
-
-    @abstractmethod
-    def prior(self, state: State) -> dist.TorchDistribution:
-        """p(z_t | h_{t-1}); ``state`` is h_{t-1}, the event (latent,)."""
-
-    @abstractmethod
-    def posterior(self, state: State, b_t: Tensor) -> dist.TorchDistribution:
-        """q(z_t | h_{t-1}, b_t); ``state`` is h_{t-1}, b_t (..., hidden), the event (latent,)."""
-
-    @abstractmethod
-    def transition(self, state: State, u_t: Tensor, z_t: Tensor) -> State:
-        """h_t = f(u_t, z_t, h_{t-1}); ``state`` is h_{t-1}, u_t a raw frame, z_t (..., latent)."""
-
-    @abstractmethod
-    def emission(self, state: State) -> dist.TorchDistribution:
-        """p(x_t | h_t); ``state`` is h_t, the event one frame."""
-
-    @abstractmethod
-    def auxiliary(self, z_t: Tensor, state: State) -> dist.TorchDistribution:
-        """p_xi(b_t | z_t, h_{t-1}); ``state`` is h_{t-1}, z_t (..., latent), the event (hidden,)."""
-
-    @abstractmethod
-    def backward_emission(self, b_t: Tensor) -> dist.TorchDistribution:
-        """p_bwd(x_{t-1} | b_t); b_t (..., hidden), the event one frame."""
-
-    def parts_of(self, step_function: str) -> dict[str, type[nn.Module]]:
-        """Names and built kinds of the parts that the fast form of a step function reads; none by default."""
-        return {}
-
-    # Scans over whole sequences -------------------------------------------------------------------------------------
-
-    @abstractmethod
-    def backward_states(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """b_1..b_T of x (batch, time, *frame); (time, batch, hidden)."""
-
-    @abstractmethod
-    def scan_backward(self, x: Tensor, mask: Tensor | None, lengths: Tensor | None) -> Tensor:
-        """:meth:`backward_states` of frames (time, batch, *frame), real where ``mask`` (time, batch) is True."""
-
-    @abstractmethod
-    def scan_posterior(self, state: State, u: Tensor, b: Tensor, noise: Tensor) -> PosteriorScan:
-        """Sample z_1..z_T from the posterior; u, b and noise (time, ..., features)."""
-
-    @abstractmethod
-    def scan_states(self, state: State, u: Tensor, z: Tensor) -> State:
-        """h_0..h_T for known latents; u and z (time, ..., features), each field (time + 1, ..., hidden)."""
-
-    @abstractmethod
-    def scan_prior(self, before: State) -> dist.TorchDistribution:
-        """:meth:`prior` of every step; ``before`` is h_0..h_{T-1}, (time, ..., hidden)."""
-
-    @abstractmethod
-    def scan_auxiliary(self, z: Tensor, before: State, b: Tensor) -> Tensor:
-        """log p_xi(b_t | z_t, h_{t-1}) at every step, (time, ...) nats; z, before and b (time, ..., features)."""
-
-    @abstractmethod
-    def loop_transition(self) -> Transition:
-        """:meth:`transition` for a loop without gradients, with products of weights formed once."""
 
     @runs_eagerly
     def states(self, x: Tensor, z: Tensor, context: Tensor | None = None, initial_state: State | None = None) -> State:
@@ -175,7 +92,7 @@ class StochasticRNN(RegisteredNetwork):
         if context is not None:
             check_context(context, x.shape[0], self.emission_family, like)
         if initial_state is not None:
-            check_state(initial_state, x.shape[0], self.hidden_dim, like)
+            check_state(initial_state, x.shape[0], self.initial_state((1,)))
         start = self.initial_state((x.shape[0],)) if initial_state is None else initial_state
         states = self.scan_states(start, self.inputs(x, context).transpose(0, 1), z.movedim(-2, 0))
         return State(states.hidden[1:], states.cell[1:])
@@ -237,7 +154,7 @@ class StochasticRNN(RegisteredNetwork):
             lengths: real frames of each sequence, (batch,) integers.
             context: a frame before the first; (batch, frame) or (batch,).
             initial_state: h_0; each field (..., batch, hidden).
-            b: the :meth:`backward_states` of x, (time, batch, hidden); computed if None.
+            b: the :meth:`backward_states` of x, (time, batch, backward); computed if None.
 
         Returns:
             The latents, (..., batch, time, latent).
@@ -252,7 +169,7 @@ class StochasticRNN(RegisteredNetwork):
         if b is None:
             b = self.scan_backward(cast(Tensor, run.x), run.mask, lengths)
         else:
-            check_backward_states(b, run.num_steps, run.batch_size, self.hidden_dim, self.emission_layer.weight)
+            check_backward_states(b, run.num_steps, run.batch_size, self.backward_dim, self.emission_layer.weight)
         path = PosteriorPath(self, run, b)
         with sequences(run.batch_size, path.batch_shape):
             for t in range(run.num_steps):

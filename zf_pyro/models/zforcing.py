@@ -12,7 +12,6 @@ sum_t log p(x_t | h_t) - KL(q || p). Training adds alpha log p_xi(b_t | z_t), so
 later frames (:class:`zf_pyro.ZForcingELBO`).
 """
 
-from collections.abc import Iterable
 from typing import Any
 
 import pyro.distributions as dist
@@ -20,13 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from .. import recurrence as scans
-from ..checks import int64, require_choice, require_count, require_flag, require_number
+from ..checks import require_choice, require_count, require_flag, require_number
 from ..emissions import Emission
 from ..networks import CELLS, MLP, BackwardRNN, State, Transition, bounded, with_fast_form
-from ..paths import check_frames, check_lengths, real_frames, with_last_repeated
 from ..recurrence import LoopMemory
 from .base import StochasticRNN
-from .start import start_at
 
 
 class ZForcing(StochasticRNN):
@@ -85,6 +82,7 @@ class ZForcing(StochasticRNN):
         embed_dim, hidden_dim, latent_dim, mlp_dim = sizes.values()
         self.hidden_dim, self.latent_dim = hidden_dim, latent_dim
         self.z_force, self.auxiliary_l2, self.recurrence = z_force, auxiliary_l2, recurrence
+        self.has_fast_loops = True
         self.loop_memory = LoopMemory()
 
         self.embedding = nn.Sequential(emission.embedding(embed_dim), nn.Dropout(dropout))
@@ -109,49 +107,33 @@ class ZForcing(StochasticRNN):
     def backward_states(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """b_t = g(x_t, b_{t+1}), an LSTM run backwards from the last real frame of each sequence.
 
-        Args:
-            x: (batch, time, frame) floats or (batch, time) integers.
-            lengths: real frames of each sequence, (batch,); all of them if None.
-
-        Returns:
-            b, (time, batch, hidden). Its values beyond a length are undefined.
-
-        Raises:
-            TypeError, ValueError: an argument of the wrong type, shape, dtype, device or (under Pyro's validation)
-                value.
+        x (batch, time, *frame) and ``lengths`` (batch,) to (time, batch, hidden); see :class:`.Equations`.
         """
-        check_frames(x, self.emission_family, self.emission_layer.weight)
-        frames, mask = x.transpose(0, 1), None
-        lengths = int64(lengths)
-        if lengths is not None:
-            check_lengths(lengths, x.shape[0], x.shape[1], x.device)
-            mask = real_frames(lengths, x.shape[1])
-            frames = with_last_repeated(frames, lengths)
-        return self.scan_backward(frames, mask, lengths)
+        return super().backward_states(x, lengths)
 
     @with_fast_form
-    def prior(self, state: State) -> dist.TorchDistribution:
-        """p(z_t | h_{t-1}), a diagonal normal; ``state`` is h_{t-1}."""
-        return dist.Normal(*bounded(self.prior_network(state.hidden))).to_event(1)
+    def prior(self, past: State) -> dist.TorchDistribution:
+        """p(z_t | h_{t-1}), a diagonal normal; ``past`` is h_{t-1}."""
+        return dist.Normal(*bounded(self.prior_network(past.hidden))).to_event(1)
 
     @with_fast_form
-    def posterior(self, state: State, b_t: Tensor) -> dist.TorchDistribution:
-        """q(z_t | h_{t-1}, b_t), a diagonal normal; ``state`` is h_{t-1}, b_t (..., hidden)."""
-        return dist.Normal(*bounded(self.posterior_network(state.hidden, b_t))).to_event(1)
+    def posterior(self, past: State, b_t: Tensor) -> dist.TorchDistribution:
+        """q(z_t | h_{t-1}, b_t), a diagonal normal; ``past`` is h_{t-1}, b_t (..., hidden)."""
+        return dist.Normal(*bounded(self.posterior_network(past.hidden, b_t))).to_event(1)
 
     @with_fast_form
-    def transition(self, state: State, u_t: Tensor, z_t: Tensor) -> State:
-        """h_t = f(u_t, z_t, h_{t-1}); ``state`` is h_{t-1}, u_t a raw frame, z_t (..., latent)."""
-        return self.cell.advance(state, self.cell.inputs(self.embedding(u_t)), self.cell.modulation(z_t))
+    def transition(self, past: State, u_t: Tensor, z_t: Tensor) -> State:
+        """h_t = f(u_t, z_t, h_{t-1}); ``past`` is h_{t-1}, u_t a raw frame, z_t (..., latent)."""
+        return self.cell.advance(past, self.cell.inputs(self.embedding(u_t)), self.cell.modulation(z_t))
 
     def emission(self, state: State) -> dist.TorchDistribution:
         """p(x_t | h_t); ``state`` is h_t, the event is one frame."""
         return self.emission_family.distribution(self.emission_layer(state.hidden), *self.emission_weights)
 
     @with_fast_form
-    def auxiliary(self, z_t: Tensor, state: State) -> dist.TorchDistribution:
+    def auxiliary(self, z_t: Tensor, past: State) -> dist.TorchDistribution:
         """p_xi(b_t | z_t, h_{t-1}), or p_xi(b_t | z_t) with ``z_force``; a diagonal normal whose mean is a tanh."""
-        inputs = (z_t,) if self.z_force else (z_t, state.hidden)
+        inputs = (z_t,) if self.z_force else (z_t, past.hidden)
         loc, scale = bounded(self.auxiliary_network(*inputs))
         if self.auxiliary_l2:
             scale = torch.full_like(scale, 0.5**0.5)
@@ -169,7 +151,7 @@ class ZForcing(StochasticRNN):
             "auxiliary": {"auxiliary_network": MLP},
             "backward_states": {"backward_rnn": BackwardRNN},
         }
-        return parts[step_function]
+        return parts.get(step_function, {})
 
     def release_memory(self) -> None:
         """Give back the memory that the time loops keep for their next run, as after one that was unusually large.
@@ -178,25 +160,6 @@ class ZForcing(StochasticRNN):
         tensors still in use is given back when they are freed.
         """
         self.loop_memory.release()
-
-    def initialise(self, x: Tensor | Iterable[Any], lengths: Tensor | None = None) -> int:
-        """Start at the data: the untrained model has the marginals of the frames, whatever the time step.
-
-        Output layers are set to :meth:`.Emission.marginal_parameters`, and a linear embedding of frames to their centre
-        and scale. Call it on a new model, before training; :func:`zf_pyro.training.fit` does.
-
-        Args:
-            x: (batch, time, *frame), with ``lengths``; or a loader of batches (x, lengths).
-            lengths: real frames of each sequence, (batch,); all of them if None.
-
-        Returns:
-            Number of frames read.
-
-        Raises:
-            TypeError, ValueError: frames that the model refuses, or no frames.
-        """
-        layers = [self.emission_layer, self.backward_emission_layer]
-        return start_at(self.emission_family, layers, self.embedding, x, lengths)
 
     # The same over whole sequences ----------------------------------------------------------------------------------
 

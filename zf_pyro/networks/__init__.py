@@ -1,8 +1,8 @@
 """Networks without time loops, the recurrent state, and the step functions of a model as one Protocol."""
 
 from .as_built import as_built
-from .backward import LSTM, BackwardRNN
-from .cells import CELLS, ConcatenateCell, ConditionalLayerNormCell, GatedCell, Transition
+from .backward import GRU, LSTM, BackwardRNN
+from .cells import CELLS, ConcatenateCell, ConditionalLayerNormCell, FeatureCell, GatedCell, Transition
 from .compilation import runs_eagerly
 from .dependencies import (
     BATCHES_STEPPED,
@@ -18,7 +18,8 @@ from .dependencies import (
     versions,
 )
 from .drive import Drive, fused_drive
-from .feedforward import MLP, bounded, clipped_leaky_relu, loc_scale
+from .feedforward import MLP, ClippedLeakyReLU, bounded, clipped_leaky_relu, loc_scale
+from .layers import RECURRENCES, LatentGRUCell, Recurrence, StackedCell, latent_cell
 from .modes import evaluating
 from .state import PosteriorScan, State
 from .step_functions import PlainLoopWarning, StepFunctions, own_step_functions, with_fast_form
@@ -26,15 +27,22 @@ from .step_functions import PlainLoopWarning, StepFunctions, own_step_functions,
 __all__ = [
     "BATCHES_STEPPED",
     "CELLS",
+    "GRU",
     "LSTM",
     "MLP",
+    "RECURRENCES",
     "BackwardRNN",
+    "ClippedLeakyReLU",
     "ConcatenateCell",
     "ConditionalLayerNormCell",
     "Drive",
+    "FeatureCell",
     "GatedCell",
+    "LatentGRUCell",
     "PlainLoopWarning",
     "PosteriorScan",
+    "Recurrence",
+    "StackedCell",
     "State",
     "StepFunctions",
     "Transition",
@@ -50,6 +58,7 @@ __all__ = [
     "handled_program",
     "handlers",
     "has_samples",
+    "latent_cell",
     "loc_scale",
     "multiply_in_place",
     "own_step_functions",

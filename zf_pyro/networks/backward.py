@@ -27,6 +27,18 @@ class LSTM(nn.LSTM):
             self.training = mode
 
 
+class GRU(nn.GRU):
+    """PyTorch's GRU with gradients in evaluation mode too, as :class:`LSTM`."""
+
+    def forward(self, *arguments: Any) -> Any:
+        """Run in training mode if gradients are enabled; without dropout the mode changes nothing else."""
+        mode, self.training = self.training, torch.is_grad_enabled()
+        try:
+            return super().forward(*arguments)
+        finally:
+            self.training = mode
+
+
 @built_of(lstm=LSTM)
 class BackwardRNN(nn.Module):
     """b_t = g(x_t, b_{t+1}): an LSTM run from the last real frame of each sequence to the first."""

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from .as_built import built_of
 from .drive import Drive, reader
-from .feedforward import MLP
+from .feedforward import MLP, clipped_leaky_relu
 from .state import State
 
 
@@ -159,9 +159,55 @@ class ConcatenateCell(nn.Module):
         return drive
 
 
+@built_of(
+    lambda cell: cell.input_weights.bias is not None and cell.hidden_weights.bias is None,
+    input_weights=nn.Linear,
+    hidden_weights=nn.Linear,
+    modulation_network=MLP,
+)
+class FeatureCell(nn.Module):
+    """LSTM cell with features of z_t as a further input, gates = W [phi(z_t), e_t] + W_h h_{t-1} + b.
+
+    phi is one layer of ``mlp_dim`` units (:meth:`features`). The gates' part of it has a bias of its own beside b.
+    """
+
+    def __init__(self, embed_dim: int, hidden_dim: int, latent_dim: int, mlp_dim: int) -> None:
+        super().__init__()
+        self.hidden_dim = hidden_dim
+        self.input_weights = nn.Linear(embed_dim, 4 * hidden_dim)
+        self.hidden_weights = nn.Linear(hidden_dim, 4 * hidden_dim, bias=False)
+        self.modulation_network = MLP((latent_dim,), mlp_dim, 4 * hidden_dim)
+        _initialise_gates(self.modulation_network.second, self.hidden_weights, hidden_dim)
+        _initialise_gates(self.input_weights, self.hidden_weights, hidden_dim)
+
+    def inputs(self, embedded: Tensor) -> Tensor:
+        """The part of the gates that depends on e_t alone; (..., embed) -> (..., 4 hidden)."""
+        return self.input_weights(embedded)
+
+    def features(self, z: Tensor) -> Tensor:
+        """phi(z_t); (..., latent) -> (..., mlp)."""
+        return clipped_leaky_relu(self.modulation_network.first(z))
+
+    def modulation(self, z: Tensor) -> Tensor:
+        """The latent part of the gates; (..., latent) -> (..., 4 hidden)."""
+        return self.modulation_network(z)
+
+    def advance(self, state: State, inputs: Tensor, modulation: Tensor) -> State:
+        """h_t from h_{t-1}, ``inputs`` and ``modulation``, both (..., 4 hidden)."""
+        return lstm(inputs + modulation + self.hidden_weights(state.hidden), state.cell)
+
+    def modulation_weights(self) -> tuple[Tensor, ...]:
+        """W_1, b_1, W_2, b_2 of the modulation."""
+        return self.modulation_network.weights()
+
+    def normalised(self, drive: Drive) -> Drive:
+        """The gate inputs, unchanged: this cell has no norm."""
+        return drive
+
+
 Transition = Callable[[State, Tensor, Tensor], State]
 """h_t from h_{t-1}, a raw frame u_t and z_t."""
-GatedCell = ConditionalLayerNormCell | ConcatenateCell
+GatedCell = ConditionalLayerNormCell | ConcatenateCell | FeatureCell
 """The cell of a transition."""
 CELLS: dict[str, type[ConditionalLayerNormCell] | type[ConcatenateCell]] = {
     "conditional_layer_norm": ConditionalLayerNormCell,

@@ -14,6 +14,14 @@ def clipped_leaky_relu(x: Tensor) -> Tensor:
     return F.leaky_relu(x, 1.0 / 3.0).clamp(-3.0, 3.0)
 
 
+class ClippedLeakyReLU(nn.Module):
+    """:func:`clipped_leaky_relu` as a module."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply it to x (...)."""
+        return clipped_leaky_relu(x)
+
+
 @built_of(lambda mlp: mlp.first.bias is not None and mlp.second.bias is not None, first=nn.Linear, second=nn.Linear)
 class MLP(nn.Module):
     """One hidden layer, y = W_2 phi(sum_i W_1i x_i + b_1) + b_2, with a block of first-layer weights per input.

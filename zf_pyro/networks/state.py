@@ -1,4 +1,4 @@
-"""The recurrent state h_t, and the results of one pass of the recurrence over a batch of sequences."""
+"""The recurrent state, and the results of one pass of the recurrence over a batch of sequences."""
 
 from typing import NamedTuple
 
@@ -6,12 +6,16 @@ from torch import Tensor
 
 
 class State(NamedTuple):
-    """The forward recurrent state h_t = (h_t, c_t)."""
+    """The forward recurrent state after a step: what the emission sees, and what the next step continues from.
+
+    Sizes of the fields are those of ``net.initial_state``. In :class:`zf_pyro.ZForcing` they are h_t and c_t, each
+    (..., hidden); other models say in their docstrings what they hold.
+    """
 
     hidden: Tensor
-    """h_t, what prior, posterior and emission see; (..., hidden)."""
+    """h_t, what networks see; (..., hidden)."""
     cell: Tensor
-    """c_t, the LSTM's memory; (..., hidden)."""
+    """c_t, the memory of an LSTM; (..., hidden), or (..., 0) in models without one."""
 
 
 class PosteriorScan(NamedTuple):
@@ -21,10 +25,10 @@ class PosteriorScan(NamedTuple):
     """z_1..z_T; (time, ..., latent)."""
     states: State
     """h_0..h_T; (time + 1, ..., hidden)."""
-    before: Tensor
-    """The hidden states h_0..h_{T-1}; (time, ..., hidden)."""
-    after: Tensor
-    """The hidden states h_1..h_T; (time, ..., hidden)."""
+    before: State
+    """What z_1..z_T depend on: ``net.past`` of each step; (time, ..., hidden)."""
+    after: State
+    """h_1..h_T; (time, ..., hidden)."""
     loc: Tensor
     """Means of q; (time, ..., latent)."""
     scale: Tensor

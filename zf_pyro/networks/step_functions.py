@@ -30,10 +30,17 @@ class StepFunctions(Protocol):
     training: bool
     latent_dim: int
     hidden_dim: int
+    has_auxiliary: bool
+    """Whether b_t comes from a backward RNN, so that the auxiliary applies."""
     emission_family: Emission
     emission_layer: nn.Linear
     changes: set[str]
     """Changes to parts that a warning has named."""
+
+    @property
+    def backward_dim(self) -> int:
+        """Size of b_t."""
+        ...
 
     def parts_of(self, step_function: str) -> dict[str, type[nn.Module]]:
         """Names and built kinds of the parts that the fast form of a step function reads."""
@@ -44,35 +51,39 @@ class StepFunctions(Protocol):
         ...
 
     def backward_states(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """b_1..b_T of x (batch, time, *frame); (time, batch, hidden)."""
+        """b_1..b_T of x (batch, time, *frame); (time, batch, backward)."""
         ...
 
     def initial_state(self, batch_shape: Sequence[int]) -> State:
         """h_0; each field (*batch_shape, hidden)."""
         ...
 
-    def prior(self, state: State) -> TorchDistribution:
-        """p(z_t | h_{t-1}); event (latent,)."""
+    def past(self, state: State, u_t: Tensor) -> State:
+        """What z_t depends on, from the state after step t - 1 and u_t (..., *frame)."""
         ...
 
-    def posterior(self, state: State, b_t: Tensor) -> TorchDistribution:
-        """q(z_t | h_{t-1}, b_t); event (latent,)."""
+    def prior(self, past: State) -> TorchDistribution:
+        """p(z_t | past); event (latent,)."""
         ...
 
-    def transition(self, state: State, u_t: Tensor, z_t: Tensor) -> State:
-        """h_t = f(u_t, z_t, h_{t-1})."""
+    def posterior(self, past: State, b_t: Tensor) -> TorchDistribution:
+        """q(z_t | past, b_t); event (latent,)."""
+        ...
+
+    def transition(self, past: State, u_t: Tensor, z_t: Tensor) -> State:
+        """The state after step t, h_t = f(u_t, z_t, h_{t-1})."""
         ...
 
     def emission(self, state: State) -> TorchDistribution:
         """p(x_t | h_t); the event is one frame."""
         ...
 
-    def auxiliary(self, z_t: Tensor, state: State) -> TorchDistribution:
-        """p_xi(b_t | z_t, h_{t-1}); event (hidden,)."""
+    def auxiliary(self, z_t: Tensor, past: State) -> TorchDistribution:
+        """p_xi(b_t | z_t, h_{t-1}); event (backward,)."""
         ...
 
     def backward_emission(self, b_t: Tensor) -> TorchDistribution:
-        """p_bwd(x_{t-1} | b_t) for b_t (..., hidden); the event is one frame."""
+        """p_bwd(x_{t-1} | b_t) for b_t (..., backward); the event is one frame."""
         ...
 
     def scan_posterior(self, state: State, u: Tensor, b: Tensor, noise: Tensor) -> PosteriorScan:
@@ -81,6 +92,10 @@ class StepFunctions(Protocol):
 
     def scan_states(self, state: State, u: Tensor, z: Tensor) -> State:
         """h_0..h_T for known latents; each field (time + 1, ..., hidden)."""
+        ...
+
+    def scan_past(self, before: State, u: Tensor, after: State) -> State:
+        """:meth:`past` of every step, from the states before and after it; u (time, ..., *frame)."""
         ...
 
     def scan_prior(self, before: State) -> TorchDistribution:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import pyro
 import pyro.poutine as poutine
@@ -21,7 +21,7 @@ from .terms import Terms
 
 
 class SegmentedELBO(HeldELBO):
-    """:class:`~zf_pyro.ZForcingELBO` over segments of time, for the model and guide of one :class:`~zf_pyro.ZForcing`.
+    """:class:`~zf_pyro.ZForcingELBO` over segments of time, for the model and guide of one network.
 
     **Recomputation**, the default, gives the same loss and gradients under the same random numbers, with less memory.
 
@@ -76,8 +76,6 @@ class _Run:
         initial_state: State | None = None,
     ) -> None:
         net = network_of("SegmentedELBO", model, guide)
-        if not isinstance(net, ZForcing):
-            raise TypeError(f"SegmentedELBO cuts the backward RNN of a zf_pyro.ZForcing, got {type(net).__name__}")
         lengths = int64(lengths)
         run = prepare_inputs(net, require_tensor("x", x), lengths, context, initial_state)  # all checks, on the whole
         self.around = list(handlers())  # also those of the recomputation, which may come after the block that set them
@@ -85,7 +83,7 @@ class _Run:
         self.frames = x.transpose(0, 1) if run.x is None else run.x
         if run.initial_state.hidden.dim() != 2:
             raise ValueError(
-                f"initial_state must be one state per sequence, each field ({len(x)}, {net.hidden_dim}), in segments, "
+                f"initial_state must be one state per sequence, each field ({len(x)}, hidden), in segments, "
                 f"got {tuple(run.initial_state.hidden.shape)}; take ZForcingELBO for states of several particles"
             )
         self.state = State(*(field.expand(len(x), -1) for field in run.initial_state))
@@ -157,7 +155,8 @@ class _Run:
 
     def _backward_states(self) -> list[Tensor]:
         """:meth:`zf_pyro.ZForcing.backward_states` for each segment; (steps, batch, hidden)."""
-        if not own_step_functions(self.net, "backward_states"):  # a changed network runs as a whole
+        if not isinstance(self.net, ZForcing) or not own_step_functions(self.net, "backward_states"):
+            # Another backward pass, or a changed one, runs as a whole.
             b = self.net.backward_states(self.frames.transpose(0, 1), self.lengths)
             return list(b.split([stop - start for start, stop in self.segments]))
         hidden, cell = (torch.zeros_like(field).unsqueeze(0) for field in self.state)
@@ -173,8 +172,9 @@ class _Run:
         """b over a segment, cut where sequences end, and the state before it; from the state after it."""
         pieces = []
         for first, last in reversed(list(pairwise(cuts))):
-            embedded = self.net.embedding(self.frames[first:last].flip(0))
-            states, (read, kept) = self.net.backward_rnn.lstm(embedded, (hidden, cell))
+            net = cast(ZForcing, self.net)
+            embedded = net.embedding(self.frames[first:last].flip(0))
+            states, (read, kept) = net.backward_rnn.lstm(embedded, (hidden, cell))
             pieces.append(states.flip(0))
             if self.lengths is None:
                 hidden, cell = read, kept

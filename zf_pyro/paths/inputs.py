@@ -66,7 +66,7 @@ def prepare_inputs(
         x: frames, (batch, time, frame) floats or (batch, time) integers; None to generate.
         lengths: real frames of each sequence, (batch,) integers; None if all are.
         context: the frame before the first, (batch, *frame); None for a start frame.
-        initial_state: h_0, each field (..., batch, hidden); zeros if None.
+        initial_state: h_0, each field (..., batch, hidden); that of the model if None.
         num_steps: T, where x is None.
         batch_shape: sequences to generate, where x is None.
 
@@ -93,7 +93,7 @@ def prepare_inputs(
     if initial_state is None:
         initial_state = net.initial_state(shape)
     else:
-        check_state(initial_state, batch_size, net.hidden_dim, like)
+        check_state(initial_state, batch_size, net.initial_state((1,)))
     if x is None:
         frames = u = None
         dtype = torch.long if family.integer else like.dtype
@@ -172,31 +172,31 @@ def check_values(x: Tensor, mask: Tensor | None, emission: Emission, name: str =
         )
 
 
-def check_state(state: State, batch_size: int, hidden_dim: int, like: Tensor) -> None:
-    """Refuse an ``initial_state`` that is no State of fields (..., batch, hidden), or of another dtype or device."""
+def check_state(state: State, batch_size: int, like: State) -> None:
+    """Refuse an ``initial_state`` that is no State of fields (..., batch, hidden) as ``like``, one of one sequence."""
     if not isinstance(state, State):
         raise TypeError(f"initial_state must be a zf_pyro.State(hidden, cell), got {type(state).__name__}")
-    for name, field in zip(("hidden", "cell"), state, strict=True):
+    for name, field, same in zip(State._fields, state, like, strict=True):
         require_tensor(f"initial_state.{name}", field)
-        if field.dim() < 2 or field.shape[-1] != hidden_dim or field.shape[-2] not in (1, batch_size):
+        if field.dim() < 2 or field.shape[-1] != same.shape[-1] or field.shape[-2] not in (1, batch_size):
             raise ValueError(
-                f"initial_state.{name} must have shape (..., {batch_size}, {hidden_dim}), got {tuple(field.shape)}"
+                f"initial_state.{name} must have shape (..., {batch_size}, {same.shape[-1]}), got {tuple(field.shape)}"
             )
-        if field.dtype != like.dtype or field.device != like.device:
+        if field.dtype != same.dtype or field.device != same.device:
             raise ValueError(
-                f"initial_state.{name} must be {like.dtype} on {like.device} like the net's parameters, "
+                f"initial_state.{name} must be {same.dtype} on {same.device} like the net's parameters, "
                 f"got {field.dtype} on {field.device}"
             )
-    if state.hidden.shape != state.cell.shape:
+    if state.hidden.shape[:-1] != state.cell.shape[:-1]:
         raise ValueError(
             "initial_state.hidden and initial_state.cell must have the same shape, got "
             f"{tuple(state.hidden.shape)} and {tuple(state.cell.shape)}; expand one to the other's"
         )
 
 
-def check_backward_states(b: Tensor, num_steps: int, batch_size: int, hidden_dim: int, like: Tensor) -> None:
-    """Refuse backward states that are not one per frame, (time, batch, hidden), or of another dtype or device."""
-    _check_sequences("b", b, "(time, batch, hidden)", (num_steps, batch_size, hidden_dim), like)
+def check_backward_states(b: Tensor, num_steps: int, batch_size: int, backward_dim: int, like: Tensor) -> None:
+    """Refuse backward states that are not one per frame, (time, batch, backward), or of another dtype or device."""
+    _check_sequences("b", b, "(time, batch, hidden)", (num_steps, batch_size, backward_dim), like)
 
 
 def check_latents(z: Tensor, batch_size: int, num_steps: int, latent_dim: int, like: Tensor) -> None:

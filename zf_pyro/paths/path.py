@@ -70,9 +70,10 @@ class LatentPath(ABC):
         self.batch_shape = torch.broadcast_shapes(run.initial_state.hidden.shape[:-1], (run.batch_size,))
         self.masks = None if run.mask is None else run.mask.unbind(0)
         self.states = [run.initial_state]
+        self._past: tuple[int, State] | None = None
         self.stamp = Stamp(net)
         self._stacked: State | None = None
-        self._pairs: tuple[Tensor, Tensor] | None = None
+        self._pairs: tuple[State, State] | None = None
         self._group: TorchDistribution | None = None
         self._latents: dict[bool, Tensor] = {}
         self._log_probs: dict[bool, tuple[Tensor, ...]] = {}
@@ -109,6 +110,13 @@ class LatentPath(ABC):
     def inputs(self, start: int, stop: int) -> Tensor:
         """u_{start+1}..u_{stop}; (stop - start, ..., *frame)."""
 
+    def past(self, t: int) -> State:
+        """What z_t depends on, from the values recorded so far."""
+        if self._past is None or self._past[0] != t:
+            with torch.set_grad_enabled(self.stamp.gradients):
+                self._past = t, self.net.past(self.state(t), self.inputs(t, t + 1)[0])
+        return self._past[1]
+
     def state(self, t: int) -> State:
         """h_t, from the values recorded so far."""
         done = len(self.states) - 1
@@ -118,7 +126,7 @@ class LatentPath(ABC):
             with torch.set_grad_enabled(self.stamp.gradients):
                 u = self.inputs(done, t)
                 if t == done + 1:
-                    self.states.append(self.net.transition(self.states[-1], u[0], self.z[done]))
+                    self.states.append(self.net.transition(self.past(done), u[0], self.z[done]))
                 else:
                     z = stack(self.z[done:t], self.batch_shape)
                     self.states += unstack(self.net.scan_states(self.states[-1], u, z))[1:]
@@ -138,20 +146,23 @@ class LatentPath(ABC):
         return self._stacked
 
     def before(self) -> State:
-        """h_0..h_{T-1}, what priors and posteriors see; (time, ..., hidden)."""
-        return State(self.neighbours()[0], self.stacked().cell[:-1])
+        """What priors and posteriors see at each step; (time, ..., hidden)."""
+        return self.neighbours()[0]
 
     def after(self) -> State:
         """h_1..h_T, what emissions see; (time, ..., hidden)."""
-        return State(self.neighbours()[1], self.stacked().cell[1:])
+        return self.neighbours()[1]
 
-    def neighbours(self) -> tuple[Tensor, Tensor]:
-        """The hidden states before and after each step; both (time, ..., hidden)."""
-        hidden = self.stacked().hidden  # a replayed model gets the guide's pairs here as well
+    def neighbours(self) -> tuple[State, State]:
+        """:meth:`before` and :meth:`after`."""
+        hidden, cell = self.stacked()  # a replayed model gets the guide's pairs here as well
         if self._pairs is None:
             with torch.set_grad_enabled(self.stamp.gradients):
                 sliced = torch.jit.is_tracing()  # torch.jit cannot trace a custom autograd function
-                self._pairs = (hidden[:-1], hidden[1:]) if sliced else Neighbours.apply(hidden)
+                early, late = (hidden[:-1], hidden[1:]) if sliced else Neighbours.apply(hidden)
+                u = align(self.inputs(0, len(early)), len(self.batch_shape), self.run.first.dim() - 1)
+                after = State(late, cell[1:])
+                self._pairs = self.net.scan_past(State(early, cell[:-1]), u, after), after
         return self._pairs
 
     def latents(self) -> Tensor:

@@ -24,7 +24,7 @@ class PosteriorPath(LatentPath):
     Args:
         net: the model.
         run: the inputs of the run, x included.
-        b: backward states (time, batch, hidden).
+        b: backward states (time, batch, backward).
     """
 
     def __init__(self, net: StepFunctions, run: RunInputs, b: Tensor) -> None:
@@ -42,7 +42,7 @@ class PosteriorPath(LatentPath):
 
     def local(self, t: int) -> TorchDistribution:
         with torch.set_grad_enabled(self.stamp.gradients):
-            return self.net.posterior(self.state(t), self.b[t])
+            return self.net.posterior(self.past(t), self.b[t])
 
     def draw(self, t: int, batch_shape: torch.Size) -> Tensor:
         if t == 0 and not self.z and self._handed < 0:

@@ -60,7 +60,7 @@ class PriorPath(LatentPath):
 
     def local(self, t: int) -> TorchDistribution:
         with torch.set_grad_enabled(self.stamp.gradients):
-            return self.net.prior(self.state(t))
+            return self.net.prior(self.past(t))
 
     def frame_step(self, t: int) -> TorchDistribution:
         """The distribution of x_t, from the step function."""

@@ -2,6 +2,7 @@
 
 from .chunks import in_chunks
 from .engine.buffers import LoopMemory
+from .fast import posterior_scan, state_scan
 from .precision import in_full_precision
 from .reference import reference_posterior_scan, reference_state_scan
 from .scans import (
@@ -19,6 +20,7 @@ __all__ = [
     "ScannedNetwork",
     "in_chunks",
     "in_full_precision",
+    "posterior_scan",
     "reference_posterior_scan",
     "reference_state_scan",
     "scan_auxiliary",
@@ -26,5 +28,6 @@ __all__ = [
     "scan_posterior",
     "scan_prior",
     "scan_states",
+    "state_scan",
     "uses_plain_loop",
 ]

@@ -42,7 +42,8 @@ def posterior_scan(
     outputs = PosteriorLoop.apply(arena, *start, *sequences, *weights)
     shaped = (output.view(output.shape[0], *batch_shape, output.shape[2]) for output in outputs)
     h, before, after, c, z, parameters = shaped
-    return PosteriorScan(z, State(h, c), before, after, *loc_scale(parameters))
+    pairs = State(before, c[:-1]), State(after, c[1:])
+    return PosteriorScan(z, State(h, c), *pairs, *loc_scale(parameters))
 
 
 def state_scan(cell: GatedCell, state: State, drive: Drive, modulation: Tensor, arena: Arena) -> State:

@@ -13,6 +13,7 @@ from ..networks import PosteriorScan, State
 
 
 def reference_posterior_scan(
+    past: Callable[[State, Tensor], State],
     posterior: Callable[[State, Tensor], Any],
     transition: Callable[[State, Tensor, Tensor], State],
     state: State,
@@ -23,33 +24,47 @@ def reference_posterior_scan(
     """Sample z_1..z_T from the posterior and run the recurrence, by the plain loop over step functions.
 
     Args:
-        posterior: the distribution q(z_t | h_{t-1}, b_t) from h_{t-1} and b_t.
-        transition: h_t from h_{t-1}, u_t and z_t.
+        past: what z_t depends on, from h_{t-1} and u_t.
+        posterior: the distribution q(z_t | past, b_t) from the past and b_t.
+        transition: h_t from the past, u_t and z_t.
         state: h_0; each field (..., hidden).
         u: raw input frames; (time, ..., *frame).
-        b: backward states; (time, ..., hidden).
+        b: backward states; (time, ..., backward).
         noise: standard normal samples; (time, ..., latent).
     """
-    states, z, locs, scales = [state], [], [], []
+    states, pasts, z, locs, scales = [state], [], [], [], []
     for u_t, b_t, noise_t in zip(u.unbind(0), b.unbind(0), noise.unbind(0), strict=True):
-        q = posterior(state, b_t).base_dist
+        pasts.append(past(state, u_t))
+        q = posterior(pasts[-1], b_t).base_dist
         z.append(q.loc + q.scale * noise_t)
-        state = transition(state, u_t, z[-1])
+        state = transition(pasts[-1], u_t, z[-1])
         states.append(state)
         locs.append(q.loc)
         scales.append(q.scale)
     stacked = _stack(states)
-    neighbours = stacked.hidden[:-1], stacked.hidden[1:]
-    return PosteriorScan(torch.stack(z), stacked, *neighbours, torch.stack(locs), torch.stack(scales))
+    after = State(*(field[1:] for field in stacked))
+    return PosteriorScan(torch.stack(z), stacked, _stack(pasts), after, torch.stack(locs), torch.stack(scales))
 
 
 def reference_state_scan(
-    transition: Callable[[State, Tensor, Tensor], State], state: State, u: Tensor, z: Tensor
+    past: Callable[[State, Tensor], State],
+    transition: Callable[[State, Tensor, Tensor], State],
+    state: State,
+    u: Tensor,
+    z: Tensor,
 ) -> State:
-    """Return h_0..h_T by the plain loop over ``transition``; u (time, ..., *frame), z (time, ..., latent)."""
+    """Return h_0..h_T by the plain loop over ``past`` and ``transition``.
+
+    Args:
+        past: what z_t depends on, from h_{t-1} and u_t.
+        transition: h_t from the past, u_t and z_t.
+        state: h_0; each field (..., hidden).
+        u: raw input frames; (time, ..., *frame).
+        z: latents; (time, ..., latent).
+    """
     states = [state]
     for u_t, z_t in zip(u.unbind(0), z.unbind(0), strict=True):
-        state = transition(state, u_t, z_t)
+        state = transition(past(state, u_t), u_t, z_t)
         states.append(state)
     return _stack(states)
 

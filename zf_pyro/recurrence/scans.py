@@ -30,8 +30,16 @@ from .precision import in_full_precision
 from .reference import reference_posterior_scan, reference_state_scan
 
 
-class ScannedNetwork(StepFunctions, Protocol):
-    """A network with the modules whose weights the fast forms read."""
+class LoopingNetwork(StepFunctions, Protocol):
+    """A network that chooses between fast loops and plain ones."""
+
+    recurrence: str
+    has_fast_loops: bool
+    """Whether fast loops exist for its cell and number of layers."""
+
+
+class ScannedNetwork(LoopingNetwork, Protocol):
+    """A network with the modules whose weights the fast forms of :class:`zf_pyro.ZForcing` read."""
 
     embedding: nn.Sequential
     backward_rnn: BackwardRNN
@@ -40,7 +48,6 @@ class ScannedNetwork(StepFunctions, Protocol):
     auxiliary_network: MLP
     prior_network: MLP
     auxiliary_l2: bool
-    recurrence: str
     loop_memory: LoopMemory
 
 
@@ -56,7 +63,7 @@ def scan_posterior(net: ScannedNetwork, state: State, u: Tensor, b: Tensor, nois
         noise: standard normal samples; (time, ..., latent).
     """
     if uses_plain_loop(net):
-        return reference_posterior_scan(net.posterior, net.transition, state, u, b, noise)
+        return reference_posterior_scan(net.past, net.posterior, net.transition, state, u, b, noise)
     contexts = net.posterior_network.rest(b)
     memory = net.loop_memory.forward
     return posterior_scan(net.posterior_network, net.cell, state, _drive(net, u), contexts, noise, memory)
@@ -76,7 +83,7 @@ def scan_states(net: ScannedNetwork, state: State, u: Tensor, z: Tensor) -> Stat
         Each field (time + 1, ..., hidden).
     """
     if uses_plain_loop(net):
-        return reference_state_scan(net.transition, state, u, z)
+        return reference_state_scan(net.past, net.transition, state, u, z)
     modulation = in_chunks(lambda z: net.cell.modulation(z).transpose(-1, -2), z)
     return state_scan(net.cell, state, _drive(net, u), modulation, net.loop_memory.forward)
 
@@ -125,9 +132,9 @@ def scan_prior(net: ScannedNetwork, before: State) -> TorchDistribution:
     return net.prior(before)
 
 
-def uses_plain_loop(net: ScannedNetwork) -> bool:
+def uses_plain_loop(net: LoopingNetwork) -> bool:
     """Tell whether loops must call the step functions: some are custom, or ``recurrence="reference"`` is set."""
-    return _reference(net) or not own_step_functions(net, "posterior", "transition")
+    return _reference(net) or not own_step_functions(net, "past", "posterior", "transition")
 
 
 def _drive(net: ScannedNetwork, u: Tensor) -> Drive:
@@ -140,5 +147,7 @@ def _has_fast_form(net: ScannedNetwork, step_function: str, like: Tensor) -> boo
     return own_step_functions(net, step_function) and not _reference(net) and compiles(like)
 
 
-def _reference(net: ScannedNetwork) -> bool:
-    return net.recurrence == "reference" or torch.jit.is_tracing()  # torch.jit cannot trace the fast loops
+def _reference(net: LoopingNetwork) -> bool:
+    return (
+        net.recurrence == "reference" or not net.has_fast_loops or torch.jit.is_tracing()
+    )  # torch.jit cannot trace the fast loops

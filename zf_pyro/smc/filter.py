@@ -183,8 +183,8 @@ def start_states(run: RunInputs, num_particles: int) -> State:
             f"initial_state must be one state a sequence, or {num_particles} of them (particles, batch, hidden), got "
             f"shape {tuple(hidden.shape)}"
         )
-    shape = (num_particles, run.batch_size, hidden.shape[-1])
-    return State(*(field.expand(shape).transpose(0, 1) for field in run.initial_state))
+    shape = num_particles, run.batch_size
+    return State(*(field.expand(*shape, -1).transpose(0, 1) for field in run.initial_state))
 
 
 def sequences_at_once(net: StochasticRNN, settings: FilterSettings, device: torch.device, batch: int) -> int:

@@ -50,32 +50,37 @@ class FilterSteps:
         self.u = u.unbind(0)
         self.b = () if b is None else b.unbind(0)
 
-    def prior(self, state: State) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of p(z_t | h_{t-1}); both (sequences, particles, latent)."""
-        normal = self.net.prior(state).base_dist
+    def past(self, state: State, t: int) -> State:
+        """What z_t depends on, each field (sequences, particles, hidden), from h_{t-1}."""
+        return self.net.past(state, self.u[t])
+
+    def prior(self, past: State) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of p(z_t | past); both (sequences, particles, latent)."""
+        normal = self.net.prior(past).base_dist
         return normal.loc, normal.scale
 
-    def posterior(self, state: State, t: int) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of q(z_t | h_{t-1}, b_t); both (sequences, particles, latent)."""
-        normal = self.net.posterior(state, self.b[t]).base_dist
+    def posterior(self, past: State, t: int) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of q(z_t | past, b_t); both (sequences, particles, latent)."""
+        normal = self.net.posterior(past, self.b[t]).base_dist
         return normal.loc, normal.scale
 
-    def transition(self, state: State, t: int, z_t: Tensor) -> State:
+    def transition(self, past: State, t: int, z_t: Tensor) -> State:
         """h_t, each field (sequences, particles, hidden), from z_t (sequences, particles, latent)."""
-        return self.net.transition(state, self.u[t], z_t)
+        return self.net.transition(past, self.u[t], z_t)
 
     def move(self, state: State, t: int, noise: Tensor) -> Moved:
         """Propose, move and weigh; h_{t-1} (sequences, particles, hidden), noise (sequences, particles, latent)."""
-        loc, scale = self.prior(state)
+        past = self.past(state, t)
+        loc, scale = self.prior(past)
         if self.guided:
-            q_loc, q_scale = self.posterior(state, t)
+            q_loc, q_scale = self.posterior(past, t)
             z = q_loc + q_scale * noise
             terms = (q_scale / scale).log() + 0.5 * (noise.square() - ((z - loc) / scale).square())
             ratio = terms.sum(-1)
         else:
             z = loc + scale * noise
             ratio = torch.zeros_like(noise[..., 0])
-        state = self.transition(state, t, z)
+        state = self.transition(past, t, z)
         return Moved(z, state, self.net.emission(state).log_prob(self.x[t]), ratio)
 
 
@@ -90,15 +95,18 @@ class PreparedSteps(FilterSteps):
         self.first, self.second, self.bias = net.posterior_network.loop_weights()
         self.contexts = () if b is None else net.posterior_network.rest(b).unbind(0)
 
-    def prior(self, state: State) -> tuple[Tensor, Tensor]:
-        return bounded(self.net.prior_network(state.hidden))
+    def past(self, state: State, t: int) -> State:
+        return state
 
-    def posterior(self, state: State, t: int) -> tuple[Tensor, Tensor]:
-        hidden = clipped_leaky_relu(F.linear(state.hidden, self.first) + self.contexts[t])
+    def prior(self, past: State) -> tuple[Tensor, Tensor]:
+        return bounded(self.net.prior_network(past.hidden))
+
+    def posterior(self, past: State, t: int) -> tuple[Tensor, Tensor]:
+        hidden = clipped_leaky_relu(F.linear(past.hidden, self.first) + self.contexts[t])
         return bounded(F.linear(hidden, self.second, self.bias))
 
-    def transition(self, state: State, t: int, z_t: Tensor) -> State:
-        return self.net.cell.advance(state, self.drives[t], self.net.cell.modulation(z_t))
+    def transition(self, past: State, t: int, z_t: Tensor) -> State:
+        return self.net.cell.advance(past, self.drives[t], self.net.cell.modulation(z_t))
 
 
 class InPlaceSteps(FilterSteps):
@@ -205,7 +213,7 @@ def steps_of(net: StochasticRNN, u: Tensor, b: Tensor | None, x: Tensor) -> Filt
         b: backward states (time, sequences, hidden), or None where the prior proposes.
         x: frames (time, sequences, *frame).
     """
-    names = ("prior", "transition") if b is None else ("prior", "posterior", "transition")
+    names = ("past", "prior", "transition") if b is None else ("past", "prior", "posterior", "transition")
     if not isinstance(net, ZForcing) or net.recurrence == "reference" or not own_step_functions(net, *names):
         return FilterSteps(net, u, b, x)
     # In-place operations need one dtype, and under autocast each operation chooses its own.

@@ -5,6 +5,7 @@ Inputs and outputs are (time, rows, features), where rows are sequences times pa
 arguments; the PyTorch forms are in :mod:`zf_pyro.recurrence.reference`.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from .buffers import Arena, Tape
 from .linear import Product, steps_per_fold
 from .lstm import Cell, NormedCell, PlainCell
 from .machines import Machine, machine_for
-from .mlp import Bounded, BoundedModulation, LinearModulation
+from .mlp import Bounded, LinearModulation, MLPModulation
 from .operations import Instruction, Instructions, Ring, add, copy, draw, draw_back, fill, scale, single
 
 
@@ -95,7 +96,7 @@ class PosteriorLoop(torch.autograd.Function):
             arena: memory for the buffers.
             tensors: h_0 and c_0 (rows, hidden); v (time, rows, in), contexts (time, rows, mlp) and noise
                 (time, rows, latent); ``loop_weights`` of q's MLP; one weight of a :class:`LinearModulation` or four of
-                a :class:`BoundedModulation`; three weights of the cell.
+                a :class:`MLPModulation`; three weights of the cell.
         """
         h_0, c_0, v, contexts, noise, first, second, bias, *weights = tensors
         num_steps, rows, latent_dim = noise.shape
@@ -103,11 +104,12 @@ class PosteriorLoop(torch.autograd.Function):
         machine = machine_for(tape)
         parts = [Product(machine, first)], Product(machine, second, bias)
         posterior = Bounded(machine, *parts, 8.0, num_steps, rows)
-        modulation: BoundedModulation | LinearModulation
+        modulation: MLPModulation | LinearModulation
         cell: Cell
         if len(weights) == 4 + 3:
-            modulation = BoundedModulation(weights[:4], machine, num_steps, rows)
-            cell = NormedCell(machine, h_0, c, v, weights[4:])
+            normed = len(weights[2]) == 8 * h_0.shape[1]
+            modulation = MLPModulation(weights[:4], machine, num_steps, rows, 3.0 if normed else math.inf)
+            cell = (NormedCell if normed else PlainCell)(machine, h_0, c, v, weights[4:])
         else:
             modulation = LinearModulation(weights[:1], machine, num_steps, rows)
             cell = PlainCell(machine, h_0, c, v, weights[1:])

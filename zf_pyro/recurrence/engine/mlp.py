@@ -82,20 +82,21 @@ class Bounded:
         ]
 
 
-class BoundedModulation(Bounded):
-    """Gain and shift of :class:`NormedCell`: clip(MLP(z_t), -3, 3), (8 hidden, rows).
+class MLPModulation(Bounded):
+    """Gain and shift of :class:`NormedCell`, clip(MLP(z_t), -3, 3), (8 hidden, rows); or MLP(z_t) in the gates.
 
     Args:
-        weights: W_1 (mlp, latent), b_1 (mlp,), W_2 (8 hidden, mlp), b_2 (8 hidden,).
+        weights: W_1 (mlp, latent), b_1 (mlp,), W_2 (8 hidden, mlp), b_2 (8 hidden,); or 4 hidden for a plain cell.
         machine: runs the loop.
         num_steps: T.
         rows: sequences times particles.
+        limit: bound of the outputs; infinite for none.
     """
 
-    def __init__(self, weights: Sequence[Tensor], machine: Machine, num_steps: int, rows: int) -> None:
+    def __init__(self, weights: Sequence[Tensor], machine: Machine, num_steps: int, rows: int, limit: float) -> None:
         first, first_bias, second, second_bias = weights
         parts = [Product(machine, first, first_bias)], Product(machine, second, second_bias)
-        super().__init__(machine, *parts, 3.0, num_steps, rows)
+        super().__init__(machine, *parts, limit, num_steps, rows)
 
 
 class LinearModulation:

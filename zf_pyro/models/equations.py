@@ -1,0 +1,189 @@
+"""The step functions of a stochastic recurrent network, and the same over whole sequences, for models to define.
+
+A model is one page of them (:mod:`zf_pyro.models.zforcing`), of which :class:`.StochasticRNN` makes Pyro programs.
+"""
+
+from abc import abstractmethod
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+
+from ..checks import int64
+from ..emissions import Emission
+from ..networks import PosteriorScan, State, Transition, with_fast_form
+from ..paths import check_frames, check_lengths, real_frames, with_last_repeated
+from .registration import RegisteredNetwork
+from .start import start_at
+
+
+class Equations(RegisteredNetwork):
+    """The equations of a recurrent network with a latent z_t at every step, as pure functions of tensors.
+
+    They take any leading batch dimensions, and return distributions and states. One step is
+
+        past_t = past(h_{t-1}, u_t)      z_t ~ p(z_t | past_t) or q(z_t | past_t, b_t)
+        h_t = f(past_t, u_t, z_t)        x_t ~ p(x_t | h_t)
+
+    where past_t is h_{t-1} itself in most models. Shapes: x (batch, time, *frame), z (batch, time, latent).
+
+    Attributes:
+        emission_family: the family of p(x_t | h_t).
+        emission_layer: the linear layer to the emission's parameters.
+        backward_emission_layer: the same for :meth:`backward_emission`, in models with the auxiliary.
+        embedding: of frames.
+        changes: changes to parts of which a warning has told.
+    """
+
+    has_auxiliary = True
+    """Whether b_t comes from a backward RNN, so that the auxiliary and the backward likelihood apply."""
+    hidden_dim: int
+    latent_dim: int
+    emission_family: Emission
+    emission_layer: nn.Linear
+    backward_emission_layer: nn.Linear
+    embedding: nn.Sequential
+    changes: set[str]
+
+    # Step functions -------------------------------------------------------------------------------------------------
+
+    def inputs(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """u_t = x_{t-1}, with u_1 the context frame, or a start frame (zeros; for symbols, a token of its own).
+
+        Args:
+            x: (batch, time, frame) floats or (batch, time) integers.
+            context: a frame before the first, given and never scored; (batch, frame) or (batch,).
+
+        Returns:
+            u, of the shape of x.
+        """
+        first = self.emission_family.start(x[:, 0]) if context is None else context
+        return torch.cat([first.unsqueeze(1), x[:, :-1]], dim=1)
+
+    @property
+    def backward_dim(self) -> int:
+        """Size of b_t, which the posterior reads."""
+        return self.hidden_dim
+
+    def initial_state(self, batch_shape: Sequence[int]) -> State:
+        """h_0 = 0, for hidden and cell; each (*batch_shape, hidden)."""
+        zeros = self.emission_layer.weight.new_zeros(*batch_shape, self.hidden_dim)
+        return State(zeros, zeros)
+
+    @with_fast_form
+    def past(self, state: State, u_t: Tensor) -> State:
+        """What z_t depends on: ``state``, the one after step t - 1, unless a model also reads u_t (..., *frame)."""
+        return state
+
+    @abstractmethod
+    def prior(self, past: State) -> dist.TorchDistribution:
+        """p(z_t | h_{t-1}); ``past`` is :meth:`past` of step t, the event (latent,)."""
+
+    @abstractmethod
+    def posterior(self, past: State, b_t: Tensor) -> dist.TorchDistribution:
+        """q(z_t | h_{t-1}, b_t); ``past`` as for :meth:`prior`, b_t (..., backward), the event (latent,)."""
+
+    @abstractmethod
+    def transition(self, past: State, u_t: Tensor, z_t: Tensor) -> State:
+        """h_t = f(u_t, z_t, h_{t-1}); ``past`` as for :meth:`prior`, u_t a raw frame, z_t (..., latent)."""
+
+    @abstractmethod
+    def emission(self, state: State) -> dist.TorchDistribution:
+        """p(x_t | h_t); ``state`` is h_t, the event one frame."""
+
+    def auxiliary(self, z_t: Tensor, past: State) -> dist.TorchDistribution:
+        """p_xi(b_t | z_t, h_{t-1}); ``past`` as for :meth:`prior`, z_t (..., latent), the event (backward,)."""
+        raise TypeError(f"{type(self).__name__} has no backward RNN, so there is no auxiliary: set aux_weight=0")
+
+    def backward_emission(self, b_t: Tensor) -> dist.TorchDistribution:
+        """p_bwd(x_{t-1} | b_t); b_t (..., backward), the event one frame."""
+        raise TypeError(f"{type(self).__name__} has no backward RNN, so no backward likelihood: set backward_weight=0")
+
+    def parts_of(self, step_function: str) -> dict[str, type[nn.Module]]:
+        """Names and built kinds of the parts that the fast form of a step function reads; none by default."""
+        return {}
+
+    # Scans over whole sequences -------------------------------------------------------------------------------------
+
+    @with_fast_form
+    def backward_states(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """b_1..b_T, what the posterior reads of the frames.
+
+        Args:
+            x: (batch, time, frame) floats or (batch, time) integers.
+            lengths: real frames of each sequence, (batch,); all of them if None.
+
+        Returns:
+            b, (time, batch, backward). Its values beyond a length are undefined.
+
+        Raises:
+            TypeError, ValueError: an argument of the wrong type, shape, dtype, device or (under Pyro's validation)
+                value.
+        """
+        check_frames(x, self.emission_family, self.emission_layer.weight)
+        frames, mask = x.transpose(0, 1), None
+        lengths = int64(lengths)
+        if lengths is not None:
+            check_lengths(lengths, x.shape[0], x.shape[1], x.device)
+            mask = real_frames(lengths, x.shape[1])
+            frames = with_last_repeated(frames, lengths)
+        return self.scan_backward(frames, mask, lengths)
+
+    @abstractmethod
+    def scan_backward(self, x: Tensor, mask: Tensor | None, lengths: Tensor | None) -> Tensor:
+        """:meth:`backward_states` of frames (time, batch, *frame), real where ``mask`` (time, batch) is True."""
+
+    @abstractmethod
+    def scan_posterior(self, state: State, u: Tensor, b: Tensor, noise: Tensor) -> PosteriorScan:
+        """Sample z_1..z_T from the posterior; u, b and noise (time, ..., features)."""
+
+    @abstractmethod
+    def scan_states(self, state: State, u: Tensor, z: Tensor) -> State:
+        """h_0..h_T for known latents; u and z (time, ..., features), each field (time + 1, ..., hidden)."""
+
+    def scan_past(self, before: State, u: Tensor, after: State) -> State:
+        """:meth:`past` of every step.
+
+        Args:
+            before: h_0..h_{T-1}; each field (time, ..., hidden).
+            u: raw frames; (time, ..., *frame).
+            after: h_1..h_T, of which some models read it off; each field (time, ..., hidden).
+        """
+        return self.past(before, u)
+
+    def scan_prior(self, before: State) -> dist.TorchDistribution:
+        """:meth:`prior` of every step; ``before`` is :meth:`past` of every step, (time, ..., hidden)."""
+        return self.prior(before)
+
+    def scan_auxiliary(self, z: Tensor, before: State, b: Tensor) -> Tensor:
+        """log p_xi(b_t | z_t, h_{t-1}) at every step, (time, ...) nats; z, before and b (time, ..., features)."""
+        return self.auxiliary(z, before).log_prob(b)
+
+    def loop_transition(self) -> Transition:
+        """:meth:`transition` for a loop without gradients, with products of weights formed once."""
+        return self.transition
+
+    # The start ------------------------------------------------------------------------------------------------------
+
+    def initialise(self, x: Tensor | Iterable[Any], lengths: Tensor | None = None) -> int:
+        """Start at the data: the untrained model has the marginals of the frames, whatever the time step.
+
+        Output layers are set to :meth:`.Emission.marginal_parameters`, and a linear embedding of frames to their centre
+        and scale. Call it on a new model, before training; :func:`zf_pyro.training.fit` does.
+
+        Args:
+            x: (batch, time, *frame), with ``lengths``; or a loader of batches (x, lengths).
+            lengths: real frames of each sequence, (batch,); all of them if None.
+
+        Returns:
+            Number of frames read.
+
+        Raises:
+            TypeError, ValueError: frames that the model refuses, or no frames.
+        """
+        layers = [self.emission_layer]
+        if self.has_auxiliary:
+            layers.append(self.backward_emission_layer)
+        return start_at(self.emission_family, layers, self.embedding, x, lengths)
