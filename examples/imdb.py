@@ -16,7 +16,6 @@ import functools
 import tempfile
 from pathlib import Path
 
-from zf_pyro import ZForcing
 from zf_pyro.data import TextSets, collate, load_text, prepare_docstrings, prepare_imdb
 from zf_pyro.emissions import Categorical
 from zf_pyro.evaluation import active_units, summarise
@@ -24,7 +23,6 @@ from zf_pyro.experiments import (
     Preset,
     Run,
     command_line,
-    count_parameters,
     evaluation_loader,
     fit_model,
     prepared_data,
@@ -34,6 +32,7 @@ from zf_pyro.experiments import (
     training_loader,
     write_results,
 )
+from zf_pyro.models import StochasticRNN
 
 PRESETS = {
     # The paper's sizes for IMDB could not be checked. Sizes: our choice. KL weight: the released code.
@@ -95,9 +94,9 @@ def imdb(run: Run, data: Path | None = None, max_words: int = 16, vocabulary_siz
         evaluation_loader(text.train, preset.batch_size),
     )
     scores = scores_of(run, fitted.model, evaluation_loader(text.test, preset.batch_size, run.test_sequences))
-    more = {"parameters": count_parameters(fitted.model), "training_seconds": fitted.seconds}
+    more = fitted.facts
     more["out_of_vocabulary"] = text.record.notes["test"]["out_of_vocabulary"]
-    if isinstance(fitted.model, ZForcing):
+    if isinstance(fitted.model, StochasticRNN):
         x, lengths = collate([text.test[i] for i in range(min(256, len(text.test)))])
         device = fitted.model.emission_layer.weight.device
         more["active_units"] = active_units(fitted.model, x.to(device), lengths.to(device))
@@ -106,7 +105,7 @@ def imdb(run: Run, data: Path | None = None, max_words: int = 16, vocabulary_siz
     write_results(run, preset, text.record, {run.name: summarise(scores)}, scores, value="word", **more)
 
 
-def sentences(net: ZForcing, text: TextSets, pairs: int = 3) -> str:
+def sentences(net: StochasticRNN, text: TextSets, pairs: int = 3) -> str:
     """Generated sentences, and interpolations between pairs of test sentences."""
     words, device = text.vocabulary, net.emission_layer.weight.device
     lines = []

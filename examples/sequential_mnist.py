@@ -18,7 +18,6 @@ from typing import Literal
 
 import torch
 
-from zf_pyro import ZForcing
 from zf_pyro.data import collate, load_images, prepare_digits, prepare_mnist
 from zf_pyro.emissions import Bernoulli
 from zf_pyro.evaluation import active_units, summarise
@@ -26,7 +25,6 @@ from zf_pyro.experiments import (
     Preset,
     Run,
     command_line,
-    count_parameters,
     evaluation_loader,
     fit_model,
     prepared_data,
@@ -37,6 +35,7 @@ from zf_pyro.experiments import (
     write_results,
 )
 from zf_pyro.experiments.gallery import write_grid
+from zf_pyro.models import StochasticRNN
 
 PRESETS = {
     # The paper's sizes for MNIST could not be checked. Sizes: half of TIMIT's. KL weight: the released code.
@@ -100,8 +99,8 @@ def sequential_mnist(
         evaluation_loader(images.train, preset.batch_size),
     )
     scores = scores_of(run, fitted.model, evaluation_loader(images.test, preset.batch_size, count))
-    more = {"parameters": count_parameters(fitted.model), "training_seconds": fitted.seconds}
-    if isinstance(fitted.model, ZForcing):
+    more = fitted.facts
+    if isinstance(fitted.model, StochasticRNN):
         shown = spread(images.test, 10)  # in sets sorted by digit, the first are all zeros
         x = collate([shown[i] for i in range(10)]).x.to(fitted.model.emission_layer.weight.device)
         more["active_units"] = active_units(fitted.model, x)
@@ -110,7 +109,7 @@ def sequential_mnist(
     write_results(run, preset, images.record, {run.name: summarise(scores)}, scores, value="pixel", **more)
 
 
-def draw(net: ZForcing, x: torch.Tensor, out: Path) -> None:
+def draw(net: StochasticRNN, x: torch.Tensor, out: Path) -> None:
     """Write test digits x (batch, time, frame) with three sampled lower halves, and new digits by temperature."""
     steps, seen = x.shape[1], x.shape[1] // 2
     width = math.isqrt(x[0].numel())

@@ -64,7 +64,7 @@ def test_objectives_differ_in_their_weights_alone():
     assert [weights(PRESET.objective("kl_annealing"), s) for s in (0, 10, 50)] == [(0.2, 0.0), (1.0, 0.0), (1.0, 0.0)]
     found = [weights(PRESET.objective("zforcing"), s) for s in (0, 10, 50)]
     assert found == [pytest.approx(pair) for pair in ((0.2, 0.5), (1.0, 0.1), (1.0, 0.1))]
-    with pytest.raises(ValueError, match="objective must be one of elbo, kl_annealing, zforcing, got 'mle'"):
+    with pytest.raises(ValueError, match=r"objective must be one of .*elbo.*fivo.*, got 'mle'"):
         PRESET.objective("mle")
 
 
@@ -75,7 +75,7 @@ def test_flags_choose_the_preset():
     tiny = Run(preset="paper", smoke=True).choose(presets)
     assert (tiny.hidden_dim, tiny.max_steps, tiny.annealing_steps) == (8, 3, 10)
     assert (Run().name, Run(baseline="rnn").name) == ("zforcing", "rnn")
-    for name in ("devices", "max_steps", "particles", "validation_sequences", "test_sequences"):
+    for name in ("devices", "max_steps", "particles", "evaluation_particles", "validation_sequences", "test_sequences"):
         with pytest.raises(ValueError, match=f"{name} must be a positive integer, got 0"):
             Run(**{name: 0})
 
@@ -107,7 +107,7 @@ def test_a_net_is_trained_under_an_objective_that_a_gpu_captures(monkeypatch):
 
     monkeypatch.setattr(training, "fit", fit)
     for baseline in (None, "rnn"):
-        run = Run(baseline=baseline)
+        run = Run(baseline=baseline, initialisation="released")
         with pytest.raises(KeyboardInterrupt):
             train(run, PRESET, build(run, PRESET, Gaussian(2)), None, None)
     of_net, of_rnn = (module.objective for module in modules)

@@ -12,6 +12,7 @@ from .music.midi import MidiPiece, read_midi, write_midi
 from .music.polyphonic import prepare_polyphonic
 from .music.rolls import Rolls
 from .music.sets import PolyphonicSets, load_polyphonic
+from .music.transposition import Transposed
 from .padding import Batch, collate
 from .sequences import Sequences, Windows
 from .speech.prepare import prepare_blizzard, prepare_folder, prepare_timit
@@ -36,6 +37,7 @@ __all__ = [
     "Rolls",
     "Sequences",
     "TextSets",
+    "Transposed",
     "Utterances",
     "Vocabulary",
     "Vowels",

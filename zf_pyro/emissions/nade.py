@@ -130,9 +130,31 @@ class NADEDistribution(TorchDistribution):
 
     def _logits(self, x: Tensor, visible: Tensor, hidden: Tensor) -> Tensor:
         """Logits of all elements of frames x (rows, D), given those before each; (rows, D)."""
+        if not (x.is_cuda or x.requires_grad or torch.compiler.is_compiling()):
+            before = (x != 0).cumsum(-1) - (x != 0).long()
+            most = int(before[:, -1:].max()) + 1 if len(x) else 0
+            if 2 * most < x.shape[-1]:
+                return self._few_ones(x, visible, hidden, before, most)
         added = (x.unsqueeze(-1) * self.encoder).cumsum(-2)  # (rows, D, H)
-        before = F.pad(added[:, :-1], (0, 0, 1, 0))
-        return visible + ((hidden.unsqueeze(-2) + before).sigmoid() * self.decoder).sum(-1)
+        previous = F.pad(added[:, :-1], (0, 0, 1, 0))
+        return visible + ((hidden.unsqueeze(-2) + previous).sigmoid() * self.decoder).sum(-1)
+
+    def _few_ones(self, x: Tensor, visible: Tensor, hidden: Tensor, before: Tensor, most: int) -> Tensor:
+        """The same for frames of few ones: the hidden layer has one value after each of them, not one per element.
+
+        Args:
+            x: frames (rows, D).
+            visible: b, (rows, D).
+            hidden: c, (rows, H).
+            before: ones before each element, (rows, D).
+            most: greatest number of ones of a frame.
+        """
+        rows, elements = (x != 0).nonzero(as_tuple=True)
+        added = hidden.new_zeros(len(x), most + 1, hidden.shape[-1])
+        ones = F.embedding(elements, self.encoder) * x[rows, elements].unsqueeze(-1)
+        added = added.index_put((rows, before[rows, elements] + 1), ones.to(added.dtype))
+        layers = (hidden.unsqueeze(1) + added.cumsum(1)).sigmoid()  # (rows, most + 1, H)
+        return visible + (layers @ self.decoder.t()).gather(1, before.unsqueeze(1)).squeeze(1)
 
     def sample(self, sample_shape: Shape = ()) -> Tensor:
         """Frames sampled element by element, without gradients; (*sample_shape, *batch_shape, D)."""

@@ -1,13 +1,16 @@
 """Shared code of the paper's experiments: flags, presets, objectives by name, fitting, results."""
 
+from .choices import MODELS
 from .command import command_line, prepared_data
 from .fitting import Fitted, count_parameters, fit_model, save, scores_of
 from .loaders import evaluation_loader, spread, training_loader
+from .presets import Preset
 from .results import write_results
-from .settings import Preset, Run
+from .settings import Run
 from .speech import speech_experiment
 
 __all__ = [
+    "MODELS",
     "Fitted",
     "Preset",
     "Run",

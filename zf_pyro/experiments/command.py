@@ -1,18 +1,21 @@
 """Command line of an experiment: its own flags, and those shared by all."""
 
 import dataclasses
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
 
 from ..data import RECORD, Record, read_record
 from ..saving import hold, plain, read_run, require_new, require_same
+from .presets import CHANGEABLE, Preset
 from .settings import Run
 
 SWITCHES = {
+    "anneal": "Anneal the KL weight under iwae and fivo too, as under kl_annealing.",
     "resume": "Continue from the latest checkpoint in out.",
     "smoke": "Test run in seconds, with tiny sizes and meaningless results.",
 }
@@ -21,9 +24,9 @@ SWITCHES = {
 def command_line(experiment: Callable[..., None]) -> None:
     """Run ``experiment(run, ...)`` with the flags of the command line.
 
-    Parameters of the experiment after ``run``, and the fields of :class:`~zf_pyro.experiments.Run`, become flags. Their
-    descriptions in the docstrings become the help. Names of flags may have - in place of _. The default folder is
-    ``runs/NAME``.
+    Parameters of the experiment after ``run``, and the fields of :class:`~zf_pyro.experiments.Run` and
+    :class:`~zf_pyro.experiments.Preset`, become flags. Their descriptions in the docstrings become the help. Names of
+    flags may have - in place of _. The default folder is ``runs/NAME``.
 
     Raises:
         FileExistsError: ``out`` holds a run, and ``--resume`` is off.
@@ -37,13 +40,17 @@ def command_line(experiment: Callable[..., None]) -> None:
         raise ImportError("the command line needs jsonargparse: pip install zf-pyro[examples]") from error
     parser = jsonargparse.ArgumentParser(description=(experiment.__doc__ or "").split("\n\n")[0])
     parser.add_function_arguments(experiment, skip={"run"})
-    parser.add_class_arguments(Run, skip=set(SWITCHES))
+    parser.add_class_arguments(Run, skip={*SWITCHES, "changes"})
     for switch, text in SWITCHES.items():
         parser.add_argument(f"--{switch}", action="store_true", help=text)
+    for name, (kind, text) in preset_flags().items():
+        parser.add_argument(f"--{name}", type=kind, default=None, help=f"{text} (default: as in the preset)")
     parser.set_defaults({"out": Path("runs") / experiment.__name__})
     flags: dict[str, Any] = parser.parse_args(_underscored(sys.argv[1:])).as_dict()
-    shared = {field.name: flags.pop(field.name) for field in dataclasses.fields(Run) if field.init}
-    run = Run(**{**shared, "out": Path(str(shared["out"]))})
+    found = {name: flags.pop(name) for name in CHANGEABLE}
+    changes = {name: plain(value) for name, value in found.items() if value is not None}
+    shared = {field.name: flags.pop(field.name) for field in dataclasses.fields(Run) if field.name in flags}
+    run = Run(**{**shared, "out": Path(str(shared["out"])), "changes": changes})
     run.own = plain(flags)
     if run.smoke:
         torch.set_num_threads(1)
@@ -53,6 +60,14 @@ def command_line(experiment: Callable[..., None]) -> None:
     with hold(run.out):
         require_allowed(run)
         experiment(run, **flags)
+
+
+def preset_flags() -> dict[str, tuple[Any, str]]:
+    """Type and description of each field of a preset that is a flag; None for a value leaves it as it is."""
+    kinds = get_type_hints(Preset)
+    lines = re.findall(r"^ {8}(\w+): (.*(?:\n {12}.*)*)", Preset.__doc__ or "", re.MULTILINE)
+    texts = {name: " ".join(text.split()) for name, text in lines}
+    return {name: (kinds[name] | None, texts[name]) for name in CHANGEABLE}
 
 
 def require_allowed(run: Run) -> None:

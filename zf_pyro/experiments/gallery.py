@@ -1,4 +1,4 @@
-"""Audio and figures of the examples: wav files, grids of images, training curves."""
+"""Audio and figures of the examples: wav files, grids of images, piano rolls, training curves."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -84,6 +84,40 @@ def write_grid(path: Path, rows: Sequence[Tensor], *, width: int, titles: Sequen
             axis.set(xticks=(), yticks=())
         if titles:
             axes[number][0].set_ylabel(titles[number], rotation=0, ha="right", va="center", fontsize=8)
+    figure.savefig(path, dpi=110)
+
+
+def write_rolls(
+    path: Path, rolls: Mapping[str, Tensor], *, lowest_note: int = 21, given: Mapping[str, int] | None = None
+) -> None:
+    """Write piano rolls as one PNG, one above the other, with time to the right and pitch upwards.
+
+    Args:
+        path: the file to write.
+        rolls: piano rolls by title, each (time, notes) zeros and ones.
+        lowest_note: MIDI note of the first of the notes.
+        given: number of first steps that were given as a prompt, by title; they are tinted.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+        ValueError: no rolls, or one that is not (time, notes).
+    """
+    path, given = require_path("path", path), given or {}
+    shapes = {title: tuple(require_tensor(f"rolls[{title!r}]", roll).shape) for title, roll in rolls.items()}
+    if not shapes or any(len(shape) != 2 or 0 in shape for shape in shapes.values()):
+        raise ValueError(f"rolls must be piano rolls (time, notes) by title, got shapes {shapes}")
+    figure = _figure(8.0, 1.5 * len(rolls))
+    axes = figure.subplots(len(rolls), 1, squeeze=False, sharex=True)[:, 0]
+    for axis, (title, roll) in zip(axes, rolls.items(), strict=True):
+        steps, notes = roll.shape
+        ends = (-0.5, steps - 0.5, lowest_note - 0.5, lowest_note + notes - 0.5)
+        ink = roll.detach().float().cpu().T
+        axis.imshow(ink, cmap="Greys", origin="lower", aspect="auto", interpolation="nearest", extent=ends, vmin=0)
+        if title in given:
+            axis.axvspan(-0.5, given[title] - 0.5, color="C0", alpha=0.15)
+        axis.set_title(title, fontsize=8, loc="left")
+        axis.set_ylabel("note", fontsize=8)
+    axes[-1].set_xlabel("step")
     figure.savefig(path, dpi=110)
 
 

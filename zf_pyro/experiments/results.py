@@ -16,8 +16,9 @@ from ..data import Record
 from ..evaluation import Evaluation, Scores, report
 from ..saving import data_of, read_run, require_same, write_atomically, write_run
 from .gallery import draw_curves
+from .presets import Preset
 from .sequences_csv import TABLE, write_sequences
-from .settings import Preset, Run
+from .settings import Run
 
 Curves = dict[str, list[tuple[float, float]]]
 """Logged (step, value) pairs, by name."""
@@ -50,7 +51,8 @@ def write_results(
     data = {name: split.num_sequences for name, split in record.splits.items()}
     fields = {
         "command": " ".join([Path(sys.executable).name, *sys.argv]),
-        "model": run.name,
+        "model": run.baseline or run.model,
+        "objective": None if run.baseline else run.objective,
         "evaluations": {name: evaluation.to_json() for name, evaluation in evaluations.items()},
         **more,
         "flags": settings,
@@ -64,7 +66,7 @@ def write_results(
     text = json.dumps(fields, indent=1) + "\n"
     write_atomically(run.out / "results.json", lambda file: file.write(text.encode()))
     write_sequences(run.out / TABLE, scores)
-    draw_curves(run.out / "figure.png", logged(run.out), title=run.name)
+    draw_curves(run.out / "figure.png", logged(run.out), title=run.title)
 
 
 def logged(out: Path) -> Curves:

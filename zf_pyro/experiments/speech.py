@@ -7,12 +7,13 @@ import torch
 from ..data import Sequences, Windows, collate
 from ..emissions import Gaussian
 from ..evaluation import PROTOCOLS, Evaluation, Protocol, Scores, active_units, summarise
-from ..models import ZForcing
-from .fitting import count_parameters, fit_model, save, scores_of
+from ..models import StochasticRNN
+from .fitting import fit_model, save, scores_of
 from .gallery import write_wav
 from .loaders import Scored, evaluation_loader, spread, training_loader
+from .presets import Preset
 from .results import write_results
-from .settings import Preset, Run
+from .settings import Run
 
 WINDOW = 40
 """Frames of a training window: half a second at 16 kHz and 200 samples per frame."""
@@ -50,8 +51,8 @@ def speech_experiment(run: Run, preset: Preset, folder: Path, protocol: Protocol
         every.append(scores)
         if scored == protocol and reset_every is None:
             evaluations[f"{name}, raw waveform"] = summarise(scores, scale=test.scale)
-    more = {"parameters": count_parameters(fitted.model), "training_seconds": fitted.seconds}
-    if isinstance(fitted.model, ZForcing):
+    more = fitted.facts
+    if isinstance(fitted.model, StochasticRNN):
         x, lengths = collate([test[i] for i in range(min(len(test), 32))])
         device = fitted.model.emission_layer.weight.device
         more["active_units"] = active_units(fitted.model, x.to(device), lengths.to(device))
@@ -60,7 +61,7 @@ def speech_experiment(run: Run, preset: Preset, folder: Path, protocol: Protocol
     write_results(run, preset, test.record, evaluations, every[0], value="audio sample", **more)
 
 
-def write_samples(net: ZForcing, test: Sequences, out: Path, protocol: Protocol) -> None:
+def write_samples(net: StochasticRNN, test: Sequences, out: Path, protocol: Protocol) -> None:
     """Write wav files of three test utterances, with reconstructions, continuations of their halves, and new sounds.
 
     Args:

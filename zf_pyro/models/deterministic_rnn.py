@@ -9,12 +9,46 @@ import torch
 from pyro.infer.util import is_validation_enabled
 from torch import Tensor, nn
 
-from ..checks import int64, require_count, require_number, require_tensor
+from ..checks import int64, require_count, require_flag, require_number, require_tensor
 from ..emissions import Emission
 from ..networks import LSTM
 from ..paths import check_context, check_frames, check_lengths, check_values, real_frames, sequences, with_last_repeated
 from .registration import RegisteredNetwork
 from .start import start_at
+
+
+class LayerNormLSTM(nn.Module):
+    """An LSTM with layer norm of its gates' inputs and of its gates' recurrent part, in a plain loop.
+
+    gates = LN(W e_t) + LN(W_h h_{t-1}), each with a gain and a bias (Ba, Kiros, Hinton 2016,
+    https://arxiv.org/abs/1607.06450, without the norm of the cell). That is the cell of
+    ``ZForcing(transition="conditional_layer_norm")`` with a gain and a bias that no latent sets.
+
+    Args:
+        embed_dim: size of an embedded frame.
+        hidden_dim: size of h_t.
+    """
+
+    def __init__(self, embed_dim: int, hidden_dim: int) -> None:
+        super().__init__()
+        self.hidden_dim = hidden_dim
+        self.input_weights = nn.Linear(embed_dim, 4 * hidden_dim, bias=False)
+        self.hidden_weights = nn.Linear(hidden_dim, 4 * hidden_dim, bias=False)
+        self.input_norm, self.hidden_norm = nn.LayerNorm(4 * hidden_dim), nn.LayerNorm(4 * hidden_dim)
+        nn.init.uniform_(self.input_weights.weight, -(hidden_dim**-0.5), hidden_dim**-0.5)
+        nn.init.orthogonal_(self.hidden_weights.weight)
+
+    def forward(self, embedded: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """h_1..h_T of embedded frames (batch, time, embed); (batch, time, hidden), and the last h and c."""
+        hidden = cell = embedded.new_zeros(len(embedded), self.hidden_dim)
+        states = []
+        for inputs in self.input_norm(self.input_weights(embedded)).unbind(1):
+            gates = inputs + self.hidden_norm(self.hidden_weights(hidden))
+            i, f, o, candidate = gates.chunk(4, dim=-1)
+            cell = f.sigmoid() * cell + i.sigmoid() * candidate.tanh()
+            hidden = o.sigmoid() * cell.tanh()
+            states.append(hidden)
+        return torch.stack(states, 1), (hidden, cell)
 
 
 class DeterministicRNN(RegisteredNetwork):
@@ -28,10 +62,11 @@ class DeterministicRNN(RegisteredNetwork):
         embed_dim: size of an embedded frame.
         hidden_dim: size of h_t.
         dropout: probability of zeroing an element of an embedded frame, in training mode.
+        layer_norm: take :class:`LayerNormLSTM` in place of PyTorch's LSTM.
         name: name of the model in Pyro's parameter store; unique within the process if None.
 
     Raises:
-        TypeError: ``emission`` is no emission, or ``name`` is no string.
+        TypeError: ``emission`` is no emission, ``layer_norm`` is no bool, or ``name`` is no string.
         ValueError: a size that is not positive, or dropout outside [0, 1).
     """
 
@@ -42,6 +77,7 @@ class DeterministicRNN(RegisteredNetwork):
         embed_dim: int = 512,
         hidden_dim: int = 1024,
         dropout: float = 0.0,
+        layer_norm: bool = False,
         name: str | None = None,
     ) -> None:
         super().__init__(name, "deterministic_rnn")
@@ -50,8 +86,11 @@ class DeterministicRNN(RegisteredNetwork):
         _require_emission(emission)
         self.emission, self.hidden_dim = emission, hidden_dim
         self.embedding = nn.Sequential(emission.embedding(embed_dim), nn.Dropout(dropout))
-        self.lstm = LSTM(embed_dim, hidden_dim, batch_first=True)
-        nn.init.orthogonal_(self.lstm.get_parameter("weight_hh_l0"))
+        if require_flag("layer_norm", layer_norm):
+            self.lstm: nn.Module = LayerNormLSTM(embed_dim, hidden_dim)
+        else:
+            self.lstm = LSTM(embed_dim, hidden_dim, batch_first=True)
+            nn.init.orthogonal_(self.lstm.get_parameter("weight_hh_l0"))
         self.emission_layer = nn.Linear(hidden_dim, emission.num_parameters)
         self.emission_weights = nn.ModuleList(emission.weights())
 
@@ -70,7 +109,13 @@ class DeterministicRNN(RegisteredNetwork):
 
     @classmethod
     def of_size(
-        cls, emission: Emission, num_parameters: int, *, embed_dim: int, dropout: float = 0.0
+        cls,
+        emission: Emission,
+        num_parameters: int,
+        *,
+        embed_dim: int,
+        dropout: float = 0.0,
+        layer_norm: bool = False,
     ) -> "DeterministicRNN":
         """The model with the number of parameters nearest to a given one, by its hidden size.
 
@@ -80,10 +125,10 @@ class DeterministicRNN(RegisteredNetwork):
         _require_emission(emission)
         num_parameters = require_count("num_parameters", num_parameters)
         embed_dim = require_count("embed_dim", embed_dim)
-        # parameters = 4 h^2 + h (4 e + 8 + p) + fixed, as nn.LSTM has two biases
+        # parameters = 4 h^2 + h (4 e + n + p) + fixed; n is 8 for the two biases of nn.LSTM, 16 for two layer norms
         modules = (emission.embedding(embed_dim), *emission.weights())
         fixed = sum(p.numel() for module in modules for p in module.parameters()) + emission.num_parameters
-        linear = 4 * embed_dim + 8 + emission.num_parameters
+        linear = 4 * embed_dim + (16 if layer_norm else 8) + emission.num_parameters
         if fixed + linear + 4 > 2 * num_parameters:
             raise ValueError(
                 f"num_parameters must leave room for a hidden size: {fixed + linear + 4} are needed with "
@@ -92,7 +137,7 @@ class DeterministicRNN(RegisteredNetwork):
         root = (-linear + math.sqrt(linear**2 + 16 * max(0, num_parameters - fixed))) / 8
         sizes = {max(1, math.floor(root)), max(1, math.ceil(root))}
         hidden_dim = min(sizes, key=lambda h: abs(4 * h * h + linear * h + fixed - num_parameters))
-        return cls(emission, embed_dim=embed_dim, hidden_dim=hidden_dim, dropout=dropout)
+        return cls(emission, embed_dim=embed_dim, hidden_dim=hidden_dim, dropout=dropout, layer_norm=layer_norm)
 
     def log_prob(self, x: Tensor, lengths: Tensor | None = None, context: Tensor | None = None) -> Tensor:
         """The log-likelihood of each sequence.

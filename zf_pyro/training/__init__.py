@@ -1,6 +1,7 @@
 """Training by SVI's step under Lightning: resumable checkpoints, fault tolerance, several devices."""
 
 from ..saving import FolderInUseError
+from .callbacks import CosineDecay
 from .checkpoints import CheckpointError, SafeCheckpointIO, latest
 from .module import Training, adam
 from .nonfinite import NonFiniteError
@@ -10,6 +11,7 @@ from .run import fit
 __all__ = [
     "Batches",
     "CheckpointError",
+    "CosineDecay",
     "FolderInUseError",
     "NonFiniteError",
     "SafeCheckpointIO",

@@ -1,5 +1,6 @@
-"""Callbacks of a run: random state, interruption by signals, progress bar."""
+"""Callbacks of a run: random state, falling step size, interruption by signals, progress bar."""
 
+import math
 import signal
 from typing import Any
 
@@ -8,6 +9,8 @@ import pyro
 import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
+
+from ..checks import require_count, require_number
 
 
 class RandomState(Callback):
@@ -86,6 +89,35 @@ def restore(state: dict[str, Any]) -> None:
     pyro.util.set_rng_state(known)
     if state["cuda"] is not None and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"])
+
+
+class CosineDecay(Callback):
+    """Step size that falls along half a cosine: a function of the step alone, so that a resumed run repeats it.
+
+    Args:
+        first: step size at step 0.
+        num_steps: steps until the last step size, which all further steps have.
+        last: share of ``first`` at the end.
+
+    Raises:
+        ValueError: a number out of range.
+    """
+
+    def __init__(self, first: float, num_steps: int, last: float = 0.01) -> None:
+        self.first = require_number("first", first, "a positive number", 0.0, ends="(]")
+        self.num_steps = require_count("num_steps", num_steps)
+        self.last = require_number("last", last, "a share between 0 and 1", 0.0, 1.0)
+
+    def at(self, step: int) -> float:
+        """Step size at a step, counted from 0."""
+        done = min(step / self.num_steps, 1.0)
+        return self.first * (self.last + (1.0 - self.last) * 0.5 * (1.0 + math.cos(math.pi * done)))
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Set the step size of all parameters."""
+        for optimiser in trainer.optimizers:
+            for group in optimiser.param_groups:
+                group["lr"] = self.at(trainer.global_step)
 
 
 class Interruption(Callback):

@@ -37,9 +37,11 @@ class Rolls(Dataset[Tensor]):
         num_notes: notes per step.
         lengths: steps of each piece; (len(self),) int64.
         labels, names: None, as of sequences without them.
+        record: record of the corpus, if it is one.
     """
 
     labels: Tensor | None = None
+    record: Any = None
     names: list[str] | None = None
 
     def __init__(self, packed: np.ndarray, lengths: np.ndarray, num_notes: int = NUM_NOTES) -> None:

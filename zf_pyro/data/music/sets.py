@@ -30,6 +30,11 @@ class PolyphonicSets(NamedTuple):
         """MIDI note of the first of a frame's values."""
         return int(self.record.settings["lowest_note"])
 
+    @property
+    def num_notes(self) -> int:
+        """Notes of a frame."""
+        return int(self.record.frame or 0)
+
 
 def load_polyphonic(source: Path | str = "jsb") -> PolyphonicSets:
     """Load the parts of a corpus of polyphonic music.
@@ -49,6 +54,8 @@ def load_polyphonic(source: Path | str = "jsb") -> PolyphonicSets:
         music = read_rolls(JSB)
         splits = {name: Split(len(rolls), _size(rolls), {}) for name, rolls in music.parts.items()}
         record = dataclasses.replace(request_of(JSB, music), splits=splits, notes=facts(music.parts))
+        for rolls in music.parts.values():
+            rolls.record = record
         return PolyphonicSets(music.parts["train"], music.parts["validation"], music.parts["test"], record)
     if source in _PUBLISHED and not Path(source).exists():
         raise FileNotFoundError(

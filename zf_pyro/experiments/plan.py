@@ -1,0 +1,166 @@
+"""Plan of a sweep: the runs behind tables of results, read from a JSON file and checked.
+
+A plan is one JSON object::
+
+    {"script": "examples/polyphonic.py", "runs": "runs/polyphonic", "results": "docs/results/polyphonic",
+     "flags": {"corpus": "jsb"}, "select": ["validation, 8 particles", "particle"],
+     "tables": [{"name": "jsb", "rows": [
+         {"name": "vrnn_32", "label": "VRNN, 32 units", "flags": {"model": "vrnn"}, "seeds": [0, 1, 2],
+          "settings": [{}, {"dropout": 0.3}]},
+         {"label": "VRNN, as published", "published": {"ELBO": -8.69}}]}]}
+
+Every setting of a row runs under its first seed. The setting with the best validation figure then runs under the other
+seeds, and is the one that tables show. Flags of the plan, a table, a row and a setting are joined in this order. A
+row's ``grid``, such as ``{"dropout": [0.0, 0.3]}``, is joined with each of its settings. Folders are relative to the
+working directory.
+"""
+
+import itertools
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from .command import SWITCHES
+
+NAME = re.compile(r"\w[\w.-]*")
+Flags = dict[str, Any]
+
+
+class PlannedRun(NamedTuple):
+    """One run of a script."""
+
+    name: str
+    """Name of its folder and of its result."""
+    arguments: list[str]
+    """Arguments of the script, without ``--out``."""
+
+
+class PlannedRow(NamedTuple):
+    """Line of a table: one model, its settings to choose from, and its seeds."""
+
+    name: str
+    label: str
+    flags: Flags
+    settings: list[Flags]
+    seeds: list[int]
+    select: tuple[str, str]
+    """Evaluation and bound by which the setting is chosen."""
+    published: dict[str, float | None] | None
+    """Figures by column, of a line that is quoted and not run."""
+
+    def run(self, setting: Flags, seed: int) -> PlannedRun:
+        """The run of a setting under a seed."""
+        chosen = "_".join(f"{flag}-{_plain(value)}" for flag, value in setting.items())
+        name = ".".join(part for part in (self.name, re.sub(r"[^\w.-]", "", chosen), f"seed{seed}") if part)
+        return PlannedRun(name, arguments_of({**self.flags, **setting, "seed": seed}))
+
+
+class PlannedTable(NamedTuple):
+    """A table of results."""
+
+    name: str
+    rows: list[PlannedRow]
+
+
+class Sweep(NamedTuple):
+    """Runs behind tables of results."""
+
+    script: Path
+    runs: Path
+    """Folder of the runs."""
+    results: Path
+    """Folder of their results, one small file each."""
+    tables: list[PlannedTable]
+
+    @property
+    def rows(self) -> list[PlannedRow]:
+        """Rows of all tables that have runs."""
+        return [row for table in self.tables for row in table.rows if row.published is None]
+
+
+def read_plan(path: Path) -> Sweep:
+    """Read a plan.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no plan; names the field.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON ({error})") from error
+    what = f"{path}: a plan"
+    _known(found, what, {"script", "runs", "results", "tables"}, {"flags", "select"})
+    tables = [_table(table, f"{path}: table {i}", found) for i, table in enumerate(_list(found["tables"], what))]
+    plan = Sweep(Path(found["script"]), Path(found["runs"]), Path(found["results"]), tables)
+    names = [row.run(setting, seed).name for row in plan.rows for setting in row.settings for seed in row.seeds]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"{path} names two runs {twice[0]!r}: give each row its own name, and each setting once")
+    return plan
+
+
+def arguments_of(flags: Mapping[str, Any]) -> list[str]:
+    """Flags as arguments of a command line; null leaves a flag out, and true sets a switch."""
+    found: list[str] = []
+    for flag, value in flags.items():
+        if flag in SWITCHES:
+            found += [f"--{flag}"] if value else []
+        elif value is not None:
+            found += [f"--{flag}", _plain(value)]
+    return found
+
+
+def _plain(value: Any) -> str:
+    """A value as the command line takes it."""
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+
+
+def _table(found: Any, what: str, plan: Mapping[str, Any]) -> PlannedTable:
+    _known(found, what, {"name", "rows"}, {"flags", "select"})
+    flags = {**plan.get("flags", {}), **found.get("flags", {})}
+    select = found.get("select", plan.get("select"))
+    rows = _list(found["rows"], what)
+    planned = [_row(row, f"{what}, row {i}", flags, select) for i, row in enumerate(rows)]
+    return PlannedTable(str(found["name"]), planned)
+
+
+def _row(found: Any, what: str, flags: Flags, select: Any) -> PlannedRow:
+    if isinstance(found, dict) and "published" in found:
+        _known(found, what, {"label", "published"}, set())
+        return PlannedRow("", str(found["label"]), {}, [], [], ("", ""), dict(found["published"]))
+    _known(found, what, {"name", "label"}, {"flags", "settings", "grid", "seeds", "select"})
+    if not isinstance(found["name"], str) or not NAME.fullmatch(found["name"]):
+        raise ValueError(f"{what} must have a name of letters, digits, _, - and ., got {found['name']!r}")
+    chosen = found.get("select", select)
+    if not isinstance(chosen, list) or len(chosen) != 2 or not str(chosen[0]).startswith("validation"):
+        raise ValueError(
+            f"{what} must select by an evaluation of the validation set and a bound, such as "
+            f'["validation, 8 particles", "particle"], got {chosen!r}'
+        )
+    settings = _list(found.get("settings", [{}]), what)
+    grid = found.get("grid", {})
+    points = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+    joined = [{**setting, **point} for setting in settings for point in points]
+    seeds = _list(found.get("seeds", [0]), what)
+    if any(isinstance(seed, bool) or not isinstance(seed, int) for seed in seeds):
+        raise ValueError(f"{what} must have integers as seeds, got {seeds!r}")
+    return PlannedRow(
+        found["name"], str(found["label"]), {**flags, **found.get("flags", {})}, joined, seeds, tuple(chosen), None
+    )
+
+
+def _known(found: Any, what: str, needed: set[str], optional: set[str]) -> None:
+    """Refuse other fields."""
+    if not isinstance(found, dict) or not needed <= found.keys() <= needed | optional:
+        got = sorted(found) if isinstance(found, dict) else type(found).__name__
+        more = f", may have {', '.join(sorted(optional))}" if optional else ""
+        raise ValueError(f"{what} must have {', '.join(sorted(needed))}{more}; got {got}")
+
+
+def _list(found: Any, what: str) -> list[Any]:
+    if not isinstance(found, list) or not found:
+        raise ValueError(f"{what} must have lists of tables, rows, settings and seeds, got {found!r}")
+    return found

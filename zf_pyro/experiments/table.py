@@ -1,0 +1,133 @@
+"""Tables of a plan's results in Markdown: ``python -m zf_pyro.experiments.table PLAN [--page docs/results.md]``.
+
+With ``--page`` each table replaces what stands between ``<!-- table NAME -->`` and ``<!-- end of table NAME -->``.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from ..saving import write_atomically
+from .plan import PlannedRow, PlannedTable, Sweep, read_plan
+from .sweep import Results, chosen_setting, figure, result_of
+
+
+class Column(NamedTuple):
+    """A figure of the results, in nats per frame."""
+
+    title: str
+    evaluation: str
+    bound: str
+
+
+COLUMNS = (
+    Column("ELBO", "test, 8 particles", "elbo"),
+    Column("IWAE-5", "test, 5 particles", "importance_weighted"),
+    Column("FIVO-5", "test, 5 particles", "particle"),
+    Column("FIVO-8", "test, 8 particles", "particle"),
+    Column("FIVO-64", "test, 64 particles", "particle"),
+    Column("KL", "test, 8 particles", "kl"),
+)
+"""Bounds on the test set, by the names that they have in the literature. A log-likelihood stands in all of them."""
+HEADER = ("model", "seed", "validation", *(column.title for column in COLUMNS), "parameters", "seconds", "command")
+MISSING = ""
+
+
+def table_of(plan: Sweep, table: PlannedTable) -> str:
+    """A table in Markdown: for each row the mean over its seeds, then each seed; quoted figures as they are.
+
+    Rows whose runs are not finished are left out, and named below the table.
+    """
+    lines, unfinished = [HEADER, ("---",) * len(HEADER)], []
+    for row in table.rows:
+        if row.published is not None:
+            figures = [_shown(row.published.get(column.title)) for column in COLUMNS]
+            lines.append((row.label, "", "", *figures, "", "", "as published"))
+            continue
+        found = _finished(plan, row)
+        lines += _lines(row, found)
+        if len(found) < len(row.seeds):
+            unfinished.append(f"{row.label} ({len(found)} of {len(row.seeds)} seeds)")
+    text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return text + (f"\n\nNot finished: {'; '.join(unfinished)}." if unfinished else "")
+
+
+def replaced(page: str, name: str, text: str) -> str:
+    """A page with the text between the markers of a table replaced.
+
+    Raises:
+        ValueError: the page does not have both markers, once and in order.
+    """
+    start, end = f"<!-- table {name} -->", f"<!-- end of table {name} -->"
+    before, _, rest = page.partition(start)
+    old, _, after = rest.partition(end)
+    if page.count(start) != 1 or page.count(end) != 1 or not (page.index(start) < page.index(end)):
+        raise ValueError(f"the page must have {start} and then {end}, each once: put them where the table belongs")
+    del old
+    return f"{before}{start}\n\n{text}\n\n{end}{after}"
+
+
+def _finished(plan: Sweep, row: PlannedRow) -> dict[int, Results]:
+    """Results of the chosen setting by seed; none before it is chosen."""
+    chosen = chosen_setting(plan, row)
+    if chosen is None:
+        return {}
+    results = {seed: result_of(plan, row.run(chosen, seed)) for seed in row.seeds}
+    return {seed: result for seed, result in results.items() if result is not None}
+
+
+def _lines(row: PlannedRow, found: dict[int, Results]) -> list[tuple[str, ...]]:
+    """The mean over the seeds, if there are several, and a line per seed."""
+    wanted = [row.select, *((column.evaluation, column.bound) for column in COLUMNS)]
+    values = {seed: [figure(result, *names) for names in wanted] for seed, result in found.items()}
+    lines: list[tuple[str, ...]] = []
+    label = f"**{row.label}**"
+    if len(found) > 1:
+        lines.append(
+            (label, "mean", *(_shown(_mean(column)) for column in zip(*values.values(), strict=True)), "", "", "")
+        )
+        label = ""
+    for seed, result in found.items():
+        figures = [_shown(value) for value in values[seed]]
+        size, seconds = f"{result['parameters']:,}", f"{result['training_seconds']:,.0f}"
+        lines.append((label, str(seed), *figures, size, seconds, f"`{result['command']}`"))
+        label = ""
+    return lines
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if len(known) == len(values) else None
+
+
+def _shown(value: float | None) -> str:
+    return MISSING if value is None else f"{value:.3f}"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the tables of the plan of the command line, or write them into a page."""
+    try:
+        import jsonargparse
+    except ImportError as error:
+        raise ImportError("the command line needs jsonargparse: pip install zf-pyro[examples]") from error
+    parser = jsonargparse.ArgumentParser(prog="python -m zf_pyro.experiments.table", description=__doc__)
+    parser.add_argument("plan", type=Path, help="JSON file of the runs.")
+    parser.add_argument("--page", type=Path, default=None, help="Page to write the tables into.")
+    flags = parser.parse_args(arguments)
+    try:
+        plan = read_plan(flags.plan)
+        texts = {table.name: table_of(plan, table) for table in plan.tables}
+        if flags.page is None:
+            print("\n\n".join(f"{name}\n\n{text}" for name, text in texts.items()))
+            return
+        page = flags.page.read_text(encoding="utf-8")
+        for name, text in texts.items():
+            page = replaced(page, name, text)
+        write_atomically(flags.page, lambda file: file.write(page.encode()))
+    except (OSError, ValueError) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()
