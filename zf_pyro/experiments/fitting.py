@@ -118,6 +118,7 @@ def train(run: Run, preset: Preset, model: ZForcing | DeterministicRNN, train: L
         out=run.out,
         max_steps=preset.max_steps,
         resume=run.resume,
+        initialisation=run.initialisation,
         validate_every=min(preset.validate_every, preset.max_steps),
         devices=run.devices,
         accelerator={"cuda": "gpu"}.get(run.device, run.device),

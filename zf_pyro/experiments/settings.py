@@ -15,6 +15,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "baseline": ("rnn", "linear_gaussian"),
     "device": ("auto", "cpu", "cuda"),
     "precision": ("32-true", "64-true", "bf16-mixed"),
+    "initialisation": ("data", "released"),
 }
 """Values of the flags that are names."""
 OBJECTIVES = CHOICES["objective"]
@@ -88,6 +89,7 @@ class Run:
         device: Training device: cpu, cuda, or auto for the available one.
         devices: Processes, one per GPU.
         precision: 32-true, 64-true, or bf16-mixed.
+        initialisation: Start at the marginals of the training data, or at the released code's weights.
         max_steps: Training steps; those of the preset if left out.
         resume: Continue from the latest checkpoint in out.
         particles: Samples of the latents of each sequence, and particles of the filter, for the bounds.
@@ -107,6 +109,7 @@ class Run:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     devices: int = 1
     precision: Literal["32-true", "64-true", "bf16-mixed"] = "32-true"
+    initialisation: Literal["data", "released"] = "data"
     max_steps: int | None = None
     resume: bool = False
     particles: int = 64
@@ -145,7 +148,7 @@ class Run:
     @property
     def about(self) -> dict[str, Any]:
         """Flags that a resumed run must repeat, in ``run.json``. The data is compared by its record."""
-        names = ("preset", "baseline", "seed", "precision", "validation_sequences", "smoke")
+        names = ("preset", "baseline", "seed", "precision", "initialisation", "validation_sequences", "smoke")
         objective = None if self.baseline else self.objective
         own = {name: value for name, value in self.own.items() if name != "data"}
         return {"objective": objective, **{name: getattr(self, name) for name in names}, **own}
