@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from zf_pyro import to_arviz
+from zf_pyro import emissions, to_arviz
 from zf_pyro.diagnostics import autocorrelation, calibrate, check_weights, latent_use, loo, predictive_check
 from zf_pyro.diagnostics.arviz_versions import group, has_inference_data, require_arviz
 from zf_pyro.diagnostics.report import Section, write_report
@@ -156,6 +156,30 @@ def test_a_traversal_moves_the_mean_frame_along_the_latent():
 @pytest.mark.parametrize("emission", ["mixture", "bernoulli", "categorical"])
 def test_every_emission_has_a_traversal(emission):
     assert len(plots.plot_traversal(random_net(emission).eval(), random_frames(emission)[:1], 1).lines) == 5
+
+
+@pytest.mark.parametrize(
+    "emission",
+    [
+        emissions.DiscretizedLogisticMixture(2, 3, bits=4),
+        emissions.MuLaw(2, levels=8),
+        emissions.Poisson(2),
+        emissions.NegativeBinomial(2),
+        emissions.StudentT(2),
+    ],
+    ids=str,
+)
+def test_emissions_of_counts_and_audio_have_a_traversal(emission):
+    ax = plots.plot_traversal(random_net(emission).eval(), torch.ones(1, 3, 2, dtype=torch.float64), 1)
+    assert len(ax.lines) == 5
+    assert all(np.isfinite(line.get_ydata()).all() for line in ax.lines)
+
+
+def test_a_traversal_without_means_is_refused_before_anything_is_drawn():
+    before, net = plt.get_fignums(), random_net(emissions.NADE(3, hidden_dim=2)).eval()
+    with pytest.raises(NotImplementedError, match="mean of a NADE"):
+        plots.plot_traversal(net, torch.ones(1, 3, 3, dtype=torch.float64), 0)
+    assert plt.get_fignums() == before
 
 
 def test_phase_plots_are_coloured_by_label(data):

@@ -100,6 +100,76 @@ def test_levels_far_in_the_tail_have_finite_densities_and_gradients(mean):
     assert parameters.grad.isfinite().all()
 
 
+def by_levels(density, bits):
+    """The mean as the sum of each level times its probability."""
+    grid = torch.arange(2**bits, dtype=torch.float64) * (2 / (2**bits - 1)) - 1
+    return (density.log_prob(grid.view(-1, 1, 1)).exp() * grid.view(-1, 1, 1)).sum(0)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 9])
+def test_the_mean_of_discretised_logistics_is_the_sum_over_all_levels(bits):
+    """Scales far below and far above the distance of levels, and means outside their range too."""
+    family = emissions.DiscretizedLogisticMixture(2, 3, bits)
+    generator = torch.Generator().manual_seed(bits)
+    parameters = 3.0 * torch.randn(50, family.num_parameters, generator=generator, dtype=torch.float64)
+    density = family.distribution(parameters)
+    torch.testing.assert_close(density.mean, by_levels(density.base_dist, bits), rtol=1e-12, atol=1e-12)
+
+
+def test_the_mean_of_discretised_logistics_in_pieces_is_the_same(monkeypatch):
+    density = random_density(AUDIO, 3, 2)
+    whole = density.mean
+    monkeypatch.setattr("zf_pyro.emissions.levels.FLOATS_AT_ONCE", 100)
+    torch.testing.assert_close(density.mean, whole, **EXACT)
+    assert density.expand([4, 3, 2]).mean.shape == (4, 3, 2, 2)
+
+
+def test_the_mean_of_16_bit_audio_in_float32_is_exact_to_its_precision():
+    family = emissions.DiscretizedLogisticMixture(1, 2, bits=16)
+    parameters = torch.tensor([[0.3, -0.2, 0.1, -0.4, -3.0, -9.0]])
+    found = family.distribution(parameters).mean
+    expected = by_levels(family.distribution(parameters.double()).base_dist, 16)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.double(), expected, rtol=1e-6, atol=1e-7)
+
+
+def test_the_mean_of_discretised_logistics_has_the_gradient_of_the_sum():
+    parameters = torch.randn(3, AUDIO.num_parameters, dtype=torch.float64, requires_grad=True)
+    density = AUDIO.distribution(parameters)
+    found, expected = (
+        torch.autograd.grad(mean.sum(), parameters, retain_graph=True)[0]
+        for mean in (density.mean, by_levels(density.base_dist, 4))
+    )
+    torch.testing.assert_close(found, expected, **EXACT)
+
+
+MEANS = {
+    str(family): family
+    for family in (
+        emissions.Gaussian(2),
+        emissions.GaussianMixture(2, 2),
+        emissions.Bernoulli(2),
+        emissions.Poisson(2),
+        emissions.NegativeBinomial(2),
+        AUDIO,
+        CELLS,
+    )
+}
+
+
+@pytest.mark.parametrize("name", MEANS)
+def test_samples_have_the_mean(name):
+    density = random_density(MEANS[name], 3)
+    samples = density.sample((20_000,))
+    error = samples.std(0) / math.sqrt(len(samples))
+    assert ((samples.mean(0) - density.mean).abs() < 5.0 * error + 1e-9).all()
+
+
+def test_the_mean_of_a_nade_is_refused_with_a_way_out():
+    with pytest.raises(NotImplementedError, match=r"estimate it by distribution\.sample\(\(1000,\)\)\.mean\(0\)"):
+        random_density(NADE).mean  # noqa: B018
+
+
 def test_the_probabilities_of_all_mu_law_cells_sum_to_one():
     centres = levels.mu_law_centre(torch.arange(16), 16)
     density = random_density(CELLS, 3).base_dist

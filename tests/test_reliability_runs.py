@@ -785,6 +785,7 @@ def test_evaluation_settings_may_change_when_a_run_is_resumed():
     assert first.about == Run().about
     assert Run(baseline="rnn", objective="elbo").about == Run(baseline="rnn").about
     assert Run(seed=1).about != Run().about
+    assert Run(initialisation="released").about != Run().about
 
 
 def test_a_resumed_run_still_ends_as_the_undisturbed_one(tmp_path):

@@ -22,8 +22,9 @@ from zf_pyro import ZForcing, ZForcingELBO
 from zf_pyro.training import Batches, NonFiniteError, Training, fit
 from zf_pyro.training.optimisers import build, skips_by_itself
 
+from . import training_runs
 from .comparing import assert_same
-from .training_runs import loader, objective, tiny_net, train, weights
+from .training_runs import loader, objective, train, weights
 
 BITWISE = {"rtol": 0.0, "atol": 0.0}
 
@@ -31,6 +32,13 @@ BITWISE = {"rtol": 0.0, "atol": 0.0}
 @pytest.fixture(autouse=True)
 def _quiet():
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+
+
+def tiny_net(seed=1, **settings):
+    """A small network that starts at the data, as ``fit`` starts a new one."""
+    net = training_runs.tiny_net(seed, **settings)
+    net.initialise(loader())
+    return net
 
 
 def batches(count):

@@ -53,6 +53,7 @@ def share(out, *, devices=1, **settings):
     module = Training(net.model, net.guide, ZForcingELBO(0.7, 0.3, 0.2), optimiser, clip_norm=5.0, **settings)
     batches = Shares(rank, devices)
     quiet = {"progress": False, "accelerator": "cpu", "devices": devices, "validate_every": 4}
+    net.initialise(Shares(0, 1))  # each process by itself would start at its own share
     fit(module, batches, Shares(rank, devices), out=out, max_steps=12 // module.accumulate, **quiet)
     if rank == 0:
         torch.save(weights(net), Path(out) / "final.pt")

@@ -238,9 +238,10 @@ def test_a_full_disk_stops_training_and_leaves_the_last_good_checkpoint(whole, t
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_is_saved_and_goes_on(number, whole, tmp_path):
-    handler = signal.getsignal(number)
+    handler, net = signal.getsignal(number), tiny_net(dropout=0.2)
+    net.initialise(loader())  # so that the batches are fetched for training alone
     with pytest.raises(SystemExit):
-        train(tmp_path, 10, batches=Interrupting(number, 5), checkpoint_every=100)
+        train(tmp_path, 10, net=net, batches=Interrupting(number, 5), checkpoint_every=100)
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step00000005.ckpt"]
     assert signal.getsignal(number) is handler
     signal.signal(signal.SIGINT, signal.default_int_handler)  # Lightning ignores it before the process ends

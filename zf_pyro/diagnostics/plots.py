@@ -130,6 +130,7 @@ def plot_traversal(
 
     Raises:
         ValueError: more than one sequence, an unknown latent, or a model in training mode.
+        NotImplementedError: the emission has no mean, as NADE.
     """
     require_evaluation(net)
     x, _ = require_sequences(net, x, None)
@@ -141,9 +142,9 @@ def plot_traversal(
     if not isinstance(values, Iterable) or isinstance(values, str):
         raise TypeError(f"values must be some numbers, got {type(values).__name__}")
     values = [require_number("values", value, "finite numbers") for value in values]
-    ax = _axes(ax)
     u, b = net.inputs(x).unbind(1), net.backward_states(x)
-    for i, value in enumerate(values):
+    lines = []
+    for value in values:
         state, means = net.initial_state((1,)), []
         for u_t, b_t in zip(u, b, strict=True):
             past = net.past(state, u_t)
@@ -152,8 +153,10 @@ def plot_traversal(
             z[:, latent] += value * normal.scale[:, latent]
             state = net.transition(past, u_t, z)
             means.append(_mean(net.emission(state), feature))
-        colour = _colour(i / max(1, len(values) - 1))
-        ax.plot(torch.stack(means).cpu(), color=colour, lw=1.2, label=f"{value:+g} sd")
+        lines.append(torch.stack(means).cpu())
+    ax = _axes(ax)
+    for i, (value, line) in enumerate(zip(values, lines, strict=True)):
+        ax.plot(line, color=_colour(i / max(1, len(values) - 1)), lw=1.2, label=f"{value:+g} sd")
     ax.legend(title=f"latent {latent}")
     ax.set(xlabel="step", ylabel=f"mean of feature {feature}", title="latent traversal")
     return ax

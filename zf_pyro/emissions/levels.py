@@ -9,6 +9,8 @@ from pyro.distributions import TorchDistribution, constraints
 from torch import Tensor
 
 Shape = torch.Size | list[int] | tuple[int, ...]
+FLOATS_AT_ONCE = 1 << 22
+"""Elements of the sums over levels that are in memory at once; 32 MiB in float64."""
 
 
 class Levels(constraints.Constraint):
@@ -84,6 +86,23 @@ class DiscretizedLogistics(TorchDistribution):
             tiny = torch.finfo(means.dtype).tiny
             uniform = torch.rand_like(means).clamp(min=tiny, max=1.0 - torch.finfo(means.dtype).eps)
             return self._nearest(means + scales * (uniform.log() - (-uniform).log1p()))
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean of the levels, the sum of each level times its probability; (*batch_shape).
+
+        In the equal form max x - d sum_k P(x <= x_k) over all levels x_k but the last, whose distance is d. The time is
+        that of 2^bits logistic functions per component.
+        """
+        means, rates = self.means.double(), (-self.log_scales.double()).exp()
+        below = torch.zeros_like(means)
+        levels_at_once = max(1, FLOATS_AT_ONCE // max(1, means.numel()))
+        for first in range(0, self.last, levels_at_once):
+            numbers = torch.arange(first, min(first + levels_at_once, self.last), device=means.device)
+            edges = (2.0 * numbers.double() + 1.0) / self.last - 1.0
+            below = below + torch.sigmoid(rates.unsqueeze(-1) * (edges - means.unsqueeze(-1))).sum(-1)
+        components = 1.0 - (2.0 / self.last) * below
+        return (self.logits.double().softmax(-1) * components).sum(-1).to(self.means.dtype)
 
     def heaviest(self) -> Tensor:
         """The level nearest to the mean of the heaviest component; (*batch_shape)."""

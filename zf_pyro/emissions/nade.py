@@ -161,6 +161,18 @@ class NADEDistribution(TorchDistribution):
         shape = (*sample_shape, *self.batch_shape)
         return self._in_turn(shape, lambda logit: (torch.rand_like(logit) < logit.sigmoid()).to(logit.dtype))
 
+    @property
+    def mean(self) -> Tensor:
+        """Refused: the probability of an element is a sum over all frames of the elements before it.
+
+        Raises:
+            NotImplementedError: always.
+        """
+        raise NotImplementedError(
+            "the mean of a NADE is a sum over all 2^D frames: estimate it by distribution.sample((1000,)).mean(0), or "
+            "take the likeliest frame, emission.mode(distribution)"
+        )
+
     def greedy(self) -> Tensor:
         """The likeliest value of each element given those before it; (*batch_shape, D)."""
         return self._in_turn(self.batch_shape, lambda logit: (logit > 0).to(logit.dtype))

@@ -1,8 +1,8 @@
 """Models by name, and the values of the flags that are names."""
 
-from ..models import StochasticRNN, ZForcing
+from ..models import VRNN, StochasticRNN, ZForcing
 
-MODELS: dict[str, type[StochasticRNN]] = {"zforcing": ZForcing}
+MODELS: dict[str, type[StochasticRNN]] = {"zforcing": ZForcing, "vrnn": VRNN}
 """Stochastic networks by the name that ``--model`` takes."""
 
 CHOICES: dict[str, tuple[str, ...]] = {

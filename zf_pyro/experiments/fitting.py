@@ -166,9 +166,6 @@ def train(run: Run, preset: Preset, model: StochasticRNN | DeterministicRNN, tra
         plateau=preset.plateau,
         validation=validation,
     )
-    if run.initialisation == "data":
-        initialise: Any = model.initialise
-        initialise(train)
     start = time.perf_counter()
     trainer = fit(
         module,
@@ -177,6 +174,7 @@ def train(run: Run, preset: Preset, model: StochasticRNN | DeterministicRNN, tra
         out=run.out,
         max_steps=preset.max_steps,
         resume=run.resume,
+        initialisation=run.initialisation,
         validate_every=min(preset.validate_every, preset.max_steps),
         patience=preset.patience,
         devices=run.devices,

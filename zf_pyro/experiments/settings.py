@@ -24,7 +24,6 @@ class Run:
             importance-weighted bound (iwae); or the particle filter's bound (fivo).
         particles: Samples of the latents of each sequence in training, under iwae and fivo.
         anneal: Anneal the KL weight under iwae and fivo too, as under kl_annealing.
-        initialisation: Start at the marginals of the training data, or as the released code does.
         preset: Sizes and schedules: those of the paper, small ones that train in minutes on two cores, or larger ones.
         baseline: Fit this instead of the stochastic network: an LSTM of as many parameters with the same output
             distribution, the same with layer norm, or (real-valued frames) a linear-Gaussian model in closed form.
@@ -32,6 +31,7 @@ class Run:
         device: Training device: cpu, cuda, or auto for the available one.
         devices: Processes, one per GPU.
         precision: 32-true, 64-true, or bf16-mixed.
+        initialisation: Start at the marginals of the training data, or at the released code's weights.
         max_steps: Training steps; those of the preset if left out.
         resume: Continue from the latest checkpoint in out.
         evaluation_particles: Samples of the latents of each sequence, and particles of the filter, for the bounds.
@@ -45,17 +45,17 @@ class Run:
     """
 
     out: Path = Path("runs/experiment")
-    model: Literal["zforcing"] = "zforcing"
+    model: Literal["zforcing", "vrnn"] = "zforcing"
     objective: Literal["elbo", "kl_annealing", "zforcing", "iwae", "fivo"] = "zforcing"
     particles: int = 8
     anneal: bool = False
-    initialisation: Literal["data", "released"] = "data"
     preset: Literal["paper", "small", "large"] = "small"
     baseline: Literal["rnn", "rnn_layer_norm", "linear_gaussian"] | None = None
     seed: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     devices: int = 1
     precision: Literal["32-true", "64-true", "bf16-mixed"] = "32-true"
+    initialisation: Literal["data", "released"] = "data"
     max_steps: int | None = None
     resume: bool = False
     evaluation_particles: int = 64

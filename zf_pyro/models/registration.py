@@ -1,5 +1,6 @@
-"""Names of networks in Pyro's parameter store, and the registration of their parameters."""
+"""Names of networks in Pyro's parameter store, the registration of their parameters, and their weights as built."""
 
+import functools
 import itertools
 import re
 import weakref
@@ -13,6 +14,7 @@ from pyro.params import param_with_module_name
 from torch import nn
 
 from ..checks import require_name
+from .checksums import checksums
 
 _NUMBERS: "defaultdict[str, Iterator[int]]" = defaultdict(itertools.count)
 """Numbers for default names, by kind, so that no two networks of a process share parameters in Pyro's store."""
@@ -39,6 +41,22 @@ class RegisteredNetwork(nn.Module):
     """
 
     name: str
+    _built: dict[str, int] | None = None
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        """Have the constructor of a subclass record the weights at its end, so that :attr:`as_built` can tell."""
+        super().__init_subclass__(**keywords)
+        if "__init__" not in vars(cls):
+            return
+        construct = cls.__init__
+
+        @functools.wraps(construct)
+        def recorded(self: "RegisteredNetwork", *arguments: Any, **settings: Any) -> None:
+            construct(self, *arguments, **settings)
+            if type(self).__init__ is recorded:  # not within the constructor of a further subclass
+                self._built = checksums(self)
+
+        cls.__init__ = recorded  # type: ignore[method-assign]  # the same, and the record
 
     def __init__(self, name: str | None, kind: str) -> None:
         super().__init__()
@@ -67,6 +85,15 @@ class RegisteredNetwork(nn.Module):
             copies = itertools.chain([f"{original}_copy"], (f"{original}_copy_{i}" for i in itertools.count(2)))
             self.name = next(name for name in copies if not _in_use(name) and not _registered(name))
         _NETWORKS.add(self)
+
+    @property
+    def as_built(self) -> bool:
+        """Whether every parameter has the value that the constructor gave it.
+
+        False once any was trained, loaded, set or replaced, by whatever means, in this network or in the one that it
+        is a copy of. False too for a network that was built without values, on the meta device, or loaded.
+        """
+        return self._built is not None and self._built == checksums(self)
 
     def register(self) -> None:
         """Announce the parameters to Pyro, as ``pyro.module`` does, for objectives that run the step functions.

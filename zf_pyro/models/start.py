@@ -1,15 +1,21 @@
 """The start of training at the data: an untrained model whose frames have the marginals of a data set."""
 
+import logging
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
+from pyro.infer.util import is_validation_enabled
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from ..checks import int64
+from ..data import Loader, arguments_of
 from ..emissions import Emission
 from ..paths import check_frames, check_lengths, real_frames
+
+log = logging.getLogger(__name__)
 
 MOST_VALUES = 4_000_000
 """Elements of frames that are read. Means of 88 notes then have a standard error below half a percent."""
@@ -33,14 +39,16 @@ def start_at(
         emission: the family of frames.
         outputs: layers to a frame's parameters.
         embedding: of frames.
-        data: x, (batch, time, *frame), with ``lengths``; or a loader of batches (x, lengths).
+        data: x, (batch, time, *frame), with ``lengths``; or a loader of batches (x, lengths), or of the other forms of
+            :func:`zf_pyro.data.arguments_of`. A context does not count.
         lengths: real frames of each sequence, (batch,); all of them if None.
 
     Returns:
         Number of frames read: all of x, or evenly spread ones of at most :data:`MOST_VALUES` elements of a loader.
 
     Raises:
-        TypeError, ValueError: x or lengths that the model refuses, frames outside the support, or no frames.
+        TypeError, ValueError: x or lengths that the model refuses, frames outside the support (under Pyro's
+            validation), or no frames.
     """
     if isinstance(data, Tensor):
         frames = _checked(emission, outputs[0].weight, data, lengths)
@@ -78,7 +86,10 @@ def _set(layer: nn.Linear, weight: Tensor, bias: Tensor) -> None:
 
 
 def _checked(emission: Emission, like: Tensor, x: Any, lengths: Tensor | None) -> Tensor:
-    """Real frames (frames, *frame) of x, on the CPU."""
+    """Real frames (frames, *frame) of x, on the CPU. Without Pyro's validation, those that are not finite are left out.
+
+    As under the model itself, other values are then not checked.
+    """
     check_frames(x, emission, like)
     if lengths is not None:
         check_lengths(lengths, x.shape[0], x.shape[1], x.device)
@@ -87,38 +98,50 @@ def _checked(emission: Emission, like: Tensor, x: Any, lengths: Tensor | None) -
         x = x.flatten(0, 1)
     frames = x.detach().cpu()
     frames = frames.long() if emission.integer else frames
-    wrong = ~emission.valid(frames)
-    if wrong.any():
-        raise ValueError(f"x must hold {emission.values} for {emission}, got {frames[wrong][0].tolist()}")
-    return frames
+    if is_validation_enabled():
+        wrong = ~emission.valid(frames)
+        if wrong.any():
+            raise ValueError(f"x must hold {emission.values} for {emission}, got {frames[wrong][0].tolist()}")
+        return frames
+    finite = frames.isfinite().reshape(len(frames), -1).all(1)
+    if not finite.all():
+        log.warning("%d of %d frames are not finite, and do not count in the start", int((~finite).sum()), len(frames))
+    return frames[finite]
 
 
 def _from_loader(emission: Emission, like: Tensor, loader: Iterable[Any]) -> Tensor:
-    """Frames of a loader. The data set of a :class:`zf_pyro.data.Loader` is read itself, so no order changes."""
+    """Frames of a loader. The data set of a :class:`zf_pyro.data.Loader` is read itself, so no order changes.
+
+    Floats are converted to the dtype of the weights.
+    """
     enough = max(1, MOST_VALUES // max(1, emission.event_shape.numel()))
     parts: list[Tensor] = []
     with torch.random.fork_rng(devices=[]):
-        for x, lengths in _batches(loader, enough):
-            parts.append(
-                _checked(emission, like, x.to(like.device), None if lengths is None else lengths.to(like.device))
-            )
+        for batch in _batches(loader, enough):
+            x, lengths = _pair(batch, like)
+            parts.append(_checked(emission, like, x, lengths))
             if sum(map(len, parts)) >= enough:
                 break
-    if not parts:
+    if not sum(map(len, parts)):
         raise ValueError("data must hold at least one batch to start from, got none")
     return torch.cat(parts)
 
 
-def _batches(loader: Iterable[Any], enough: int) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """Batches (x, lengths) of a loader; or sequences of its data set, evenly spread, as batches of one."""
-    batches = getattr(loader, "batches", None)
-    sequences: Any = getattr(loader, "dataset", None)
-    if batches is not None and sequences is not None and hasattr(batches, "lengths"):
-        mean = max(1.0, float(torch.as_tensor(batches.lengths).double().mean()))
-        step = max(1, math.floor(len(sequences) * mean / enough))
-        for i in range(0, len(sequences), step):
-            yield torch.as_tensor(sequences[i]).unsqueeze(0), None
+def _pair(batch: Any, like: Tensor) -> tuple[Any, Tensor | None]:
+    """x (batch, time, *frame) and lengths (batch,) of a batch, where the weights are."""
+    found = arguments_of(batch, "a batch of data")
+    x, lengths = found["x"], int64(found.get("lengths"))
+    if isinstance(x, Tensor):
+        x = x.to(like.device, like.dtype if x.is_floating_point() else None)
+    return x, None if lengths is None else lengths.to(like.device)
+
+
+def _batches(loader: Iterable[Any], enough: int) -> Iterator[Any]:
+    """Batches of a loader; or sequences of its data set, evenly spread, as batches of one."""
+    if isinstance(loader, Loader) and type(loader).__iter__ is Loader.__iter__:
+        sequences: Any = loader.dataset
+        mean = max(1.0, float(loader.batches.lengths.double().mean()))
+        for i in range(0, len(sequences), max(1, math.floor(len(sequences) * mean / enough))):
+            yield loader.collate_fn([sequences[i]])
         return
-    for batch in loader:
-        x, *rest = batch if isinstance(batch, tuple | list) else (batch,)
-        yield x, rest[0] if rest else None
+    yield from loader

@@ -61,11 +61,13 @@ class Recorded(Callback):
 
     def __init__(self, found: Mapping[str, Any]) -> None:
         self.found, self.seed = found, torch.initial_seed()
+        self.starts: list[str] = []
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the record, unless the run goes on and has one."""
         if trainer.is_global_zero:
-            write_run(Path(trainer.default_root_dir), self.found, torch_seed=self.seed, torch=torch.__version__)
+            facts = {"torch_seed": self.seed, "torch": torch.__version__, "starts": self.starts}
+            write_run(Path(trainer.default_root_dir), self.found, **facts)
 
 
 def objective_of(objective: Any) -> Any:

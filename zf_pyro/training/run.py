@@ -13,12 +13,13 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from torch import Tensor
 
-from ..checks import require_count, require_flag, require_path
+from ..checks import require_choice, require_count, require_flag, require_path
 from ..data import Batch
 from ..saving import hold, require_new, require_same
 from .callbacks import Interruption, Progress, RandomState
 from .checkpoints import Best, Checkpoints, SafeCheckpointIO, latest
 from .identity import Recorded, configuration
+from .initialisation import INITIALISATIONS, initialise
 from .module import Training
 from .position import Batches, Pass
 from .precision import mixed
@@ -45,6 +46,7 @@ def fit(
     out: Path | str,
     max_steps: int,
     resume: bool = False,
+    initialisation: str = "data",
     validate_every: int = 500,
     patience: int | None = None,
     checkpoint_every: int = 500,
@@ -72,6 +74,10 @@ def fit(
     parameters as an uninterrupted run, bit for bit on a CPU. This needs a loader whose order depends on the epoch
     alone (:class:`zf_pyro.training.Batches`).
 
+    A new run starts at the data: ``initialise(train)`` of each network of this package that still has all the weights
+    of its constructor. A network that was trained, loaded or initialised before, or whose weights were set, is never
+    changed. The log and ``run.json`` say which it was. ``initialisation="released"`` leaves all as built.
+
     Several processes: ``devices`` processes are started on this machine. Or start the script under ``torchrun``, with
     the same ``devices`` and ``num_nodes``. Each process passes its own share of the data: ``LengthBatches(..., rank=,
     world_size=)``.
@@ -83,6 +89,7 @@ def fit(
         out: folder of the run.
         max_steps: steps of the optimiser, counted from the start of the run, resumed parts included.
         resume: continue from the checkpoints in ``out``.
+        initialisation: ``"data"``, or ``"released"``: the start of the released code.
         validate_every: steps between two validations.
         patience: validations without a better ``validation/elbo`` after which training stops; None for no such stop.
         checkpoint_every: steps between two checkpoints.
@@ -109,6 +116,7 @@ def fit(
         OSError: the disk is full; the latest intact checkpoint is still there.
     """
     max_steps, keep = require_count("max_steps", max_steps), require_count("keep", keep)
+    initialisation = require_choice("initialisation", initialisation, INITIALISATIONS)
     validate_every = require_count("validate_every", validate_every)
     checkpoint_every = require_count("checkpoint_every", checkpoint_every)
     log_every = require_count("log_every", log_every)
@@ -128,8 +136,9 @@ def fit(
     if about is not None and not isinstance(about, Mapping):
         raise TypeError(f"about must be a dictionary of settings by name, or None, got {type(about).__name__}")
     out = require_path("out", out)
-    found = configuration(module, train, precision, about)
-    parts: list[Callback] = [RandomState(), Interruption(), Recorded(found), *callbacks]
+    found = {**configuration(module, train, precision, about), "initialisation": initialisation}
+    recorded = Recorded(found)
+    parts: list[Callback] = [RandomState(), Interruption(), recorded, *callbacks]
     if progress:
         parts.append(Progress())
     if validation is not None:
@@ -168,6 +177,8 @@ def fit(
         start = latest(out / "checkpoints") if resume else None
         if resume:
             log.info("no checkpoint in %s: starting", out) if start is None else log.info("resuming from %s", start)
+        if start is None:
+            recorded.starts = initialise(module, train, initialisation)
         for expected in QUIET:
             warnings.filterwarnings("ignore", expected)
         trainer.fit(
