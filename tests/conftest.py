@@ -17,6 +17,8 @@ FAMILY = {
     "VRNN, LSTM of two layers": (zf_pyro.VRNN, {"num_layers": 2}),
 }
 """Every model with latents, and its options: class and settings by name."""
+FIRST = list({model: name for name, (model, _) in reversed(FAMILY.items())}.values())
+"""The first form of each model."""
 EMISSIONS = {
     "gaussian": emissions.Gaussian(2),
     "mixture": emissions.GaussianMixture(2, 3),

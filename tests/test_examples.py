@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from zf_pyro.experiments import MODELS
+
 EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.py"))
 
 
@@ -28,6 +30,16 @@ BY_NAME = pytest.mark.parametrize(
 def test_an_example_runs_to_its_end(script: Path, tmp_path: Path) -> None:
     done = run(script, "--smoke", "--out", str(tmp_path))
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", [name for name in MODELS if name != "zforcing"])
+@pytest.mark.parametrize("name", ["polyphonic", "sequential_mnist", "timit", "imdb"])
+def test_every_model_goes_through_the_experiments(name: str, model: str, tmp_path: Path) -> None:
+    script = next(path for path in EXAMPLES if path.stem == name)
+    done = run(script, "--smoke", "--model", model, "--objective", "kl_annealing", "--out", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "results.json").read_text())["model"] == model
 
 
 @BY_NAME

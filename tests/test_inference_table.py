@@ -10,7 +10,7 @@ from pyro.infer import MCMC, SMCFilter
 
 from zf_pyro.inference import ALGORITHMS, stack_latents
 
-from .conftest import random_frames, random_net
+from .conftest import FAMILY, FIRST, random_frames, random_net
 from .counting import count_calls
 
 QUICK = {
@@ -38,12 +38,13 @@ def lengths_for(name, num_steps):
     return None if name in MARKOV else torch.tensor([num_steps, 2, 4])
 
 
-def built(name, num_steps, counts=None):
+def built(name, num_steps, counts=None, member="ZForcing"):
     """Call of an algorithm on a new network, with the network and arguments."""
+    model, settings = FAMILY[member]
     pyro.clear_param_store()
     pyro.set_rng_seed(3)
     dtype = torch.float32 if name in DEFAULT_DTYPE else torch.float64
-    net = random_net(dtype=dtype)
+    net = random_net(model=model, dtype=dtype, **settings)
     if counts is not None:
         count_calls(net, counts, "prior", "emission", "transition", "scan_states")
     row = ALGORITHMS[name]
@@ -61,6 +62,17 @@ def test_every_algorithm_runs_and_trains_the_net_or_leaves_it(name):
     assert changed == ALGORITHMS[name].trains
     assert all(p.requires_grad for p in net.parameters())
     assert net.training
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("member", [name for name in FIRST if name != "ZForcing"])
+@every_algorithm
+def test_every_algorithm_runs_on_every_model(name, member):
+    call, net, arguments = built(name, 4, member=member)
+    before = [p.detach().clone() for p in net.parameters()]
+    call(*arguments)
+    changed = any(not torch.equal(a, b) for a, b in zip(before, net.parameters(), strict=True))
+    assert changed == ALGORITHMS[name].trains
 
 
 @every_algorithm

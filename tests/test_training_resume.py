@@ -18,11 +18,13 @@ from torch.utils.data import DataLoader
 
 pytest.importorskip("lightning")
 
-from zf_pyro.training import Batches, CheckpointError, SafeCheckpointIO, latest
+from zf_pyro import Linear, ZForcingELBO
+from zf_pyro.training import Batches, CheckpointError, SafeCheckpointIO, Training, latest
 from zf_pyro.training.callbacks import capture, restore
 from zf_pyro.training.checkpoints import MAGIC
 
 from .comparing import assert_same
+from .conftest import FAMILY, FIRST
 from .training_runs import Sequences, final, join, loader, run, start, tiny_net, train, weights
 
 BITWISE = {"rtol": 0.0, "atol": 0.0}
@@ -50,6 +52,20 @@ def test_a_run_in_two_parts_ends_with_the_same_parameters(stop, whole, tmp_path)
     pyro.set_rng_seed(99)
     assert_same(weights(train(tmp_path, 10, resume=True)), whole[1], **BITWISE)
     assert validations(tmp_path, 0) + validations(tmp_path, 1) == validations(whole[0], 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in FIRST if name != "ZForcing"])
+def test_a_run_of_any_model_in_two_parts_ends_with_the_same_parameters(name, tmp_path):
+    model, settings = FAMILY[name]
+    found = []
+    for stops in ((10,), (5, 10)):
+        for stop in stops:
+            net = tiny_net(cls=model, dropout=0.2, **settings)
+            module = Training(net.model, net.guide, ZForcingELBO(Linear(0.2, 1.0, 9)), pyro.optim.Adam({"lr": 1e-2}))
+            train(tmp_path / str(len(stops)), stop, net=net, module=module, resume=stop != stops[0])
+        found.append(weights(net))
+    assert_same(*found, **BITWISE)
 
 
 @pytest.mark.slow
