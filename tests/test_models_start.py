@@ -1,5 +1,7 @@
 """The start at the data: untrained models have the marginals of the frames."""
 
+import copy
+import inspect
 import math
 
 import pytest
@@ -9,6 +11,7 @@ from zf_pyro import ZForcing, emissions
 from zf_pyro.data import LengthBatches, Loader
 from zf_pyro.emissions import marginals
 from zf_pyro.models import DeterministicRNN
+from zf_pyro.models.checksums import checksums
 
 from .comparing import EXACT
 from .own_emissions import random_density
@@ -227,3 +230,35 @@ def test_bad_data_is_refused_by_name_and_nothing_is_changed(data, message):
     with pytest.raises(ValueError, match=message):
         net.initialise(*data)
     assert all(map(torch.equal, before, net.parameters()))
+
+
+# Weights as built ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (3,), (2, 5), (70_000,), (3, 50_000)])
+def test_a_checksum_sees_each_bit_and_the_order(shape):
+    layer = torch.nn.Module()
+    layer.weight = torch.nn.Parameter(torch.randn(shape))
+    before = checksums(layer)
+    assert before == checksums(copy.deepcopy(layer))
+    assert before == checksums(copy.deepcopy(layer).double()), "float64 holds the same values"
+    for place in {0, layer.weight.numel() - 1} if layer.weight.numel() else ():
+        other = copy.deepcopy(layer)
+        flat = other.weight.detach().view(-1)
+        flat[place] = torch.nextafter(flat[place], torch.tensor(torch.inf))
+        assert checksums(other) != before
+    if layer.weight.numel() > 1:
+        other = copy.deepcopy(layer)
+        other.weight.data = other.weight.data.flatten().roll(1).view(shape)
+        assert checksums(other) != before
+
+
+def test_a_network_on_the_meta_device_is_not_known_to_be_as_built():
+    with torch.device("meta"):
+        net = ZForcing(emissions.Gaussian(2), embed_dim=2, hidden_dim=2, latent_dim=2, mlp_dim=2)
+    assert not net.as_built
+    assert not net.to_empty(device="cpu").as_built
+
+
+def test_the_constructor_keeps_its_signature():
+    assert list(inspect.signature(ZForcing).parameters)[:2] == ["emission", "embed_dim"]

@@ -219,7 +219,7 @@ def test_an_older_run_that_does_not_fit_is_not_given_a_record(tmp_path):
 
 def test_a_start_that_failed_does_not_bind_the_next(tmp_path):
     """A record alone is no run."""
-    with pytest.raises(ValueError, match="gave no batches"):
+    with pytest.raises(ValueError, match="data must hold at least one batch"):
         short_run(tmp_path, batches=[torch.zeros(0)][:0])
     with pytest.raises(RuntimeError):
         short_run(tmp_path, batches=[(torch.zeros(2, 3, 2), torch.tensor([3, 2]))], elbo=Failing())

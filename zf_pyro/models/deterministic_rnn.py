@@ -104,7 +104,7 @@ class DeterministicRNN(RegisteredNetwork):
         return sum(parameter.numel() for parameter in self.parameters())
 
     def initialise(self, x: Tensor | Iterable[Any], lengths: Tensor | None = None) -> int:
-        """Start at the marginals of x (batch, time, *frame), or of a loader; see :meth:`.StochasticRNN.initialise`."""
+        """Start at the marginals of x (batch, time, *frame), or of a loader; see :meth:`.ZForcing.initialise`."""
         return start_at(self.emission, [self.emission_layer], self.embedding, x, lengths)
 
     @classmethod

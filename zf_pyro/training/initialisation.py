@@ -49,7 +49,7 @@ def _start(net: RegisteredNetwork, train: Iterable[Any], initialisation: str) ->
     if start is None:
         return f"starts as it is: {type(net).__name__} has no method initialise"
     if not net.as_built:
-        return "starts as it is: it has other weights than its constructor gave it"
+        return "starts as it is: its weights are not known to be those of its constructor"
     if frozen is not None:
         return f"starts as it is: {frozen} is not trained"
     if isinstance(train, Iterator):
@@ -64,4 +64,5 @@ def _start(net: RegisteredNetwork, train: Iterable[Any], initialisation: str) ->
         raise
     finally:
         pyro.util.set_rng_state(state)
-    return f"starts at the marginals of {frames:,} frames of the training data"
+    count = f"{frames:,} frames of " if isinstance(frames, int) else ""
+    return f"starts at the marginals of {count}the training data"
