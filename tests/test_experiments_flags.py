@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from zf_pyro import FIVO, ImportanceWeightedELBO, ZForcing
-from zf_pyro.data import LengthBatches, Loader
+from zf_pyro.data import LengthBatches, Loader, Transposed
 from zf_pyro.emissions import Bernoulli, Gaussian
-from zf_pyro.experiments import MODELS, Preset, Run, command_line, fit_model
+from zf_pyro.experiments import MODELS, Preset, Run, command_line, fit_model, training_loader
 from zf_pyro.experiments.choices import CHOICES
 from zf_pyro.experiments.command import preset_flags
 from zf_pyro.experiments.fitting import build, optimiser
@@ -18,6 +18,7 @@ from zf_pyro.experiments.presets import CHANGEABLE
 from zf_pyro.experiments.results import logged
 from zf_pyro.models import DeterministicRNN
 from zf_pyro.models.deterministic_rnn import LayerNormLSTM
+from zf_pyro.training import SafeCheckpointIO, latest
 
 PRESET = Preset(
     embed_dim=6,
@@ -205,3 +206,23 @@ def test_the_best_validation_is_kept_and_recorded(objective, tmp_path):
     assert rates[1.0] == pytest.approx(1e-2)
     assert rates[5.0] == pytest.approx(1e-2 * (0.01 + 0.99 / 2))
     assert rates[8.0] < 0.06 * 1e-2
+
+
+def test_a_resumed_run_repeats_shifts_and_step_sizes(tmp_path):
+    """Its weights are those of a run in one piece, bit for bit."""
+
+    def trained(out, max_steps, resume=False):
+        run = Run(out=out, objective="iwae", particles=2, device="cpu", resume=resume, changes={"weight_decay": 0.1})
+        preset = dataclasses.replace(run.choose({"small": PRESET}), decay_steps=8, max_steps=max_steps)
+        train, check = training_loader(Transposed(Rolls()), 4), training_loader(Rolls(), 4, shuffle=False)
+        return fit_model(run, preset, Bernoulli(3), train, check, []).facts
+
+    whole = trained(tmp_path / "whole", 7)
+    trained(tmp_path / "parts", 3)
+    parts = trained(tmp_path / "parts", 7, resume=True)
+    assert {**parts, "training_seconds": 0} == {**whole, "training_seconds": 0}
+    first, second = (
+        SafeCheckpointIO().load_checkpoint(latest(tmp_path / name / "checkpoints"))["state_dict"]
+        for name in ("whole", "parts")
+    )
+    assert all(torch.equal(first[name], second[name]) for name in first)
