@@ -29,6 +29,26 @@ def test_the_probabilities_of_all_frames_under_a_nade_sum_to_one():
     torch.testing.assert_close(total, torch.ones(4, dtype=torch.float64), **EXACT)
 
 
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.9], ids=["silent", "few", "many"])
+def test_a_nade_of_few_ones_has_the_density_and_gradients_of_the_formula(share):
+    """Frames of few ones take another way than those of many; x that needs gradients takes the formula's."""
+    torch.manual_seed(0)
+    family = emissions.NADE(20, hidden_dim=6)
+    (weights,) = family.weights()
+    weights.double()
+    torch.nn.init.normal_(weights.decoder)
+    x = (torch.rand(7, 20) < share).double()
+    x[0], x[1] = 0.0, 0.0
+    x[0, 0] = x[1, 19] = 1.0
+    parameters = torch.randn(3, 7, 26, dtype=torch.float64, requires_grad=True)
+    inputs = (parameters, weights.encoder, weights.decoder)
+    found = []
+    for frames in (x, x.clone().requires_grad_()):
+        log_prob = family.distribution(parameters, weights).log_prob(frames)
+        found.append((log_prob, *torch.autograd.grad((log_prob * torch.arange(7)).sum(), inputs)))
+    torch.testing.assert_close(*found, rtol=1e-12, atol=1e-12)
+
+
 def test_a_nade_is_the_product_of_its_elements_given_those_before():
     density = random_density(NADE, 4)
     x = density.sample()

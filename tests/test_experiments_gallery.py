@@ -4,7 +4,7 @@ import matplotlib.image
 import pytest
 import torch
 
-from zf_pyro.experiments.gallery import draw_curves, running_mean, write_grid, write_wav
+from zf_pyro.experiments.gallery import draw_curves, running_mean, write_grid, write_rolls, write_wav
 
 soundfile = pytest.importorskip("soundfile")
 
@@ -69,3 +69,18 @@ def test_curves_are_drawn_from_what_was_logged(tmp_path):
     none, some = (matplotlib.image.imread(tmp_path / f"{name}.png")[..., :3] for name in ("none", "some"))
     coloured = [(image.max(-1) - image.min(-1) > 0.5).sum() for image in (none, some)]
     assert coloured[0] == 0 < coloured[1]
+
+
+def test_piano_rolls_show_their_notes_and_tint_what_was_given(tmp_path):
+    roll = torch.zeros(20, 88)
+    write_rolls(tmp_path / "a.png", {"silence": roll, "all": torch.ones(20, 88)}, given={"silence": 10})
+    image = matplotlib.image.imread(tmp_path / "a.png")[..., :3]
+    silence, full = image[: len(image) // 2], image[len(image) // 2 :]
+    assert (full == 0.0).all(-1).mean() > 0.4
+    assert (silence == 0.0).all(-1).mean() < 0.05
+    coloured = (silence.max(-1) - silence.min(-1) > 0.05).mean()
+    assert 0.15 < coloured < 0.45
+    with pytest.raises(ValueError, match="rolls must be piano rolls"):
+        write_rolls(tmp_path / "b.png", {"a": torch.zeros(0, 88)})
+    with pytest.raises(ValueError, match="rolls must be piano rolls"):
+        write_rolls(tmp_path / "b.png", {})

@@ -10,6 +10,8 @@ from pyro.infer import SVI, Trace_ELBO
 from zf_pyro.emissions import Categorical, Gaussian, GaussianMixture
 from zf_pyro.evaluation import score_density, summarise
 from zf_pyro.models import DeterministicRNN, LinearGaussian
+from zf_pyro.models.deterministic_rnn import LayerNormLSTM
+from zf_pyro.networks import ConditionalLayerNormCell, State
 
 from .comparing import EXACT
 from .conftest import EMISSIONS, random_frames
@@ -163,3 +165,35 @@ def test_baselines_are_scored_under_the_protocols_of_the_bounds():
     torch.testing.assert_close(
         chunked.bounds["log_likelihood"][0], linear.log_prob(x[:1, :3])[0] + linear.log_prob(x[:1, 3:])[0], **EXACT
     )
+
+
+def test_the_layer_norm_lstm_is_the_cell_of_z_forcing_without_latents():
+    """The conditional cell, with gain and shift that no latent changes."""
+    torch.manual_seed(0)
+    lstm, cell = LayerNormLSTM(3, 5).double(), ConditionalLayerNormCell(3, 5, 2, 4).double()
+    gain, shift = 1.0 + torch.rand(2, 20, dtype=torch.float64)
+    with torch.no_grad():
+        for name in ("input_weights", "hidden_weights", "input_norm"):
+            for one, other in zip(getattr(lstm, name).parameters(), getattr(cell, name).parameters(), strict=True):
+                other.copy_(one.uniform_(-1.0, 1.0))
+        lstm.hidden_norm.weight.copy_(gain)
+        lstm.hidden_norm.bias.copy_(shift)
+    x = torch.randn(4, 6, 3, dtype=torch.float64)
+    states, (last, last_cell) = lstm(x)
+    state = State(*torch.zeros(2, 4, 5, dtype=torch.float64))
+    for t in range(6):
+        state = cell.advance(state, cell.inputs(x[:, t]), torch.cat([gain - 1.0, shift]))
+        torch.testing.assert_close(states[:, t], state.hidden, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close((last, last_cell), (state.hidden, state.cell), rtol=1e-12, atol=1e-12)
+
+
+def test_the_layer_norm_lstm_is_trained_as_any_baseline():
+    model = DeterministicRNN(Gaussian(2), embed_dim=3, hidden_dim=4, layer_norm=True)
+    x, lengths = torch.randn(3, 5, 2), torch.tensor([5, 2, 3])
+    model.initialise(x, lengths)
+    apart = torch.stack([model.log_prob(x[i : i + 1, :n])[0] for i, n in enumerate(lengths.tolist())])
+    torch.testing.assert_close(model.log_prob(x, lengths), apart)
+    model.log_prob(x, lengths).sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+    with pytest.raises(TypeError, match="layer_norm must be True or False, got 1"):
+        DeterministicRNN(Gaussian(2), layer_norm=1)

@@ -320,3 +320,13 @@ def test_the_doubly_reparameterised_gradient_refuses_dropout_and_unsupported_kl_
     elbo = ImportanceWeightedELBO(2, doubly_reparameterised=True, kl_weight=0.5, max_plate_nesting=1)
     with pytest.raises(ValueError, match="kl_weight must be 1 with doubly_reparameterised"):
         loss_of(elbo, WithLabel(net), x, LENGTHS)
+
+
+def test_the_trial_run_for_the_nesting_of_plates_leaves_the_random_state():
+    """The first loss of a new objective is that of one that knows the nesting, under the same seed."""
+    net, x = random_net("gaussian"), random_frames("gaussian")
+    losses = []
+    for objective in (ImportanceWeightedELBO(3), ImportanceWeightedELBO(3, max_plate_nesting=2)):
+        pyro.set_rng_seed(1)
+        losses.append(objective.loss(net.model, net.guide, x))
+    assert losses[0] == losses[1]

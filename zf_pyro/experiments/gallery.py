@@ -111,8 +111,10 @@ def write_rolls(
     for axis, (title, roll) in zip(axes, rolls.items(), strict=True):
         steps, notes = roll.shape
         ends = (-0.5, steps - 0.5, lowest_note - 0.5, lowest_note + notes - 0.5)
-        ink = roll.detach().float().cpu().T
-        axis.imshow(ink, cmap="Greys", origin="lower", aspect="auto", interpolation="nearest", extent=ends, vmin=0)
+        ink = roll.detach().float().cpu().T.numpy()
+        axis.imshow(
+            ink, cmap="Greys", origin="lower", aspect="auto", interpolation="nearest", extent=ends, vmin=0.0, vmax=1.0
+        )
         if title in given:
             axis.axvspan(-0.5, given[title] - 0.5, color="C0", alpha=0.15)
         axis.set_title(title, fontsize=8, loc="left")

@@ -130,7 +130,10 @@ class Objective(ELBO):
         return prune_subsample_sites(model_trace), prune_subsample_sites(guide_trace)
 
     def _guess_max_plate_nesting(self, model: PyroProgram, guide: PyroProgram, args: Any, kwargs: Any) -> None:
-        """As Pyro, whose trial run is blocked from outer handlers, but with the plates around the objective."""
+        """As Pyro, whose trial run is blocked from outer handlers, but with the plates around the objective.
+
+        The random state stays as it is. A resumed run makes the trial run too, and would differ from one in one piece.
+        """
         plates = [handler for handler in handlers() if isinstance(handler, PlateMessenger)]
 
         def inside(program: PyroProgram) -> PyroProgram:
@@ -140,7 +143,8 @@ class Objective(ELBO):
 
             return run if plates else program
 
-        super()._guess_max_plate_nesting(inside(model), inside(guide), args, kwargs)
+        with torch.random.fork_rng([torch.cuda.current_device()] if torch.cuda.is_initialized() else []):
+            super()._guess_max_plate_nesting(inside(model), inside(guide), args, kwargs)
 
     def _vectorized_num_particles(self, fn: PyroProgram) -> PyroProgram:
         if self.num_particles == 1:

@@ -1,0 +1,223 @@
+"""Sweeps and tables: the setting is chosen on validation, finished runs are skipped, the page gets the figures."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from zf_pyro.experiments import sweep, table
+from zf_pyro.experiments.plan import arguments_of, read_plan
+
+SCRIPT = """
+import json, pathlib, sys
+flags = dict(zip(sys.argv[1::2], sys.argv[2::2]))
+out = pathlib.Path(flags["--out"])
+with (out / "calls").open("a") as calls:
+    calls.write("call\\n")
+if flags["--seed"] == "13":
+    sys.exit("an unlucky run")
+quality = float(flags["--dropout"])
+nats = lambda value: {"nats_per_frame": [value + int(flags["--seed"]), 0.1], "perplexity": None}
+evaluation = lambda value: {
+    "bounds": {"elbo": nats(value), "particle": nats(value + 1)}, "kl": nats(2.0),
+    "num_sequences": 3, "num_frames": 9, "num_particles": 8, "filter_particles": 8,
+}
+results = {"parameters": 1234, "training_seconds": 5.5, "model": "vrnn", "command": "python", "evaluations": {
+    "test, 8 particles": evaluation(-quality), "validation, 8 particles": evaluation(quality)}}
+(out / "results.json").write_text(json.dumps(results))
+"""
+"""A run in milliseconds. The larger the dropout, the better its validation figures, and the worse those of the test."""
+
+
+@pytest.fixture
+def plan(tmp_path, monkeypatch):
+    """A plan of one table: a row with three settings and seeds, and a published one."""
+    monkeypatch.chdir(tmp_path)
+    Path("script.py").write_text(SCRIPT)
+    fields = {
+        "script": "script.py",
+        "runs": "runs",
+        "results": "results",
+        "select": ["validation, 8 particles", "particle"],
+        "tables": [
+            {
+                "name": "jsb",
+                "flags": {"corpus": "jsb"},
+                "rows": [
+                    {"label": "VRNN, published", "published": {"ELBO": -8.69}},
+                    {
+                        "name": "vrnn",
+                        "label": "VRNN",
+                        "flags": {"model": "vrnn"},
+                        "grid": {"dropout": [0.0, 0.75, 0.5]},
+                        "seeds": [0, 1, 2],
+                    },
+                ],
+            }
+        ],
+    }
+    Path("plan.json").write_text(json.dumps(fields))
+    return fields
+
+
+def write(plan):
+    Path("plan.json").write_text(json.dumps(plan))
+    return read_plan(Path("plan.json"))
+
+
+def test_all_settings_run_under_the_first_seed_and_the_best_on_validation_under_the_others(plan):
+    read = write(plan)
+    names = [run.name for run in sweep.pending(read)]
+    assert names == [f"vrnn.dropout-{value}.seed0" for value in ("0.0", "0.75", "0.5")]
+    assert sweep.sweep(read) == []
+    assert {path.name for path in Path("results").iterdir()} == {
+        *(f"{name}.json" for name in names),
+        *(f"vrnn.dropout-0.75.seed{seed}.json" for seed in (1, 2)),
+    }
+    assert sweep.pending(read) == []
+
+
+def test_the_table_has_the_mean_and_each_seed_of_the_chosen_setting(plan):
+    sweep.sweep(write(plan))
+    lines = table.table_of(read_plan(Path("plan.json")), read_plan(Path("plan.json")).tables[0]).splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    columns = dict(zip(cells[0], zip(*cells[2:], strict=True), strict=True))
+    assert columns["seed"] == ("", "mean", "0", "1", "2")
+    assert columns["validation"] == ("", "2.750", "1.750", "2.750", "3.750")
+    assert columns["ELBO"] == ("-8.690", "0.250", "-0.750", "0.250", "1.250")
+    assert columns["FIVO-8"] == ("", "1.250", "0.250", "1.250", "2.250")
+    assert columns["IWAE-5"] == ("",) * 5
+    assert columns["parameters"][2:] == ("1,234",) * 3
+    command = "python script.py --corpus jsb --model vrnn --dropout 0.75 --seed 0"
+    assert columns["command"][2] == f"`{command}`"
+    assert "Not finished" not in lines[-1]
+
+
+def test_finished_runs_are_skipped_and_broken_ones_go_on(plan):
+    read = write(plan)
+    sweep.sweep(read)
+    Path("results/vrnn.dropout-0.75.seed1.json").unlink()
+    sweep.sweep(read)
+    calls = {path.parent.name: len(path.read_text().split()) for path in Path("runs").glob("*/calls")}
+    assert calls.pop("vrnn.dropout-0.75.seed1") == 2
+    assert set(calls.values()) == {1}
+
+
+def test_a_run_that_fails_is_told_of_and_the_others_run(plan, capsys):
+    plan["tables"][0]["rows"][1]["seeds"] = [0, 13, 2]
+    failed = sweep.sweep(write(plan))
+    assert failed == ["vrnn.dropout-0.75.seed13 ended with code 1: see runs/vrnn.dropout-0.75.seed13/output.log"]
+    assert "an unlucky run" in Path("runs/vrnn.dropout-0.75.seed13/output.log").read_text()
+    assert Path("results/vrnn.dropout-0.75.seed2.json").is_file()
+    read = read_plan(Path("plan.json"))
+    assert table.table_of(read, read.tables[0]).endswith("Not finished: VRNN (2 of 3 seeds).")
+
+
+def test_results_of_other_flags_are_not_taken_for_these(plan):
+    sweep.sweep(write(plan))
+    plan["tables"][0]["flags"]["corpus"] = "nottingham"
+    with pytest.raises(ValueError, match=r"is of a run with other flags, --corpus jsb .* has --corpus notting"):
+        sweep.pending(write(plan))
+
+
+def test_a_density_without_latents_stands_in_every_column():
+    result = {"evaluations": {"test": {"bounds": {"log_likelihood": [-5.0, 0.1]}, "kl": None}}}
+    assert sweep.figure(result, "test, 8 particles", "particle") == -5.0
+    assert sweep.figure(result, "test, 5 particles", "elbo") == -5.0
+    assert sweep.figure(result, "test, 8 particles", "kl") is None
+    assert sweep.figure(result, "validation, 8 particles", "elbo") is None
+
+
+def test_small_results_keep_nats_per_frame_with_errors():
+    bound = {"nats_per_frame": [-5.0, 0.1], "nats_per_sequence": [-300.0, 5.0]}
+    evaluation = {"bounds": {"elbo": bound}, "kl": bound, "protocol": "full_density"}
+    counts = {"num_sequences": 3, "num_frames": 4, "num_particles": 5, "filter_particles": None}
+    small = sweep.shortened({"evaluations": {"test": evaluation | counts}, "parameters": 3, "x": 1})
+    assert small == {
+        "parameters": 3,
+        "evaluations": {"test": {"bounds": {"elbo": [-5.0, 0.1]}, "kl": [-5.0, 0.1], **counts}},
+    }
+
+
+def test_the_page_keeps_everything_but_the_table(plan, monkeypatch):
+    sweep.sweep(write(plan))
+    Path("page.md").write_text("# Title\n\n<!-- table jsb -->\nold\n<!-- end of table jsb -->\n\nAfter.\n")
+    for _ in range(2):
+        table.main(["plan.json", "--page", "page.md"])
+        page = Path("page.md").read_text()
+        assert page.startswith("# Title\n\n<!-- table jsb -->\n\n| model | seed |")
+        assert page.endswith("|\n\n<!-- end of table jsb -->\n\nAfter.\n")
+        assert "old" not in page
+    Path("page.md").write_text("no markers")
+    with pytest.raises(SystemExit, match="the page must have <!-- table jsb --> and then <!-- end of table jsb -->"):
+        table.main(["plan.json", "--page", "page.md"])
+
+
+def test_the_command_line_lists_and_runs(plan, capsys):
+    write(plan)
+    sweep.main(["plan.json", "--list", "--rows", "vr*"])
+    assert capsys.readouterr().out.splitlines()[1].startswith("vrnn.dropout-0.75.seed0: --corpus jsb --model vrnn")
+    sweep.main(["plan.json", "--list", "--rows", "other*"])
+    assert capsys.readouterr().out.strip() == ""
+    with pytest.raises(SystemExit, match=r"error: .*missing.json"):
+        sweep.main(["missing.json"])
+
+
+def test_flags_become_arguments():
+    flags = {"smoke": True, "resume": False, "transpose": True, "window": None, "aux_weight": [0.1, 0], "model": "vrnn"}
+    expected = ["--smoke", "--transpose", "true", "--aux_weight", "[0.1,0]", "--model", "vrnn"]
+    assert arguments_of(flags) == expected
+
+
+def change(plan, **fields):
+    return {**plan, "tables": [{**plan["tables"][0], "rows": [{"name": "a", "label": "A", **fields}]}]}
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"seed": [0]}, "row 0 must have label, name, may have flags, grid, seeds, select, settings; got"),
+        ({"name": "a/b"}, "must have a name of letters, digits, _, - and ., got 'a/b'"),
+        ({"seeds": []}, "must have lists of tables, rows, settings and seeds, got"),
+        ({"seeds": ["0"]}, r"must have integers as seeds, got \['0'\]"),
+        ({"settings": [{}, {}]}, "names two runs 'a.seed0'"),
+        ({"select": ["test, 8 particles", "elbo"]}, "must select by an evaluation of the validation set and a bound"),
+    ],
+)
+def test_a_plan_that_is_none_is_refused(plan, fields, message):
+    with pytest.raises(ValueError, match=message):
+        write(change(plan, **fields))
+
+
+def test_a_selection_by_a_figure_that_the_results_lack_is_refused(plan):
+    plan["select"] = ["validation, 5 particles", "particle"]
+    with pytest.raises(ValueError, match=r"vrnn is to be selected by .*validation, 5.* which its results lack"):
+        sweep.sweep(write(plan))
+
+
+def test_a_plan_of_no_json_is_refused(tmp_path):
+    (tmp_path / "plan.json").write_text("{")
+    with pytest.raises(ValueError, match="is no JSON"):
+        read_plan(tmp_path / "plan.json")
+
+
+def test_runs_use_the_interpreter_of_the_sweep(plan, monkeypatch):
+    commands = []
+
+    def run(command, **settings):
+        commands.append((command, settings["env"]["OMP_NUM_THREADS"]))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("subprocess.run", run)
+    read = write(plan)
+    with pytest.raises(KeyboardInterrupt):
+        sweep.execute(read, sweep.pending(read)[0])
+    (command, threads) = commands[0]
+    assert (command[:2], threads) == ([sys.executable, "script.py"], "1")
+    assert "--resume" not in command
+
+
+def test_the_plan_of_the_repository_is_one():
+    plan = read_plan(Path(__file__).parent.parent / "benchmarks" / "polyphonic" / "plan.json")
+    assert plan.rows
