@@ -20,6 +20,7 @@ from .comparing import assert_same, gradients, parameter_grads
 from .conftest import random_frames, random_net, random_state
 from .exact import assert_gradient, fivo_bound, flat, log_evidence, small
 from .linear_gaussian import C, LinearGaussian, exact_evidence, simulated
+from .own_emissions import OWN, own_frames
 
 LENGTHS = torch.tensor([4, 2, 3])
 PROPOSALS = ("posterior", "prior")
@@ -319,11 +320,40 @@ def test_ratios_ignore_frames_beyond_a_length():
     assert 0.0 < alone < ratio_loss(twist, net, x, torch.tensor([4, 4, 4]))
 
 
-def test_a_state_of_each_particle_starts_the_samples_at_the_first():
+def test_initial_states_of_every_allowed_shape_start_the_samples():
     net, x = random_net("gaussian"), random_frames("gaussian")
-    states = State(*(torch.stack([field, field + 1.0]) for field in random_state(net)))
-    elbo = SIXO(2, twist=random_twist(net))
-    assert math.isfinite(elbo.loss_and_grads(net.model, net.guide, x, None, None, states))
+    each = State(*(torch.stack([field, field + 1.0]) for field in random_state(net)))
+    for state in (each, State(*(field[:1] for field in each)), State(*(field[0, :1] for field in each))):
+        elbo = SIXO(2, twist=random_twist(net))
+        assert math.isfinite(elbo.loss_and_grads(net.model, net.guide, x, None, None, state))
+        assert all(p.grad.isfinite().all() for p in elbo.twist.parameters())
+
+
+@pytest.mark.parametrize("emission", ["gaussian", "bernoulli", "mixture"])
+def test_autocast_samples_in_the_dtype_of_the_frames(emission):
+    net = random_net(emission, dtype=torch.float32)
+    x, twist = random_frames(emission, dtype=torch.float32), random_twist(net).float()
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = SIXO(2, twist=twist).loss_and_grads(net.model, net.guide, x, LENGTHS)
+    assert math.isfinite(loss)
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_emissions_of_the_users_own_are_sampled(name):
+    net = random_net(OWN[name])
+    twist = random_twist(net)
+    assert ratio_loss(twist, net, own_frames(name)) > 0.0
+
+
+def test_without_the_resampling_gradient_the_bound_teaches_a_twist_the_opposite():
+    """The reason for density ratios: the gradient that FIVO leaves out outweighs the one that it keeps."""
+    net = random_net("categorical", transition="concatenate", latent_dim=1, spread=0.6, seed=4)
+    x, twist = random_frames("categorical", 2, 2, seed=5), random_twist(net)
+    kept, whole = (
+        flat(gradients(twist, fivo_bound(net, x, resampling_gradient=choice, twist=twist).sum()))
+        for choice in (False, True)
+    )
+    assert torch.nn.functional.cosine_similarity(kept, whole, dim=0) < -0.5
 
 
 # Bad input ----------------------------------------------------------------------------------------------------------

@@ -31,13 +31,15 @@ def density_ratio_loss(
     Returns:
         The loss summed over sequences and steps, a scalar in nats. A single sequence is sampled twice.
     """
-    hidden, cell = (field.reshape(-1, *field.shape[-2:])[0] for field in run.initial_state)  # of the first particle
-    state, first, mask = State(hidden, cell), run.first, run.mask
+    start = [field.reshape(-1, *field.shape[-2:])[0] for field in run.initial_state]  # of the first particle
+    state = State(*(field.expand(run.batch_size, -1) for field in start))
+    first, mask = run.first, run.mask
     if run.batch_size == 1:
         state, first = State(*(torch.cat([field, field]) for field in state)), torch.cat([first, first])
         lengths = None if lengths is None else torch.cat([lengths, lengths])
         mask = None if mask is None else torch.cat([mask, mask], dim=1)
-    with torch.no_grad(), evaluating(net):
+    full = torch.autocast(first.device.type, enabled=False)  # samples in the dtype of frames
+    with torch.no_grad(), evaluating(net), full:
         pairs = list(ancestral(net, state, first, run.num_steps, drawn))
         z, x = (torch.stack(values) for values in zip(*pairs, strict=True))
         u = torch.cat([first.unsqueeze(0), x[:-1]])
