@@ -14,13 +14,14 @@ from zf_pyro.inference import ALGORITHMS, ParticleFilter, Twist
 from zf_pyro.objectives.density_ratio import density_ratio_loss
 from zf_pyro.paths import prepare_inputs
 from zf_pyro.smc.resampling import SCHEMES
-from zf_pyro.training import Training
+from zf_pyro.training import Training, fit
 
 from .comparing import assert_same, gradients, parameter_grads
 from .conftest import random_frames, random_net, random_state
 from .exact import assert_gradient, fivo_bound, flat, log_evidence, small
 from .linear_gaussian import C, LinearGaussian, exact_evidence, simulated
 from .own_emissions import OWN, own_frames
+from .training_runs import loader, tiny_net
 
 LENGTHS = torch.tensor([4, 2, 3])
 PROPOSALS = ("posterior", "prior")
@@ -69,7 +70,9 @@ def with_evidence(emission):
 
 
 @pytest.mark.parametrize("threshold", [0.0, 0.5, 1.0])
-@pytest.mark.parametrize("resampling", sorted(SCHEMES))
+@pytest.mark.parametrize(
+    "resampling", ["multinomial", pytest.param("stratified", marks=pytest.mark.slow), "systematic"]
+)
 @pytest.mark.parametrize("proposal", PROPOSALS)
 def test_the_evidence_estimate_is_unbiased_for_any_twist(proposal, resampling, threshold):
     net, x, exact = with_evidence("gaussian" if proposal == "prior" else "categorical")
@@ -233,6 +236,24 @@ def test_training_and_the_module_hold_the_parameters_of_the_twist():
     training = Training(net.model, net.guide, elbo)
     assert {id(p) for p in training.trained().values()} == expected
     assert "ahead.network.first.weight" in training.trained()
+
+
+@pytest.mark.slow
+def test_a_run_in_two_parts_ends_with_the_same_network_and_twist(tmp_path):
+    found = []
+    for parts in ([4], [2, 4]):
+        out = tmp_path / str(len(parts))
+        for i, steps in enumerate(parts):
+            net = tiny_net()
+            twist = random_twist(net, 0.5).float()
+            module = Training(net.model, net.guide, SIXO(2, twist=twist, threshold=1.0))
+            start = [p.detach().clone() for p in twist.parameters()]
+            pyro.set_rng_seed(3)
+            settings = {"progress": False, "accelerator": "cpu", "checkpoint_every": 2, "resume": i > 0}
+            fit(module, loader(), out=out, max_steps=steps, **settings)
+        assert not all(map(torch.equal, start, twist.parameters()))
+        found.append([*net.parameters(), *twist.parameters()])
+    assert all(map(torch.equal, *found))
 
 
 def test_a_twist_is_saved_and_loaded_by_its_state():
