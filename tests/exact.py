@@ -105,6 +105,15 @@ def guide_grid(net, x, nodes, steps=None):
     return (*totals, log_rule.reshape(-1))
 
 
+def twist_grid(net, x, nodes, twist):
+    """Compute log r_1 at the points of :func:`guide_grid` of one step; (points, batch)."""
+    state, b = net.initial_state((len(x),)), net.backward_states(x, None)
+    q = net.posterior(state, b[0]).base_dist
+    z = q.loc + q.scale * rule(nodes).points.reshape(nodes, 1, 1)
+    state = zf_pyro.State(*(field.expand(nodes, *field.shape) for field in state))
+    return twist(net.transition(state, net.inputs(x)[:, 0].expand(nodes, *x[:, 0].shape), z).hidden, b[1])
+
+
 def log_mean(a, b):
     """Compute the log of the mean of two weights."""
     return torch.logaddexp(a, b) - math.log(2)
@@ -118,14 +127,19 @@ def importance_weighted_bound(net, x, nodes=24, beta=1.0):
     return (pairs * log_mean(log_w.unsqueeze(1), log_w)).sum((0, 1))
 
 
-def fivo_bound(net, x, nodes=14, *, scheme="multinomial", resampling_gradient=True):
-    """Compute E[log p^(x)] of a guided filter of two particles over two steps, resampled before each; (batch,)."""
+def fivo_bound(net, x, nodes=14, *, scheme="multinomial", resampling_gradient=True, twist=None):
+    """Compute E[log p^(x)] of a guided filter of two particles over two steps, resampled before each; (batch,).
+
+    ``twist`` is log r_1, a function of h_1 and b_2; None for a filter without a twist.
+    """
     log_weights = rule(nodes).log_weights
     weights = log_weights.exp()
     frames, prior, posterior, _ = guide_grid(net, x, nodes)
     both = (frames + prior - posterior).reshape(nodes, nodes, -1).transpose(0, 1)
     frames, prior, posterior, _ = guide_grid(net, x, nodes, 1)
     first = frames + prior - posterior  # (first sample, batch)
+    if twist is not None:
+        first = first + twist_grid(net, x, nodes, twist)
     later = both - first.unsqueeze(1)  # (first sample, second sample, batch)
     ahead = torch.einsum(
         "j,l,ijklb->ikb", weights, weights, log_mean(later[:, :, None, None, :], later[None, None, :, :, :])

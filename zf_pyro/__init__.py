@@ -4,10 +4,11 @@ from . import emissions
 from .diagnostics import to_arviz
 from .models import VRNN, ZForcing
 from .networks import State
-from .objectives import FIVO, Constant, ImportanceWeightedELBO, Linear, Terms, ZForcingELBO
+from .objectives import FIVO, SIXO, Constant, ImportanceWeightedELBO, Linear, Terms, ZForcingELBO
 
 __all__ = [
     "FIVO",
+    "SIXO",
     "VRNN",
     "Constant",
     "ImportanceWeightedELBO",

@@ -1,7 +1,7 @@
 """Inference algorithms for sequences: a table of all that run on a model, and those that Pyro lacks."""
 
-from ..objectives import FIVO, replayed_traces
-from ..smc import FilterResult, ParticleFilter, effective_sample_size
+from ..objectives import FIVO, SIXO, replayed_traces
+from ..smc import FilterResult, ParticleFilter, Twist, effective_sample_size
 from .algorithm import Algorithm
 from .annealing import AnnealedImportanceSampling, AnnealedResult
 from .guide_check import check_guide
@@ -15,6 +15,7 @@ from .wake_sleep import WakeSleepPrograms
 __all__ = [
     "ALGORITHMS",
     "FIVO",
+    "SIXO",
     "Algorithm",
     "AnnealedImportanceSampling",
     "AnnealedResult",
@@ -22,6 +23,7 @@ __all__ = [
     "ParticleFilter",
     "StepwiseGuide",
     "StepwiseModel",
+    "Twist",
     "WakeSleepPrograms",
     "check_guide",
     "effective_sample_size",

@@ -9,8 +9,8 @@ from pyro.optim import ClippedAdam, PyroOptim
 
 from ..checks import require_count
 from ..models import StochasticRNN, require_model
-from ..objectives import PyroProgram, require_program
-from ..smc import ParticleFilter
+from ..objectives import SIXO, PyroProgram, require_program
+from ..smc import ParticleFilter, Twist
 from .guide_check import checked
 from .padding import with_padding_prior
 from .wake_sleep import WakeSleepPrograms
@@ -39,6 +39,11 @@ def svi(objective: Callable[..., Any], least_particles: int = 1, **defaults: Any
         return SVI(model, guide, _optim(optim), objective(**settings))
 
     return build
+
+
+def sixo(net: StochasticRNN, optim: Any = None, twist: Twist | None = None, **settings: Any) -> SVI:
+    """SVI under SIXO, by default with a new twist."""
+    return svi(SIXO, num_particles=8)(net, optim, twist=Twist(net) if twist is None else twist, **settings)
 
 
 def autoguide(name: str, **defaults: Any) -> Callable[..., SVI]:

@@ -8,7 +8,7 @@ from pyro import infer
 
 from ..checks import require_count
 from ..models import StochasticRNN, require_model
-from ..objectives import FIVO, ImportanceWeightedELBO, ZForcingELBO
+from ..objectives import FIVO, SIXO, ImportanceWeightedELBO, ZForcingELBO
 from . import builders
 from .algorithm import Algorithms, autoguide, draws, objective
 from .annealing import AnnealedImportanceSampling
@@ -88,6 +88,13 @@ ALGORITHMS = Algorithms(
             limits="as FIVO; multinomial resampling",
             num_particles=8,
             resampling_gradient=True,
+        ),
+        "SIXO": objective(
+            "a twisted particle filter's evidence estimate as a bound, the twist from density ratios",
+            SIXO,
+            build=builders.sixo,
+            scoring="step by step",
+            limits="as FIVO; each step samples from the model; a twist (default: a new one) is saved apart",
         ),
         "RenyiELBO": objective("the importance-weighted bound, alpha = 0", infer.RenyiELBO, alpha=0, **VECTORISED),
         "RenyiELBO-0.5": objective("Renyi's bound of order 0.5", infer.RenyiELBO, alpha=0.5, **VECTORISED),

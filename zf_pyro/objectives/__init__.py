@@ -6,15 +6,17 @@ from .fivo import FIVO
 from .graphed import GraphedELBO
 from .importance import ImportanceWeightedELBO
 from .log_weights import PathDensities, path_densities
-from .objective import Objective, ObjectiveModule
+from .objective import Objective, ObjectiveModule, networks_of
 from .programs import PyroProgram, check_programs, check_roles, owner_of, require_program
 from .schedules import Constant, Linear, Schedule, as_schedule
 from .segmented import SegmentedELBO
+from .sixo import SIXO
 from .terms import Terms, step_terms
 from .traces import replayed_traces
 
 __all__ = [
     "FIVO",
+    "SIXO",
     "Capture",
     "Constant",
     "GraphedELBO",
@@ -31,6 +33,7 @@ __all__ = [
     "as_schedule",
     "check_programs",
     "check_roles",
+    "networks_of",
     "owner_of",
     "path_densities",
     "replayed_traces",

@@ -9,8 +9,18 @@ from torch import Tensor
 from ..checks import require_flag, require_room, require_tensor
 from ..models import StochasticRNN
 from ..networks import State
-from ..paths import prepare_inputs, run_bytes
-from ..smc import Filtered, FilterSettings, known_sequences, random_numbers, run_filter, start_states, steps_of
+from ..paths import RunInputs, prepare_inputs, run_bytes
+from ..smc import (
+    Filtered,
+    FilterSettings,
+    Known,
+    TwistedRun,
+    known_sequences,
+    random_numbers,
+    run_filter,
+    start_states,
+    steps_of,
+)
 from .objective import Objective, refuse_free_nats
 from .programs import PyroProgram, network_of, refuse_handlers
 from .schedules import Schedule
@@ -92,14 +102,17 @@ class FIVO(Objective):
             TypeError: model and guide are not those of one net, or handlers are around them.
             MemoryError: the particles do not fit.
         """
-        net = network_of("FIVO", model, guide)
+        own = type(self).__name__
+        net = network_of(own, model, guide)
         if (type(net).model, type(net).guide) != (StochasticRNN.model, StochasticRNN.guide):
             raise TypeError(
-                f"FIVO runs the step functions of a net, not the programs that {type(net).__name__} overrides: use "
+                f"{own} runs the step functions of a net, not the programs that {type(net).__name__} overrides: use "
                 "ImportanceWeightedELBO"
             )
-        refuse_handlers("FIVO")
-        found = self._filtered(net, *args, **kwargs)
+        refuse_handlers(own)
+        net.register()
+        run, lengths = _inputs(net, *args, **kwargs)
+        found = self._filtered(net, run, lengths)
         bound = found.log_increments.sum(0)
         self.bound = bound.detach()
         if self.resampling_gradient and torch.is_grad_enabled():
@@ -107,23 +120,34 @@ class FIVO(Objective):
             to_come = found.log_increments.detach().flip(0).cumsum(0).flip(0)
             chosen = (found.log_choices * to_come).sum(0)
             bound = bound + chosen - chosen.detach()
-        yield -bound.sum()
+        yield self._loss(bound, net, run, lengths)
 
-    def _filtered(
-        self,
-        net: StochasticRNN,
-        x: Tensor,
-        lengths: Tensor | None = None,
-        context: Tensor | None = None,
-        initial_state: State | None = None,
-    ) -> Filtered:
-        net.register()
-        require_tensor("x", x)
-        run = prepare_inputs(net, x, lengths, context, initial_state)
+    def _filtered(self, net: StochasticRNN, run: RunInputs, lengths: Tensor | None) -> Filtered:
         shape = run.batch_size, self.num_particles, net.latent_dim
         each = run_bytes(net, run.batch_size, run.num_steps, torch.is_grad_enabled())
         require_room(self.num_particles, each, net.emission_layer.weight.device)
-        steps = steps_of(net, *known_sequences(net, run, lengths, self.settings))
+        known = known_sequences(net, run, lengths, self.settings)
+        steps, twist = steps_of(net, *known), self._twisted(net, run, known, lengths)
         state = start_states(run, self.num_particles)
         randomness = random_numbers(state.hidden, run.num_steps, shape)
-        return run_filter(steps, state, run.mask, randomness, self.settings, self.kl_weight)
+        return run_filter(steps, state, run.mask, randomness, self.settings, self.kl_weight, twist)
+
+    def _twisted(self, net: StochasticRNN, run: RunInputs, known: Known, lengths: Tensor | None) -> TwistedRun | None:
+        """The run of a twist; none here."""
+        return None
+
+    def _loss(self, bound: Tensor, net: StochasticRNN, run: RunInputs, lengths: Tensor | None) -> Tensor:
+        """The loss, a scalar in nats, from the bound of each sequence with its gradients, (batch,)."""
+        return -bound.sum()
+
+
+def _inputs(
+    net: StochasticRNN,
+    x: Tensor,
+    lengths: Tensor | None = None,
+    context: Tensor | None = None,
+    initial_state: State | None = None,
+) -> tuple[RunInputs, Tensor | None]:
+    """Validated inputs of a run, and lengths (batch,)."""
+    require_tensor("x", x)
+    return prepare_inputs(net, x, lengths, context, initial_state), lengths

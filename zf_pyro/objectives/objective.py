@@ -60,6 +60,11 @@ class Objective(ELBO):
         self.terms: Terms | None = None
 
     @property
+    def networks(self) -> tuple[nn.Module, ...]:
+        """Networks of the objective's own, trained with those of the programs; none by default."""
+        return ()
+
+    @property
     def kl_weight(self) -> float:
         """beta at the current step."""
         return weight_at("kl_weight", self.kl_schedule, self.step)
@@ -164,8 +169,7 @@ class ObjectiveModule(ELBOModule):
 
     def __init__(self, model: PyroProgram, guide: PyroProgram, elbo: Objective) -> None:
         super().__init__(model, guide, elbo)  # type: ignore[arg-type]  # Pyro takes any callables
-        owners = {id(net): net for net in map(owner_of, (model, guide)) if net is not None}
-        self.nets = nn.ModuleList(owners.values())
+        self.nets = networks_of(model, guide, elbo)
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         """The loss, a scalar in nats, for the arguments of model and guide.
@@ -188,6 +192,13 @@ class ObjectiveModule(ELBOModule):
     def set_extra_state(self, state: dict[str, int]) -> None:
         """Restore the objective's state."""
         self.elbo.load_state_dict(state)
+
+
+def networks_of(model: PyroProgram, guide: PyroProgram, objective: Any) -> nn.ModuleList:
+    """The networks of the two programs and of an objective, each once."""
+    own = objective.networks if isinstance(objective, Objective) else ()
+    owners = {id(net): net for net in (owner_of(model), owner_of(guide), *own) if net is not None}
+    return nn.ModuleList(owners.values())
 
 
 def refuse_free_nats(objective: str, free_nats: float) -> None:

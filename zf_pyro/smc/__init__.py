@@ -1,20 +1,26 @@
 """Sequential Monte Carlo over the latents of many sequences at once."""
 
-from .filter import Filtered, FilterSettings, known_sequences, random_numbers, run_filter, start_states
+from .filter import Filtered, FilterSettings, Known, known_sequences, random_numbers, run_filter, start_states
 from .particle_filter import FilterResult, ParticleFilter
 from .resampling import SCHEMES, effective_sample_size
 from .steps import steps_of
+from .twist import Twist, TwistedRun, require_twist, states_ahead
 
 __all__ = [
     "SCHEMES",
     "FilterResult",
     "FilterSettings",
     "Filtered",
+    "Known",
     "ParticleFilter",
+    "Twist",
+    "TwistedRun",
     "effective_sample_size",
     "known_sequences",
     "random_numbers",
+    "require_twist",
     "run_filter",
     "start_states",
+    "states_ahead",
     "steps_of",
 ]

@@ -19,6 +19,7 @@ from ..networks import State
 from ..paths import RunInputs
 from .resampling import SCHEMES, effective_sample_size
 from .steps import FilterSteps, steps_of
+from .twist import Twist, TwistedRun, states_ahead
 
 PROPOSALS = ("posterior", "prior")
 """Proposals of z_t: the guide's q(z_t | h_{t-1}, b_t), which depends on later frames, or p(z_t | h_{t-1})."""
@@ -103,6 +104,7 @@ def run_filter(
     randomness: Iterable[tuple[Tensor, Tensor]],
     settings: FilterSettings,
     kl_weight: float = 1.0,
+    twist: TwistedRun | None = None,
 ) -> Filtered:
     """Filter some sequences.
 
@@ -113,6 +115,7 @@ def run_filter(
         randomness: random numbers of each step, as of :func:`random_numbers`.
         settings: the filter's settings.
         kl_weight: exponent of p(z) / q(z | x) in the weights.
+        twist: log r_t over these sequences; None for r_t = 1.
     """
     scheme, count = SCHEMES[settings.resampling], settings.num_particles
     shape = state.hidden.shape[:2]
@@ -122,6 +125,7 @@ def run_filter(
     whole = [True] * len(steps.x) if mask is None else mask.all(1).tolist()
     kept: list[tuple[Tensor, ...]] = []
     ess = nothing + count
+    ahead = torch.zeros_like(log_weights)  # log r_{t-1}
     for t, (noise, uniforms) in enumerate(randomness):
         real = None if mask is None or whole[t] else mask[t].unsqueeze(-1)
         choices, ancestors = nothing, everyone
@@ -134,8 +138,13 @@ def run_filter(
                 choices = torch.where(poor, log_weights.gather(-1, ancestors), 0.0).sum(-1)
             state = State(*(_take(field, ancestors) for field in state))
             log_weights = torch.where(poor, -math.log(count), log_weights)
+            if twist is not None:
+                ahead = ahead.gather(-1, ancestors)
         z, moved, log_likelihood, log_ratio = steps.move(state, t, noise)
         log_joint = log_weights + log_likelihood + kl_weight * log_ratio
+        if twist is not None:
+            before, ahead = ahead, twist.log_r(t, moved.hidden)
+            log_joint = log_joint + (ahead - before)
         increment = log_joint.logsumexp(-1)
         new_weights = log_joint - increment.unsqueeze(-1)
         if real is not None:
@@ -150,11 +159,14 @@ def run_filter(
     return Filtered(increments, choices, sizes, log_weights, z, ancestors)
 
 
-def filter_sequences(net: StochasticRNN, run: RunInputs, lengths: Tensor | None, settings: FilterSettings) -> Filtered:
+def filter_sequences(
+    net: StochasticRNN, run: RunInputs, lengths: Tensor | None, settings: FilterSettings, twist: Twist | None = None
+) -> Filtered:
     """Filter all sequences without gradients, a few of similar length at a time; lengths (batch,) or None."""
     u, b, x = known_sequences(net, run, lengths, settings)
     count, num_steps, batch = settings.num_particles, run.num_steps, run.batch_size
     start, latent = start_states(run, count), net.latent_dim
+    ahead = b if twist is None else states_ahead(twist, net, x, b, lengths)
     ends = [num_steps] * batch if lengths is None else lengths.tolist()
     order = sorted(range(batch), key=ends.__getitem__)
     numbers = start.hidden.new_zeros(2, num_steps, batch)
@@ -168,7 +180,8 @@ def filter_sequences(net: StochasticRNN, run: RunInputs, lengths: Tensor | None,
             steps = steps_of(net, u[time, rows], None if b is None else b[time, rows], x[time, rows])
             mask = None if run.mask is None else run.mask[time, rows]
             randomness = random_numbers(z, time.stop, (len(rows), count, latent))
-            part = run_filter(steps, State(*(f[rows] for f in start)), mask, randomness, settings)
+            twisted = None if twist is None or ahead is None else TwistedRun(twist, ahead[time, rows], mask)
+            part = run_filter(steps, State(*(f[rows] for f in start)), mask, randomness, settings, twist=twisted)
             numbers[0][time, rows], ess[time, rows], log_weights[rows] = part.log_increments, part.ess, part.log_weights
             ess[time.stop :, rows] = part.ess[-1]
             z[time, rows], ancestors[time, rows] = part.z, part.ancestors

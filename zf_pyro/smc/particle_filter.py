@@ -10,6 +10,7 @@ from ..models import StochasticRNN, require_model
 from ..networks import State
 from ..paths import prepare_inputs
 from .filter import FilterSettings, filter_sequences
+from .twist import Twist, require_twist
 
 
 class FilterResult(NamedTuple):
@@ -18,7 +19,8 @@ class FilterResult(NamedTuple):
     log_evidence: Tensor
     """Log of an unbiased estimate of p(x), for each sequence; (batch,) nats. The log itself is biased downwards."""
     log_increments: Tensor
-    """Its parts, the estimates of log p(x_t | x_1..x_{t-1}), zero beyond a length; (time, batch) nats."""
+    """Its parts, the estimates of log p(x_t | x_1..x_{t-1}), zero beyond a length; (time, batch) nats. Under a twist
+    those of log p(x_t | x_1..x_{t-1}) + log E[r_t] - log E[r_{t-1}]."""
     ess: Tensor
     """Effective sample size 1 / sum_k v_k^2 after each step, before resampling; (time, batch) particles. Beyond a
     length, that of the last real step."""
@@ -73,9 +75,12 @@ class ParticleFilter:
         resampling: ``"systematic"``, ``"stratified"`` or ``"multinomial"``.
         threshold: a sequence resamples before a step if its effective sample size is below this share of K: 0 never
             (importance sampling), 1 always.
+        twist: log r_t, as :class:`zf_pyro.SIXO` has trained it for this model; None for a filter without a twist. The
+            sum of the increments is still log p^(x), but the increments and the weights before the last step are those
+            of the twisted targets.
 
     Raises:
-        TypeError: ``net`` is no model of :mod:`zf_pyro.models`.
+        TypeError: ``net`` is no model of :mod:`zf_pyro.models`, or ``twist`` no twist.
         ValueError: no particles, a threshold outside [0, 1], or an unknown proposal or resampling.
     """
 
@@ -87,8 +92,10 @@ class ParticleFilter:
         proposal: str = "posterior",
         resampling: str = "systematic",
         threshold: float = 0.5,
+        twist: Twist | None = None,
     ) -> None:
         self.net = require_model(net)
+        self.twist = None if twist is None else require_twist(twist)
         self.settings = FilterSettings(num_particles, proposal, resampling, threshold)
 
     @torch.no_grad()
@@ -117,7 +124,7 @@ class ParticleFilter:
         number = net.emission_layer.weight.element_size()
         history = run.num_steps * run.batch_size * (net.latent_dim * number + 8)
         require_room(count, history + 24 * net.hidden_dim * number, x.device)
-        found = filter_sequences(net, run, lengths, self.settings)
+        found = filter_sequences(net, run, lengths, self.settings, self.twist)
         return FilterResult(
             log_evidence=found.log_increments.sum(0),
             log_increments=found.log_increments,

@@ -10,12 +10,12 @@ import lightning
 import torch
 from pyro.infer import TraceTailAdaptive_ELBO
 from pyro.optim import PyroOptim
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from ..checks import require_count, require_number
 from ..networks import multiply_in_place
-from ..objectives import Objective, PyroProgram, check_programs, owner_of
+from ..objectives import Objective, PyroProgram, check_programs, networks_of
 from . import parameters
 from .nonfinite import NonFinite
 from .optimisers import Factory, build, require_trainable, skips_by_itself
@@ -94,8 +94,7 @@ class Training(lightning.LightningModule):
         self.programs, self.objective, self.optimiser = (model, guide), objective, optimiser
         self.validation_objective = objective if validation is None else validation
         known = {} if example is None else parameters.known_parameters(model, guide, example)
-        owners = {id(net): net for net in map(owner_of, self.programs) if net is not None}
-        self.nets = nn.ModuleList(owners.values())
+        self.nets = networks_of(model, guide, objective)
         self.loose = parameters.loose(self.nets, known)
         self.stop_wanted = self.stopping = self._met_all = False
         self._window: Tensor | None = None
