@@ -2,12 +2,13 @@
 
 from . import emissions
 from .diagnostics import to_arviz
-from .models import VRNN, ZForcing
+from .models import STORN, VRNN, ZForcing
 from .networks import State
 from .objectives import FIVO, Constant, ImportanceWeightedELBO, Linear, Terms, ZForcingELBO
 
 __all__ = [
     "FIVO",
+    "STORN",
     "VRNN",
     "Constant",
     "ImportanceWeightedELBO",
