@@ -11,6 +11,13 @@ from zf_pyro.recurrence.engine import machines
 TRANSITIONS = ("conditional_layer_norm", "concatenate")
 FAMILY = {
     "ZForcing": (zf_pyro.ZForcing, {}),
+    "ZForcing, latents see the input": (zf_pyro.ZForcing, {"latents_see_input": True}),
+    "ZForcing, two layers": (zf_pyro.ZForcing, {"num_layers": 2, "transition": "concatenate"}),
+    "ZForcing, three layers that see the input": (zf_pyro.ZForcing, {"num_layers": 3, "latents_see_input": True}),
+    "STORN": (zf_pyro.STORN, {}),
+    "STORN, trained prior": (zf_pyro.STORN, {"prior": "trained"}),
+    "STORN, GRU of two layers": (zf_pyro.STORN, {"cell": "gru", "num_layers": 2}),
+    "STORN, LSTM of two layers": (zf_pyro.STORN, {"prior": "trained", "num_layers": 2}),
     "VRNN": (zf_pyro.VRNN, {}),
     "VRNN, linear features": (zf_pyro.VRNN, {"feature_networks": False}),
     "VRNN, GRU of two layers": (zf_pyro.VRNN, {"cell": "gru", "num_layers": 2}),

@@ -2,13 +2,14 @@
 
 from . import emissions
 from .diagnostics import to_arviz
-from .models import VRNN, ZForcing
+from .models import STORN, VRNN, ZForcing
 from .networks import State
 from .objectives import FIVO, SIXO, Constant, ImportanceWeightedELBO, Linear, Terms, ZForcingELBO
 
 __all__ = [
     "FIVO",
     "SIXO",
+    "STORN",
     "VRNN",
     "Constant",
     "ImportanceWeightedELBO",

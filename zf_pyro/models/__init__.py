@@ -5,10 +5,12 @@ from .deterministic_rnn import DeterministicRNN
 from .linear_gaussian import LinearGaussian
 from .registration import RegisteredNetwork
 from .required import require_model
+from .storn import STORN
 from .vrnn import VRNN
 from .zforcing import ZForcing
 
 __all__ = [
+    "STORN",
     "VRNN",
     "DeterministicRNN",
     "LinearGaussian",

@@ -29,6 +29,7 @@ from ..paths import (
     refuse_swapped,
     sequences,
 )
+from ..recurrence import LoopMemory
 from .equations import Equations
 
 
@@ -66,6 +67,20 @@ class StochasticRNN(Equations):
         self.emission_family = emission
         self.settings = dict(settings)
         self.changes: set[str] = set()
+        self.loop_memory = LoopMemory()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take the state of a copy or of a pickle, with memory of its own for the loops."""
+        super().__setstate__(state)
+        self.loop_memory = LoopMemory()
+
+    def release_memory(self) -> None:
+        """Give back the memory that the time loops keep for their next run, as after one that was unusually large.
+
+        A loop keeps as much as its largest run needed, until several much smaller ones have followed. Memory of
+        tensors still in use is given back when they are freed.
+        """
+        self.loop_memory.release()
 
     @runs_eagerly
     def states(self, x: Tensor, z: Tensor, context: Tensor | None = None, initial_state: State | None = None) -> State:

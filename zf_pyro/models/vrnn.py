@@ -39,7 +39,6 @@ from ..networks import (
     with_fast_form,
 )
 from ..recurrence import (
-    LoopMemory,
     in_chunks,
     in_full_precision,
     posterior_scan,
@@ -107,7 +106,6 @@ class VRNN(StochasticRNN):
         self.hidden_dim, self.latent_dim, self.embed_dim = hidden_dim, latent_dim, embed_dim
         self.num_layers, self.feature_networks, self.recurrence = num_layers, feature_networks, recurrence
         self.has_fast_loops = cell == "lstm" and num_layers == 1
-        self.loop_memory = LoopMemory()
 
         embedding = emission.embedding(embed_dim)
         rectified = [ClippedLeakyReLU()] if feature_networks else []

@@ -12,7 +12,7 @@ sum_t log p(x_t | h_t) - KL(q || p). Training adds alpha log p_xi(b_t | z_t), so
 later frames (:class:`zf_pyro.ZForcingELBO`).
 """
 
-from typing import Any
+from collections.abc import Sequence
 
 import pyro.distributions as dist
 import torch
@@ -21,8 +21,7 @@ from torch import Tensor, nn
 from .. import recurrence as scans
 from ..checks import require_choice, require_count, require_flag, require_number
 from ..emissions import Emission
-from ..networks import CELLS, MLP, BackwardRNN, State, Transition, bounded, with_fast_form
-from ..recurrence import LoopMemory
+from ..networks import CELLS, MLP, BackwardRNN, StackedCell, State, Transition, bounded, with_fast_form
 from .base import StochasticRNN
 
 
@@ -42,12 +41,15 @@ class ZForcing(StochasticRNN):
         transition: how z_t enters the LSTM cell f: ``"conditional_layer_norm"`` (it sets gain and bias of the layer
             norm of the hidden gates) or ``"concatenate"`` (it is a further input).
         z_force: the auxiliary sees z_t alone, not h_{t-1}.
+        num_layers: layers of f and of the backward LSTM, of which the other networks see the top one.
+        latents_see_input: the prior, the posterior and the auxiliary of z_t also see the embedded input, e(x_{t-1}), as
+            VRNN's do, where h_{t-1} has read x_{t-2} at most.
         auxiliary_l2: fix the auxiliary's variance at 1/2, so that its log-density is minus the squared distance up to
             a constant: the L2 variant of the released code.
         dropout: probability of zeroing an element of an embedded frame, in training mode.
-        recurrence: ``"deferred"`` (fast loops; weight gradients are formed once per loop) or ``"reference"`` (a plain
-            loop over the step functions, for comparison). Step functions of the user's own, in a subclass or on the
-            instance, always run in the plain loop.
+        recurrence: ``"deferred"`` (fast loops, for one layer; weight gradients are formed once per loop) or
+            ``"reference"`` (a plain loop over the step functions, for comparison). Step functions of the user's own,
+            in a subclass or on the instance, always run in the plain loop.
         name: name of the model in Pyro's parameter store; unique within the process by default.
 
     Raises:
@@ -64,6 +66,8 @@ class ZForcing(StochasticRNN):
         latent_dim: int = 256,
         mlp_dim: int = 512,
         transition: str = "conditional_layer_norm",
+        num_layers: int = 1,
+        latents_see_input: bool = False,
         z_force: bool = False,
         auxiliary_l2: bool = False,
         dropout: float = 0.0,
@@ -75,31 +79,30 @@ class ZForcing(StochasticRNN):
         transition = require_choice("transition", transition, CELLS)
         recurrence = require_choice("recurrence", recurrence, ("deferred", "reference"))
         dropout = require_number("dropout", dropout, "a probability in [0, 1)", 0.0, 1.0, "[)")
-        z_force, auxiliary_l2 = require_flag("z_force", z_force), require_flag("auxiliary_l2", auxiliary_l2)
-        options = {"transition": transition, "dropout": dropout, "recurrence": recurrence}
-        switches = {"z_force": z_force, "auxiliary_l2": auxiliary_l2}
+        num_layers = require_count("num_layers", num_layers)
+        switches = {"latents_see_input": latents_see_input, "z_force": z_force, "auxiliary_l2": auxiliary_l2}
+        switches = {argument: require_flag(argument, value) for argument, value in switches.items()}
+        options = {"transition": transition, "num_layers": num_layers, "dropout": dropout, "recurrence": recurrence}
         super().__init__(emission, {**sizes, **options, **switches}, name)
         embed_dim, hidden_dim, latent_dim, mlp_dim = sizes.values()
-        self.hidden_dim, self.latent_dim = hidden_dim, latent_dim
-        self.z_force, self.auxiliary_l2, self.recurrence = z_force, auxiliary_l2, recurrence
-        self.has_fast_loops = True
-        self.loop_memory = LoopMemory()
+        self.hidden_dim, self.latent_dim, self.num_layers = hidden_dim, latent_dim, num_layers
+        self.latents_see_input, self.z_force, self.auxiliary_l2 = switches.values()
+        self.recurrence, self.has_fast_loops = recurrence, num_layers == 1
 
         self.embedding = nn.Sequential(emission.embedding(embed_dim), nn.Dropout(dropout))
-        self.backward_rnn = BackwardRNN(embed_dim, hidden_dim)
-        self.cell = CELLS[transition](embed_dim, hidden_dim, latent_dim, mlp_dim)
-        self.prior_network = MLP((hidden_dim,), mlp_dim, 2 * latent_dim)
-        self.posterior_network = MLP((hidden_dim, hidden_dim), mlp_dim, 2 * latent_dim)
-        self.auxiliary_network = MLP((latent_dim,) if z_force else (latent_dim, hidden_dim), mlp_dim, 2 * hidden_dim)
+        self.backward_rnn = BackwardRNN(embed_dim, hidden_dim, num_layers)
+        first = CELLS[transition](embed_dim, hidden_dim, latent_dim, mlp_dim)
+        self.cell = first if num_layers == 1 else StackedCell(first, "lstm", num_layers)
+        read = (embed_dim,) if self.latents_see_input else ()
+        seen_dim = hidden_dim + sum(read)
+        self.prior_network = MLP((seen_dim,), mlp_dim, 2 * latent_dim)
+        self.posterior_network = MLP((hidden_dim, hidden_dim, *read), mlp_dim, 2 * latent_dim)
+        seen_by_auxiliary = (latent_dim,) if self.z_force else (latent_dim, seen_dim)
+        self.auxiliary_network = MLP(seen_by_auxiliary, mlp_dim, 2 * hidden_dim)
         self.emission_layer = nn.Linear(hidden_dim, emission.num_parameters)
         self.backward_emission_layer = nn.Linear(hidden_dim, emission.num_parameters)
         self.emission_weights = nn.ModuleList(emission.weights())
         self.backward_emission_weights = nn.ModuleList(emission.weights())
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Take the state of a copy or of a pickle, with memory of its own for the loops."""
-        super().__setstate__(state)
-        self.loop_memory = LoopMemory()
 
     # The paper's equations; u_t and h_0 are those of StochasticRNN --------------------------------------------------
 
@@ -111,29 +114,46 @@ class ZForcing(StochasticRNN):
         """
         return super().backward_states(x, lengths)
 
+    def initial_state(self, batch_shape: Sequence[int]) -> State:
+        """h_0 = 0 of all layers, for hidden and cell; each (*batch_shape, layers x hidden)."""
+        zeros = self.emission_layer.weight.new_zeros(*batch_shape, self.num_layers * self.hidden_dim)
+        return State(zeros, zeros)
+
+    @with_fast_form
+    def past(self, state: State, u_t: Tensor) -> State:
+        """h_{t-1}, with e(u_t) beside it where latents see the input; ``hidden`` (..., layers x hidden [+ embed])."""
+        if not self.latents_see_input:
+            return state
+        read = self.embedding(u_t)
+        shape = torch.broadcast_shapes(state.hidden.shape[:-1], read.shape[:-1])
+        return State(torch.cat([part.expand(*shape, -1) for part in (state.hidden, read)], dim=-1), state.cell)
+
     @with_fast_form
     def prior(self, past: State) -> dist.TorchDistribution:
-        """p(z_t | h_{t-1}), a diagonal normal; ``past`` is h_{t-1}."""
-        return dist.Normal(*bounded(self.prior_network(past.hidden))).to_event(1)
+        """p(z_t | h_{t-1}), a diagonal normal; ``past`` is :meth:`past` of step t."""
+        return dist.Normal(*bounded(self.prior_network(self.seen(past)))).to_event(1)
 
     @with_fast_form
     def posterior(self, past: State, b_t: Tensor) -> dist.TorchDistribution:
-        """q(z_t | h_{t-1}, b_t), a diagonal normal; ``past`` is h_{t-1}, b_t (..., hidden)."""
-        return dist.Normal(*bounded(self.posterior_network(past.hidden, b_t))).to_event(1)
+        """q(z_t | h_{t-1}, b_t), a diagonal normal; ``past`` as for :meth:`prior`, b_t (..., hidden)."""
+        h, *read = self._parts(past)
+        return dist.Normal(*bounded(self.posterior_network(self.top(h), b_t, *read))).to_event(1)
 
     @with_fast_form
     def transition(self, past: State, u_t: Tensor, z_t: Tensor) -> State:
-        """h_t = f(u_t, z_t, h_{t-1}); ``past`` is h_{t-1}, u_t a raw frame, z_t (..., latent)."""
-        return self.cell.advance(past, self.cell.inputs(self.embedding(u_t)), self.cell.modulation(z_t))
+        """h_t = f(u_t, z_t, h_{t-1}); ``past`` as for :meth:`prior`, u_t a raw frame, z_t (..., latent)."""
+        h, *read = self._parts(past)
+        inputs = self.cell.inputs(read[0] if read else self.embedding(u_t))
+        return self.cell.advance(State(h, past.cell), inputs, self.cell.modulation(z_t))
 
     def emission(self, state: State) -> dist.TorchDistribution:
         """p(x_t | h_t); ``state`` is h_t, the event is one frame."""
-        return self.emission_family.distribution(self.emission_layer(state.hidden), *self.emission_weights)
+        return self.emission_family.distribution(self.emission_layer(self.top(state.hidden)), *self.emission_weights)
 
     @with_fast_form
     def auxiliary(self, z_t: Tensor, past: State) -> dist.TorchDistribution:
         """p_xi(b_t | z_t, h_{t-1}), or p_xi(b_t | z_t) with ``z_force``; a diagonal normal whose mean is a tanh."""
-        inputs = (z_t,) if self.z_force else (z_t, past.hidden)
+        inputs = (z_t,) if self.z_force else (z_t, self.seen(past))
         loc, scale = bounded(self.auxiliary_network(*inputs))
         if self.auxiliary_l2:
             scale = torch.full_like(scale, 0.5**0.5)
@@ -143,6 +163,19 @@ class ZForcing(StochasticRNN):
         """p_bwd(x_{t-1} | b_t), b_t (..., hidden): the backward RNN predicts the frame before."""
         return self.emission_family.distribution(self.backward_emission_layer(b_t), *self.backward_emission_weights)
 
+    def top(self, h: Tensor) -> Tensor:
+        """The top layer of h (..., layers x hidden), which networks see; (..., hidden)."""
+        return h if self.num_layers == 1 else h[..., -self.hidden_dim :]
+
+    def seen(self, past: State) -> Tensor:
+        """What the prior sees: the top layer of h_{t-1}, and e(u_t) beside it where latents see the input."""
+        return past.hidden if self.num_layers == 1 else past.hidden[..., (self.num_layers - 1) * self.hidden_dim :]
+
+    def _parts(self, past: State) -> tuple[Tensor, ...]:
+        """All layers of h_{t-1}, and e(u_t) where latents see the input."""
+        width = self.num_layers * self.hidden_dim
+        return past.hidden.tensor_split([width], dim=-1) if self.latents_see_input else (past.hidden,)
+
     def parts_of(self, step_function: str) -> dict[str, type[nn.Module]]:
         parts: dict[str, dict[str, type[nn.Module]]] = {
             "prior": {"prior_network": MLP},
@@ -151,15 +184,7 @@ class ZForcing(StochasticRNN):
             "auxiliary": {"auxiliary_network": MLP},
             "backward_states": {"backward_rnn": BackwardRNN},
         }
-        return parts.get(step_function, {})
-
-    def release_memory(self) -> None:
-        """Give back the memory that the time loops keep for their next run, as after one that was unusually large.
-
-        A loop keeps as much as its largest run needed, until several much smaller ones have followed. Memory of
-        tensors still in use is given back when they are freed.
-        """
-        self.loop_memory.release()
+        return parts.get(step_function, {}) if self.has_fast_loops else {}
 
     # The same over whole sequences ----------------------------------------------------------------------------------
 
@@ -170,4 +195,6 @@ class ZForcing(StochasticRNN):
     scan_auxiliary = scans.scan_auxiliary
 
     def loop_transition(self) -> Transition:
-        return self.transition if scans.uses_plain_loop(self) else self.cell.prepared(self.embedding)
+        if scans.uses_plain_loop(self) or self.latents_see_input or isinstance(self.cell, StackedCell):
+            return self.transition
+        return self.cell.prepared(self.embedding)

@@ -1,7 +1,7 @@
 """Networks without time loops, the recurrent state, and the step functions of a model as one Protocol."""
 
 from .as_built import as_built
-from .backward import GRU, LSTM, BackwardRNN
+from .backward import GRU, LSTM, BackwardRNN, ForwardRNN
 from .cells import CELLS, ConcatenateCell, ConditionalLayerNormCell, FeatureCell, GatedCell, Transition
 from .compilation import runs_eagerly
 from .dependencies import (
@@ -37,6 +37,7 @@ __all__ = [
     "ConditionalLayerNormCell",
     "Drive",
     "FeatureCell",
+    "ForwardRNN",
     "GatedCell",
     "LatentGRUCell",
     "PlainLoopWarning",

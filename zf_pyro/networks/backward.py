@@ -1,4 +1,4 @@
-"""The backward recurrent network b_t = g(x_t, b_{t+1})."""
+"""Recurrent networks over frames, backwards, b_t = g(x_t, b_{t+1}), and forwards, a_t = g(x_t, a_{t-1})."""
 
 from typing import Any
 
@@ -41,12 +41,18 @@ class GRU(nn.GRU):
 
 @built_of(lstm=LSTM)
 class BackwardRNN(nn.Module):
-    """b_t = g(x_t, b_{t+1}): an LSTM run from the last real frame of each sequence to the first."""
+    """b_t = g(x_t, b_{t+1}): an LSTM run from the last real frame of each sequence to the first.
 
-    def __init__(self, embed_dim: int, hidden_dim: int) -> None:
+    Args:
+        embed_dim: size of an embedded frame.
+        hidden_dim: size of a layer.
+        num_layers: number of layers; b_t is the top one.
+    """
+
+    def __init__(self, embed_dim: int, hidden_dim: int, num_layers: int = 1) -> None:
         super().__init__()
-        self.lstm = LSTM(embed_dim, hidden_dim)
-        nn.init.orthogonal_(self.lstm.get_parameter("weight_hh_l0"))
+        self.lstm = LSTM(embed_dim, hidden_dim, num_layers)
+        _initialise(self.lstm)
 
     def forward(self, embedded: Tensor, lengths: Tensor | None) -> Tensor:
         """b for embedded frames (time, batch, embed); (time, batch, hidden).
@@ -64,11 +70,55 @@ class BackwardRNN(nn.Module):
 
     def drive(self, embedding: nn.Sequential, frames: Tensor) -> Drive:
         """Gate inputs of frames (time, batch, *frame), with the gates in PyTorch's order."""
-        bias = self.lstm.get_parameter("bias_ih_l0") + self.lstm.get_parameter("bias_hh_l0")
-        return fused_drive(embedding, frames, self.lstm.get_parameter("weight_ih_l0"), bias)
+        return _drive(self.lstm, embedding, frames)
 
     def gate_weights(self, drive: Drive) -> tuple[Tensor, ...]:
         """W_h and the drive's weight and bias, with the gates in the order of :func:`zf_pyro.networks.cells.lstm`."""
-        weights = (self.lstm.get_parameter("weight_hh_l0"), drive.weight, drive.bias)
-        chunks = (weight.chunk(4) for weight in weights if weight is not None)
-        return tuple(torch.cat([i, f, o, candidate]) for i, f, candidate, o in chunks)
+        return _gate_weights(self.lstm, drive)
+
+
+@built_of(rnn=LSTM)
+class ForwardRNN(nn.Module):
+    """a_t = g(x_t, a_{t-1}): an LSTM or GRU over the frames of each sequence, from a zero state.
+
+    Args:
+        kind: ``"lstm"`` or ``"gru"``.
+        embed_dim: size of an embedded frame.
+        hidden_dim: size of a layer.
+        num_layers: number of layers; a_t is the top one.
+    """
+
+    def __init__(self, kind: str, embed_dim: int, hidden_dim: int, num_layers: int = 1) -> None:
+        super().__init__()
+        self.rnn = (LSTM if kind == "lstm" else GRU)(embed_dim, hidden_dim, num_layers)
+        _initialise(self.rnn)
+
+    def forward(self, embedded: Tensor) -> Tensor:
+        """a for embedded frames (time, batch, embed); (time, batch, hidden)."""
+        states: Tensor = self.rnn(embedded)[0]
+        return states
+
+    def drive(self, embedding: nn.Sequential, frames: Tensor) -> Drive:
+        """As :meth:`BackwardRNN.drive`; frames (time, batch, *frame)."""
+        return _drive(self.rnn, embedding, frames)
+
+    def gate_weights(self, drive: Drive) -> tuple[Tensor, ...]:
+        """As :meth:`BackwardRNN.gate_weights`."""
+        return _gate_weights(self.rnn, drive)
+
+
+def _initialise(rnn: LSTM | GRU) -> None:
+    """Make the recurrent weights of every layer orthogonal."""
+    for layer in range(rnn.num_layers):
+        nn.init.orthogonal_(rnn.get_parameter(f"weight_hh_l{layer}"))
+
+
+def _drive(lstm: LSTM | GRU, embedding: nn.Sequential, frames: Tensor) -> Drive:
+    bias = lstm.get_parameter("bias_ih_l0") + lstm.get_parameter("bias_hh_l0")
+    return fused_drive(embedding, frames, lstm.get_parameter("weight_ih_l0"), bias)
+
+
+def _gate_weights(lstm: LSTM | GRU, drive: Drive) -> tuple[Tensor, ...]:
+    weights = (lstm.get_parameter("weight_hh_l0"), drive.weight, drive.bias)
+    chunks = (weight.chunk(4) for weight in weights if weight is not None)
+    return tuple(torch.cat([i, f, o, candidate]) for i, f, candidate, o in chunks)

@@ -155,8 +155,9 @@ class _Run:
 
     def _backward_states(self) -> list[Tensor]:
         """:meth:`zf_pyro.ZForcing.backward_states` for each segment; (steps, batch, hidden)."""
-        if not isinstance(self.net, ZForcing) or not own_step_functions(self.net, "backward_states"):
-            # Another backward pass, or a changed one, runs as a whole.
+        one_layer = isinstance(self.net, ZForcing) and self.net.has_fast_loops
+        if not one_layer or not own_step_functions(self.net, "backward_states"):
+            # Another backward pass, one of several layers, or a changed one, runs as a whole.
             b = self.net.backward_states(self.frames.transpose(0, 1), self.lengths)
             return list(b.split([stop - start for start, stop in self.segments]))
         hidden, cell = (torch.zeros_like(field).unsqueeze(0) for field in self.state)

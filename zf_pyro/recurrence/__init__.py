@@ -2,11 +2,12 @@
 
 from .chunks import in_chunks
 from .engine.buffers import LoopMemory
-from .fast import posterior_scan, state_scan
+from .fast import backward_scan, posterior_scan, prior_scan, state_scan
 from .precision import in_full_precision
 from .reference import reference_posterior_scan, reference_state_scan
 from .scans import (
     ScannedNetwork,
+    has_fast_form,
     scan_auxiliary,
     scan_backward,
     scan_posterior,
@@ -18,9 +19,12 @@ from .scans import (
 __all__ = [
     "LoopMemory",
     "ScannedNetwork",
+    "backward_scan",
+    "has_fast_form",
     "in_chunks",
     "in_full_precision",
     "posterior_scan",
+    "prior_scan",
     "reference_posterior_scan",
     "reference_state_scan",
     "scan_auxiliary",

@@ -13,7 +13,7 @@ A loop sums each weight gradient over many steps at a time instead of step by st
 import torch
 from torch import Tensor
 
-from ..networks import MLP, BackwardRNN, Drive, GatedCell, PosteriorScan, State, loc_scale
+from ..networks import MLP, BackwardRNN, Drive, ForwardRNN, GatedCell, PosteriorScan, State, loc_scale
 from .engine.buffers import Arena
 from .engine.heads import DensityHead, ParameterHead
 from .engine.loops import BackwardLoop, PosteriorLoop, StateLoop
@@ -66,8 +66,9 @@ def state_scan(cell: GatedCell, state: State, drive: Drive, modulation: Tensor, 
     return State(*(output.view(output.shape[0], *batch_shape, output.shape[2]) for output in outputs))
 
 
-def backward_scan(network: BackwardRNN, drive: Drive, mask: Tensor | None, arena: Arena) -> Tensor:
-    """Return b_1..b_T, (time, batch, hidden); the plain form is ``network`` itself.
+def backward_scan(network: BackwardRNN | ForwardRNN, drive: Drive, mask: Tensor | None, arena: Arena) -> Tensor:
+    """Return b_1..b_T, (time, batch, hidden); the plain form is ``network`` itself. One that runs forwards reads frames
+    in reverse, and its states are reversed.
 
     Args:
         network: the owner of the weights.
@@ -104,8 +105,8 @@ def prior_scan(network: MLP, hidden: Tensor, arena: Arena) -> tuple[Tensor, Tens
     The plain form is :meth:`zf_pyro.ZForcing.prior`.
 
     Args:
-        network: the prior network.
-        hidden: h_0..h_{T-1}; (time, ..., hidden).
+        network: the prior network, or another whose inputs are known at all steps.
+        hidden: h_0..h_{T-1}, or its inputs side by side; (time, ..., hidden).
         arena: memory for the loop's buffers.
     """
     batch_shape = hidden.shape[1:-1]

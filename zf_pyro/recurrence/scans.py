@@ -49,6 +49,7 @@ class ScannedNetwork(LoopingNetwork, Protocol):
     prior_network: MLP
     auxiliary_l2: bool
     loop_memory: LoopMemory
+    latents_see_input: bool
 
 
 @in_full_precision
@@ -64,9 +65,16 @@ def scan_posterior(net: ScannedNetwork, state: State, u: Tensor, b: Tensor, nois
     """
     if uses_plain_loop(net):
         return reference_posterior_scan(net.past, net.posterior, net.transition, state, u, b, noise)
-    contexts = net.posterior_network.rest(b)
     memory = net.loop_memory.forward
-    return posterior_scan(net.posterior_network, net.cell, state, _drive(net, u), contexts, noise, memory)
+    if not net.latents_see_input:
+        contexts = net.posterior_network.rest(b)
+        return posterior_scan(net.posterior_network, net.cell, state, _drive(net, u), contexts, noise, memory)
+    read = net.embedding(u)  # once: dropout gives the latents and the gates the same elements
+    drive = Drive(read, net.cell.input_weights.weight, net.cell.input_weights.bias)
+    contexts = net.posterior_network.rest(b, read)
+    scan = posterior_scan(net.posterior_network, net.cell, state, drive, contexts, noise, memory)
+    hidden = torch.cat([scan.before.hidden, _expanded(read, noise.shape[1:-1])], dim=-1)
+    return scan._replace(before=scan.before._replace(hidden=hidden))
 
 
 @in_full_precision
@@ -115,7 +123,7 @@ def scan_auxiliary(net: ScannedNetwork, z: Tensor, before: State, b: Tensor) -> 
         before: h_0..h_{T-1}; each field (time, ..., hidden).
         b: targets; (time, ..., hidden).
     """
-    if _has_fast_form(net, "auxiliary", z) and not net.auxiliary_l2:
+    if has_fast_form(net, "auxiliary", z) and not net.auxiliary_l2:
         return auxiliary_scan(net.auxiliary_network, z, before.hidden, b, net.loop_memory.auxiliary)
 
     def log_prob(z: Tensor, hidden: Tensor, cell: Tensor, b: Tensor) -> Tensor:
@@ -127,9 +135,15 @@ def scan_auxiliary(net: ScannedNetwork, z: Tensor, before: State, b: Tensor) -> 
 @in_full_precision
 def scan_prior(net: ScannedNetwork, before: State) -> TorchDistribution:
     """Return p(z_t | h_{t-1}) at every step; ``before`` is h_0..h_{T-1}, each field (time, ..., hidden)."""
-    if _has_fast_form(net, "prior", before.hidden):
+    if has_fast_form(net, "prior", before.hidden):
         return Normal(*prior_scan(net.prior_network, before.hidden, net.loop_memory.prior)).to_event(1)
     return net.prior(before)
+
+
+def _expanded(sequence: Tensor, batch_shape: torch.Size) -> Tensor:
+    """Expand (time, ..., features) to (time, *batch_shape, features)."""
+    missing = len(batch_shape) - (sequence.dim() - 2)
+    return sequence[(slice(None), *[None] * missing)].expand(-1, *batch_shape, -1)
 
 
 def uses_plain_loop(net: LoopingNetwork) -> bool:
@@ -142,8 +156,14 @@ def _drive(net: ScannedNetwork, u: Tensor) -> Drive:
     return fused_drive(net.embedding, u, net.cell.input_weights.weight, net.cell.input_weights.bias)
 
 
-def _has_fast_form(net: ScannedNetwork, step_function: str, like: Tensor) -> bool:
-    """Tell whether a step function has a compiled form over whole sequences, for the dtype and device of ``like``."""
+def has_fast_form(net: LoopingNetwork, step_function: str, like: Tensor) -> bool:
+    """Tell whether a step function has a compiled form over whole sequences.
+
+    Args:
+        net: the network.
+        step_function: its name, such as ``"prior"``.
+        like: a tensor (of any shape) of the sequences' dtype and device.
+    """
     return own_step_functions(net, step_function) and not _reference(net) and compiles(like)
 
 

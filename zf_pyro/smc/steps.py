@@ -214,7 +214,8 @@ def steps_of(net: StochasticRNN, u: Tensor, b: Tensor | None, x: Tensor) -> Filt
         x: frames (time, sequences, *frame).
     """
     names = ("past", "prior", "transition") if b is None else ("past", "prior", "posterior", "transition")
-    if not isinstance(net, ZForcing) or net.recurrence == "reference" or not own_step_functions(net, *names):
+    prepared = isinstance(net, ZForcing) and net.has_fast_loops and not net.latents_see_input
+    if not prepared or net.recurrence == "reference" or not own_step_functions(net, *names):
         return FilterSteps(net, u, b, x)
     # In-place operations need one dtype, and under autocast each operation chooses its own.
     free = not torch.is_grad_enabled() and not torch.is_autocast_enabled(x.device.type)
