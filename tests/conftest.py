@@ -89,7 +89,7 @@ def _clean_slate():
     pyro.clear_param_store()
 
 
-@pytest.fixture(params=FAMILY)
+@pytest.fixture(params=[name if name in FIRST else pytest.param(name, marks=pytest.mark.slow) for name in FAMILY])
 def member(request):
     """Run a test with each model of the family: arguments of :func:`random_net`."""
     model, settings = FAMILY[request.param]
