@@ -25,6 +25,7 @@ from .training_runs import loader, tiny_net
 
 LENGTHS = torch.tensor([4, 2, 3])
 PROPOSALS = ("posterior", "prior")
+RESAMPLING = ["multinomial", pytest.param("stratified", marks=pytest.mark.slow), "systematic"]
 
 
 def copies(x, count):
@@ -70,9 +71,7 @@ def with_evidence(emission):
 
 
 @pytest.mark.parametrize("threshold", [0.0, 0.5, 1.0])
-@pytest.mark.parametrize(
-    "resampling", ["multinomial", pytest.param("stratified", marks=pytest.mark.slow), "systematic"]
-)
+@pytest.mark.parametrize("resampling", RESAMPLING)
 @pytest.mark.parametrize("proposal", PROPOSALS)
 def test_the_evidence_estimate_is_unbiased_for_any_twist(proposal, resampling, threshold):
     net, x, exact = with_evidence("gaussian" if proposal == "prior" else "categorical")
@@ -163,7 +162,7 @@ def test_a_new_twist_has_the_value_and_the_gradients_of_fivo_bit_for_bit(transit
     assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
 
 
-@pytest.mark.parametrize("resampling", ["multinomial", "systematic"])
+@pytest.mark.parametrize("resampling", [pytest.param("multinomial", marks=pytest.mark.slow), "systematic"])
 def test_the_objective_of_two_particles_is_its_exact_expectation(resampling):
     net = random_net("categorical", transition="concatenate", latent_dim=1, spread=0.6, seed=4)
     x = random_frames("categorical", 2, 2, seed=5)
@@ -274,7 +273,7 @@ def ratio_loss(twist, net, x, lengths=None, num_negatives=8):
     return density_ratio_loss(twist, net, prepare_inputs(net, x, lengths, None, None), lengths, num_negatives)
 
 
-@pytest.mark.parametrize("num_negatives", [1, 4])
+@pytest.mark.parametrize("num_negatives", [pytest.param(1, marks=pytest.mark.slow), 4])
 def test_the_exact_twist_is_the_optimum_of_the_classification(num_negatives):
     """The gradient with respect to scale and tilt of the exact log r is zero there, and only there."""
     net, x = LinearGaussian(), torch.zeros(1000, 3, 1, dtype=torch.float64)
