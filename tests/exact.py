@@ -108,10 +108,11 @@ def guide_grid(net, x, nodes, steps=None):
 def twist_grid(net, x, nodes, twist):
     """Compute log r_1 at the points of :func:`guide_grid` of one step; (points, batch)."""
     state, b = net.initial_state((len(x),)), net.backward_states(x, None)
-    q = net.posterior(state, b[0]).base_dist
+    past = net.past(state, net.inputs(x)[:, 0])
+    q = net.posterior(past, b[0]).base_dist
     z = q.loc + q.scale * rule(nodes).points.reshape(nodes, 1, 1)
-    state = zf_pyro.State(*(field.expand(nodes, *field.shape) for field in state))
-    return twist(net.transition(state, net.inputs(x)[:, 0].expand(nodes, *x[:, 0].shape), z).hidden, b[1])
+    past = zf_pyro.State(*(field.expand(nodes, *field.shape) for field in past))
+    return twist(net.transition(past, net.inputs(x)[:, 0].expand(nodes, *x[:, 0].shape), z).hidden, b[1])
 
 
 def log_mean(a, b):

@@ -399,5 +399,5 @@ def test_bad_settings_are_refused():
         with pytest.raises(kind, match=message):
             call()
     wide = Twist(random_net("gaussian", hidden_dim=7))
-    with pytest.raises(ValueError, match=r"with hidden_dim 4, .*got hidden_dim 7"):
+    with pytest.raises(ValueError, match=r"with sizes \(4, 4\) .*got sizes \(7, 7\)"):
         SIXO(2, twist=wide).loss(net.model, net.guide, x)

@@ -38,17 +38,22 @@ class Twist(RegisteredNetwork):
 
     def __init__(self, net: StochasticRNN, mlp_dim: int | None = None, *, name: str | None = None) -> None:
         super().__init__(name, "twist")
-        self.hidden_dim = hidden = require_model(net).hidden_dim
-        width = hidden if mlp_dim is None else require_count("mlp_dim", mlp_dim)
-        self.network = MLP((hidden, hidden), width, 1)
+        self.sizes = sizes_of(require_model(net))
+        width = net.hidden_dim if mlp_dim is None else require_count("mlp_dim", mlp_dim)
+        self.network = MLP(self.sizes, width, 1)
         nn.init.zeros_(self.network.second.weight)
         nn.init.zeros_(self.network.second.bias)
         self.to(net.emission_layer.weight)
 
     def forward(self, hidden: Tensor, b_next: Tensor) -> Tensor:
-        """log r_t, (...) nats, of h_t (..., hidden) and b_{t+1} (..., hidden), which broadcast with one another."""
+        """log r_t, (...) nats, of h_t (..., hidden) and b_{t+1} (..., backward), which broadcast with one another."""
         log_r: Tensor = self.network(hidden, b_next).squeeze(-1)
         return log_r
+
+
+def sizes_of(net: StochasticRNN) -> tuple[int, int]:
+    """Sizes of h_t, as it stands in a state's ``hidden``, and of b_t."""
+    return net.initial_state((1,)).hidden.shape[-1], net.backward_dim
 
 
 def require_twist(twist: object) -> Twist:
@@ -68,7 +73,7 @@ class TwistedRun:
 
     Args:
         twist: log r_t.
-        b: backward states; (time, sequences, hidden).
+        b: backward states; (time, sequences, backward).
         mask: True on real frames, (time, sequences); None if all are.
         differentiable: keep gradients. Without, log r_t is a constant.
     """
@@ -94,21 +99,22 @@ def states_ahead(twist: Twist, net: StochasticRNN, x: Tensor, b: Tensor | None, 
         twist: log r_t.
         net: the model.
         x: frames (time, batch, *frame).
-        b: backward states (time, batch, hidden); computed if None.
+        b: backward states (time, batch, backward); computed if None.
         lengths: real frames of each sequence, (batch,); None if all are.
 
     Returns:
-        b, (time, batch, hidden).
+        b, (time, batch, backward).
 
     Raises:
         ValueError: the twist has another size, dtype or device than the model.
     """
     like = net.emission_layer.weight
     found = next(twist.parameters(), like)
-    if (twist.hidden_dim, found.dtype, found.device) != (net.hidden_dim, like.dtype, like.device):
+    sizes = sizes_of(net)
+    if (twist.sizes, found.dtype, found.device) != (sizes, like.dtype, like.device):
         raise ValueError(
-            f"twist must fit the model, with hidden_dim {net.hidden_dim}, {like.dtype} on {like.device}, got "
-            f"hidden_dim {twist.hidden_dim}, {found.dtype} on {found.device}: make it by Twist(net), or convert it by "
+            f"twist must fit the model, with sizes {sizes} of h_t and b_t, {like.dtype} on {like.device}, got "
+            f"sizes {twist.sizes}, {found.dtype} on {found.device}: make it by Twist(net), or convert it by "
             "twist.to(...)"
         )
     return net.backward_states(x.transpose(0, 1), lengths) if b is None else b
