@@ -49,6 +49,22 @@ def test_a_nade_of_few_ones_has_the_density_and_gradients_of_the_formula(share):
     torch.testing.assert_close(*found, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:.*torch.jit.*:DeprecationWarning")
+def test_the_way_of_few_ones_is_not_taken_where_values_are_unknown():
+    """Under vmap there are none, and a traced function is for other frames as well."""
+    torch.manual_seed(0)
+    family = emissions.NADE(20, hidden_dim=6)
+    (weights,) = family.weights()
+    torch.nn.init.normal_(weights.requires_grad_(False).decoder)
+    x, parameters = (torch.rand(2, 5, 20) < torch.tensor([0.05, 0.9]).view(2, 1, 1)).float(), torch.randn(5, 26)
+    density = family.distribution(parameters, weights)
+    expected = torch.stack([density.log_prob(frames) for frames in x])
+    torch.testing.assert_close(torch.func.vmap(density.log_prob)(x), expected)
+    traced = torch.jit.trace(density.log_prob, x[0])
+    torch.testing.assert_close(traced(x[1]), expected[1])
+    assert density.log_prob(torch.zeros(0, 5, 20)).shape == (0, 5)
+
+
 def test_a_nade_is_the_product_of_its_elements_given_those_before():
     density = random_density(NADE, 4)
     x = density.sample()

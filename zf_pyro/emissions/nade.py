@@ -1,5 +1,6 @@
 """NADE: frames of zeros and ones whose elements depend on those before them within the frame."""
 
+import sys
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -130,10 +131,10 @@ class NADEDistribution(TorchDistribution):
 
     def _logits(self, x: Tensor, visible: Tensor, hidden: Tensor) -> Tensor:
         """Logits of all elements of frames x (rows, D), given those before each; (rows, D)."""
-        if not (x.is_cuda or x.requires_grad or torch.compiler.is_compiling()):
+        if not (x.is_cuda or x.requires_grad or torch.jit.is_tracing() or torch.compiler.is_compiling()):
             before = (x != 0).cumsum(-1) - (x != 0).long()
-            most = int(before[:, -1:].max()) + 1 if len(x) else 0
-            if 2 * most < x.shape[-1]:
+            most = _greatest(before[:, -1:]) + 1
+            if 0 < 2 * most < x.shape[-1]:
                 return self._few_ones(x, visible, hidden, before, most)
         added = (x.unsqueeze(-1) * self.encoder).cumsum(-2)  # (rows, D, H)
         previous = F.pad(added[:, :-1], (0, 0, 1, 0))
@@ -186,3 +187,11 @@ class NADEDistribution(TorchDistribution):
             elements.append(element)
             state = state + element.unsqueeze(-1) * encoder
         return torch.stack(elements, -1)
+
+
+def _greatest(counts: Tensor) -> int:
+    """The greatest of counts (rows, 1); above all sizes where there is none, as under torch.func.vmap."""
+    try:
+        return int(counts.max())
+    except RuntimeError:
+        return sys.maxsize
