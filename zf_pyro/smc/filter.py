@@ -17,8 +17,9 @@ from ..checks import require_choice, require_count, require_number
 from ..models import StochasticRNN
 from ..networks import State
 from ..paths import RunInputs
+from .forms import steps_of
 from .resampling import SCHEMES, effective_sample_size
-from .steps import FilterSteps, steps_of
+from .steps import FilterSteps
 
 PROPOSALS = ("posterior", "prior")
 """Proposals of z_t: the guide's q(z_t | h_{t-1}, b_t), which depends on later frames, or p(z_t | h_{t-1})."""
@@ -114,7 +115,7 @@ def run_filter(
         settings: the filter's settings.
         kl_weight: exponent of p(z) / q(z | x) in the weights.
     """
-    scheme, count = SCHEMES[settings.resampling], settings.num_particles
+    scheme, count, state = SCHEMES[settings.resampling], settings.num_particles, steps.start(state)
     shape = state.hidden.shape[:2]
     everyone = torch.arange(count, device=state.hidden.device).expand(shape)
     log_weights = state.hidden.new_full(shape, -math.log(count))
