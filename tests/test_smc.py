@@ -11,8 +11,9 @@ from zf_pyro.inference import ParticleFilter
 from zf_pyro.networks import PlainLoopWarning
 from zf_pyro.paths.inputs import prepare_inputs
 from zf_pyro.smc.filter import FilterSettings, run_filter, start_states
+from zf_pyro.smc.forms import steps_of
 from zf_pyro.smc.resampling import SCHEMES
-from zf_pyro.smc.steps import FilterSteps, InPlaceSteps, PreparedSteps, steps_of
+from zf_pyro.smc.steps import FilterSteps, InPlaceSteps, PreparedSteps
 
 from .comparing import EXACT, assert_same
 from .conftest import EMISSIONS, random_frames, random_net, random_state
@@ -242,12 +243,14 @@ def test_step_functions_and_their_fast_forms_filter_alike(emission, proposal, se
     assert_same(*found)
 
 
+@pytest.mark.parametrize("sees", [False, True], ids=["", "latents see the input"])
 @pytest.mark.parametrize("form", [PreparedSteps, InPlaceSteps])
 @pytest.mark.parametrize("proposal", PROPOSALS)
 @pytest.mark.parametrize("emission", sorted(EMISSIONS))
-def test_each_fast_step_is_that_of_the_step_functions(emission, proposal, form, transition):
+def test_each_fast_step_is_that_of_the_step_functions(emission, proposal, form, transition, sees):
     """Several steps are compared, so that a result overwritten too early is noticed."""
-    net, x = random_net(emission, transition=transition), random_frames(emission)
+    net = random_net(emission, transition=transition, latents_see_input=sees)
+    x = random_frames(emission)
     given = prepare_inputs(net, x, None, None, random_state(net))
     b = net.backward_states(x) if proposal == "posterior" else None
     noise = torch.randn(4, 3, 5, 3, dtype=torch.float64)

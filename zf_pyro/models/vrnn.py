@@ -156,6 +156,7 @@ class VRNN(StochasticRNN):
         """(h_{t-1}, z_t), of which x_t is emitted; ``past`` is h_{t-1}, z_t (..., latent). x_t is read at t + 1."""
         return _with_latent(past, z_t)
 
+    @with_fast_form
     def emission(self, state: State) -> dist.TorchDistribution:
         """p(x_t | phi_z(z_t), h_{t-1}); ``state`` is (h_{t-1}, z_t), the event is one frame."""
         h, z = state.hidden.split([state.hidden.shape[-1] - self.latent_dim, self.latent_dim], dim=-1)
@@ -170,7 +171,9 @@ class VRNN(StochasticRNN):
     def parts_of(self, step_function: str) -> dict[str, type[nn.Module]]:
         parts: dict[str, dict[str, type[nn.Module]]] = {
             "past": {"cell": FeatureCell if self.feature_networks else ConcatenateCell},
+            "prior": {"prior_network": MLP},
             "posterior": {"posterior_network": MLP},
+            "emission": {"emission_hidden": nn.Linear, "emission_latent": nn.Linear},
         }
         return parts.get(step_function, {}) if self.has_fast_loops else {}
 

@@ -95,7 +95,7 @@ class ZForcing(StochasticRNN):
         self.cell = first if num_layers == 1 else StackedCell(first, "lstm", num_layers)
         read = (embed_dim,) if self.latents_see_input else ()
         seen_dim = hidden_dim + sum(read)
-        self.prior_network = MLP((seen_dim,), mlp_dim, 2 * latent_dim)
+        self.prior_network = MLP((hidden_dim, *read), mlp_dim, 2 * latent_dim)
         self.posterior_network = MLP((hidden_dim, hidden_dim, *read), mlp_dim, 2 * latent_dim)
         seen_by_auxiliary = (latent_dim,) if self.z_force else (latent_dim, seen_dim)
         self.auxiliary_network = MLP(seen_by_auxiliary, mlp_dim, 2 * hidden_dim)

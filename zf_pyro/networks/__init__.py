@@ -2,7 +2,7 @@
 
 from .as_built import as_built
 from .backward import GRU, LSTM, BackwardRNN, ForwardRNN
-from .cells import CELLS, ConcatenateCell, ConditionalLayerNormCell, FeatureCell, GatedCell, Transition
+from .cells import CELLS, ConcatenateCell, ConditionalLayerNormCell, FeatureCell, GatedCell, Transition, lstm
 from .compilation import runs_eagerly
 from .dependencies import (
     BATCHES_STEPPED,
@@ -61,6 +61,7 @@ __all__ = [
     "has_samples",
     "latent_cell",
     "loc_scale",
+    "lstm",
     "multiply_in_place",
     "own_step_functions",
     "runs_eagerly",

@@ -1,9 +1,9 @@
 """Sequential Monte Carlo over the latents of many sequences at once."""
 
 from .filter import Filtered, FilterSettings, Known, known_sequences, random_numbers, run_filter, start_states
+from .forms import steps_of
 from .particle_filter import FilterResult, ParticleFilter
 from .resampling import SCHEMES, effective_sample_size
-from .steps import steps_of
 from .twist import Twist, TwistedRun, require_twist, states_ahead
 
 __all__ = [

@@ -17,8 +17,9 @@ from ..checks import require_choice, require_count, require_number
 from ..models import StochasticRNN
 from ..networks import State
 from ..paths import RunInputs
+from .forms import steps_of
 from .resampling import SCHEMES, effective_sample_size
-from .steps import FilterSteps, steps_of
+from .steps import FilterSteps
 from .twist import Twist, TwistedRun, states_ahead
 
 PROPOSALS = ("posterior", "prior")
@@ -117,7 +118,7 @@ def run_filter(
         kl_weight: exponent of p(z) / q(z | x) in the weights.
         twist: log r_t over these sequences; None for r_t = 1.
     """
-    scheme, count = SCHEMES[settings.resampling], settings.num_particles
+    scheme, count, state = SCHEMES[settings.resampling], settings.num_particles, steps.start(state)
     shape = state.hidden.shape[:2]
     everyone = torch.arange(count, device=state.hidden.device).expand(shape)
     log_weights = state.hidden.new_full(shape, -math.log(count))
@@ -143,7 +144,7 @@ def run_filter(
         z, moved, log_likelihood, log_ratio = steps.move(state, t, noise)
         log_joint = log_weights + log_likelihood + kl_weight * log_ratio
         if twist is not None:
-            before, ahead = ahead, twist.log_r(t, moved.hidden)
+            before, ahead = ahead, twist.log_r(t, steps.hidden(moved, z))
             log_joint = log_joint + (ahead - before)
         increment = log_joint.logsumexp(-1)
         new_weights = log_joint - increment.unsqueeze(-1)

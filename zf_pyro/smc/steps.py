@@ -4,7 +4,8 @@
 - :class:`PreparedSteps` computes the part that depends on known sequences once, before the first step, with gradients.
 - :class:`InPlaceSteps` has no gradients. It also joins weights that multiply the same input, and overwrites results.
 
-The latter two are for a :class:`~zf_pyro.ZForcing` with the package's own step functions.
+The latter two are for a :class:`~zf_pyro.ZForcing` of one layer with the package's own step functions
+(:func:`zf_pyro.smc.forms.steps_of`).
 """
 
 from typing import NamedTuple
@@ -14,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..models import StochasticRNN, ZForcing
-from ..networks import ConcatenateCell, ConditionalLayerNormCell, State, bounded, clipped_leaky_relu, own_step_functions
+from ..networks import ConcatenateCell, ConditionalLayerNormCell, State, bounded, clipped_leaky_relu
 
 
 class Moved(NamedTuple):
@@ -50,11 +51,15 @@ class FilterSteps:
         self.u = u.unbind(0)
         self.b = () if b is None else b.unbind(0)
 
+    def start(self, state: State) -> State:
+        """h_0 in the form that :meth:`move` takes and returns; each field (sequences, particles, hidden)."""
+        return state
+
     def past(self, state: State, t: int) -> State:
         """What z_t depends on, each field (sequences, particles, hidden), from h_{t-1}."""
         return self.net.past(state, self.u[t])
 
-    def prior(self, past: State) -> tuple[Tensor, Tensor]:
+    def prior(self, past: State, t: int) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of p(z_t | past); both (sequences, particles, latent)."""
         normal = self.net.prior(past).base_dist
         return normal.loc, normal.scale
@@ -68,10 +73,14 @@ class FilterSteps:
         """h_t, each field (sequences, particles, hidden), from z_t (sequences, particles, latent)."""
         return self.net.transition(past, self.u[t], z_t)
 
+    def hidden(self, state: State, z_t: Tensor) -> Tensor:
+        """h_t as the model's states hold it, from this form's state and z_t; (sequences, particles, hidden)."""
+        return state.hidden
+
     def move(self, state: State, t: int, noise: Tensor) -> Moved:
         """Propose, move and weigh; h_{t-1} (sequences, particles, hidden), noise (sequences, particles, latent)."""
         past = self.past(state, t)
-        loc, scale = self.prior(past)
+        loc, scale = self.prior(past, t)
         if self.guided:
             q_loc, q_scale = self.posterior(past, t)
             z = q_loc + q_scale * noise
@@ -91,15 +100,22 @@ class PreparedSteps(FilterSteps):
 
     def _prepare(self, u: Tensor, b: Tensor | None) -> None:
         net = self.net
-        self.drives = net.cell.inputs(net.embedding(u)).unbind(0)
+        embedded = net.embedding(u)
+        read = (embedded,) if net.latents_see_input else ()
+        self.drives = net.cell.inputs(embedded).unbind(0)
         self.first, self.second, self.bias = net.posterior_network.loop_weights()
-        self.contexts = () if b is None else net.posterior_network.rest(b).unbind(0)
+        self.contexts = () if b is None else net.posterior_network.rest(b, *read).unbind(0)
+        self.prior_first, self.prior_second, self.prior_bias = net.prior_network.loop_weights()
+        self.rests = net.prior_network.rest(*read).unbind(0) if read else ()
 
     def past(self, state: State, t: int) -> State:
         return state
 
-    def prior(self, past: State) -> tuple[Tensor, Tensor]:
-        return bounded(self.net.prior_network(past.hidden))
+    def prior(self, past: State, t: int) -> tuple[Tensor, Tensor]:
+        if not self.rests:
+            return bounded(self.net.prior_network(past.hidden))
+        hidden = clipped_leaky_relu(F.linear(past.hidden, self.prior_first) + self.rests[t])
+        return bounded(F.linear(hidden, self.prior_second, self.prior_bias))
 
     def posterior(self, past: State, t: int) -> tuple[Tensor, Tensor]:
         hidden = clipped_leaky_relu(F.linear(past.hidden, self.first) + self.contexts[t])
@@ -117,15 +133,17 @@ class InPlaceSteps(FilterSteps):
     def _prepare(self, u: Tensor, b: Tensor | None) -> None:
         net = self.net
         self.gates = GATES[type(net.cell)](net.cell)
-        self.drives = net.cell.inputs(net.embedding(u)).unbind(0)
+        embedded = net.embedding(u)
+        read = (embedded,) if net.latents_see_input else ()
+        self.drives = net.cell.inputs(embedded).unbind(0)
         first, second, self.bias = net.prior_network.loop_weights()
-        rest = net.prior_network.rest().expand(*u.shape[:3], -1)
+        rest = net.prior_network.rest(*read).expand(*embedded.shape[:3], -1)
         if b is not None:
             q_first, q_second, q_bias = net.posterior_network.loop_weights()
-            rest = torch.cat([rest, net.posterior_network.rest(b)], dim=-1)
+            rest = torch.cat([rest, net.posterior_network.rest(b, *read)], dim=-1)
             first = torch.cat([first, q_first])
-            second = _means_first(torch.block_diag(second, q_second))
-            self.bias = _means_first(torch.cat([self.bias, q_bias]))
+            second = means_first(torch.block_diag(second, q_second))
+            self.bias = means_first(torch.cat([self.bias, q_bias]))
         self.rests = rest.unbind(0)
         self.first, self.second = torch.cat([self.gates.hidden_weight, first]).t(), second.t()
 
@@ -204,29 +222,11 @@ GATES = {ConcatenateCell: ConcatenateGates, ConditionalLayerNormCell: Conditiona
 """Gates by the class of the transition's cell."""
 
 
-def steps_of(net: StochasticRNN, u: Tensor, b: Tensor | None, x: Tensor) -> FilterSteps:
-    """The fastest form that the model, gradients and autocast allow.
-
-    Args:
-        net: the model.
-        u: inputs (time, sequences, *frame).
-        b: backward states (time, sequences, hidden), or None where the prior proposes.
-        x: frames (time, sequences, *frame).
-    """
-    names = ("past", "prior", "transition") if b is None else ("past", "prior", "posterior", "transition")
-    prepared = isinstance(net, ZForcing) and net.has_fast_loops and not net.latents_see_input
-    if not prepared or net.recurrence == "reference" or not own_step_functions(net, *names):
-        return FilterSteps(net, u, b, x)
-    # In-place operations need one dtype, and under autocast each operation chooses its own.
-    free = not torch.is_grad_enabled() and not torch.is_autocast_enabled(x.device.type)
-    return (InPlaceSteps if free and type(net.cell) in GATES else PreparedSteps)(net, u, b, x)
-
-
 def _clipped(x: Tensor) -> Tensor:
     """:func:`zf_pyro.networks.clipped_leaky_relu`, in place."""
     return F.leaky_relu(x, 1.0 / 3.0, inplace=True).clamp_(-3.0, 3.0)
 
 
-def _means_first(numbers: Tensor) -> Tensor:
+def means_first(numbers: Tensor) -> Tensor:
     """Reorder rows (means of p, log-variances of p, means of q, log-variances of q) so that both means come first."""
     return numbers.unflatten(0, (2, 2, -1)).transpose(0, 1).flatten(0, 2)

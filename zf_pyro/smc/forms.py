@@ -1,0 +1,30 @@
+"""The choice between the forms of a filter's step."""
+
+import torch
+from torch import Tensor
+
+from ..models import VRNN, StochasticRNN, ZForcing
+from ..networks import own_step_functions
+from .steps import GATES, FilterSteps, InPlaceSteps, PreparedSteps
+from .vrnn_steps import VRNNSteps
+
+
+def steps_of(net: StochasticRNN, u: Tensor, b: Tensor | None, x: Tensor) -> FilterSteps:
+    """The fastest form that the model, gradients and autocast allow.
+
+    Args:
+        net: the model.
+        u: inputs (time, sequences, *frame).
+        b: backward states (time, sequences, hidden), or None where the prior proposes.
+        x: frames (time, sequences, *frame).
+    """
+    names = ("past", "prior", "transition") if b is None else ("past", "prior", "posterior", "transition")
+    if not isinstance(net, VRNN | ZForcing) or not net.has_fast_loops or net.recurrence == "reference":
+        return FilterSteps(net, u, b, x)
+    if not own_step_functions(net, *names):
+        return FilterSteps(net, u, b, x)
+    if isinstance(net, VRNN):
+        return (VRNNSteps if own_step_functions(net, "emission") else FilterSteps)(net, u, b, x)
+    # In-place operations need one dtype, and under autocast each operation chooses its own.
+    free = not torch.is_grad_enabled() and not torch.is_autocast_enabled(x.device.type)
+    return (InPlaceSteps if free and type(net.cell) in GATES else PreparedSteps)(net, u, b, x)
