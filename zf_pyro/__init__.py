@@ -2,12 +2,14 @@
 
 from . import emissions
 from .diagnostics import to_arviz
-from .models import VRNN, ZForcing
+from .models import DMM, SRNN, VRNN, ZForcing
 from .networks import State
 from .objectives import FIVO, Constant, ImportanceWeightedELBO, Linear, Terms, ZForcingELBO
 
 __all__ = [
+    "DMM",
     "FIVO",
+    "SRNN",
     "VRNN",
     "Constant",
     "ImportanceWeightedELBO",

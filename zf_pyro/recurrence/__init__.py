@@ -2,7 +2,7 @@
 
 from .chunks import in_chunks
 from .engine.buffers import LoopMemory
-from .fast import posterior_scan, state_scan
+from .fast import latent_scan, posterior_scan, recurrence_scan, state_scan
 from .precision import in_full_precision
 from .reference import reference_posterior_scan, reference_state_scan
 from .scans import (
@@ -20,7 +20,9 @@ __all__ = [
     "ScannedNetwork",
     "in_chunks",
     "in_full_precision",
+    "latent_scan",
     "posterior_scan",
+    "recurrence_scan",
     "reference_posterior_scan",
     "reference_state_scan",
     "scan_auxiliary",
