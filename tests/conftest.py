@@ -22,6 +22,12 @@ FAMILY = {
     "VRNN, linear features": (zf_pyro.VRNN, {"feature_networks": False}),
     "VRNN, GRU of two layers": (zf_pyro.VRNN, {"cell": "gru", "num_layers": 2}),
     "VRNN, LSTM of two layers": (zf_pyro.VRNN, {"num_layers": 2}),
+    "SRNN": (zf_pyro.SRNN, {}),
+    "SRNN, not residual, LSTM of two layers": (zf_pyro.SRNN, {"residual": False, "cell": "lstm", "num_layers": 2}),
+    "SRNN, filtering, LSTM": (zf_pyro.SRNN, {"filtering": True, "cell": "lstm"}),
+    "DMM": (zf_pyro.DMM, {}),
+    "DMM, ungated of both directions": (zf_pyro.DMM, {"gated": False, "bidirectional": True, "cell": "gru"}),
+    "DMM, average of states": (zf_pyro.DMM, {"combiner": "average", "num_layers": 2, "z_force": True}),
 }
 """Every model with latents, and its options: class and settings by name."""
 FIRST = list({model: name for name, (model, _) in reversed(FAMILY.items())}.values())

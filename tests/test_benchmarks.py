@@ -11,6 +11,7 @@ BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 TABLES = {
     "ddp": ["one process ", "sequences per second", "ratio ", "goal 1.6"],
     "diagnostics": ["median seconds  (a) ", "(b) / (a) ", "(d) / (c) ", "(e) / (c) ", "(d) / (a) "],
+    "family": ["music   VRNN ", "music   SRNN ", "speech  DMM ", "(a) / (z) ", "(b) / (a) "],
     "inference": ["RenyiELBO / enlarged batch ", "textbook / latent_mcmc ", "SMCFilter per sequence / ParticleFilter "],
     "sixo": ["objective ", "FIVO ", "SIXO ", "test, no twist"],
     "start": ["steps to ", "released ", "data "],
@@ -26,9 +27,9 @@ TABLES = {
     ],
 }
 """Parts of the printed table of each script."""
-OTHERS = {"released_form", "textbook", "step_trace"}
+OTHERS = {"hand_written", "released_form", "textbook", "step_trace"}
 """Modules of the scripts, and the script that has its own test."""
-SLOW = ("ddp", "diagnostics", "inference", "sixo", "start", "train_step")
+SLOW = ("ddp", "diagnostics", "family", "inference", "sixo", "start", "train_step")
 """Scripts that take more than six seconds on one core, most of it for importing in each process."""
 
 

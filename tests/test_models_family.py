@@ -57,8 +57,10 @@ def test_fast_scans_equal_the_plain_loops_in_values_and_gradients(shape, member)
         for name in ("states", "before", "after"):
             values |= {f"{name} {field}": value for field, value in getattr(scan, name)._asdict().items()}
         loss = weighted_sum(values)
-        inputs = torch.autograd.grad(loss, [*start, z], retain_graph=True, allow_unused=True)
-        inputs = {f"input {i}": torch.zeros(()) if g is None else g for i, g in enumerate(inputs)}
+        inputs = [*start, z]
+        found_grads = torch.autograd.grad(loss, inputs, retain_graph=True, allow_unused=True)
+        pairs = enumerate(zip(found_grads, inputs, strict=True))
+        inputs = {f"input {i}": torch.zeros_like(value) if g is None else g for i, (g, value) in pairs}
         found.append({**values, **inputs, **gradients(one, loss)})
     assert_same(*found)
 
@@ -116,7 +118,9 @@ def covered(emission, time, **member):
     net, x = small_of(emission, time, 0.1, **member)
     with torch.no_grad():
         for name, parameter in net.named_parameters():
-            if name.startswith(("prior_network.second", "posterior_network.second")):
+            if name.startswith(
+                ("prior_network.second", "prior_network.linear", "prior_network.deviation", "posterior_network.second")
+            ):
                 parameter *= 0.2
     return net, x
 

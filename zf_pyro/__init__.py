@@ -2,13 +2,15 @@
 
 from . import emissions
 from .diagnostics import to_arviz
-from .models import STORN, VRNN, ZForcing
+from .models import DMM, SRNN, STORN, VRNN, ZForcing
 from .networks import State
 from .objectives import FIVO, SIXO, Constant, ImportanceWeightedELBO, Linear, Terms, ZForcingELBO
 
 __all__ = [
+    "DMM",
     "FIVO",
     "SIXO",
+    "SRNN",
     "STORN",
     "VRNN",
     "Constant",

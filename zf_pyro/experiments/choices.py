@@ -1,8 +1,8 @@
 """Models by name, and the values of the flags that are names."""
 
-from ..models import STORN, VRNN, StochasticRNN, ZForcing
+from ..models import DMM, SRNN, STORN, VRNN, StochasticRNN, ZForcing
 
-MODELS: dict[str, type[StochasticRNN]] = {"zforcing": ZForcing, "vrnn": VRNN, "storn": STORN}
+MODELS: dict[str, type[StochasticRNN]] = {"zforcing": ZForcing, "vrnn": VRNN, "srnn": SRNN, "storn": STORN, "dmm": DMM}
 """Stochastic networks by the name that ``--model`` takes."""
 
 CHOICES: dict[str, tuple[str, ...]] = {

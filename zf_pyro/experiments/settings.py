@@ -45,7 +45,7 @@ class Run:
     """
 
     out: Path = Path("runs/experiment")
-    model: Literal["zforcing", "vrnn", "storn"] = "zforcing"
+    model: Literal["zforcing", "vrnn", "srnn", "storn", "dmm"] = "zforcing"
     objective: Literal["elbo", "kl_annealing", "zforcing", "iwae", "fivo"] = "zforcing"
     particles: int = 8
     anneal: bool = False

@@ -2,14 +2,18 @@
 
 from .base import StochasticRNN
 from .deterministic_rnn import DeterministicRNN
+from .dmm import DMM
 from .linear_gaussian import LinearGaussian
 from .registration import RegisteredNetwork
 from .required import require_model
+from .srnn import SRNN
 from .storn import STORN
 from .vrnn import VRNN
 from .zforcing import ZForcing
 
 __all__ = [
+    "DMM",
+    "SRNN",
     "STORN",
     "VRNN",
     "DeterministicRNN",

@@ -93,6 +93,10 @@ class Equations(RegisteredNetwork):
     def emission(self, state: State) -> dist.TorchDistribution:
         """p(x_t | h_t); ``state`` is h_t, the event one frame."""
 
+    def seen(self, past: State) -> Tensor:
+        """What the auxiliary sees of the past, (..., features): all of ``hidden``."""
+        return past.hidden
+
     def auxiliary(self, z_t: Tensor, past: State) -> dist.TorchDistribution:
         """p_xi(b_t | z_t, h_{t-1}); ``past`` as for :meth:`prior`, z_t (..., latent), the event (backward,)."""
         raise TypeError(f"{type(self).__name__} has no backward RNN, so there is no auxiliary: set aux_weight=0")

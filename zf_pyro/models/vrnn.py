@@ -37,6 +37,7 @@ from ..networks import (
     latent_cell,
     own_step_functions,
     with_fast_form,
+    with_first,
 )
 from ..recurrence import (
     in_chunks,
@@ -193,7 +194,7 @@ class VRNN(StochasticRNN):
         cell = cast(GatedCell, self.cell)
         scan = posterior_scan(self.posterior_network, cell, first, drive, contexts, noise, memory)
         after = _with_latent(scan.before, scan.z)
-        return scan._replace(states=_with_first(state, after), after=after)
+        return scan._replace(states=with_first(state, after), after=after)
 
     @in_full_precision
     def scan_states(self, state: State, u: Tensor, z: Tensor) -> State:
@@ -202,7 +203,7 @@ class VRNN(StochasticRNN):
         modulation = in_chunks(lambda z: self.cell.modulation(z).transpose(-1, -2), z)
         cell, memory = cast(GatedCell, self.cell), self.loop_memory.forward
         found = state_scan(cell, self.past(state, u[0]), self._drive(u), modulation, memory)
-        return _with_first(state, _with_latent(State(*(field[:-1] for field in found)), z))
+        return with_first(state, _with_latent(State(*(field[:-1] for field in found)), z))
 
     def scan_past(self, before: State, u: Tensor, after: State) -> State:
         """h_0..h_{T-1}, read off the states after each step, (time, ..., hidden); u (time, ..., *frame)."""
@@ -221,9 +222,3 @@ def _with_latent(past: State, z: Tensor) -> State:
     shape = torch.broadcast_shapes(past.hidden.shape[:-1], z.shape[:-1])
     parts = (field.expand(*shape, -1) for field in (past.hidden, z))
     return State(torch.cat(list(parts), dim=-1), past.cell.expand(*shape, -1))
-
-
-def _with_first(first: State, after: State) -> State:
-    """States (time + 1, ..., features) of the first (..., features) and those after each step."""
-    fields = zip(first, after, strict=True)
-    return State(*(torch.cat([one.expand_as(more[0]).unsqueeze(0), more]) for one, more in fields))

@@ -13,6 +13,7 @@ later frames (:class:`zf_pyro.ZForcingELBO`).
 """
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import pyro.distributions as dist
 import torch
@@ -23,6 +24,21 @@ from ..checks import require_choice, require_count, require_flag, require_number
 from ..emissions import Emission
 from ..networks import CELLS, MLP, BackwardRNN, StackedCell, State, Transition, bounded, with_fast_form
 from .base import StochasticRNN
+
+
+class AuxiliaryNetwork(Protocol):
+    """A model with a backward RNN, and the networks of the auxiliary and of the backward likelihood."""
+
+    auxiliary_network: MLP
+    z_force: bool
+    auxiliary_l2: bool
+    emission_family: Emission
+    backward_emission_layer: nn.Linear
+    backward_emission_weights: nn.ModuleList
+
+    def seen(self, past: State) -> Tensor:
+        """What the auxiliary sees of the past; (..., features)."""
+        ...
 
 
 class ZForcing(StochasticRNN):
@@ -151,7 +167,7 @@ class ZForcing(StochasticRNN):
         return self.emission_family.distribution(self.emission_layer(self.top(state.hidden)), *self.emission_weights)
 
     @with_fast_form
-    def auxiliary(self, z_t: Tensor, past: State) -> dist.TorchDistribution:
+    def auxiliary(self: AuxiliaryNetwork, z_t: Tensor, past: State) -> dist.TorchDistribution:
         """p_xi(b_t | z_t, h_{t-1}), or p_xi(b_t | z_t) with ``z_force``; a diagonal normal whose mean is a tanh."""
         inputs = (z_t,) if self.z_force else (z_t, self.seen(past))
         loc, scale = bounded(self.auxiliary_network(*inputs))
@@ -159,7 +175,7 @@ class ZForcing(StochasticRNN):
             scale = torch.full_like(scale, 0.5**0.5)
         return dist.Normal(loc.tanh(), scale).to_event(1)
 
-    def backward_emission(self, b_t: Tensor) -> dist.TorchDistribution:
+    def backward_emission(self: AuxiliaryNetwork, b_t: Tensor) -> dist.TorchDistribution:
         """p_bwd(x_{t-1} | b_t), b_t (..., hidden): the backward RNN predicts the frame before."""
         return self.emission_family.distribution(self.backward_emission_layer(b_t), *self.backward_emission_weights)
 

@@ -1,7 +1,7 @@
 """Networks without time loops, the recurrent state, and the step functions of a model as one Protocol."""
 
 from .as_built import as_built
-from .backward import GRU, LSTM, BackwardRNN, ForwardRNN
+from .backward import GRU, LSTM, BackwardRNN, ForwardRNN, lstm_weights
 from .cells import CELLS, ConcatenateCell, ConditionalLayerNormCell, FeatureCell, GatedCell, Transition, lstm
 from .compilation import runs_eagerly
 from .dependencies import (
@@ -19,9 +19,18 @@ from .dependencies import (
 )
 from .drive import Drive, fused_drive
 from .feedforward import MLP, ClippedLeakyReLU, bounded, clipped_leaky_relu, loc_scale
-from .layers import RECURRENCES, LatentGRUCell, Recurrence, StackedCell, latent_cell
+from .layers import (
+    RECURRENCES,
+    LatentGRUCell,
+    LayeredBackwardRNN,
+    Recurrence,
+    StackedCell,
+    backward_rnn,
+    latent_cell,
+)
+from .markov import Combiner, GatedTransition
 from .modes import evaluating
-from .state import PosteriorScan, State
+from .state import PosteriorScan, State, with_first
 from .step_functions import PlainLoopWarning, StepFunctions, own_step_functions, with_fast_form
 
 __all__ = [
@@ -33,13 +42,16 @@ __all__ = [
     "RECURRENCES",
     "BackwardRNN",
     "ClippedLeakyReLU",
+    "Combiner",
     "ConcatenateCell",
     "ConditionalLayerNormCell",
     "Drive",
     "FeatureCell",
     "ForwardRNN",
     "GatedCell",
+    "GatedTransition",
     "LatentGRUCell",
+    "LayeredBackwardRNN",
     "PlainLoopWarning",
     "PosteriorScan",
     "Recurrence",
@@ -49,6 +61,7 @@ __all__ = [
     "Transition",
     "add_in_place",
     "as_built",
+    "backward_rnn",
     "bounded",
     "chain_arguments",
     "chain_diagnostics",
@@ -62,10 +75,12 @@ __all__ = [
     "latent_cell",
     "loc_scale",
     "lstm",
+    "lstm_weights",
     "multiply_in_place",
     "own_step_functions",
     "runs_eagerly",
     "under",
     "versions",
     "with_fast_form",
+    "with_first",
 ]

@@ -21,8 +21,8 @@ class Blueprint(NamedTuple):
 
     functions: Mapping[str, Callable[..., Any]]
     """The functions of the class by name."""
-    parts: Mapping[str, type[nn.Module]]
-    """The kinds of its parts by name."""
+    parts: Mapping[str, type[nn.Module]] | None
+    """The kinds of its parts by name. None for a list of any number, each of a kind that this package builds."""
     condition: Callable[[Any], bool] | None
     """A further condition, such as the presence of a bias."""
 
@@ -48,6 +48,7 @@ def built_of(condition: Callable[[Any], bool] | None = None, **parts: type[nn.Mo
 
 for _kind in (nn.Linear, nn.LayerNorm, nn.Dropout):
     _BLUEPRINTS[_kind] = Blueprint({"forward": _kind.forward}, {}, None)
+_BLUEPRINTS[nn.ModuleList] = Blueprint({}, None, None)
 _BLUEPRINTS[nn.Sequential] = Blueprint(
     {"forward": nn.Sequential.forward},
     {"0": nn.Linear, "1": nn.Dropout},
@@ -81,15 +82,24 @@ def change_of(module: nn.Module | None, kind: type[nn.Module], name: str) -> str
         if vars(kind).get(function) is not built:
             return f"{kind.__qualname__}.{function} was replaced"
     parts = state["_modules"]
-    if len(parts) - ("parametrizations" in parts) != len(blueprint.parts):
+    built_parts = blueprint.parts
+    if built_parts is None:
+        built_parts = {part: _built_kind(module) for part, module in parts.items()}
+    if len(parts) - ("parametrizations" in parts) != len(built_parts):
         return f"{name} has other parts"
-    for part, expected in blueprint.parts.items():
+    for part, expected in built_parts.items():
         change = change_of(parts.get(part), expected, f"{name}.{part}")
         if change is not None:
             return change
     if blueprint.condition is not None and not blueprint.condition(module):
         return f"{name} has parts of another form"
     return "a global module hook is set" if any_global_hook() else None
+
+
+def _built_kind(module: nn.Module) -> type[nn.Module]:
+    """The kind that a module of a list was built as: its class, or the one that a parametrization extends."""
+    kinds = (kind for kind in type(module).__mro__ if kind in _BLUEPRINTS)
+    return next(kinds, nn.Linear)  # of no known kind: then it is no linear layer either
 
 
 def as_built(module: nn.Module, kind: type[nn.Module]) -> bool:

@@ -27,6 +27,11 @@ class LSTM(nn.LSTM):
             self.training = mode
 
 
+@built_of(
+    lambda gru: (
+        (gru.num_layers, gru.bidirectional, gru.dropout, gru.bias) == (1, False, 0.0, True) and not gru.batch_first
+    )
+)
 class GRU(nn.GRU):
     """PyTorch's GRU with gradients in evaluation mode too, as :class:`LSTM`."""
 
@@ -60,13 +65,7 @@ class BackwardRNN(nn.Module):
         With ``lengths`` (batch,), each sequence is reversed within its own length. Padding then comes after all real
         frames and cannot change their states.
         """
-        if lengths is None:
-            return self.lstm(embedded.flip(0))[0].flip(0)
-        steps = torch.arange(embedded.shape[0], device=embedded.device).unsqueeze(1)
-        order = torch.where(steps < lengths, lengths - 1 - steps, steps).clamp(0, len(steps) - 1).unsqueeze(-1)
-        turned = embedded.gather(0, order.expand_as(embedded))
-        states = self.lstm(turned)[0]
-        return states.gather(0, order.expand_as(states))
+        return turned(self.lstm(turned(embedded, lengths))[0], lengths)
 
     def drive(self, embedding: nn.Sequential, frames: Tensor) -> Drive:
         """Gate inputs of frames (time, batch, *frame), with the gates in PyTorch's order."""
@@ -119,6 +118,27 @@ def _drive(lstm: LSTM | GRU, embedding: nn.Sequential, frames: Tensor) -> Drive:
 
 
 def _gate_weights(lstm: LSTM | GRU, drive: Drive) -> tuple[Tensor, ...]:
-    weights = (lstm.get_parameter("weight_hh_l0"), drive.weight, drive.bias)
+    return in_gate_order(lstm.get_parameter("weight_hh_l0"), drive.weight, drive.bias)
+
+
+def turned(sequence: Tensor, lengths: Tensor | None) -> Tensor:
+    """Each sequence (time, batch, features) in reverse within its own length, (batch,); all of it if None."""
+    if lengths is None:
+        return sequence.flip(0)
+    steps = torch.arange(sequence.shape[0], device=sequence.device).unsqueeze(1)
+    order = torch.where(steps < lengths, lengths - 1 - steps, steps).clamp(0, len(steps) - 1).unsqueeze(-1)
+    return sequence.gather(0, order.expand_as(sequence))
+
+
+def lstm_weights(layer: nn.Module) -> tuple[Tensor, ...]:
+    """W_h, W and b of PyTorch's LSTM of one layer, with the gates as for :func:`in_gate_order`."""
+    weight_hh, weight_ih, bias_hh, bias_ih = (
+        layer.get_parameter(f"{kind}_l0") for kind in ("weight_hh", "weight_ih", "bias_hh", "bias_ih")
+    )
+    return in_gate_order(weight_hh, weight_ih, bias_hh + bias_ih)
+
+
+def in_gate_order(*weights: Tensor | None) -> tuple[Tensor, ...]:
+    """PyTorch's LSTM weights (4 hidden, ...) with the gates in the order of :func:`zf_pyro.networks.cells.lstm`."""
     chunks = (weight.chunk(4) for weight in weights if weight is not None)
     return tuple(torch.cat([i, f, o, candidate]) for i, f, candidate, o in chunks)

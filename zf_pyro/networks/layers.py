@@ -10,7 +10,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from .backward import GRU, LSTM
+from .as_built import built_of
+from .backward import GRU, LSTM, BackwardRNN, turned
 from .cells import ConcatenateCell, FeatureCell, GatedCell
 from .feedforward import MLP, clipped_leaky_relu
 from .state import State
@@ -19,6 +20,7 @@ RECURRENCES = ("lstm", "gru")
 """Kinds of recurrent units."""
 
 
+@built_of(layers=nn.ModuleList)
 class Recurrence(nn.Module):
     """h_t = f(v_t, h_{t-1}): PyTorch's LSTM or GRU of one or more layers.
 
@@ -54,6 +56,12 @@ class Recurrence(nn.Module):
             cells.append(end[1].view(*shape, -1) if self.kind == "lstm" else c.expand(*shape, -1))
         return State(torch.cat(hiddens, dim=-1), torch.cat(cells, dim=-1))
 
+    def forward(self, v: Tensor) -> Tensor:
+        """States of the top layer for v_1..v_T (time, batch, in), from a zero state; (time, batch, hidden)."""
+        for layer in self.layers:
+            v, _ = layer(v)
+        return v
+
     def split(self, field: Tensor) -> Sequence[Tensor]:
         """The layers of a state's field (..., layers x hidden)."""
         return field.chunk(len(self.layers), dim=-1) if field.shape[-1] else [field] * len(self.layers)
@@ -61,6 +69,25 @@ class Recurrence(nn.Module):
     def top(self, hidden: Tensor) -> Tensor:
         """The top layer of (..., layers x hidden); (..., hidden)."""
         return hidden if len(self.layers) == 1 else hidden[..., -self.hidden_dim :]
+
+
+class LayeredBackwardRNN(nn.Module):
+    """b_t = g(x_t, b_{t+1}) as :class:`.BackwardRNN`, of LSTM or GRU units in one or more layers.
+
+    Args:
+        kind: ``"lstm"`` or ``"gru"``.
+        embed_dim: size of an embedded frame.
+        hidden_dim: size of a layer, and of b_t.
+        num_layers: number of layers, each of which reads the layer below from the last frame to the first.
+    """
+
+    def __init__(self, kind: str, embed_dim: int, hidden_dim: int, num_layers: int) -> None:
+        super().__init__()
+        self.recurrence = Recurrence(kind, embed_dim, hidden_dim, num_layers)
+
+    def forward(self, embedded: Tensor, lengths: Tensor | None) -> Tensor:
+        """b for embedded frames (time, batch, embed) and ``lengths`` (batch,); (time, batch, hidden)."""
+        return turned(self.recurrence(turned(embedded, lengths)), lengths)
 
 
 class LatentGRUCell(nn.Module):
@@ -142,6 +169,20 @@ class StackedCell(nn.Module):
         low = self.first.advance(low, inputs, modulation)
         high = self.upper.step(high, low.hidden)
         return State(*(torch.cat(pair, dim=-1) for pair in zip(low, high, strict=True)))
+
+
+def backward_rnn(kind: str, embed_dim: int, hidden_dim: int, num_layers: int) -> BackwardRNN | LayeredBackwardRNN:
+    """The backward RNN of a model: of LSTM units in one layer, :class:`.BackwardRNN`, which has a fast form.
+
+    Args:
+        kind: ``"lstm"`` or ``"gru"``.
+        embed_dim: size of an embedded frame.
+        hidden_dim: size of b_t.
+        num_layers: number of layers.
+    """
+    if (kind, num_layers) == ("lstm", 1):
+        return BackwardRNN(embed_dim, hidden_dim)
+    return LayeredBackwardRNN(kind, embed_dim, hidden_dim, num_layers)
 
 
 def latent_cell(

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 
@@ -33,3 +34,9 @@ class PosteriorScan(NamedTuple):
     """Means of q; (time, ..., latent)."""
     scale: Tensor
     """Standard deviations of q; (time, ..., latent)."""
+
+
+def with_first(first: State, after: State) -> State:
+    """States (time + 1, ..., features) of the first (..., features) and those after each step."""
+    fields = zip(first, after, strict=True)
+    return State(*(torch.cat([one.expand_as(more[0]).unsqueeze(0), more]) for one, more in fields))

@@ -2,7 +2,7 @@
 
 from .chunks import in_chunks
 from .engine.buffers import LoopMemory
-from .fast import backward_scan, posterior_scan, prior_scan, state_scan
+from .fast import backward_scan, latent_scan, posterior_scan, prior_scan, recurrence_scan, state_scan
 from .precision import in_full_precision
 from .reference import reference_posterior_scan, reference_state_scan
 from .scans import (
@@ -23,8 +23,10 @@ __all__ = [
     "has_fast_form",
     "in_chunks",
     "in_full_precision",
+    "latent_scan",
     "posterior_scan",
     "prior_scan",
+    "recurrence_scan",
     "reference_posterior_scan",
     "reference_state_scan",
     "scan_auxiliary",

@@ -21,7 +21,7 @@ def in_chunks(function: Callable[..., Tensor], *sequences: Tensor) -> Tensor:
             draws no random numbers.
         sequences: its arguments, each (time, ..., features).
     """
-    rows = max(sequence[..., 0].numel() // len(sequence) for sequence in sequences)
+    rows = max(sequence.shape[1:-1].numel() for sequence in sequences)
     size = max(1, ROWS_PER_CHUNK // rows)
     if size >= len(sequences[0]):
         return function(*sequences)

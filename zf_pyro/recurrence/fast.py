@@ -1,7 +1,8 @@
 """The fast forms of the scans, with explicit backward passes instead of autograd (``engine/``).
 
-- :func:`posterior_scan` and :func:`state_scan` are time loops. Their plain forms loop over the model's step functions
-  (:mod:`zf_pyro.recurrence.reference`).
+- :func:`posterior_scan`, :func:`latent_scan` and :func:`state_scan` are time loops. Their plain forms loop over the
+  model's step functions (:mod:`zf_pyro.recurrence.reference`).
+- :func:`recurrence_scan` is PyTorch's GRU, or a time loop. Its plain form is :meth:`zf_pyro.networks.Recurrence.step`.
 - :func:`backward_scan` is a time loop. Its plain form is PyTorch's LSTM (:class:`zf_pyro.networks.BackwardRNN`).
 - :func:`prior_scan` and :func:`auxiliary_scan` take the states of all steps. Their plain forms are the step functions
   over all steps at once.
@@ -13,9 +14,21 @@ A loop sums each weight gradient over many steps at a time instead of step by st
 import torch
 from torch import Tensor
 
-from ..networks import MLP, BackwardRNN, Drive, ForwardRNN, GatedCell, PosteriorScan, State, loc_scale
+from ..networks import (
+    MLP,
+    BackwardRNN,
+    Drive,
+    ForwardRNN,
+    GatedCell,
+    PosteriorScan,
+    Recurrence,
+    State,
+    loc_scale,
+    lstm_weights,
+)
 from .engine.buffers import Arena
 from .engine.heads import DensityHead, ParameterHead
+from .engine.latent_loop import LatentLoop
 from .engine.loops import BackwardLoop, PosteriorLoop, StateLoop
 
 
@@ -64,6 +77,60 @@ def state_scan(cell: GatedCell, state: State, drive: Drive, modulation: Tensor, 
     sequences = _rows(v, batch_shape), _columns(modulation, batch_shape)
     outputs = StateLoop.apply(arena, *start, *sequences, cell.hidden_weights.weight, *gate_weights)
     return State(*(output.view(output.shape[0], *batch_shape, output.shape[2]) for output in outputs))
+
+
+def latent_scan(
+    posterior: MLP, z: Tensor, contexts: Tensor, noise: Tensor, arena: Arena, added: tuple[MLP, Tensor] | None = None
+) -> PosteriorScan:
+    """Sample z_1..z_T from a posterior of z_{t-1} and of what is known before the loop.
+
+    Args:
+        posterior: the network of q; z_{t-1} is its first input.
+        z: z_0; (..., latent).
+        contexts: the part of the posterior's hidden layer beside z_{t-1}; (time, ..., mlp), broadcast over the leading
+            dimensions of the noise.
+        noise: standard normal samples; (time, ..., latent).
+        arena: memory for the loop's buffers.
+        added: a network whose first outputs are added to q's mean, and its contexts.
+
+    Returns:
+        The scan, whose states hold the latents alone.
+    """
+    _check_steps(b=contexts, noise=noise)
+    batch_shape, latent_dim = noise.shape[1:-1], noise.shape[-1]
+    tensors = [_rows(z.unsqueeze(0), batch_shape).squeeze(0), _rows(noise, batch_shape)]
+    tensors += [_rows(contexts, batch_shape), *posterior.loop_weights()]
+    if added is not None:
+        first, second, bias = added[0].loop_weights()
+        tensors += [_rows(added[1], batch_shape), first, second[:latent_dim], bias[:latent_dim]]
+    outputs = LatentLoop.apply(arena, *tensors)
+    whole, before, after, parameters = (output.view(len(output), *batch_shape, output.shape[2]) for output in outputs)
+    states, early, late = (State(field, field[..., :0]) for field in (whole, before, after))
+    return PosteriorScan(after, states, early, late, *loc_scale(parameters))
+
+
+def recurrence_scan(network: Recurrence, state: State, v: Tensor, arena: Arena) -> State:
+    """Return the states h_1..h_T of a recurrence without latents; each field (time, ..., layers x hidden).
+
+    Args:
+        network: the recurrence.
+        state: h_0; each field (..., layers x hidden).
+        v: inputs; (time, ..., in), broadcast with the state.
+        arena: memory for the loop's buffers.
+    """
+    batch_shape = torch.broadcast_shapes(v.shape[1:-1], state.hidden.shape[:-1])
+    start = (_rows(field.unsqueeze(0), batch_shape) for field in state)
+    v, found = _rows(v, batch_shape), []
+    for layer, h, c in zip(network.layers, *map(network.split, start), strict=True):
+        if network.kind == "gru":
+            states = State(layer(v, h.contiguous())[0], c)
+        else:
+            loop = StateLoop.apply(arena, h[0], c[0], v, None, *lstm_weights(layer))
+            states = State(*(field[1:] for field in loop))
+        v = states.hidden
+        found.append(states)
+    fields = (torch.cat(field, dim=-1) if len(field) > 1 else field[0] for field in zip(*found, strict=True))
+    return State(*(field.expand(len(v), -1, -1).view(len(v), *batch_shape, field.shape[-1]) for field in fields))
 
 
 def backward_scan(network: BackwardRNN | ForwardRNN, drive: Drive, mask: Tensor | None, arena: Arena) -> Tensor:
@@ -127,7 +194,7 @@ def _rows(sequence: Tensor, batch_shape: torch.Size) -> Tensor:
         return sequence  # no view: autograd could not add gradients in place that come through one
     missing = len(batch_shape) - (sequence.dim() - 2)
     sequence = sequence[(slice(None), *[None] * missing)].expand(-1, *batch_shape, -1)
-    return sequence.reshape(sequence.shape[0], -1, sequence.shape[-1])
+    return sequence.reshape(sequence.shape[0], batch_shape.numel(), sequence.shape[-1])
 
 
 def _columns(sequence: Tensor, batch_shape: torch.Size) -> Tensor:

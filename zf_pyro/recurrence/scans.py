@@ -4,7 +4,7 @@ The functions here are the methods ``scan_posterior``, ``scan_states``, ``scan_b
 ``scan_auxiliary`` of a network. All have gradients and run in the dtype of the network's weights.
 """
 
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 from pyro.distributions import Normal, TorchDistribution
@@ -38,17 +38,36 @@ class LoopingNetwork(StepFunctions, Protocol):
     """Whether fast loops exist for its cell and number of layers."""
 
 
-class ScannedNetwork(LoopingNetwork, Protocol):
-    """A network with the modules whose weights the fast forms of :class:`zf_pyro.ZForcing` read."""
+class BackwardNetwork(LoopingNetwork, Protocol):
+    """A network with a backward RNN and an auxiliary that have fast forms."""
 
     embedding: nn.Sequential
-    backward_rnn: BackwardRNN
-    cell: GatedCell
-    posterior_network: MLP
     auxiliary_network: MLP
-    prior_network: MLP
     auxiliary_l2: bool
     loop_memory: LoopMemory
+
+    @property
+    def backward_rnn(self) -> nn.Module:
+        """The backward RNN; a :class:`.BackwardRNN` where ``parts_of`` says so."""
+        ...
+
+
+class PriorNetwork(LoopingNetwork, Protocol):
+    """A network whose prior has a fast form."""
+
+    loop_memory: LoopMemory
+
+    @property
+    def prior_network(self) -> nn.Module:
+        """The network of the prior; an :class:`.MLP` where ``parts_of`` says so."""
+        ...
+
+
+class ScannedNetwork(BackwardNetwork, PriorNetwork, Protocol):
+    """A network with the modules whose weights the fast forms of :class:`zf_pyro.ZForcing` read."""
+
+    cell: GatedCell
+    posterior_network: MLP
     latents_see_input: bool
 
 
@@ -97,7 +116,7 @@ def scan_states(net: ScannedNetwork, state: State, u: Tensor, z: Tensor) -> Stat
 
 
 @in_full_precision
-def scan_backward(net: ScannedNetwork, x: Tensor, mask: Tensor | None, lengths: Tensor | None) -> Tensor:
+def scan_backward(net: BackwardNetwork, x: Tensor, mask: Tensor | None, lengths: Tensor | None) -> Tensor:
     """Return the backward states b_1..b_T, (time, batch, hidden).
 
     Args:
@@ -107,14 +126,16 @@ def scan_backward(net: ScannedNetwork, x: Tensor, mask: Tensor | None, lengths: 
         lengths: number of real frames of each sequence, (batch,); None if all are.
     """
     lengths = int64(lengths)
-    if _reference(net) or x.device.type != "cpu" or not own_step_functions(net, "backward_states"):
-        return net.backward_rnn(net.embedding(x), lengths)
-    drive = net.backward_rnn.drive(net.embedding, x)
-    return backward_scan(net.backward_rnn, drive, mask, net.loop_memory.backward)
+    network = net.backward_rnn
+    fast = isinstance(network, BackwardRNN) and not _reference(net) and x.device.type == "cpu"
+    if not fast or not own_step_functions(net, "backward_states"):
+        return network(net.embedding(x), lengths)
+    network = cast(BackwardRNN, network)
+    return backward_scan(network, network.drive(net.embedding, x), mask, net.loop_memory.backward)
 
 
 @in_full_precision
-def scan_auxiliary(net: ScannedNetwork, z: Tensor, before: State, b: Tensor) -> Tensor:
+def scan_auxiliary(net: BackwardNetwork, z: Tensor, before: State, b: Tensor) -> Tensor:
     """Return log p_xi(b_t | z_t [, h_{t-1}]) at every step, (time, ...) nats.
 
     Args:
@@ -133,10 +154,10 @@ def scan_auxiliary(net: ScannedNetwork, z: Tensor, before: State, b: Tensor) -> 
 
 
 @in_full_precision
-def scan_prior(net: ScannedNetwork, before: State) -> TorchDistribution:
+def scan_prior(net: PriorNetwork, before: State) -> TorchDistribution:
     """Return p(z_t | h_{t-1}) at every step; ``before`` is h_0..h_{T-1}, each field (time, ..., hidden)."""
     if has_fast_form(net, "prior", before.hidden):
-        return Normal(*prior_scan(net.prior_network, before.hidden, net.loop_memory.prior)).to_event(1)
+        return Normal(*prior_scan(cast(MLP, net.prior_network), before.hidden, net.loop_memory.prior)).to_event(1)
     return net.prior(before)
 
 

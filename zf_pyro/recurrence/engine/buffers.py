@@ -191,10 +191,10 @@ class LoopMemory:
     def __init__(self) -> None:
         pool = Pool()
         self.forward, self.backward = Arena(pool), Arena(pool)
-        self.prior, self.auxiliary = Arena(pool), Arena(pool)
+        self.prior, self.auxiliary, self.recurrence = Arena(pool), Arena(pool), Arena(pool)
 
     def release(self) -> None:
         """Give all blocks back to the system. Loops that start later allocate new ones."""
-        for arena in (self.forward, self.backward, self.prior, self.auxiliary):
+        for arena in (self.forward, self.backward, self.prior, self.auxiliary, self.recurrence):
             arena.release()
         self.forward.pool.release()

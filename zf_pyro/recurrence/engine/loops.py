@@ -20,7 +20,8 @@ from .mlp import Bounded, LinearModulation, MLPModulation
 from .operations import Instruction, Instructions, Ring, add, copy, draw, draw_back, fill, scale, single
 
 
-def _refuse_second_derivatives() -> None:
+def refuse_second_derivatives() -> None:
+    """Refuse a backward pass that should itself be differentiable."""
     if torch.is_grad_enabled():
         raise RuntimeError(
             "the fast recurrence has no second derivatives (create_graph=True); build the net with "
@@ -41,22 +42,22 @@ def columns(rows: Tensor) -> Ring:
     return Ring(rows.transpose(1, 2))
 
 
-def _accumulator(gradient: Tensor | None, like: Ring) -> Tensor:
+def accumulator(gradient: Tensor | None, like: Ring) -> Tensor:
     """A column-major copy of ``gradient`` (rows, features) to add to; for None, zeros like an entry of ``like``."""
     if gradient is None:
         return torch.zeros_like(like.tensor[0])
     return gradient.t().clone(memory_format=torch.contiguous_format)
 
 
-def _start(out: Ring, *gradients: Tensor | None) -> Instructions:
+def start(out: Ring, *gradients: Tensor | None) -> Instructions:
     """Set ``out`` to the sum of each step's gradients from outside the loop, (time, rows, features), or to zero."""
     given = [columns(gradient) for gradient in gradients if gradient is not None]
     if not given:
         return [Instruction(fill, (out,), 0.0)]
-    return [Instruction(copy, (out, given[0])), *(Instruction(add, (out, more)) for more in given[1:])]
+    return [Instruction(copy, (out, given[0])), *(Instruction(add, (out, other)) for other in given[1:])]
 
 
-def _more(out: Ring, gradient: Tensor | None) -> Instructions:
+def more(out: Ring, gradient: Tensor | None) -> Instructions:
     """Add each step's gradient from outside the loop, (time, rows, features), to ``out``."""
     return [] if gradient is None else [Instruction(add, (out, columns(gradient)))]
 
@@ -138,7 +139,7 @@ class PosteriorLoop(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         """Gradients of the arguments from those of the outputs, each (time or time + 1, rows, features) or None."""
-        _refuse_second_derivatives()
+        refuse_second_derivatives()
         h, first, *_ = ctx.saved_tensors
         machine, posterior, modulation, cell, z = ctx.machine, ctx.posterior, ctx.modulation, ctx.cell, ctx.z
         # The folds read all hidden states. Detached: h's graph owns ctx, and a reference back would be a cycle.
@@ -149,25 +150,25 @@ class PosteriorLoop(torch.autograd.Function):
             network.start_back()
         v_gradient = torch.empty_like(cell.v.tensor) if ctx.needs_input_grad[3] else None
         contexts_gradient = first.new_empty(num_steps, rows, first.shape[0])
-        h_gradient = _accumulator(None if into_h is None else into_h[num_steps], cell.h)
-        c_gradient = _accumulator(None if into_c is None else into_c[num_steps], cell.c)
+        h_gradient = accumulator(None if into_h is None else into_h[num_steps], cell.h)
+        c_gradient = accumulator(None if into_c is None else into_c[num_steps], cell.c)
         h_ring, c_ring, z_gradient = single(h_gradient), single(c_gradient), single(torch.empty_like(z.tensor[0]))
         loc, log_variance = (posterior.gradient.part(k * latent_dim, (k + 1) * latent_dim) for k in (0, 1))
         # The reverse of the forward program: cell, modulation, z, posterior. h_{t-1} collects its gradient from the
         # outputs (in `carried`), the cell and the posterior.
         program = [
-            *_more(h_ring, into_after),
+            *more(h_ring, into_after),
             *cell.back(
                 h_ring,
                 c_ring,
-                [*_start(h_ring, into_before, into_h), *_more(c_ring, into_c)],
+                [*start(h_ring, into_before, into_h), *more(c_ring, into_c)],
                 modulation.out,
                 modulation.gradient,
                 None if v_gradient is None else Ring(v_gradient),
             ),
-            *_start(z_gradient, into_z),
+            *start(z_gradient, into_z),
             *modulation.back(z_gradient),
-            *_start(posterior.gradient, into_parameters),
+            *start(posterior.gradient, into_parameters),
             Instruction(draw_back, (loc, log_variance, z_gradient, z, posterior.out.part(0, latent_dim))),
             *posterior.back(h_ring),
             Instruction(copy, (columns(contexts_gradient), posterior.firsts[0].slots)),
@@ -197,16 +198,18 @@ class StateLoop(torch.autograd.Function):
             ctx: the context of autograd.
             arena: memory for the buffers.
             tensors: h_0 and c_0 (rows, hidden); v (time, rows, in); the modulation, column-major,
-                (time, 8 hidden, rows) for :class:`NormedCell` or (time, 4 hidden, rows); three weights of the cell.
+                (time, 8 hidden, rows) for :class:`NormedCell`, (time, 4 hidden, rows), or None; three weights of the
+                cell.
         """
         h_0, c_0, v, modulation, *weights = tensors
         tape, c = Tape(arena, v), _cells(c_0, len(v), arena)
         machine = machine_for(tape)
-        normed = modulation.shape[1] == 8 * h_0.shape[1]
+        normed = modulation is not None and modulation.shape[1] == 8 * h_0.shape[1]
         cell = (NormedCell if normed else PlainCell)(machine, h_0, c, v, weights)
         h_out = arena.pool.empty(v, len(c), *h_0.shape)
         h_out[0] = h_0
-        program = [*cell.forward(Ring(modulation)), Instruction(copy, (columns(h_out).later(1), cell.after))]
+        given = None if modulation is None else Ring(modulation)
+        program = [*cell.forward(given), Instruction(copy, (columns(h_out).later(1), cell.after))]
         machine.prepare(program)(0, len(v), 1)
         ctx.machine, ctx.cell = machine, cell
         ctx.set_materialize_grads(False)
@@ -217,19 +220,20 @@ class StateLoop(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         """Gradients of the arguments from those of h and c, (time + 1, rows, hidden) or None."""
-        _refuse_second_derivatives()
+        refuse_second_derivatives()
         machine, cell, (h, modulation, *_) = ctx.machine, ctx.cell, ctx.saved_tensors
         cell.hidden.x = columns(h.detach())
         into_h, into_c = gradients
         cell.start_back()
         v_gradient = torch.empty_like(cell.v.tensor) if ctx.needs_input_grad[3] else None
-        modulation_gradient = torch.empty_like(modulation)
-        h_gradient = _accumulator(None if into_h is None else into_h[cell.num_steps], cell.h)
-        c_gradient = _accumulator(None if into_c is None else into_c[cell.num_steps], cell.c)
+        modulation_gradient = None if modulation is None else torch.empty_like(modulation)
+        h_gradient = accumulator(None if into_h is None else into_h[cell.num_steps], cell.h)
+        c_gradient = accumulator(None if into_c is None else into_c[cell.num_steps], cell.c)
         h_ring, c_ring = single(h_gradient), single(c_gradient)
-        carried = [*_start(h_ring, into_h), *_more(c_ring, into_c)]
+        carried = [*start(h_ring, into_h), *more(c_ring, into_c)]
         into_v = None if v_gradient is None else Ring(v_gradient)
-        program = cell.back(h_ring, c_ring, carried, Ring(modulation), Ring(modulation_gradient), into_v)
+        rings = (None if tensor is None else Ring(tensor) for tensor in (modulation, modulation_gradient))
+        program = cell.back(h_ring, c_ring, carried, *rings, into_v)
         run_back(machine, program, cell.products, cell.num_steps, cell.rows, -1)
         rows = None if v_gradient is None else v_gradient.transpose(1, 2)
         return None, h_gradient.t(), c_gradient.t(), rows, modulation_gradient, *cell.gradients()
@@ -272,19 +276,19 @@ class BackwardLoop(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of the arguments from that of b_1..b_T, (time, rows, hidden)."""
-        _refuse_second_derivatives()
+        refuse_second_derivatives()
         machine, cell = ctx.machine, ctx.cell
         cell.hidden.x = columns(ctx.saved_tensors[0]).later(1)  # step t comes from the state of t + 1
         cell.start_back()
         v_gradient = torch.empty_like(cell.v.tensor) if ctx.needs_input_grad[2] else None
         h_ring, c_ring = (single(torch.zeros_like(cell.h.tensor[0])) for _ in range(2))
         program = [
-            *_more(h_ring, gradient),
+            *more(h_ring, gradient),
             *(Instruction(scale, (state, real)) for real in ctx.masks for state in (h_ring, c_ring)),
             *cell.back(
                 h_ring,
                 c_ring,
-                _start(h_ring, None),
+                start(h_ring, None),
                 None,
                 None,
                 None if v_gradient is None else Ring(v_gradient),

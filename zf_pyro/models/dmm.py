@@ -1,0 +1,214 @@
+"""DMM: the equations of the paper as step functions.
+
+Krishnan, Shalit, Sontag, "Structured Inference Networks for Nonlinear State Space Models", AAAI 2017,
+https://arxiv.org/abs/1609.09869; Pyro's example ``dmm.py``. Sequences x_1..x_T with latents z_1..z_T:
+
+    generation    z_t ~ p(z_t | z_{t-1})      x_t ~ p(x_t | z_t)
+    inference     b_t = g(x_t, b_{t+1})       z_t ~ q(z_t | z_{t-1}, b_t)
+
+There is no recurrence but z: no x_{t-1} enters, and the state is z_t. z_0 is a parameter.
+"""
+
+from collections.abc import Sequence
+from typing import cast
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+
+from .. import recurrence as scans
+from ..checks import require_choice, require_count, require_flag, require_number
+from ..emissions import Emission
+from ..networks import (
+    MLP,
+    RECURRENCES,
+    BackwardRNN,
+    ClippedLeakyReLU,
+    Combiner,
+    GatedTransition,
+    PosteriorScan,
+    Recurrence,
+    State,
+    backward_rnn,
+    bounded,
+    with_fast_form,
+)
+from ..paths import align
+from ..recurrence import LoopMemory, in_full_precision, uses_plain_loop
+from .base import StochasticRNN
+from .zforcing import ZForcing
+
+
+class DMM(StochasticRNN):
+    """The deep Markov model: a nonlinear state space model, whose posterior smooths with an RNN over the frames.
+
+    Sites and programs are those of :class:`.StochasticRNN`. With the auxiliary p_xi(b_t | z_t, z_{t-1}) it is trained
+    by Z-Forcing; the paper has none. The guide starts from the same learned z_0 as the model, where ``dmm.py`` has a
+    second one. An autoregressive flow on q, as that example offers, is left out: then q(z_t) is no normal, so that the
+    exact KL, the scans and the filters, which take its mean and deviation, would not hold.
+
+    State: ``hidden`` is z_t, (..., latent), and ``cell`` is empty.
+
+    Args:
+        emission: the family of p(x_t | z_t), such as ``emissions.Bernoulli(88)``.
+        embed_dim: size of an embedded frame, which the RNN of the posterior reads.
+        hidden_dim: size of a state of that RNN.
+        latent_dim: size of z_t.
+        mlp_dim: hidden size of the transition, posterior, auxiliary and emission networks.
+        gated: the gated transition of the paper, between a linear and a nonlinear mean. Otherwise one MLP.
+        bidirectional: b_t also holds the states of an RNN over x_1..x_t (the paper's ST-LR, not DKS), which tells no
+            more about z_t given z_{t-1} in the exact posterior.
+        combiner: how q joins z_{t-1} and b_t: ``"mlp"`` (one hidden layer) or ``"average"`` as in the paper, where it
+            is the average of tanh(W z_{t-1} + c) and of the RNN's states. The latter runs the plain loop.
+        cell: units of the RNN, ``"lstm"`` or ``"gru"``.
+        num_layers: layers of the RNN.
+        z_force: the auxiliary sees z_t alone, not z_{t-1}.
+        auxiliary_l2: fix the auxiliary's variance at 1/2.
+        dropout: probability of zeroing an element of an embedded frame, in training mode.
+        recurrence: ``"deferred"`` (fast loops) or ``"reference"`` (plain loops).
+        name: name of the model in Pyro's parameter store; unique within the process by default.
+
+    Raises:
+        TypeError: ``emission`` is no emission, a switch is no bool, or ``name`` is no string.
+        ValueError: a size is not a positive integer, dropout lies outside [0, 1), or a name is unknown.
+    """
+
+    def __init__(
+        self,
+        emission: Emission,
+        *,
+        embed_dim: int = 512,
+        hidden_dim: int = 1024,
+        latent_dim: int = 256,
+        mlp_dim: int = 512,
+        gated: bool = True,
+        bidirectional: bool = False,
+        combiner: str = "mlp",
+        cell: str = "lstm",
+        num_layers: int = 1,
+        z_force: bool = False,
+        auxiliary_l2: bool = False,
+        dropout: float = 0.0,
+        recurrence: str = "deferred",
+        name: str | None = None,
+    ) -> None:
+        sizes = {"embed_dim": embed_dim, "hidden_dim": hidden_dim, "latent_dim": latent_dim, "mlp_dim": mlp_dim}
+        sizes = {argument: require_count(argument, size) for argument, size in sizes.items()}
+        switches = {"gated": gated, "bidirectional": bidirectional, "z_force": z_force, "auxiliary_l2": auxiliary_l2}
+        switches = {argument: require_flag(argument, value) for argument, value in switches.items()}
+        combiner = require_choice("combiner", combiner, ("mlp", "average"))
+        cell, num_layers = require_choice("cell", cell, RECURRENCES), require_count("num_layers", num_layers)
+        dropout = require_number("dropout", dropout, "a probability in [0, 1)", 0.0, 1.0, "[)")
+        recurrence = require_choice("recurrence", recurrence, ("deferred", "reference"))
+        options = {"combiner": combiner, "cell": cell, "num_layers": num_layers}
+        settings = {**sizes, **options, **switches, "dropout": dropout, "recurrence": recurrence}
+        super().__init__(emission, settings, name)
+        embed_dim, hidden_dim, latent_dim, mlp_dim = sizes.values()
+        self.hidden_dim, self.latent_dim = hidden_dim, latent_dim
+        self.gated, self.bidirectional, self.z_force, self.auxiliary_l2 = switches.values()
+        self.combiner, self.recurrence = combiner, recurrence
+        self.has_fast_loops = combiner == "mlp"
+        self.loop_memory = LoopMemory()
+
+        self.embedding = nn.Sequential(emission.embedding(embed_dim), nn.Dropout(dropout))
+        self.z_0 = nn.Parameter(torch.zeros(latent_dim))
+        self.backward_rnn = backward_rnn(cell, embed_dim, hidden_dim, num_layers)
+        if bidirectional:
+            self.forward_rnn = Recurrence(cell, embed_dim, hidden_dim, num_layers)
+        self.prior_network = (
+            GatedTransition(latent_dim, mlp_dim) if gated else MLP((latent_dim,), mlp_dim, 2 * latent_dim)
+        )
+        states = self.backward_dim // hidden_dim
+        self.posterior_network: Combiner | MLP
+        if combiner == "average":
+            self.posterior_network = Combiner(latent_dim, hidden_dim, states)
+        else:
+            self.posterior_network = MLP((latent_dim, self.backward_dim), mlp_dim, 2 * latent_dim)
+        read = (latent_dim,) if z_force else (latent_dim, latent_dim)
+        self.auxiliary_network = MLP(read, mlp_dim, 2 * self.backward_dim)
+        self.emission_hidden = nn.Sequential(
+            nn.Linear(latent_dim, mlp_dim), ClippedLeakyReLU(), nn.Linear(mlp_dim, mlp_dim), ClippedLeakyReLU()
+        )
+        self.emission_layer = nn.Linear(mlp_dim, emission.num_parameters)
+        self.emission_weights = nn.ModuleList(emission.weights())
+        self.backward_emission_layer = nn.Linear(hidden_dim, emission.num_parameters)
+        self.backward_emission_weights = nn.ModuleList(emission.weights())
+
+    # The paper's equations ------------------------------------------------------------------------------------------
+
+    @property
+    def backward_dim(self) -> int:
+        """Size of b_t: hidden, or twice as much with states of both directions."""
+        return 2 * self.hidden_dim if self.bidirectional else self.hidden_dim
+
+    def initial_state(self, batch_shape: Sequence[int]) -> State:
+        """z_0, a parameter; ``hidden`` (*batch_shape, latent)."""
+        return State(self.z_0.expand(*batch_shape, -1), self.z_0.new_zeros(*batch_shape, 0))
+
+    @with_fast_form
+    def prior(self, past: State) -> dist.TorchDistribution:
+        """p(z_t | z_{t-1}), a diagonal normal; ``past`` is z_{t-1}."""
+        parameters = self.prior_network(past.hidden)
+        return dist.Normal(*(parameters if self.gated else bounded(parameters))).to_event(1)
+
+    @with_fast_form
+    def posterior(self, past: State, b_t: Tensor) -> dist.TorchDistribution:
+        """q(z_t | z_{t-1}, b_t), a diagonal normal; ``past`` is z_{t-1}, b_t (..., backward)."""
+        parameters = self.posterior_network(past.hidden, b_t)
+        return dist.Normal(*(parameters if self.combiner == "average" else bounded(parameters))).to_event(1)
+
+    @with_fast_form
+    def transition(self, past: State, u_t: Tensor, z_t: Tensor) -> State:
+        """z_t (..., latent) itself; ``past`` and the frame u_t are not read."""
+        shape = torch.broadcast_shapes(past.hidden.shape[:-1], z_t.shape[:-1])
+        return State(z_t.expand(*shape, -1), past.cell.expand(*shape, -1))
+
+    def emission(self, state: State) -> dist.TorchDistribution:
+        """p(x_t | z_t); ``state`` is z_t, the event is one frame."""
+        parameters = self.emission_layer(self.emission_hidden(state.hidden))
+        return self.emission_family.distribution(parameters, *self.emission_weights)
+
+    auxiliary = ZForcing.auxiliary
+
+    def backward_emission(self, b_t: Tensor) -> dist.TorchDistribution:
+        """p_bwd(x_{t-1} | b_t) of the backward RNN's part of b_t, its first hidden elements; b_t (..., backward)."""
+        return ZForcing.backward_emission(self, b_t[..., : self.hidden_dim])
+
+    def parts_of(self, step_function: str) -> dict[str, type[nn.Module]]:
+        parts: dict[str, dict[str, type[nn.Module]]] = {
+            "prior": {"prior_network": MLP},
+            "posterior": {"posterior_network": MLP},
+            "auxiliary": {"auxiliary_network": MLP},
+            "backward_states": {"backward_rnn": BackwardRNN},
+        }
+        return parts.get(step_function, {})
+
+    # The same over whole sequences ----------------------------------------------------------------------------------
+
+    @in_full_precision
+    def scan_backward(self, x: Tensor, mask: Tensor | None, lengths: Tensor | None) -> Tensor:
+        """b of frames (time, batch, *frame), first the backward RNN's states; (time, batch, backward)."""
+        backward = scans.scan_backward(self, x, mask, lengths)
+        if not self.bidirectional:
+            return backward
+        return torch.cat([backward, self.forward_rnn(self.embedding(x))], dim=-1)
+
+    @in_full_precision
+    def scan_posterior(self, state: State, u: Tensor, b: Tensor, noise: Tensor) -> PosteriorScan:
+        if uses_plain_loop(self):
+            return scans.reference_posterior_scan(self.past, self.posterior, self.transition, state, u, b, noise)
+        network = cast(MLP, self.posterior_network)
+        contexts = network.rest(align(b, noise.dim() - 2))
+        return scans.latent_scan(network, state.hidden, contexts, noise, self.loop_memory.forward)
+
+    @in_full_precision
+    def scan_states(self, state: State, u: Tensor, z: Tensor) -> State:
+        if uses_plain_loop(self):
+            return scans.reference_state_scan(self.past, self.transition, state, u, z)
+        hidden = torch.cat([state.hidden.expand_as(z[0]).unsqueeze(0), z])
+        return State(hidden, hidden[..., :0])
+
+    scan_auxiliary = scans.scan_auxiliary
+
+    def scan_prior(self, before: State) -> dist.TorchDistribution:
+        return self.prior(before) if self.gated else scans.scan_prior(self, before)
