@@ -120,7 +120,7 @@ def test_an_option_of_another_model_is_refused_by_name(monkeypatch):
         preset.network("zforcing", Bernoulli(3))
     with pytest.raises(ValueError, match="dropout is a flag of its own: give it as --dropout"):
         dataclasses.replace(PRESET, options={"dropout": 0.5}).network("zforcing", Bernoulli(3))
-    with pytest.raises(ValueError, match=r"model must be one of \['zforcing'\], got 'lstm'"):
+    with pytest.raises(ValueError, match=r"model must be one of .*'zforcing'\], got 'lstm'"):
         PRESET.network("lstm", Bernoulli(3))
 
 
