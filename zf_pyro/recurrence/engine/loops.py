@@ -197,16 +197,18 @@ class StateLoop(torch.autograd.Function):
             ctx: the context of autograd.
             arena: memory for the buffers.
             tensors: h_0 and c_0 (rows, hidden); v (time, rows, in); the modulation, column-major,
-                (time, 8 hidden, rows) for :class:`NormedCell` or (time, 4 hidden, rows); three weights of the cell.
+                (time, 8 hidden, rows) for :class:`NormedCell`, (time, 4 hidden, rows), or None if v has the latents;
+                three weights of the cell.
         """
         h_0, c_0, v, modulation, *weights = tensors
         tape, c = Tape(arena, v), _cells(c_0, len(v), arena)
         machine = machine_for(tape)
-        normed = modulation.shape[1] == 8 * h_0.shape[1]
+        normed = modulation is not None and modulation.shape[1] == 8 * h_0.shape[1]
         cell = (NormedCell if normed else PlainCell)(machine, h_0, c, v, weights)
         h_out = arena.pool.empty(v, len(c), *h_0.shape)
         h_out[0] = h_0
-        program = [*cell.forward(Ring(modulation)), Instruction(copy, (columns(h_out).later(1), cell.after))]
+        given = None if modulation is None else Ring(modulation)
+        program = [*cell.forward(given), Instruction(copy, (columns(h_out).later(1), cell.after))]
         machine.prepare(program)(0, len(v), 1)
         ctx.machine, ctx.cell = machine, cell
         ctx.set_materialize_grads(False)
@@ -223,13 +225,14 @@ class StateLoop(torch.autograd.Function):
         into_h, into_c = gradients
         cell.start_back()
         v_gradient = torch.empty_like(cell.v.tensor) if ctx.needs_input_grad[3] else None
-        modulation_gradient = torch.empty_like(modulation)
+        modulation_gradient = None if modulation is None else torch.empty_like(modulation)
+        rings = (None if part is None else Ring(part) for part in (modulation, modulation_gradient))
         h_gradient = _accumulator(None if into_h is None else into_h[cell.num_steps], cell.h)
         c_gradient = _accumulator(None if into_c is None else into_c[cell.num_steps], cell.c)
         h_ring, c_ring = single(h_gradient), single(c_gradient)
         carried = [*_start(h_ring, into_h), *_more(c_ring, into_c)]
         into_v = None if v_gradient is None else Ring(v_gradient)
-        program = cell.back(h_ring, c_ring, carried, Ring(modulation), Ring(modulation_gradient), into_v)
+        program = cell.back(h_ring, c_ring, carried, *rings, into_v)
         run_back(machine, program, cell.products, cell.num_steps, cell.rows, -1)
         rows = None if v_gradient is None else v_gradient.transpose(1, 2)
         return None, h_gradient.t(), c_gradient.t(), rows, modulation_gradient, *cell.gradients()
