@@ -2,12 +2,14 @@
 
 import copy
 import json
+import warnings
 
 import pytest
 import torch
 from torch import nn
 
 from zf_pyro import STORN, VRNN, State, ZForcing, ZForcingELBO, emissions
+from zf_pyro.networks import PlainLoopWarning
 from zf_pyro.saving.nets import DESCRIPTION
 
 from .comparing import EXACT
@@ -64,6 +66,24 @@ def test_a_trained_prior_of_storn_reads_what_the_state_has_read():
     z = torch.randn(4, 3, 3, dtype=x.dtype)
     found = influence(net.scan_prior(states_before(net, x, z)).base_dist.loc, x)
     assert torch.equal(found, torch.ones(4, 4).tril(-2).bool())
+
+
+@pytest.mark.parametrize("part", ["recognition_rnn", "posterior_network", "prior_network", "cell", "embedding"])
+def test_hooks_on_parts_of_storn_count(part):
+    """A hook that halves what a part gives, on the model with fast loops and on the one without."""
+    found, x = [], random_frames("gaussian")
+    for recurrence in ("deferred", "reference"):
+        net = random_net("gaussian", model=STORN, prior="trained", recurrence=recurrence)
+        hooked = net.cell.latent_projection if part == "cell" else getattr(net, part)
+        hooked.register_forward_hook(lambda module, given, result: 0.5 * result)
+        torch.manual_seed(5)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", PlainLoopWarning)
+            found.append(ZForcingELBO().differentiable_loss(net.model, net.guide, x))
+    unhooked = random_net("gaussian", model=STORN, prior="trained")
+    torch.manual_seed(5)
+    assert not torch.isclose(found[0], ZForcingELBO().differentiable_loss(unhooked.model, unhooked.guide, x))
+    torch.testing.assert_close(*found, **EXACT)
 
 
 def test_the_recognition_network_of_storn_starts_at_zero_also_after_a_carried_state():

@@ -24,6 +24,7 @@ from ..networks import (
     MLP,
     RECURRENCES,
     ConcatenateCell,
+    Drive,
     ForwardRNN,
     PosteriorScan,
     State,
@@ -36,7 +37,6 @@ from ..networks import (
 from ..recurrence import (
     backward_scan,
     has_fast_form,
-    in_chunks,
     in_full_precision,
     prior_scan,
     reference_posterior_scan,
@@ -190,9 +190,14 @@ class STORN(StochasticRNN):
         if uses_plain_loop(self):
             return reference_state_scan(self.past, self.transition, state, u, z)
         cell = cast(ConcatenateCell, self.cell)
-        modulation = in_chunks(lambda z: cell.modulation(z).transpose(-1, -2), z)
         drive = fused_drive(self.embedding, u, cell.input_weights.weight, cell.input_weights.bias)
-        return state_scan(cell, state, drive, modulation, self.loop_memory.forward)
+        # Latents that are known at all steps are inputs like the frames, and both have one product in the loop.
+        dims = max(drive.v.dim(), z.dim())
+        parts = [part[(slice(None), *[None] * (dims - part.dim()))] for part in (drive.v, z)]
+        shape = torch.broadcast_shapes(*(part.shape[:-1] for part in parts))
+        v = torch.cat([part.expand(*shape, -1) for part in parts], dim=-1)
+        weight = torch.cat([drive.weight, *cell.modulation_weights()], dim=1)
+        return state_scan(cell, state, Drive(v, weight, drive.bias), None, self.loop_memory.forward)
 
     @in_full_precision
     def scan_prior(self, before: State) -> dist.TorchDistribution:

@@ -19,7 +19,9 @@ class Drive(NamedTuple):
     """b; (4 hidden,). None for zero."""
 
 
-def fused_drive(embedding: nn.Sequential, frames: Tensor, weight: Tensor, bias: Tensor | None) -> Drive:
+def fused_drive(
+    embedding: nn.Sequential, frames: Tensor, weight: Tensor, bias: Tensor | None, embedded: Tensor | None = None
+) -> Drive:
     """Gate inputs W e(x) + b, with embedding and W fused into one matrix where that is cheaper.
 
     It is cheaper where a frame is smaller than its embedding, and possible unless dropout lies between the two.
@@ -29,13 +31,13 @@ def fused_drive(embedding: nn.Sequential, frames: Tensor, weight: Tensor, bias: 
         frames: (time, ..., *frame).
         weight: (4 hidden, embed).
         bias: (4 hidden,) or None.
+        embedded: e(x), (..., embed), where it is known already: the embedding is then not called a second time.
     """
-    linear = _linear(embedding)
-    if linear is not None and linear.in_features >= frames[..., 0].numel():
-        # Fewer frames than elements of one: not worth the product of weights.
-        return Drive(embedding(frames), weight, bias)
-    read, weight, bias = reader(embedding, weight, bias)
-    return Drive(read(frames), weight, bias)
+    linear, read = _linear(embedding), cast(Callable[[Tensor], Tensor], embedding)
+    # With fewer frames than elements of one, the product of weights costs more than it saves.
+    if linear is None or linear.in_features < frames[..., 0].numel():
+        read, weight, bias = reader(embedding, weight, bias)
+    return Drive(embedded if embedded is not None and read is embedding else read(frames), weight, bias)
 
 
 def reader(

@@ -59,23 +59,25 @@ def posterior_scan(
     return PosteriorScan(z, State(h, c), *pairs, *loc_scale(parameters))
 
 
-def state_scan(cell: GatedCell, state: State, drive: Drive, modulation: Tensor, arena: Arena) -> State:
+def state_scan(cell: GatedCell, state: State, drive: Drive, modulation: Tensor | None, arena: Arena) -> State:
     """Return h_0..h_T for known latents.
 
     Args:
         cell: the transition.
         state: h_0; (..., hidden).
         drive: as for :func:`posterior_scan`.
-        modulation: ``cell.modulation`` of z, column-major; (time, ..., modulation, batch).
+        modulation: ``cell.modulation`` of z, column-major; (time, ..., modulation, batch). None if the drive has it.
         arena: memory for the loop's buffers.
     """
-    _check_steps(u=drive.v, z=modulation)
-    lead, batch = modulation.shape[1:-2], modulation.shape[-1:]
-    batch_shape = torch.broadcast_shapes(state.hidden.shape[:-1], lead + batch)
+    latent_shape = drive.v.shape[1:-1]
+    if modulation is not None:
+        _check_steps(u=drive.v, z=modulation)
+        latent_shape = modulation.shape[1:-2] + modulation.shape[-1:]
+    batch_shape = torch.broadcast_shapes(state.hidden.shape[:-1], latent_shape)
     start = [_rows(field.unsqueeze(0), batch_shape).squeeze(0) for field in state]
     v, *gate_weights = cell.normalised(drive)
-    sequences = _rows(v, batch_shape), _columns(modulation, batch_shape)
-    outputs = StateLoop.apply(arena, *start, *sequences, cell.hidden_weights.weight, *gate_weights)
+    latents = None if modulation is None else _columns(modulation, batch_shape)
+    outputs = StateLoop.apply(arena, *start, _rows(v, batch_shape), latents, cell.hidden_weights.weight, *gate_weights)
     return State(*(output.view(output.shape[0], *batch_shape, output.shape[2]) for output in outputs))
 
 

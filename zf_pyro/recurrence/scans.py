@@ -89,7 +89,7 @@ def scan_posterior(net: ScannedNetwork, state: State, u: Tensor, b: Tensor, nois
         contexts = net.posterior_network.rest(b)
         return posterior_scan(net.posterior_network, net.cell, state, _drive(net, u), contexts, noise, memory)
     read = net.embedding(u)  # once: dropout gives the latents and the gates the same elements
-    drive = Drive(read, net.cell.input_weights.weight, net.cell.input_weights.bias)
+    drive = _drive(net, u, read)
     contexts = net.posterior_network.rest(b, read)
     scan = posterior_scan(net.posterior_network, net.cell, state, drive, contexts, noise, memory)
     hidden = torch.cat([scan.before.hidden, _expanded(read, noise.shape[1:-1])], dim=-1)
@@ -172,9 +172,9 @@ def uses_plain_loop(net: LoopingNetwork) -> bool:
     return _reference(net) or not own_step_functions(net, "past", "posterior", "transition")
 
 
-def _drive(net: ScannedNetwork, u: Tensor) -> Drive:
-    """The input part of the gates; u (time, ..., *frame)."""
-    return fused_drive(net.embedding, u, net.cell.input_weights.weight, net.cell.input_weights.bias)
+def _drive(net: ScannedNetwork, u: Tensor, embedded: Tensor | None = None) -> Drive:
+    """The input part of the gates; u (time, ..., *frame), and e(u) where it is known."""
+    return fused_drive(net.embedding, u, net.cell.input_weights.weight, net.cell.input_weights.bias, embedded)
 
 
 def has_fast_form(net: LoopingNetwork, step_function: str, like: Tensor) -> bool:

@@ -198,8 +198,8 @@ class StateLoop(torch.autograd.Function):
             ctx: the context of autograd.
             arena: memory for the buffers.
             tensors: h_0 and c_0 (rows, hidden); v (time, rows, in); the modulation, column-major,
-                (time, 8 hidden, rows) for :class:`NormedCell`, (time, 4 hidden, rows), or None; three weights of the
-                cell.
+                (time, 8 hidden, rows) for :class:`NormedCell`, (time, 4 hidden, rows), or None if v has the latents;
+                three weights of the cell.
         """
         h_0, c_0, v, modulation, *weights = tensors
         tape, c = Tape(arena, v), _cells(c_0, len(v), arena)
