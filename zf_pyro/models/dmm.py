@@ -22,13 +22,13 @@ from ..emissions import Emission
 from ..networks import (
     MLP,
     RECURRENCES,
-    BackwardRNN,
     ClippedLeakyReLU,
     Combiner,
     GatedTransition,
     PosteriorScan,
     Recurrence,
     State,
+    backward_kind,
     backward_rnn,
     bounded,
     with_fast_form,
@@ -179,7 +179,7 @@ class DMM(StochasticRNN):
             "prior": {"prior_network": MLP},
             "posterior": {"posterior_network": MLP},
             "auxiliary": {"auxiliary_network": MLP},
-            "backward_states": {"backward_rnn": BackwardRNN},
+            "backward_states": {"backward_rnn": backward_kind(self.settings["cell"], self.settings["num_layers"])},
         }
         return parts.get(step_function, {})
 

@@ -25,10 +25,10 @@ from ..emissions import Emission
 from ..networks import (
     MLP,
     RECURRENCES,
-    BackwardRNN,
     PosteriorScan,
     Recurrence,
     State,
+    backward_kind,
     backward_rnn,
     bounded,
     clipped_leaky_relu,
@@ -187,7 +187,7 @@ class SRNN(StochasticRNN):
             "prior": {"prior_network": MLP},
             "posterior": {"posterior_network": MLP},
             "auxiliary": {"auxiliary_network": MLP},
-            "backward_states": {"backward_rnn": BackwardRNN},
+            "backward_states": {"backward_rnn": backward_kind(self.settings["cell"], self.settings["num_layers"])},
         }
         return parts.get(step_function, {})
 
@@ -237,7 +237,7 @@ class SRNN(StochasticRNN):
         d = self._parts(state)[1]
         while d.hidden.dim() > 2 and d.hidden.stride(0) == 0 and (d.cell.stride(0) == 0 or not d.cell.numel()):
             d = State(*(field[0] for field in d))
-        found = scans.recurrence_scan(self.forward_rnn, d, self.embedding(u), self.loop_memory.recurrence)
+        found = scans.recurrence_scan(self.forward_rnn, d, self.embedding, u, self.loop_memory.recurrence)
         return State(*(align(field, like.dim() - 2) for field in found))
 
 

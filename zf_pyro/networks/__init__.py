@@ -1,7 +1,7 @@
 """Networks without time loops, the recurrent state, and the step functions of a model as one Protocol."""
 
 from .as_built import as_built
-from .backward import GRU, LSTM, BackwardRNN, ForwardRNN, lstm_weights
+from .backward import GRU, LSTM, BackwardRNN, ForwardRNN, in_gate_order, input_weights, turned
 from .cells import CELLS, ConcatenateCell, ConditionalLayerNormCell, FeatureCell, GatedCell, Transition, lstm
 from .compilation import runs_eagerly
 from .dependencies import (
@@ -25,6 +25,7 @@ from .layers import (
     LayeredBackwardRNN,
     Recurrence,
     StackedCell,
+    backward_kind,
     backward_rnn,
     latent_cell,
 )
@@ -61,6 +62,7 @@ __all__ = [
     "Transition",
     "add_in_place",
     "as_built",
+    "backward_kind",
     "backward_rnn",
     "bounded",
     "chain_arguments",
@@ -72,13 +74,15 @@ __all__ = [
     "handled_program",
     "handlers",
     "has_samples",
+    "in_gate_order",
+    "input_weights",
     "latent_cell",
     "loc_scale",
     "lstm",
-    "lstm_weights",
     "multiply_in_place",
     "own_step_functions",
     "runs_eagerly",
+    "turned",
     "under",
     "versions",
     "with_fast_form",

@@ -130,12 +130,14 @@ def turned(sequence: Tensor, lengths: Tensor | None) -> Tensor:
     return sequence.gather(0, order.expand_as(sequence))
 
 
-def lstm_weights(layer: nn.Module) -> tuple[Tensor, ...]:
-    """W_h, W and b of PyTorch's LSTM of one layer, with the gates as for :func:`in_gate_order`."""
-    weight_hh, weight_ih, bias_hh, bias_ih = (
-        layer.get_parameter(f"{kind}_l0") for kind in ("weight_hh", "weight_ih", "bias_hh", "bias_ih")
-    )
-    return in_gate_order(weight_hh, weight_ih, bias_hh + bias_ih)
+def input_weights(layer: nn.Module) -> tuple[Tensor, Tensor]:
+    """W and b of PyTorch's LSTM or GRU of one layer, which its inputs need; (gates, in) and (gates,).
+
+    An LSTM adds its two biases. A GRU applies the second one with the weight of its hidden state.
+    """
+    bias = layer.get_parameter("bias_ih_l0")
+    whole = bias + layer.get_parameter("bias_hh_l0") if isinstance(layer, LSTM) else bias
+    return layer.get_parameter("weight_ih_l0"), whole
 
 
 def in_gate_order(*weights: Tensor | None) -> tuple[Tensor, ...]:

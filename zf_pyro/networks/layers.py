@@ -71,6 +71,7 @@ class Recurrence(nn.Module):
         return hidden if len(self.layers) == 1 else hidden[..., -self.hidden_dim :]
 
 
+@built_of(recurrence=Recurrence)
 class LayeredBackwardRNN(nn.Module):
     """b_t = g(x_t, b_{t+1}) as :class:`.BackwardRNN`, of LSTM or GRU units in one or more layers.
 
@@ -171,8 +172,18 @@ class StackedCell(nn.Module):
         return State(*(torch.cat(pair, dim=-1) for pair in zip(low, high, strict=True)))
 
 
+def backward_kind(kind: str, num_layers: int) -> type[BackwardRNN] | type[LayeredBackwardRNN]:
+    """The class of a backward RNN: of LSTM units in one layer, :class:`.BackwardRNN`, whose fast form is the fastest.
+
+    Args:
+        kind: ``"lstm"`` or ``"gru"``.
+        num_layers: number of layers.
+    """
+    return BackwardRNN if (kind, num_layers) == ("lstm", 1) else LayeredBackwardRNN
+
+
 def backward_rnn(kind: str, embed_dim: int, hidden_dim: int, num_layers: int) -> BackwardRNN | LayeredBackwardRNN:
-    """The backward RNN of a model: of LSTM units in one layer, :class:`.BackwardRNN`, which has a fast form.
+    """The backward RNN of a model, of the class :func:`backward_kind`.
 
     Args:
         kind: ``"lstm"`` or ``"gru"``.
@@ -180,7 +191,7 @@ def backward_rnn(kind: str, embed_dim: int, hidden_dim: int, num_layers: int) ->
         hidden_dim: size of b_t.
         num_layers: number of layers.
     """
-    if (kind, num_layers) == ("lstm", 1):
+    if backward_kind(kind, num_layers) is BackwardRNN:
         return BackwardRNN(embed_dim, hidden_dim)
     return LayeredBackwardRNN(kind, embed_dim, hidden_dim, num_layers)
 

@@ -16,6 +16,6 @@ def run_bytes(net: StepFunctions, batch_size: int, num_steps: int, gradients: bo
         Bytes, within a factor of 2.4 of those measured.
     """
     like = net.emission_layer.weight
-    elements = 30 * net.hidden_dim if gradients else 12 * net.hidden_dim
+    elements = 30 * width if gradients else 12 * width
     elements += 12 * net.latent_dim + 2 * like.shape[0]
     return num_steps * batch_size * elements * like.element_size()

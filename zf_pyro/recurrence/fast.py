@@ -2,8 +2,9 @@
 
 - :func:`posterior_scan`, :func:`latent_scan` and :func:`state_scan` are time loops. Their plain forms loop over the
   model's step functions (:mod:`zf_pyro.recurrence.reference`).
-- :func:`recurrence_scan` is PyTorch's GRU, or a time loop. Its plain form is :meth:`zf_pyro.networks.Recurrence.step`.
-- :func:`backward_scan` is a time loop. Its plain form is PyTorch's LSTM (:class:`zf_pyro.networks.BackwardRNN`).
+- :func:`recurrence_scan` is one time loop for each layer. Its plain form is :meth:`zf_pyro.networks.Recurrence.step`.
+- :func:`backward_scan` and :func:`layered_backward_scan` are time loops. Their plain forms are PyTorch's LSTM and GRU
+  (:class:`zf_pyro.networks.BackwardRNN` and ``LayeredBackwardRNN``).
 - :func:`prior_scan` and :func:`auxiliary_scan` take the states of all steps. Their plain forms are the step functions
   over all steps at once.
 
@@ -12,7 +13,8 @@ A loop sums each weight gradient over many steps at a time instead of step by st
 """
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from ..networks import (
     MLP,
@@ -20,13 +22,18 @@ from ..networks import (
     Drive,
     ForwardRNN,
     GatedCell,
+    LayeredBackwardRNN,
     PosteriorScan,
     Recurrence,
     State,
+    fused_drive,
+    in_gate_order,
+    input_weights,
     loc_scale,
-    lstm_weights,
+    turned,
 )
 from .engine.buffers import Arena
+from .engine.gru import GRULoop
 from .engine.heads import DensityHead, ParameterHead
 from .engine.latent_loop import LatentLoop
 from .engine.loops import BackwardLoop, PosteriorLoop, StateLoop
@@ -111,28 +118,58 @@ def latent_scan(
     return PosteriorScan(after, states, early, late, *loc_scale(parameters))
 
 
-def recurrence_scan(network: Recurrence, state: State, v: Tensor, arena: Arena) -> State:
+def recurrence_scan(network: Recurrence, state: State, embedding: nn.Sequential, frames: Tensor, arena: Arena) -> State:
     """Return the states h_1..h_T of a recurrence without latents; each field (time, ..., layers x hidden).
 
     Args:
         network: the recurrence.
         state: h_0; each field (..., layers x hidden).
-        v: inputs; (time, ..., in), broadcast with the state.
+        embedding: of frames, into the inputs of the recurrence.
+        frames: (time, ..., *frame).
         arena: memory for the loop's buffers.
     """
-    batch_shape = torch.broadcast_shapes(v.shape[1:-1], state.hidden.shape[:-1])
-    start = (_rows(field.unsqueeze(0), batch_shape) for field in state)
-    v, found = _rows(v, batch_shape), []
-    for layer, h, c in zip(network.layers, *map(network.split, start), strict=True):
-        if network.kind == "gru":
-            states = State(layer(v, h.contiguous())[0], c)
+    found: list[State] = []
+    for layer, h, c in zip(network.layers, *map(network.split, state), strict=True):
+        read, own = input_weights(layer), network.kind == "gru" and frames.device.type != "cpu"  # cuDNN's is faster
+        if found or own:
+            drive = Drive(found[-1].hidden if found else embedding(frames), *read)
         else:
-            loop = StateLoop.apply(arena, h[0], c[0], v, None, *lstm_weights(layer))
-            states = State(*(field[1:] for field in loop))
-        v = states.hidden
-        found.append(states)
-    fields = (torch.cat(field, dim=-1) if len(field) > 1 else field[0] for field in zip(*found, strict=True))
-    return State(*(field.expand(len(v), -1, -1).view(len(v), *batch_shape, field.shape[-1]) for field in fields))
+            drive = fused_drive(embedding, frames, *read)
+        batch_shape = torch.broadcast_shapes(drive.v.shape[1:-1], h.shape[:-1])
+        start = [_rows(field.unsqueeze(0), batch_shape).squeeze(0) for field in (h, c)]
+        v, weight = _rows(drive.v, batch_shape), layer.get_parameter("weight_hh_l0")
+        if own:
+            states = State(layer(v, start[0].unsqueeze(0))[0], start[1])
+        elif network.kind == "gru":
+            given = F.linear(v, drive.weight, drive.bias)
+            states = State(GRULoop.apply(start[0], given, weight, layer.get_parameter("bias_hh_l0")), start[1])
+        else:
+            weights = in_gate_order(weight, drive.weight, drive.bias)
+            states = State(*(field[1:] for field in StateLoop.apply(arena, *start, v, None, *weights)))
+        shapes = ((len(v), *batch_shape, field.shape[-1]) for field in states)
+        fields = zip(states, shapes, strict=True)
+        found.append(State(*(field.expand(len(v), -1, -1).view(shape) for field, shape in fields)))
+    return State(*(torch.cat(field, dim=-1) if len(field) > 1 else field[0] for field in zip(*found, strict=True)))
+
+
+def layered_backward_scan(
+    network: LayeredBackwardRNN, embedding: nn.Sequential, frames: Tensor, lengths: Tensor | None, arena: Arena
+) -> Tensor:
+    """Return b_1..b_T, (time, batch, hidden); the plain form is ``network`` itself.
+
+    Args:
+        network: the backward RNN.
+        embedding: of frames.
+        frames: (time, batch, *frame).
+        lengths: real frames of each sequence, (batch,); None if all are.
+        arena: memory for the loop's buffers.
+    """
+    recurrence, zeros = network.recurrence, next(network.parameters()).new_zeros
+    flat = frames.reshape(*frames.shape[:2], -1)
+    turned_frames = turned(flat, lengths).view(frames.shape)
+    start = State(*(zeros(frames.shape[1], size) for size in recurrence.sizes))
+    states = recurrence_scan(recurrence, start, embedding, turned_frames, arena)
+    return turned(recurrence.top(states.hidden), lengths)
 
 
 def backward_scan(network: BackwardRNN | ForwardRNN, drive: Drive, mask: Tensor | None, arena: Arena) -> Tensor:

@@ -16,6 +16,7 @@ from ..networks import (
     BackwardRNN,
     Drive,
     GatedCell,
+    LayeredBackwardRNN,
     PosteriorScan,
     State,
     StepFunctions,
@@ -25,7 +26,7 @@ from ..networks import (
 from .chunks import in_chunks
 from .engine.buffers import LoopMemory
 from .engine.machines import compiles
-from .fast import auxiliary_scan, backward_scan, posterior_scan, prior_scan, state_scan
+from .fast import auxiliary_scan, backward_scan, layered_backward_scan, posterior_scan, prior_scan, state_scan
 from .precision import in_full_precision
 from .reference import reference_posterior_scan, reference_state_scan
 
@@ -127,9 +128,11 @@ def scan_backward(net: BackwardNetwork, x: Tensor, mask: Tensor | None, lengths:
     """
     lengths = int64(lengths)
     network = net.backward_rnn
-    fast = isinstance(network, BackwardRNN) and not _reference(net) and x.device.type == "cpu"
-    if not fast or not own_step_functions(net, "backward_states"):
+    known = isinstance(network, BackwardRNN | LayeredBackwardRNN)
+    if not known or _reference(net) or x.device.type != "cpu" or not own_step_functions(net, "backward_states"):
         return network(net.embedding(x), lengths)
+    if isinstance(network, LayeredBackwardRNN):
+        return layered_backward_scan(network, net.embedding, x, lengths, net.loop_memory.backward)
     network = cast(BackwardRNN, network)
     return backward_scan(network, network.drive(net.embedding, x), mask, net.loop_memory.backward)
 
