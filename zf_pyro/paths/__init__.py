@@ -11,7 +11,7 @@ from .inputs import (
     prepare_inputs,
 )
 from .lengths import check_lengths, real_frames, with_last_repeated, zero_padding
-from .memory import run_bytes
+from .memory import run_bytes, step_width
 from .path import LatentPath, align
 from .plate import refuse_swapped, sequences
 from .posterior import PosteriorPath
@@ -39,6 +39,7 @@ __all__ = [
     "refuse_swapped",
     "run_bytes",
     "sequences",
+    "step_width",
     "with_last_repeated",
     "zero_padding",
 ]

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..checks import require_choice, require_count, require_number
 from ..models import StochasticRNN
 from ..networks import State
-from ..paths import RunInputs
+from ..paths import RunInputs, step_width
 from .forms import steps_of
 from .resampling import SCHEMES, effective_sample_size
 from .steps import FilterSteps
@@ -205,7 +205,7 @@ def sequences_at_once(net: StochasticRNN, settings: FilterSettings, device: torc
     """Number of sequences to filter at once."""
     if device.type != "cpu":
         return batch
-    return max(1, ELEMENTS_PER_CHUNK // (4 * net.hidden_dim * settings.num_particles))
+    return max(1, ELEMENTS_PER_CHUNK // (4 * step_width(net) * settings.num_particles))
 
 
 def _take(field: Tensor, ancestors: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor
 from ..checks import int64, require_count, require_room, require_tensor
 from ..models import StochasticRNN, require_model
 from ..networks import State
-from ..paths import prepare_inputs
+from ..paths import prepare_inputs, step_width
 from .filter import FilterSettings, filter_sequences
 from .twist import Twist, require_twist
 
@@ -123,7 +123,7 @@ class ParticleFilter:
         run = prepare_inputs(net, x, lengths, context, initial_state)
         number = net.emission_layer.weight.element_size()
         history = run.num_steps * run.batch_size * (net.latent_dim * number + 8)
-        require_room(count, history + 24 * net.hidden_dim * number, x.device)
+        require_room(count, history + 24 * step_width(net) * number, x.device)
         found = filter_sequences(net, run, lengths, self.settings, self.twist)
         return FilterResult(
             log_evidence=found.log_increments.sum(0),
