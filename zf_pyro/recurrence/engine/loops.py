@@ -25,7 +25,7 @@ def refuse_second_derivatives() -> None:
     if torch.is_grad_enabled():
         raise RuntimeError(
             "the fast recurrence has no second derivatives (create_graph=True); build the net with "
-            "ZForcing(..., recurrence='reference') to get them"
+            "recurrence='reference', an argument of its class, to get them"
         )
 
 
