@@ -95,7 +95,11 @@ def _clean_slate():
     pyro.clear_param_store()
 
 
-@pytest.fixture(params=[name if name in FIRST else pytest.param(name, marks=pytest.mark.slow) for name in FAMILY])
+QUICK = {name for name in FIRST if name != "ZForcing"}
+"""Members in the default suite. All other tests are of ZForcing."""
+
+
+@pytest.fixture(params=[name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in FAMILY])
 def member(request):
     """Run a test with each model of the family: arguments of :func:`random_net`."""
     model, settings = FAMILY[request.param]

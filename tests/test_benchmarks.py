@@ -58,6 +58,7 @@ def test_contenders_run_in_their_own_processes() -> None:
     assert "(a) / (d) " in printed
 
 
+@pytest.mark.slow
 def test_a_training_step_changes_wing_at_most_250_times(tmp_path: Path) -> None:
     printed = run("step_trace", "--smoke", "--json", str(tmp_path / "counts.json"))
     counts = json.loads((tmp_path / "counts.json").read_text())

@@ -141,6 +141,7 @@ with preparing(Path(sys.argv[1]), Record("test", "int16", 4, {}, [["a.wav", 3]])
 """
 
 
+@pytest.mark.slow
 def test_a_killed_run_leaves_nothing_half_made_and_can_be_repeated(tmp_path):
     out = tmp_path / "out"
     run = subprocess.Popen(

@@ -74,6 +74,7 @@ def test_a_pickle_holds_the_path_and_no_data(folder):
     assert torch.equal(pickle.loads(pickle.dumps(data))[3], data[3])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start_method", ["fork", "spawn"])
 def test_worker_processes_read_the_same(folder, start_method):
     data = Sequences(folder, "train")

@@ -67,6 +67,7 @@ def test_a_shift_depends_on_seed_epoch_and_index_alone(pieces):
     assert [first.shift(index) for index in range(30)] == in_order
 
 
+@pytest.mark.slow
 def test_the_training_loader_tells_it_the_epoch_and_a_resumed_one_repeats_its_batches(pieces):
     def batches(epoch, done=0):
         loader = training_loader(Transposed(Windows(pieces, 20), seed=5), 64, seed=5)

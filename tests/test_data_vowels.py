@@ -72,6 +72,7 @@ def test_training_frames_have_mean_0_and_deviation_1(vowels: Vowels) -> None:
     torch.testing.assert_close(frames.std(0), torch.ones(12))
 
 
+@pytest.mark.slow
 def test_the_seed_decides_the_split(vowels: Vowels) -> None:
     assert torch.equal(load_vowels(0).validation.x, vowels.validation.x)
     assert load_vowels(1).validation.x.shape != vowels.validation.x.shape or not torch.equal(

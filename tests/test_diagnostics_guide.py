@@ -228,6 +228,7 @@ def test_padding_is_left_out_of_the_comparison():
     assert "of latents apart" in comparison.summary()
 
 
+@pytest.mark.slow
 def test_one_chain_of_mcmc_is_no_reference(nuts):
     x, reference = nuts
     alone = assemble({"posterior": group(reference, "posterior").isel(chain=[0])})

@@ -225,6 +225,7 @@ def test_the_kl_of_a_step_is_analytic():
     np.testing.assert_allclose(group(data, "sample_stats")["kl"].values[0, 0, :, 0], expected, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_mcmc_comes_with_its_draws_and_its_own_statistics(nuts):
     net, x, mcmc = nuts
     data = to_arviz(net, x, posterior=mcmc)
@@ -326,12 +327,14 @@ def test_bad_input_is_refused(call, error, match):
     ],
     ids=["other frames", "more sequences", "fewer steps"],
 )
+@pytest.mark.slow
 def test_mcmc_of_other_sequences_is_refused(nuts, change, match):
     net, x, mcmc = nuts
     with pytest.raises(ValueError, match=match):
         to_arviz(net, change(x), posterior=mcmc)
 
 
+@pytest.mark.slow
 def test_more_draws_or_other_chains_than_mcmc_has_are_refused(nuts):
     net, x, mcmc = nuts
     with pytest.raises(ValueError, match="num_samples must be at most 30"):

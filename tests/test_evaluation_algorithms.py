@@ -18,6 +18,7 @@ ROOT = Path(__file__).parent.parent
 LENGTHS = torch.tensor([4, 2, 3])
 
 
+@pytest.mark.slow
 def test_training_continues_and_is_evaluated_on_other_sequences():
     net, batch = random_net(), (random_frames(), LENGTHS)
     before = [p.detach().clone() for p in net.parameters()]
@@ -31,6 +32,7 @@ def test_training_continues_and_is_evaluated_on_other_sequences():
     assert 1.0 <= outcome.ess <= outcome.draws == 20
 
 
+@pytest.mark.slow
 def test_wake_sleeps_bound_is_that_of_its_model_loss():
     net, batch = random_net(), (random_frames(batch=1), None)
     outcome = train_and_judge("ReweightedWakeSleep", net, [], batch, num_particles=8, repeats=40)

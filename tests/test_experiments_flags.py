@@ -208,6 +208,7 @@ def test_the_best_validation_is_kept_and_recorded(objective, tmp_path):
     assert rates[8.0] < 0.06 * 1e-2
 
 
+@pytest.mark.slow
 def test_a_resumed_run_repeats_shifts_and_step_sizes(tmp_path):
     """Its weights are those of a run in one piece, bit for bit."""
 
@@ -226,3 +227,13 @@ def test_a_resumed_run_repeats_shifts_and_step_sizes(tmp_path):
         for name in ("whole", "parts")
     )
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize(("model", "options"), [("vrnn", {}), ("storn", {}), ("srnn", {"filtering": True})])
+def test_the_auxiliary_of_a_model_without_a_backward_rnn_is_refused(model, options):
+    preset = dataclasses.replace(PRESET, options=options)
+    with pytest.raises(
+        ValueError, match=r"zforcing needs a backward RNN, .* has none here: take --objective kl_anneal"
+    ):
+        build(Run(model=model), preset, Bernoulli(3))
+    assert not build(Run(model=model, objective="fivo"), preset, Bernoulli(3)).has_auxiliary

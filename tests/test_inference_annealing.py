@@ -54,6 +54,7 @@ def test_more_temperatures_make_weights_more_alike():
     assert (spread[1] < 0.5 * spread[0]).all()
 
 
+@pytest.mark.slow
 def test_chains_end_in_the_posterior(transition):
     net, x = small("categorical", transition, 2)
     with torch.no_grad():
@@ -68,6 +69,7 @@ def test_chains_end_in_the_posterior(transition):
         assert ((estimate - exact).abs() < 4 * error).all()
 
 
+@pytest.mark.slow
 def test_step_sizes_are_found_for_each_sequence():
     net, x = random_net("gaussian"), random_frames("gaussian")
     x[0] *= 20.0  # an outlier, with a narrow posterior
@@ -93,6 +95,7 @@ def test_padding_never_changes_an_estimate(start):
     assert_same(*found)
 
 
+@pytest.mark.slow
 def test_the_rest_of_a_batch_never_changes_a_sequences_law():
     """Outliers in the batch do not change the estimate of a sequence, within Monte Carlo error."""
     net, x = small("gaussian", "concatenate", 2)

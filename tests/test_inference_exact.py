@@ -87,6 +87,7 @@ def test_importance_resampling_has_the_exact_moments(emission, time, transition)
         assert ((estimate - exact).abs() < 4 * error).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("proposal", ["posterior", "prior"])
 def test_pyros_filter_has_the_exact_moments_of_the_last_latent(proposal, transition):
     net, x = small("gaussian", transition, 3)

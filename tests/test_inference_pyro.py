@@ -94,6 +94,7 @@ def test_the_tail_adaptive_divergence_is_that_of_the_textbook(transition):
     assert runs[0]["loss"] == float("inf")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*torch.jit")
 @pytest.mark.parametrize("compiled", [JitTrace_ELBO, JitTraceGraph_ELBO, JitTraceMeanField_ELBO])
 def test_compiled_objectives_are_those_of_the_compiled_textbook(compiled, transition):

@@ -125,7 +125,10 @@ def covered(emission, time, **member):
     return net, x
 
 
-@pytest.mark.parametrize(("emission", "time"), [("gaussian", 1), ("gaussian", 3), ("categorical", 2)])
+@pytest.mark.parametrize(
+    ("emission", "time"),
+    [("gaussian", 2), *(pytest.param(*case, marks=pytest.mark.slow) for case in [("gaussian", 3), ("categorical", 2)])],
+)
 def test_importance_estimates_and_filters_agree_with_the_evidence(emission, time, member):
     net, x = covered(emission, time, **member)
     with torch.no_grad():
@@ -145,6 +148,7 @@ def test_smoothed_particles_have_the_moments_of_the_posterior(member):
     torch.testing.assert_close(z.var(0), variance, rtol=0.08, atol=0.02)
 
 
+@pytest.mark.slow
 def test_bounds_lie_in_their_order_below_the_evidence(member):
     net, x = covered("gaussian", 3, **member)
     with torch.no_grad():
@@ -211,6 +215,7 @@ def test_generation_continues_reconstructs_and_interpolates(member):
 # Training, files, diagnostics ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "objective", [ZForcingELBO(), ImportanceWeightedELBO(3), FIVO(3)], ids=lambda o: type(o).__name__
 )

@@ -68,6 +68,7 @@ def test_the_objective_lies_below_the_evidence(emission, proposal, transition):
         assert (bound.mean(0) < exact - 3 * bound.std(0) / math.sqrt(3000)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("resampling_gradient", [False, True])
 def test_gradients_are_those_of_the_exact_expectation(resampling_gradient):
     """Without the resampling gradient, the expectation is differentiated with resampling probabilities held fixed."""

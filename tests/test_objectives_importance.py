@@ -96,6 +96,7 @@ def test_both_gradients_are_those_of_the_exact_expectation(emission, doubly, bet
     assert_gradient(sampled_gradients(net, elbo, x), exact)
 
 
+@pytest.mark.slow
 def test_both_gradients_agree_on_every_part_of_the_network():
     net, x = small("gaussian", "conditional_layer_norm", 2)
     found = [

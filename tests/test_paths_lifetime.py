@@ -60,6 +60,7 @@ def test_a_step_frees_its_memory_without_the_garbage_collector(loss, transition,
     assert tapes_left(lambda: svi.step(x, LENGTHS)) == 0
 
 
+@pytest.mark.slow
 def test_a_scan_of_given_latents_frees_its_memory_without_the_garbage_collector(transition, each_machine):
     net, x = random_net("gaussian", transition=transition), random_frames("gaussian")
     z = torch.randn(*x.shape[:2], net.latent_dim, dtype=x.dtype, requires_grad=True)

@@ -122,6 +122,7 @@ def test_gradients_of_one_state_equal_the_plain_loop(t, transition):
         torch.testing.assert_close(fast, plain, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_posterior_scan_passes_gradcheck(transition):
     net = random_net("gaussian", transition=transition, spread=0.3)
     state, u, b, noise = scan_arguments(net, (2,), time=3)
@@ -138,6 +139,7 @@ def test_posterior_scan_passes_gradcheck(transition):
     assert torch.autograd.gradcheck(scan, (*leaves, *weights))
 
 
+@pytest.mark.slow
 def test_state_scan_passes_gradcheck(transition):
     net = random_net("gaussian", transition=transition, spread=0.3)
     state, u, _b, z = scan_arguments(net, (2,), time=3)

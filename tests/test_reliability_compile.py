@@ -127,6 +127,7 @@ def test_functions_left_alone_keep_their_name_documentation_and_owner():
     assert net.guide.__doc__.startswith("The inference program")
 
 
+@pytest.mark.slow
 def test_importing_the_package_and_running_a_network_import_no_compiler():
     program = """
 import sys, torch, zf_pyro

@@ -523,6 +523,7 @@ def test_releasing_memory_between_steps_changes_no_result(steps, everything_is_l
     assert_same(*found, rtol=0.0, atol=0.0)
 
 
+@pytest.mark.slow
 def test_networks_without_fast_loops_keep_no_memory():
     """They have no ``release_memory``, and nothing to release: no tensor of a run outlives it."""
 

@@ -101,12 +101,17 @@ def build(run: Run, preset: Preset, emission: Emission) -> StochasticRNN | Deter
     Sets all random seeds to ``run.seed``.
 
     Raises:
-        ValueError: a value that the network refuses, or a flag that it does not have.
+        ValueError: a value that the network refuses, or a flag or an objective that it does not have.
     """
     pyro.clear_param_store()
     pyro.set_rng_seed(run.seed)
     net = preset.network(run.model, emission, run.changes)
     if run.baseline is None:
+        if run.objective == "zforcing" and not net.has_auxiliary:
+            raise ValueError(
+                f"objective zforcing needs a backward RNN, whose states the auxiliary term predicts; "
+                f"{type(net).__name__} has none here: take --objective kl_annealing"
+            )
         return net
     size = sum(parameter.numel() for parameter in net.parameters())
     return DeterministicRNN.of_size(
