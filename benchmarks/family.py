@@ -25,7 +25,7 @@ from hand_written import LOSSES
 import zf_pyro
 from zf_pyro import ZForcingELBO, emissions
 
-MODELS = {"VRNN": zf_pyro.VRNN, "SRNN": zf_pyro.SRNN, "DMM": zf_pyro.DMM}
+MODELS = {"VRNN": zf_pyro.VRNN, "SRNN": zf_pyro.SRNN, "STORN": zf_pyro.STORN, "DMM": zf_pyro.DMM}
 """Models beside ZForcing, by name."""
 
 
@@ -109,7 +109,7 @@ def main(work: str = "all", model: str = "all", rounds: int = 9, smoke: bool = F
 
     Args:
         work: A size (music, speech), or "all".
-        model: A model (VRNN, SRNN, DMM), or "all".
+        model: A model (VRNN, SRNN, STORN, DMM), or "all".
         rounds: Timed rounds, after two warm-up rounds.
         smoke: Only check that everything runs, at tiny sizes; the results are meaningless.
     """

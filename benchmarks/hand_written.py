@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zf_pyro import DMM, SRNN, VRNN
-from zf_pyro.networks import MLP, FeatureCell
+from zf_pyro import DMM, SRNN, STORN, VRNN
+from zf_pyro.networks import MLP, ConcatenateCell, FeatureCell
 
 
 def phi(x: Tensor) -> Tensor:
@@ -123,5 +123,28 @@ def vrnn_loss(net: VRNN, x: Tensor, noise: Tensor) -> Tensor:
     return kl - likelihood(net, inner, x)
 
 
-LOSSES: dict[str, Callable[..., Tensor]] = {"VRNN": vrnn_loss, "SRNN": srnn_loss, "DMM": dmm_loss}
+def storn_loss(net: STORN, x: Tensor, noise: Tensor) -> Tensor:
+    """STORN with a standard normal prior and LSTMs, each of which is one call of PyTorch's."""
+    x = x.transpose(0, 1)
+    cell: ConcatenateCell = net.cell
+    loc, log_variance = clamped(mlp(net.posterior_network, net.recognition_rnn.rnn(net.embedding(x))[0]))
+    z = loc + torch.exp(0.5 * log_variance) * noise
+    latent_weight = cell.latent_weights.weight @ cell.latent_projection.weight
+    given = torch.cat([cell.input_weights.weight, latent_weight], 1), cell.hidden_weights.weight
+    chunks = (part.chunk(4) for part in (*given, cell.input_weights.bias))
+    weights = [torch.cat([i, f, g, o]) for i, f, o, g in chunks]  # the order of PyTorch's gates
+    start = x.new_zeros(1, x.shape[1], net.hidden_dim)
+    inputs = torch.cat([net.embedding(shifted(x)), z], -1)
+    parameters = [*weights, torch.zeros_like(weights[2])]
+    h = torch.lstm(inputs, (start, start), parameters, True, 1, 0.0, True, False, False)[0]
+    kl = divergence((loc, log_variance), (torch.zeros_like(loc), torch.zeros_like(loc)))
+    return kl - likelihood(net, h, x)
+
+
+LOSSES: dict[str, Callable[..., Tensor]] = {
+    "VRNN": vrnn_loss,
+    "SRNN": srnn_loss,
+    "STORN": storn_loss,
+    "DMM": dmm_loss,
+}
 """Minus the ELBO by model."""

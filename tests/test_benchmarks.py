@@ -11,7 +11,7 @@ BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 TABLES = {
     "ddp": ["one process ", "sequences per second", "ratio ", "goal 1.6"],
     "diagnostics": ["median seconds  (a) ", "(b) / (a) ", "(d) / (c) ", "(e) / (c) ", "(d) / (a) "],
-    "family": ["music   VRNN ", "music   SRNN ", "speech  DMM ", "(a) / (z) ", "(b) / (a) "],
+    "family": ["music   VRNN ", "music   STORN ", "speech  DMM ", "(a) / (z) ", "(b) / (a) "],
     "inference": ["RenyiELBO / enlarged batch ", "textbook / latent_mcmc ", "SMCFilter per sequence / ParticleFilter "],
     "sixo": ["objective ", "FIVO ", "SIXO ", "test, no twist"],
     "start": ["steps to ", "released ", "data "],

@@ -232,8 +232,6 @@ def test_a_resumed_run_repeats_shifts_and_step_sizes(tmp_path):
 @pytest.mark.parametrize(("model", "options"), [("vrnn", {}), ("storn", {}), ("srnn", {"filtering": True})])
 def test_the_auxiliary_of_a_model_without_a_backward_rnn_is_refused(model, options):
     preset = dataclasses.replace(PRESET, options=options)
-    with pytest.raises(
-        ValueError, match=r"needs a backward RNN, .* has none here: take --objective kl_anneal"
-    ):
+    with pytest.raises(ValueError, match=r"needs a backward RNN, .* has none here: take --objective kl_anneal"):
         build(Run(model=model), preset, Bernoulli(3))
     assert not build(Run(model=model, objective="fivo"), preset, Bernoulli(3)).has_auxiliary

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from zf_pyro import DMM, SRNN, VRNN, State, ZForcingELBO
+from zf_pyro import DMM, SRNN, STORN, VRNN, State, ZForcingELBO
 from zf_pyro.networks import PlainLoopWarning, Recurrence
 from zf_pyro.recurrence.engine.gru import GRULoop
 
@@ -158,7 +158,7 @@ def test_a_recurrence_of_several_layers_steps_as_it_scans():
     torch.testing.assert_close(network.top(state.hidden), network(v)[-1], **EXACT)
 
 
-@pytest.mark.parametrize("model", [VRNN, SRNN, DMM])
+@pytest.mark.parametrize("model", [VRNN, SRNN, STORN, DMM])
 def test_the_loops_written_by_hand_compute_the_same_bound(model):
     place = Path(__file__).parent.parent / "benchmarks" / "hand_written.py"
     spec = importlib.util.spec_from_file_location("hand_written", place)
