@@ -9,6 +9,7 @@ import torch
 from pyro.infer import SVI, Predictive
 
 from zf_pyro import FIVO, ImportanceWeightedELBO, ZForcingELBO, to_arviz
+from zf_pyro.diagnostics import calibrate, latent_use, leave_future_out, mutual_information
 from zf_pyro.evaluation import bounds, particle_bound
 from zf_pyro.inference import ParticleFilter
 from zf_pyro.objectives import SegmentedELBO
@@ -116,13 +117,18 @@ def test_weights_of_terms_that_a_model_lacks_are_refused(weight, member):
 def covered(emission, time, **member):
     """Build a small model whose latents are nearly standard normal, so that the guide covers the posterior."""
     net, x = small_of(emission, time, 0.1, **member)
+    return shrunk(net), x
+
+
+def shrunk(net):
+    """Bring the latents of prior and posterior near standard normal ones."""
     with torch.no_grad():
         for name, parameter in net.named_parameters():
             if name.startswith(
                 ("prior_network.second", "prior_network.linear", "prior_network.deviation", "posterior_network.second")
             ):
                 parameter *= 0.2
-    return net, x
+    return net
 
 
 @pytest.mark.parametrize(
@@ -253,6 +259,23 @@ def test_samples_of_predictive_and_arviz_have_their_shapes(member):
     assert samples["z_3"].reshape(4, 3, 3).isfinite().all()
     data = to_arviz(net, x, LENGTHS, num_samples=5)
     assert data.posterior["z"].shape == (1, 5, 3, 4, 3)
+
+
+@pytest.mark.slow
+def test_diagnostics_agree_with_bounds_on_every_model(member):
+    net, x = shrunk(random_net("gaussian", spread=0.1, **member)).eval(), random_frames("gaussian", 64, 4)
+    use, found = latent_use(net, x), bounds(net, x, num_particles=64)
+    assert use.elbo == pytest.approx(found.elbo.mean().item(), abs=0.3)
+    assert use.total_kl == pytest.approx(found.kl.mean().item(), abs=0.1)
+    assert math.isnan(use.auxiliary_r2) != net.has_auxiliary
+    # Each frame predicted from those before it: together they are the evidence, less that of the first frame.
+    ahead = leave_future_out(net, x[:8], first=1, num_particles=2000)
+    whole = ParticleFilter(net, 2000).run(x[:8])
+    torch.testing.assert_close(ahead.densities.sum(1), whole.log_increments[1:].sum(0), rtol=0, atol=0.1)
+    information = mutual_information(net, x, num_steps=4)
+    assert information.estimate <= information.ceiling
+    assert information.rate == pytest.approx(found.kl.mean().item(), abs=0.1)
+    assert calibrate(net, 40, 3, 15).ranks.max() <= 15
 
 
 def test_untrained_networks_start_at_the_marginals(member):
