@@ -187,7 +187,6 @@ class Equations(RegisteredNetwork):
         Raises:
             TypeError, ValueError: frames that the model refuses, or no frames.
         """
-        layers = [self.emission_layer]
-        if self.has_auxiliary:
-            layers.append(self.backward_emission_layer)
-        return start_at(self.emission_family, layers, self.embedding, x, lengths)
+        backward = getattr(self, "backward_emission_layer", None)  # a model of the user's own may have none
+        layers = [self.emission_layer] if backward is None else [self.emission_layer, backward]
+        return start_at(self.emission_family, layers, getattr(self, "embedding", nn.Identity()), x, lengths)
