@@ -111,7 +111,7 @@ def test_a_run_that_fails_is_told_of_and_the_others_run(plan, capsys):
     assert "an unlucky run" in Path("runs/vrnn.dropout-0.75.seed13/output.log").read_text()
     assert Path("results/vrnn.dropout-0.75.seed2.json").is_file()
     read = read_plan(Path("plan.json"))
-    assert table.table_of(read, read.tables[0]).endswith("Not finished: VRNN (2 of 3 seeds).")
+    assert table.table_of(read, read.tables[0]).endswith("Not finished:\n\n- VRNN (2 of 3 seeds)")
 
 
 def test_results_of_other_flags_are_not_taken_for_these(plan):

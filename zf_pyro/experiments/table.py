@@ -50,7 +50,7 @@ def table_of(plan: Sweep, table: PlannedTable) -> str:
         if len(found) < len(row.seeds):
             unfinished.append(f"{row.label} ({len(found)} of {len(row.seeds)} seeds)")
     text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return text + (f"\n\nNot finished: {'; '.join(unfinished)}." if unfinished else "")
+    return text + ("\n\nNot finished:\n\n" + "\n".join(f"- {row}" for row in unfinished) if unfinished else "")
 
 
 def replaced(page: str, name: str, text: str) -> str:
