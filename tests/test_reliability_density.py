@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pyro.nn import PyroSample
 from pyro.nn.module import to_pyro_module_
 from torch import nn
-from torch.nn.utils import parametrizations, prune
+from torch.nn.utils import parametrizations, parametrize, prune
 
 from zf_pyro import FIVO, ImportanceWeightedELBO, ZForcing, ZForcingELBO, to_arviz
 from zf_pyro.inference import ParticleFilter
@@ -38,8 +38,9 @@ class Shifted(MLP):
 
 
 def become(module, kind):
-    """Give a module another class, as LoRA wrappers do."""
-    module.__class__ = kind
+    """Give a module another class, as LoRA wrappers do; a parametrized one keeps its parametrizations."""
+    parametrized = parametrize.is_parametrized(module)
+    module.__class__ = type(kind.__name__, (kind, type(module)), {}) if parametrized else kind
 
 
 def shifted_normal(function):

@@ -123,7 +123,8 @@ def shared_run(out, *, devices, die_at=None, **settings):
     if rank == 1 and die_at is not None:
         batches = Dying(batches.dataset, batches.batches)
         batches.at = die_at
-    net = train(run_out, batches=batches, devices=devices, **settings)
+    # As built, so that batches are fetched for training alone.
+    net = train(run_out, batches=batches, devices=devices, initialisation="released", **settings)
     if rank == 0:
         torch.save(weights(net), run_out / "final.pt")
 

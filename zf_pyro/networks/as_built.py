@@ -69,7 +69,10 @@ def change_of(module: nn.Module | None, kind: type[nn.Module], name: str) -> str
     """
     found, blueprint = type(module), _BLUEPRINTS[kind]
     if found is not kind and not (
-        module is not None and parametrize.is_parametrized(module) and found.__bases__ == (kind,)
+        module is not None
+        and parametrize.is_parametrized(module)
+        and found.__bases__ == (kind,)
+        and found.__module__ == parametrize.__name__  # the class that torch makes of a parametrized module
     ):
         return f"{name} is a {found.__module__}.{found.__qualname__}"
     state = vars(module)

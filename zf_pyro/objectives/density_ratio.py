@@ -31,7 +31,8 @@ def density_ratio_loss(
     Returns:
         The loss summed over sequences and steps, a scalar in nats. A single sequence is sampled twice.
     """
-    start = [field.reshape(-1, *field.shape[-2:])[0] for field in run.initial_state]  # of the first particle
+    # Of the first particle; by index, since the cell of some models is empty.
+    start = [field[(0,) * (field.dim() - 2)] for field in run.initial_state]
     state = State(*(field.expand(run.batch_size, -1) for field in start))
     first, mask = run.first, run.mask
     if run.batch_size == 1:
