@@ -17,11 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from .. import recurrence as scans
-from ..checks import require_choice, require_count, require_flag, require_number
 from ..emissions import Emission
 from ..networks import (
     MLP,
-    RECURRENCES,
     ClippedLeakyReLU,
     Combiner,
     GatedTransition,
@@ -34,8 +32,9 @@ from ..networks import (
     with_fast_form,
 )
 from ..paths import align
-from ..recurrence import LoopMemory, in_full_precision, uses_plain_loop
+from ..recurrence import in_full_precision, uses_plain_loop
 from .base import StochasticRNN
+from .options import SIZES, checked
 from .zforcing import ZForcing
 
 
@@ -92,23 +91,29 @@ class DMM(StochasticRNN):
         recurrence: str = "deferred",
         name: str | None = None,
     ) -> None:
-        sizes = {"embed_dim": embed_dim, "hidden_dim": hidden_dim, "latent_dim": latent_dim, "mlp_dim": mlp_dim}
-        sizes = {argument: require_count(argument, size) for argument, size in sizes.items()}
-        switches = {"gated": gated, "bidirectional": bidirectional, "z_force": z_force, "auxiliary_l2": auxiliary_l2}
-        switches = {argument: require_flag(argument, value) for argument, value in switches.items()}
-        combiner = require_choice("combiner", combiner, ("mlp", "average"))
-        cell, num_layers = require_choice("cell", cell, RECURRENCES), require_count("num_layers", num_layers)
-        dropout = require_number("dropout", dropout, "a probability in [0, 1)", 0.0, 1.0, "[)")
-        recurrence = require_choice("recurrence", recurrence, ("deferred", "reference"))
-        options = {"combiner": combiner, "cell": cell, "num_layers": num_layers}
-        settings = {**sizes, **options, **switches, "dropout": dropout, "recurrence": recurrence}
+        settings = checked(
+            embed_dim=embed_dim,
+            hidden_dim=hidden_dim,
+            latent_dim=latent_dim,
+            mlp_dim=mlp_dim,
+            gated=gated,
+            bidirectional=bidirectional,
+            combiner=combiner,
+            cell=cell,
+            num_layers=num_layers,
+            z_force=z_force,
+            auxiliary_l2=auxiliary_l2,
+            dropout=dropout,
+            recurrence=recurrence,
+        )
         super().__init__(emission, settings, name)
-        embed_dim, hidden_dim, latent_dim, mlp_dim = sizes.values()
+        embed_dim, hidden_dim, latent_dim, mlp_dim = (settings[size] for size in SIZES)
+        num_layers = settings["num_layers"]
         self.hidden_dim, self.latent_dim = hidden_dim, latent_dim
-        self.gated, self.bidirectional, self.z_force, self.auxiliary_l2 = switches.values()
+        self.gated, self.bidirectional = gated, bidirectional
+        self.z_force, self.auxiliary_l2 = z_force, auxiliary_l2
         self.combiner, self.recurrence = combiner, recurrence
         self.has_fast_loops = combiner == "mlp"
-        self.loop_memory = LoopMemory()
 
         self.embedding = nn.Sequential(emission.embedding(embed_dim), nn.Dropout(dropout))
         self.z_0 = nn.Parameter(torch.zeros(latent_dim))

@@ -20,11 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from .. import recurrence as scans
-from ..checks import require_choice, require_count, require_flag, require_number
 from ..emissions import Emission
 from ..networks import (
     MLP,
-    RECURRENCES,
     PosteriorScan,
     Recurrence,
     State,
@@ -37,8 +35,9 @@ from ..networks import (
     with_first,
 )
 from ..paths import align
-from ..recurrence import LoopMemory, in_full_precision, uses_plain_loop
+from ..recurrence import in_full_precision, uses_plain_loop
 from .base import StochasticRNN
+from .options import SIZES, checked
 from .zforcing import ZForcing
 
 
@@ -92,23 +91,30 @@ class SRNN(StochasticRNN):
         recurrence: str = "deferred",
         name: str | None = None,
     ) -> None:
-        sizes = {"embed_dim": embed_dim, "hidden_dim": hidden_dim, "latent_dim": latent_dim, "mlp_dim": mlp_dim}
-        sizes = {argument: require_count(argument, size) for argument, size in sizes.items()}
-        switches = {"residual": residual, "filtering": filtering, "z_force": z_force, "auxiliary_l2": auxiliary_l2}
-        switches = {argument: require_flag(argument, value) for argument, value in switches.items()}
-        cell, num_layers = require_choice("cell", cell, RECURRENCES), require_count("num_layers", num_layers)
-        dropout = require_number("dropout", dropout, "a probability in [0, 1)", 0.0, 1.0, "[)")
-        recurrence = require_choice("recurrence", recurrence, ("deferred", "reference"))
+        settings = checked(
+            embed_dim=embed_dim,
+            hidden_dim=hidden_dim,
+            latent_dim=latent_dim,
+            mlp_dim=mlp_dim,
+            residual=residual,
+            filtering=filtering,
+            cell=cell,
+            num_layers=num_layers,
+            z_force=z_force,
+            auxiliary_l2=auxiliary_l2,
+            dropout=dropout,
+            recurrence=recurrence,
+        )
+        super().__init__(emission, settings, name)
+        embed_dim, hidden_dim, latent_dim, mlp_dim = (settings[size] for size in SIZES)
+        num_layers = settings["num_layers"]
         for argument in ("z_force", "auxiliary_l2"):
-            if switches["filtering"] and switches[argument]:
+            if filtering and settings[argument]:
                 raise ValueError(f"{argument} must be False with filtering=True, which has no auxiliary, got True")
-        options = {"cell": cell, "num_layers": num_layers, "dropout": dropout, "recurrence": recurrence}
-        super().__init__(emission, {**sizes, **options, **switches}, name)
-        embed_dim, hidden_dim, latent_dim, mlp_dim = sizes.values()
         self.hidden_dim, self.latent_dim, self.embed_dim = hidden_dim, latent_dim, embed_dim
-        self.residual, self.filtering, self.z_force, self.auxiliary_l2 = switches.values()
-        self.has_auxiliary, self.recurrence = not self.filtering, recurrence
-        self.loop_memory = LoopMemory()
+        self.residual, self.filtering = residual, filtering
+        self.z_force, self.auxiliary_l2 = z_force, auxiliary_l2
+        self.has_auxiliary, self.recurrence = not filtering, recurrence
 
         self.embedding = nn.Sequential(emission.embedding(embed_dim), nn.Dropout(dropout))
         self.forward_rnn = Recurrence(cell, embed_dim, hidden_dim, num_layers)

@@ -18,11 +18,9 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from ..checks import require_choice, require_count, require_flag, require_number
 from ..emissions import Emission
 from ..networks import (
     MLP,
-    RECURRENCES,
     ClippedLeakyReLU,
     ConcatenateCell,
     Drive,
@@ -49,6 +47,7 @@ from ..recurrence import (
     uses_plain_loop,
 )
 from .base import StochasticRNN
+from .options import SIZES, checked
 
 
 class VRNN(StochasticRNN):
@@ -95,15 +94,20 @@ class VRNN(StochasticRNN):
         recurrence: str = "deferred",
         name: str | None = None,
     ) -> None:
-        sizes = {"embed_dim": embed_dim, "hidden_dim": hidden_dim, "latent_dim": latent_dim, "mlp_dim": mlp_dim}
-        sizes = {argument: require_count(argument, size) for argument, size in sizes.items()}
-        num_layers, cell = require_count("num_layers", num_layers), require_choice("cell", cell, RECURRENCES)
-        feature_networks = require_flag("feature_networks", feature_networks)
-        dropout = require_number("dropout", dropout, "a probability in [0, 1)", 0.0, 1.0, "[)")
-        recurrence = require_choice("recurrence", recurrence, ("deferred", "reference"))
-        options = {"cell": cell, "num_layers": num_layers, "feature_networks": feature_networks}
-        super().__init__(emission, {**sizes, **options, "dropout": dropout, "recurrence": recurrence}, name)
-        embed_dim, hidden_dim, latent_dim, mlp_dim = sizes.values()
+        settings = checked(
+            embed_dim=embed_dim,
+            hidden_dim=hidden_dim,
+            latent_dim=latent_dim,
+            mlp_dim=mlp_dim,
+            cell=cell,
+            num_layers=num_layers,
+            feature_networks=feature_networks,
+            dropout=dropout,
+            recurrence=recurrence,
+        )
+        super().__init__(emission, settings, name)
+        embed_dim, hidden_dim, latent_dim, mlp_dim = (settings[size] for size in SIZES)
+        num_layers = settings["num_layers"]
         self.hidden_dim, self.latent_dim, self.embed_dim = hidden_dim, latent_dim, embed_dim
         self.num_layers, self.feature_networks, self.recurrence = num_layers, feature_networks, recurrence
         self.has_fast_loops = cell == "lstm" and num_layers == 1

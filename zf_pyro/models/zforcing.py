@@ -20,10 +20,10 @@ import torch
 from torch import Tensor, nn
 
 from .. import recurrence as scans
-from ..checks import require_choice, require_count, require_flag, require_number
 from ..emissions import Emission
 from ..networks import CELLS, MLP, BackwardRNN, StackedCell, State, Transition, bounded, with_fast_form
 from .base import StochasticRNN
+from .options import SIZES, checked
 
 
 class AuxiliaryNetwork(Protocol):
@@ -90,19 +90,24 @@ class ZForcing(StochasticRNN):
         recurrence: str = "deferred",
         name: str | None = None,
     ) -> None:
-        sizes = {"embed_dim": embed_dim, "hidden_dim": hidden_dim, "latent_dim": latent_dim, "mlp_dim": mlp_dim}
-        sizes = {argument: require_count(argument, size) for argument, size in sizes.items()}
-        transition = require_choice("transition", transition, CELLS)
-        recurrence = require_choice("recurrence", recurrence, ("deferred", "reference"))
-        dropout = require_number("dropout", dropout, "a probability in [0, 1)", 0.0, 1.0, "[)")
-        num_layers = require_count("num_layers", num_layers)
-        switches = {"latents_see_input": latents_see_input, "z_force": z_force, "auxiliary_l2": auxiliary_l2}
-        switches = {argument: require_flag(argument, value) for argument, value in switches.items()}
-        options = {"transition": transition, "num_layers": num_layers, "dropout": dropout, "recurrence": recurrence}
-        super().__init__(emission, {**sizes, **options, **switches}, name)
-        embed_dim, hidden_dim, latent_dim, mlp_dim = sizes.values()
+        settings = checked(
+            embed_dim=embed_dim,
+            hidden_dim=hidden_dim,
+            latent_dim=latent_dim,
+            mlp_dim=mlp_dim,
+            transition=transition,
+            num_layers=num_layers,
+            latents_see_input=latents_see_input,
+            z_force=z_force,
+            auxiliary_l2=auxiliary_l2,
+            dropout=dropout,
+            recurrence=recurrence,
+        )
+        super().__init__(emission, settings, name)
+        embed_dim, hidden_dim, latent_dim, mlp_dim = (settings[size] for size in SIZES)
+        num_layers = settings["num_layers"]
         self.hidden_dim, self.latent_dim, self.num_layers = hidden_dim, latent_dim, num_layers
-        self.latents_see_input, self.z_force, self.auxiliary_l2 = switches.values()
+        self.latents_see_input, self.z_force, self.auxiliary_l2 = latents_see_input, z_force, auxiliary_l2
         self.recurrence, self.has_fast_loops = recurrence, num_layers == 1
 
         self.embedding = nn.Sequential(emission.embedding(embed_dim), nn.Dropout(dropout))
