@@ -1,5 +1,7 @@
 """Recurrent networks over frames, backwards, b_t = g(x_t, b_{t+1}), and forwards, a_t = g(x_t, a_{t-1})."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -7,6 +9,16 @@ from torch import Tensor, nn
 
 from .as_built import built_of
 from .drive import Drive, fused_drive
+
+
+@contextmanager
+def differentiable(rnn: nn.Module) -> Iterator[None]:
+    """Training mode if gradients are enabled. Without dropout the mode changes nothing else."""
+    mode, rnn.training = rnn.training, torch.is_grad_enabled()
+    try:
+        yield
+    finally:
+        rnn.training = mode
 
 
 @built_of(
@@ -19,12 +31,9 @@ class LSTM(nn.LSTM):
     """PyTorch's LSTM with gradients in evaluation mode too. cuDNN has them in training mode alone. Without dropout."""
 
     def forward(self, *arguments: Any) -> Any:
-        """Run in training mode if gradients are enabled; without dropout the mode changes nothing else."""
-        mode, self.training = self.training, torch.is_grad_enabled()
-        try:
+        """Run in the mode of :func:`differentiable`."""
+        with differentiable(self):
             return super().forward(*arguments)
-        finally:
-            self.training = mode
 
 
 @built_of(
@@ -36,12 +45,9 @@ class GRU(nn.GRU):
     """PyTorch's GRU with gradients in evaluation mode too, as :class:`LSTM`."""
 
     def forward(self, *arguments: Any) -> Any:
-        """Run in training mode if gradients are enabled; without dropout the mode changes nothing else."""
-        mode, self.training = self.training, torch.is_grad_enabled()
-        try:
+        """Run in the mode of :func:`differentiable`."""
+        with differentiable(self):
             return super().forward(*arguments)
-        finally:
-            self.training = mode
 
 
 @built_of(lstm=LSTM)
