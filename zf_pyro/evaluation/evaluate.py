@@ -19,7 +19,7 @@ class Evaluation(NamedTuple):
     protocol: Protocol
     """``full_density``: every frame was scored. ``first_frame_given``: all but the first, which was given."""
     reset_every: int | None
-    """Frames per chunk, where states were reset after each chunk; None for whole sequences."""
+    """Scored frames per chunk, where states were reset after each chunk; None for whole sequences."""
     units: str
     """``normalised``: density of the values as the model sees them. ``raw``: density of (value * scale + mean), for
     example the raw waveform. ``none``: frames are symbols or bits, which have probabilities."""
@@ -70,9 +70,10 @@ def evaluate(
         lengths: real frames of each sequence of x, (batch,); all of them if None.
         protocol: ``full_density`` scores every frame. ``first_frame_given`` takes the first frame as the context of the
             second and does not score it, as the paper's released code does.
-        reset_every: frames per chunk. Each chunk is scored separately from h_0 = 0, under ``first_frame_given`` with a
-            given frame per chunk, and the chunks of a sequence are summed. None for whole sequences. One of the
-            released scripts for TIMIT uses 40 frames, another whole sequences.
+        reset_every: scored frames per chunk. Each chunk is scored separately from h_0 = 0, and the chunks of a sequence
+            are summed. Under ``first_frame_given`` the last frame of a chunk is the given frame of the next, so that
+            chunks score the same frames as whole sequences. None for whole sequences. One of the released scripts for
+            TIMIT uses 40 frames, another whole sequences.
         scale: for real-valued frames, the standard deviation that they were divided by, for example ``record.scale`` of
             prepared data. Densities are then those of the raw values, lower by log(scale) per value. None for
             normalised units.

@@ -128,7 +128,7 @@ def score_density(
         data: as for :func:`zf_pyro.evaluation.evaluate`; x is (batch, time, frame) or (batch, time).
         lengths: real frames of each sequence, (batch,); all of them if None.
         protocol: the scored frames.
-        reset_every: frames per chunk; states are reset after each.
+        reset_every: scored frames per chunk; states are reset after each.
         batch_size: sequences processed at once.
 
     Raises:
