@@ -4,6 +4,7 @@ from .base import StochasticRNN
 from .deterministic_rnn import DeterministicRNN
 from .dmm import DMM
 from .linear_gaussian import LinearGaussian
+from .pretrained import pretrained
 from .registration import RegisteredNetwork
 from .required import require_model
 from .srnn import SRNN
@@ -21,5 +22,6 @@ __all__ = [
     "RegisteredNetwork",
     "StochasticRNN",
     "ZForcing",
+    "pretrained",
     "require_model",
 ]
