@@ -4,6 +4,8 @@ from .base import StochasticRNN
 from .deterministic_rnn import DeterministicRNN
 from .dmm import DMM
 from .linear_gaussian import LinearGaussian
+from .refined import Corrections, RefinedNetwork
+from .refined_guide import BoundGain, RefinedGuide, guided
 from .registration import RegisteredNetwork
 from .required import require_model
 from .srnn import SRNN
@@ -16,10 +18,15 @@ __all__ = [
     "SRNN",
     "STORN",
     "VRNN",
+    "BoundGain",
+    "Corrections",
     "DeterministicRNN",
     "LinearGaussian",
+    "RefinedGuide",
+    "RefinedNetwork",
     "RegisteredNetwork",
     "StochasticRNN",
     "ZForcing",
+    "guided",
     "require_model",
 ]
