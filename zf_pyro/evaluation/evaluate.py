@@ -1,7 +1,7 @@
 """Bounds over a data set per true sequence, frame and value, with standard errors."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -58,6 +58,7 @@ def evaluate(
     scale: float | None = None,
     num_particles: int = 64,
     filter_particles: int = 0,
+    guide: Callable[..., Any] | None = None,
     batch_size: int = 64,
     chunk_particles: int = 8,
 ) -> Evaluation:
@@ -79,6 +80,8 @@ def evaluate(
             normalised units.
         num_particles: K samples of the latents for ELBO and importance-weighted bound.
         filter_particles: particles of :class:`zf_pyro.inference.ParticleFilter` for the particle bound; 0 for none.
+        guide: ``net.guide``, or a guide of :func:`zf_pyro.inference.refine` for these sequences. Under
+            ``first_frame_given`` and ``reset_every`` they are those that the protocol cuts.
         batch_size: pieces of sequences processed at once. With ``chunk_particles`` it bounds the memory; it does not
             change the bounds.
         chunk_particles: samples processed at once. The filter takes all its particles at once, but stores less of each.
@@ -94,6 +97,7 @@ def evaluate(
         reset_every=reset_every,
         num_particles=num_particles,
         filter_particles=filter_particles,
+        guide=guide,
         batch_size=batch_size,
         chunk_particles=chunk_particles,
     )

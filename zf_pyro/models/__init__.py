@@ -5,6 +5,8 @@ from .deterministic_rnn import DeterministicRNN
 from .dmm import DMM
 from .linear_gaussian import LinearGaussian
 from .pretrained import pretrained
+from .refined import Corrections, RefinedNetwork
+from .refined_guide import BoundGain, RefinedGuide, guided
 from .registration import RegisteredNetwork
 from .required import require_model
 from .srnn import SRNN
@@ -17,11 +19,16 @@ __all__ = [
     "SRNN",
     "STORN",
     "VRNN",
+    "BoundGain",
+    "Corrections",
     "DeterministicRNN",
     "LinearGaussian",
+    "RefinedGuide",
+    "RefinedNetwork",
     "RegisteredNetwork",
     "StochasticRNN",
     "ZForcing",
+    "guided",
     "pretrained",
     "require_model",
 ]
