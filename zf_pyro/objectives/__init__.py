@@ -4,8 +4,10 @@ from .capture import Capture
 from .elbo import ZForcingELBO
 from .fivo import FIVO
 from .graphed import GraphedELBO
+from .held import HeldELBO
 from .importance import ImportanceWeightedELBO
 from .log_weights import PathDensities, path_densities
+from .mechanism import Mechanism, mechanism, spread_of
 from .objective import Objective, ObjectiveModule, networks_of
 from .programs import PyroProgram, check_programs, check_roles, owner_of, require_program
 from .schedules import Constant, Linear, Schedule, as_schedule
@@ -20,8 +22,10 @@ __all__ = [
     "Capture",
     "Constant",
     "GraphedELBO",
+    "HeldELBO",
     "ImportanceWeightedELBO",
     "Linear",
+    "Mechanism",
     "Objective",
     "ObjectiveModule",
     "PathDensities",
@@ -33,10 +37,12 @@ __all__ = [
     "as_schedule",
     "check_programs",
     "check_roles",
+    "mechanism",
     "networks_of",
     "owner_of",
     "path_densities",
     "replayed_traces",
     "require_program",
+    "spread_of",
     "step_terms",
 ]

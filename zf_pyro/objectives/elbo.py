@@ -16,7 +16,7 @@ from ..paths import LatentStep, PosteriorPath, PriorPath
 from .objective import Objective
 from .programs import PyroProgram
 from .schedules import Schedule, as_schedule, weight_at
-from .terms import Terms, auxiliary_log_prob, backward_log_prob, step_terms
+from .terms import Terms, auxiliary_log_prob, backward_log_prob, earned_log_prob, step_terms
 from .traces import (
     Sites,
     WholeRun,
@@ -50,6 +50,7 @@ class ZForcingELBO(Objective):
         num_particles: samples of the latents over which the loss is averaged.
         vectorize_particles: take all of them in one run, along a new dimension.
         free_nats: KL of each step, in nats, below which it has no gradient.
+        measure_earned: report what z earns of the auxiliary, ``terms.earned``. The loss and its gradient stay the same.
         max_plate_nesting: as for any Pyro ELBO; found by a trial run if not given.
         retain_graph: as for any Pyro ELBO.
 
@@ -74,6 +75,7 @@ class ZForcingELBO(Objective):
         vectorize_particles: bool = False,
         *,
         free_nats: float = 0.0,
+        measure_earned: bool = False,
         max_plate_nesting: float = float("inf"),
         retain_graph: bool | None = None,
     ) -> None:
@@ -89,6 +91,8 @@ class ZForcingELBO(Objective):
         self.aux_schedule = as_schedule("aux_weight", aux_weight)
         self.backward_schedule = as_schedule("backward_weight", backward_weight)
         self.free_nats = free_nats
+        self.measure_earned = require_flag("measure_earned", measure_earned)
+        self._scores_frames = True  # of a copy that measures one term alone, False
         self.other: Tensor | float = 0.0
 
     @property
@@ -110,7 +114,7 @@ class ZForcingELBO(Objective):
             yield -objective / self.num_particles
         runs = len(other)
         alone = len(parts) == runs  # one path a run, scored whole
-        self.terms = Terms(*(sum(field) / runs for field in zip(*parts, strict=True))) if alone else None
+        self.terms = _mean(parts) if alone else None
         self.other = sum(other) / self.num_particles
 
     def _score(self, model_trace: Trace, guide_trace: Trace, parts: list[Terms], other: list[Tensor | float]) -> Tensor:
@@ -172,9 +176,16 @@ class ZForcingELBO(Objective):
         if gamma > 0:
             latents = latents + gamma * terms.backward
         reported = Terms(*(term.detach() for term in terms))
+        if self.measure_earned:
+            earned = earned_log_prob(model, run.guide)
+            reported = reported.with_earned(scale_and_mask(earned, mask=mask).sum(0))
         if self.vectorize_particles and self.num_particles > 1:
-            reported = Terms(*(term.mean(-self.max_plate_nesting) for term in reported))
+            dim = -int(self.max_plate_nesting)
+            earned = reported.earned.mean(dim) if self.measure_earned else reported.earned
+            reported = Terms(*(term.mean(dim) for term in reported)).with_earned(earned)
         parts.append(reported)
+        if not self._scores_frames:
+            return scaled(latents, run.posterior).sum()
         same = common_scale((run.frames, run.posterior))
         if same is not None:
             return scaled(frames + latents, same).sum()
@@ -222,3 +233,10 @@ class ZForcingELBO(Objective):
                 shares = [scale_and_mask(terms[s["fn"].t], s["scale"], s["mask"]).sum() for s in steps]
                 objective = objective + weight * torch.stack(shares).sum()
         return objective
+
+
+def _mean(parts: list[Terms]) -> Terms:
+    """Mean of the terms of several runs."""
+    total = Terms.total(parts)
+    mean = Terms(*(field / len(parts) for field in total))
+    return mean if total.earned is Terms.earned else mean.with_earned(total.earned / len(parts))

@@ -36,7 +36,8 @@ class GraphedELBO(HeldELBO):
 
     - without CUDA, or with ``capacity=0``;
     - for programs that are not ``model`` and ``guide`` of one model;
-    - under Pyro's handlers.
+    - under Pyro's handlers;
+    - with ``measure_earned``, a measurement for which a graph would be captured anew.
 
     A graph holds for one shape and one configuration: which weights are zero, the model's mode, the addresses of its
     parameters and which of them are frozen, and the precision (``torch.autocast``, ``bf16-mixed``). When the
@@ -81,7 +82,7 @@ class GraphedELBO(HeldELBO):
         """
         check_programs(model, guide)
         net = getattr(guide, "__self__", None)
-        if not isinstance(net, StochasticRNN) or not _own(net, model, guide):
+        if not isinstance(net, StochasticRNN) or not _own(net, model, guide) or self.measure_earned:
             return super().backward(model, guide, *args, **kwargs)
         x, lengths, context, initial_state = _data(*args, **kwargs)
         lengths = int64(lengths)

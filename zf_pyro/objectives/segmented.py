@@ -58,7 +58,7 @@ class SegmentedELBO(HeldELBO):
             yield from run.truncated(parts)
         else:
             yield run.recomputed(parts)
-        self.terms = Terms(*(sum(field) for field in zip(*parts, strict=True)))
+        self.terms = Terms.total(parts)
         self.other = 0.0
 
 
@@ -99,9 +99,9 @@ class _Run:
             x, lengths, context = self._given(start, stop)
             with pyro.validation_enabled(False):  # some sequences have ended, with length 0
                 b = self.net.backward_states(x, lengths)
-            loss, hidden, cell, *terms = self._evaluate(self.anchor, b, *state, x, lengths, context)
+            loss, hidden, cell, earned, *terms = self._evaluate(self.anchor, b, *state, x, lengths, context)
             state = State(hidden.detach(), cell.detach())
-            parts.append(Terms(*terms))
+            parts.append(Terms(*terms).with_earned(earned))
             yield loss
 
     def recomputed(self, parts: list[Terms]) -> Tensor:
@@ -111,12 +111,12 @@ class _Run:
             arguments = (self.anchor, b, *state, *self._given(start, stop))
             if torch.is_grad_enabled():
                 # Re-entrant: the other kind would keep what the recurrence's autograd function holds.
-                loss, hidden, cell, *terms = checkpoint(self._evaluate, *arguments, use_reentrant=True)
+                loss, hidden, cell, earned, *terms = checkpoint(self._evaluate, *arguments, use_reentrant=True)
             else:
-                loss, hidden, cell, *terms = self._evaluate(*arguments)
+                loss, hidden, cell, earned, *terms = self._evaluate(*arguments)
             state = State(hidden, cell)
             losses.append(loss)
-            parts.append(Terms(*(term.detach() for term in terms)))
+            parts.append(Terms(*(term.detach() for term in terms)).with_earned(earned.detach()))
         return torch.stack(losses).sum()
 
     def _given(self, start: int, stop: int) -> tuple[Tensor, Tensor | None, Tensor | None]:
@@ -134,7 +134,10 @@ class _Run:
         lengths: Tensor | None,
         context: Tensor | None,
     ) -> tuple[Tensor, ...]:
-        """Loss, last state and terms of a segment. The anchor requires a gradient, as re-entrant checkpoints need."""
+        """Loss, last state, what z earns, and terms of a segment.
+
+        The anchor requires a gradient, as re-entrant checkpoints need.
+        """
         last: list[State] = []
 
         def guide(*args: Any) -> Tensor:
@@ -151,7 +154,8 @@ class _Run:
         terms = self.elbo.terms
         if terms is None:
             raise RuntimeError("a handler changed sites of the path: segments are scored whole or not at all")
-        return loss, *last[0], *terms
+        earned = terms.earned.clone()  # autograd makes what a checkpoint returns depend on it
+        return loss, *last[0], earned, *terms
 
     def _backward_states(self) -> list[Tensor]:
         """:meth:`zf_pyro.ZForcing.backward_states` for each segment; (steps, batch, hidden)."""
