@@ -11,8 +11,8 @@ import torch
 
 pytest.importorskip("lightning")
 
-from zf_pyro import ZForcingELBO
-from zf_pyro.objectives import mechanism
+from zf_pyro import Linear, ZForcingELBO
+from zf_pyro.objectives import Auxiliary, Delayed, mechanism
 from zf_pyro.training import Batches, MechanismLog, Training, UnearnedAuxiliaryWarning, fit
 
 from .comparing import assert_same
@@ -87,6 +87,20 @@ def test_fit_looks_at_the_auxiliary_by_itself_and_only_while_it_has_a_weight(tmp
     net = tiny_net()
     train(tmp_path / "other", 4, net=net, module=module_of(net, pyro.infer.Trace_ELBO()))
     assert lines(tmp_path / "other") == {}
+
+
+def test_a_run_with_every_form_of_the_auxiliary_in_two_parts_ends_with_the_same_parameters(tmp_path):
+    found = []
+    for stops in ((8,), (5, 8)):
+        for stop in stops:
+            net = tiny_net(dropout=0.2, auxiliary_floor=0.1)
+            form = Auxiliary(standardised=True, contrastive=True, budget=0.2)
+            elbo = ZForcingELBO(Linear(0.2, 1.0, 9), Delayed(Linear(0.5, 0.1, 4), 2), 0.3, auxiliary=form)
+            out, log = tmp_path / str(len(stops)), [MechanismLog(3)]
+            train(out, stop, net=net, module=module_of(net, elbo), callbacks=log, resume=stop != stops[0])
+        found.append((weights(net), lines(out)))
+    assert_same(found[0][0], found[1][0], rtol=0.0, atol=0.0)
+    assert found[0][1] == found[1][1]
 
 
 # The warning ----------------------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Training objectives: each a Pyro ELBO and a module, with their terms and schedules."""
 
+from .auxiliary import Auxiliary
 from .capture import Capture
 from .elbo import ZForcingELBO
 from .fivo import FIVO
@@ -10,7 +11,7 @@ from .log_weights import PathDensities, path_densities
 from .mechanism import Mechanism, mechanism, spread_of
 from .objective import Objective, ObjectiveModule, networks_of
 from .programs import PyroProgram, check_programs, check_roles, owner_of, require_program
-from .schedules import Constant, Linear, Schedule, as_schedule
+from .schedules import Constant, Delayed, Linear, Schedule, as_schedule
 from .segmented import SegmentedELBO
 from .sixo import SIXO
 from .terms import Terms, step_terms
@@ -19,8 +20,10 @@ from .traces import replayed_traces
 __all__ = [
     "FIVO",
     "SIXO",
+    "Auxiliary",
     "Capture",
     "Constant",
+    "Delayed",
     "GraphedELBO",
     "HeldELBO",
     "ImportanceWeightedELBO",

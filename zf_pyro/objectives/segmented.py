@@ -13,7 +13,8 @@ from torch.utils.checkpoint import checkpoint
 from ..checks import int64, require_count, require_flag, require_tensor
 from ..models import ZForcing
 from ..networks import State, handlers, own_step_functions, under
-from ..paths import prepare_inputs
+from ..paths import prepare_inputs, real_frames
+from .auxiliary import Statistics
 from .elbo import ZForcingELBO
 from .held import HeldELBO
 from .programs import PyroProgram, network_of
@@ -44,11 +45,17 @@ class SegmentedELBO(HeldELBO):
         settings: as for :class:`~zf_pyro.ZForcingELBO`; one particle.
 
     Raises:
-        ValueError: a segment that is no positive integer, more than one particle, or another setting out of range.
+        ValueError: a segment that is no positive integer, more than one particle, a budget of the auxiliary, or another
+            setting out of range.
     """
 
     def __init__(self, *args: Any, segment: int, truncate: bool = False, **settings: Any) -> None:
         super().__init__(ZForcingELBO(*args, **settings), "in segments")
+        if self.objective.auxiliary.budget is not None:
+            raise ValueError(
+                "budget needs the gradient of the auxiliary apart from that of the other terms, and segments are "
+                "recomputed in one backward pass of both: leave it out, or take ZForcingELBO"
+            )
         self.segment, self.truncate = require_count("segment", segment), require_flag("truncate", truncate)
 
     def _losses(self, model: PyroProgram, guide: PyroProgram, args: Any, kwargs: Any) -> Iterator[Tensor]:
@@ -90,6 +97,7 @@ class _Run:
         ends = [*range(elbo.segment, x.shape[1], elbo.segment), x.shape[1]]
         self.segments = list(zip([0, *ends[:-1]], ends, strict=True))
         self.elbo = elbo.objective
+        self.statistics: Statistics | None = None  # of the target over all segments, where they are recomputed
         self.anchor = torch.zeros((), device=x.device, requires_grad=True)
 
     def truncated(self, parts: list[Terms]) -> Iterator[Tensor]:
@@ -106,8 +114,11 @@ class _Run:
 
     def recomputed(self, parts: list[Terms]) -> Tensor:
         """The loss of all segments, with recomputation."""
-        state, losses = self.state, []
-        for (start, stop), b in zip(self.segments, self._backward_states(), strict=True):
+        state, losses, states = self.state, [], self._backward_states()
+        if self.elbo.auxiliary.standardised:
+            mask = None if self.lengths is None else real_frames(self.lengths, len(self.frames))
+            self.statistics = Statistics.of(torch.cat([b.detach() for b in states]), mask)
+        for (start, stop), b in zip(self.segments, states, strict=True):
             arguments = (self.anchor, b, *state, *self._given(start, stop))
             if torch.is_grad_enabled():
                 # Re-entrant: the other kind would keep what the recurrence's autograd function holds.
@@ -149,8 +160,12 @@ class _Run:
             return z
 
         # x was validated as a whole. Validation would refuse sequences that have ended, with length 0.
-        with pyro.validation_enabled(False), under(self.around):
-            loss = self.elbo.differentiable_loss(self.net.model, guide, x, lengths, context, State(hidden, cell))
+        self.elbo._statistics = self.statistics
+        try:
+            with pyro.validation_enabled(False), under(self.around):
+                loss = self.elbo.differentiable_loss(self.net.model, guide, x, lengths, context, State(hidden, cell))
+        finally:
+            self.elbo._statistics = None
         terms = self.elbo.terms
         if terms is None:
             raise RuntimeError("a handler changed sites of the path: segments are scored whole or not at all")

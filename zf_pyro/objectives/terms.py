@@ -8,7 +8,10 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from ..paths import PosteriorPath, PriorPath, align
+from .auxiliary import Auxiliary, Statistics
 
+PLAIN = Auxiliary()
+"""The auxiliary as in the paper."""
 NOT_MEASURED = torch.tensor(float("nan"))
 """Value of a measurement that was not asked for."""
 
@@ -56,8 +59,22 @@ class Terms(_Parts):
             return found
         return found.with_earned(torch.stack([part.earned for part in parts]).sum(0))
 
+    @classmethod
+    def mean(cls, parts: "Sequence[Terms]") -> "Terms":
+        """Mean of the terms of several runs, what z earns included."""
+        total = cls.total(parts)
+        found = cls(*(field / len(parts) for field in total))
+        return found if total.earned is NOT_MEASURED else found.with_earned(total.earned / len(parts))
 
-def step_terms(model: PriorPath, guide: PosteriorPath, auxiliary: bool = False, backward: bool = False) -> Terms:
+
+def step_terms(
+    model: PriorPath,
+    guide: PosteriorPath,
+    auxiliary: bool = False,
+    backward: bool = False,
+    form: Auxiliary = PLAIN,
+    statistics: Statistics | None = None,
+) -> Terms:
     """Terms of every step of two finished runs, padding included; each (time, ..., batch).
 
     Args:
@@ -65,6 +82,8 @@ def step_terms(model: PriorPath, guide: PosteriorPath, auxiliary: bool = False, 
         guide: the guide's run that the model was replayed with.
         auxiliary: evaluate the auxiliary, which is NaN otherwise.
         backward: evaluate the backward likelihood, which is NaN otherwise.
+        form: form of the auxiliary.
+        statistics: of its target; of the run's own b_t if None.
     """
     log_likelihood = model.frame_log_prob()
     kl = kl_divergence(guide.group(), model.group())
@@ -72,24 +91,15 @@ def step_terms(model: PriorPath, guide: PosteriorPath, auxiliary: bool = False, 
     return Terms(
         log_likelihood,
         kl,
-        auxiliary_log_prob(guide) if auxiliary else absent,
+        form.log_prob(guide, statistics=statistics) if auxiliary else absent,
         backward_log_prob(guide).expand_as(log_likelihood) if backward else absent,
     )
 
 
-def auxiliary_log_prob(guide: PosteriorPath, z: Tensor | None = None) -> Tensor:
-    """log p_xi(b_t | z_t [, h_{t-1}]) at every step, b_t held fixed; (time, ..., batch).
-
-    Args:
-        guide: the guide's run.
-        z: latents in place of its own, at the same h_{t-1}; (time, ..., latent).
-    """
-    target = align(guide.b.detach(), len(guide.batch_shape))
-    return guide.net.scan_auxiliary(guide.latents() if z is None else z, guide.before(), target)
-
-
 @torch.no_grad()
-def earned_log_prob(model: PriorPath, guide: PosteriorPath) -> Tensor:
+def earned_log_prob(
+    model: PriorPath, guide: PosteriorPath, form: Auxiliary = PLAIN, statistics: Statistics | None = None
+) -> Tensor:
     """What z earns of the auxiliary at every step, without gradient; (time, ..., batch) nats.
 
     An unbiased estimate of E_q log p_xi(b_t | z_t, .) - E_p log p_xi(b_t | z_t, .), where z_t of the posterior q and of
@@ -99,10 +109,12 @@ def earned_log_prob(model: PriorPath, guide: PosteriorPath) -> Tensor:
     Args:
         model: the model's run.
         guide: the guide's run that the model was replayed with.
+        form: form of the auxiliary.
+        statistics: of its target; of the run's own b_t if None.
     """
     posterior, prior, z = guide.group().base_dist, model.group().base_dist, guide.latents()
-    noise = (z - posterior.loc) / posterior.scale
-    return auxiliary_log_prob(guide) - auxiliary_log_prob(guide, torch.addcmul(prior.loc, prior.scale, noise))
+    of_prior = torch.addcmul(prior.loc, prior.scale, (z - posterior.loc) / posterior.scale)
+    return form.log_prob(guide, z, statistics) - form.log_prob(guide, of_prior, statistics)
 
 
 def backward_log_prob(guide: PosteriorPath) -> Tensor:
