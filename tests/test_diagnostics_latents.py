@@ -10,6 +10,7 @@ import torch
 from zf_pyro import ZForcing, ZForcingELBO, emissions, to_arviz
 from zf_pyro.diagnostics import latent_use, linear_probe, mutual_information
 from zf_pyro.evaluation import step_kl
+from zf_pyro.objectives import Auxiliary
 
 from .conftest import random_frames, random_net
 from .linear_gaussian import LinearGaussian, S, simulated
@@ -134,13 +135,16 @@ def test_a_tenth_of_a_positive_auxiliary_counts_as_earned():
         assert use._replace(auxiliary=auxiliary, earned=earned).auxiliary_by_z == expected
 
 
-def test_what_z_earns_is_that_of_the_objectives_terms():
-    net, x = random_net().eval(), random_frames()
-    pyro.set_rng_seed(1)
-    use = latent_use(net, x.repeat(1500, 1, 1), LENGTHS.repeat(1500), batch_size=4500)
-    elbo = ZForcingELBO(aux_weight=1.0, measure_earned=True)
+@pytest.mark.parametrize("form", [Auxiliary(), Auxiliary(standardised=True), Auxiliary(contrastive=True)], ids=str)
+def test_what_z_earns_is_that_of_the_objectives_terms(form):
+    """Of 1500 copies of each sequence, so that the sample of the latents hardly matters."""
+    net, x, lengths = random_net().eval(), random_frames().repeat(1500, 1, 1), LENGTHS.repeat(1500)
+    if form.contrastive:
+        x, lengths = x[:150], lengths[:150]  # all pairs
+    use = latent_use(net, x, lengths, batch_size=4500, auxiliary=form)
+    elbo = ZForcingELBO(aux_weight=1.0, auxiliary=form, measure_earned=True)
     with torch.no_grad():
-        elbo.loss(net.model, net.guide, x.repeat(1500, 1, 1), LENGTHS.repeat(1500))
+        elbo.loss(net.model, net.guide, x, lengths)
     for found, each in ((use.earned, elbo.terms.earned), (use.auxiliary, elbo.terms.auxiliary)):
         assert abs(found - each.mean()) < 4 * each.std() * (2 / len(each)) ** 0.5
 

@@ -29,7 +29,12 @@ FORMS = {
     "standardised per unit": Auxiliary(standardised=True, per_unit=True),
     "standardised, contrastive, with a budget": Auxiliary(standardised=True, contrastive=True, budget=0.1),
 }
-each_form = pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+QUICK = ("standardised", "contrastive", "standardised, contrastive, with a budget")
+each_form = pytest.mark.parametrize(
+    "form",
+    [pytest.param(form, marks=[] if name in QUICK else pytest.mark.slow, id=name) for name, form in FORMS.items()],
+)
+each_model = pytest.mark.parametrize("model", [ZForcing, pytest.param(SRNN, marks=pytest.mark.slow)])
 
 
 def elbo_of(form, kind=ZForcingELBO, **settings):
@@ -138,7 +143,7 @@ def test_a_constant_target_earns_nothing_and_has_no_gradient(name):
 
 
 @each_form
-@pytest.mark.parametrize("model", [ZForcing, SRNN])
+@each_model
 def test_fast_and_reference_recurrence_agree(form, model):
     fast, plain = (random_net(model=model, recurrence=way) for way in ("deferred", "reference"))
     assert_same(*(outcome(net, elbo_of(form), random_frames(), LENGTHS) for net in (fast, plain)))
@@ -286,7 +291,7 @@ def test_a_floor_adds_to_the_deviation(member):
     assert ours.log_prob(torch.randn_like(ours.loc)).max() <= -math.log(0.5 * math.sqrt(2 * math.pi))
 
 
-@pytest.mark.parametrize("model", [ZForcing, SRNN])
+@each_model
 def test_fast_and_reference_recurrence_agree_on_a_floor(model):
     nets = [random_net(model=model, recurrence=way, auxiliary_floor=0.3) for way in ("deferred", "reference")]
     assert_same(*(outcome(net, elbo_of(FORMS["plain"]), random_frames(), LENGTHS) for net in nets))

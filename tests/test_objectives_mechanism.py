@@ -58,7 +58,7 @@ def earned_by_quadrature(net, x):
     return earned(first, b[:1]).sum() + weights @ earned(second, b[1:].expand(len(nodes), -1))
 
 
-@pytest.mark.parametrize("model", [ZForcing, SRNN, DMM])
+@pytest.mark.parametrize("model", [ZForcing, *(pytest.param(m, marks=pytest.mark.slow) for m in (SRNN, DMM))])
 def test_what_z_earns_has_the_mean_of_quadrature(model):
     net = random_net("gaussian", model=model, latent_dim=1, spread=0.2)
     x = random_frames(batch=1, time=2)

@@ -69,26 +69,26 @@ def test_the_first_line_is_the_measurement_of_the_first_batch(tmp_path):
 
 def test_measuring_changes_no_weight(tmp_path):
     found = []
-    for i, log in enumerate((MechanismLog(1000), MechanismLog(1), MechanismLog(3, gradient_norms=False))):
-        found.append(weights(train(tmp_path / str(i), 6, callbacks=[log])))
-    for other in found[1:]:
-        assert_same(other, found[0], rtol=0.0, atol=0.0)
+    for i, log in enumerate((MechanismLog(1000), MechanismLog(1))):
+        found.append(weights(train(tmp_path / str(i), 3, callbacks=[log])))
+    assert_same(*found, rtol=0.0, atol=0.0)
 
 
 def test_fit_looks_at_the_auxiliary_by_itself_and_only_while_it_has_a_weight(tmp_path, monkeypatch):
     monkeypatch.setattr("zf_pyro.training.run.LOOK_EVERY", 3)
-    train(tmp_path / "auxiliary", 10)
+    train(tmp_path / "auxiliary", 7)
     assert {step: set(values) for step, values in lines(tmp_path / "auxiliary").items()} == {
         step: {"earned", "spread"} for step in (0, 3, 6)
     }
     net = tiny_net()
-    train(tmp_path / "none", 4, net=net, module=module_of(net, ZForcingELBO()))
+    train(tmp_path / "none", 1, net=net, module=module_of(net, ZForcingELBO()))
     assert lines(tmp_path / "none") == {}
     net = tiny_net()
-    train(tmp_path / "other", 4, net=net, module=module_of(net, pyro.infer.Trace_ELBO()))
+    train(tmp_path / "other", 1, net=net, module=module_of(net, pyro.infer.Trace_ELBO()))
     assert lines(tmp_path / "other") == {}
 
 
+@pytest.mark.slow
 def test_a_run_with_every_form_of_the_auxiliary_in_two_parts_ends_with_the_same_parameters(tmp_path):
     found = []
     for stops in ((8,), (5, 8)):
@@ -115,7 +115,7 @@ def constant_target(net):
     return net
 
 
-def told(log, out, steps=25, **settings):
+def told(log, out, steps=14, **settings):
     """Warnings of a run in which the auxiliary of a constant target is trained fast."""
     net = constant_target(tiny_net())
     module = Training(net.model, net.guide, ZForcingELBO(1.0, 1.0), pyro.optim.Adam({"lr": 5e-2}), clip_norm=None)
@@ -127,11 +127,11 @@ def told(log, out, steps=25, **settings):
 
 def test_an_auxiliary_earned_without_z_is_told_once_and_a_resumed_run_remembers(tmp_path):
     logs = [MechanismLog(2, gradient_norms=False, rise=5.0) for _ in range(2)]
-    found = told(logs[0], tmp_path, checkpoint_every=10)
+    found = told(logs[0], tmp_path, checkpoint_every=5)
     assert len(found) == 1
     assert "the auxiliary rose by" in str(found[0].message)
     assert "it is earned without z" in str(found[0].message)
-    assert told(logs[1], tmp_path, steps=30, resume=True) == []
+    assert told(logs[1], tmp_path, steps=18, resume=True) == []
     assert (logs[1].first, logs[1].warned) == (logs[0].first, True)
 
 

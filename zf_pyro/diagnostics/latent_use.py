@@ -17,8 +17,11 @@ from ..evaluation import (
 )
 from ..models import StochasticRNN
 from ..networks import State
+from ..objectives import Auxiliary
 from .per_step import Step, StepValues, draw, score
 
+PLAIN = Auxiliary()
+"""The auxiliary as in the paper."""
 LEAST_SHARE = 0.1
 """Share of the auxiliary that z is to earn."""
 
@@ -113,7 +116,13 @@ class LatentUse(NamedTuple):
 
 @torch.no_grad()
 def latent_use(
-    net: StochasticRNN, x: Tensor, lengths: Tensor | None = None, *, threshold: float = 2.0, batch_size: int = 64
+    net: StochasticRNN,
+    x: Tensor,
+    lengths: Tensor | None = None,
+    *,
+    threshold: float = 2.0,
+    batch_size: int = 64,
+    auxiliary: Auxiliary = PLAIN,
 ) -> LatentUse:
     """Measure how much the frames depend on the latents.
 
@@ -123,6 +132,7 @@ def latent_use(
         lengths: real frames of each sequence, (batch,); all of them if None.
         threshold: nats per sequence below which latents count as collapsed.
         batch_size: sequences processed at once.
+        auxiliary: form of the auxiliary that the model was trained with.
 
     Raises:
         TypeError, ValueError: x or lengths that ``net`` refuses, a model in training mode, a single sequence, a
@@ -143,15 +153,15 @@ def latent_use(
         kl[batch.rows, : real.shape[1]] = step_kl.where(real.unsqueeze(-1), torch.nan)
         at_prior_mean = prior_mean_steps(net, batch.run).unsqueeze(1)
         likelihoods = [values[Step.log_likelihood], at_prior_mean, _shuffled(net, batch, values[Step.z])]
-        likelihoods += _auxiliary(net, batch, values)
+        likelihoods += _auxiliary(net, batch, values, auxiliary)
         sums += torch.stack([batch.sum(value).sum() for value in likelihoods]).cpu()
-        mean, residual, target = _per_frame(net, batch, values)
+        mean, residual, target = _per_frame(net, batch, values, auxiliary)
         means.append(mean)
         residuals.append(residual)
         targets.append(target)
     target = torch.cat(targets)
     explained = torch.cat(residuals).square().sum() / (target - target.mean(0)).square().sum()
-    drawn, at_mean, shuffled, auxiliary, earned = (sums / len(x)).tolist()
+    drawn, at_mean, shuffled, scored, earned = (sums / len(x)).tolist()
     return LatentUse(
         kl=kl.cpu(),
         log_likelihood=drawn,
@@ -159,7 +169,7 @@ def latent_use(
         shuffled=shuffled,
         active_units=count_active(torch.cat(means)),
         auxiliary_r2=float(1 - explained),
-        auxiliary=auxiliary,
+        auxiliary=scored,
         earned=earned,
         threshold=threshold,
     )
@@ -176,18 +186,22 @@ def _shuffled(net: StochasticRNN, batch: EncodedPart, z: Tensor) -> Tensor:
     return score(net, batch, z[places, 0, donors].unsqueeze(1), [Step.log_likelihood])[Step.log_likelihood]
 
 
-def _per_frame(net: StochasticRNN, batch: EncodedPart, values: StepValues) -> tuple[Tensor, Tensor, Tensor]:
+def _per_frame(
+    net: StochasticRNN, batch: EncodedPart, values: StepValues, form: Auxiliary
+) -> tuple[Tensor, Tensor, Tensor]:
     """Posterior means (frames, latent), and residuals and targets of the auxiliary (frames, backward), at real frames.
 
     Residuals are NaN in a model without the auxiliary.
     """
     past, b = State(values[Step.past_hidden], values[Step.past_cell]), batch.b.unsqueeze(1)
-    mean = net.posterior(past, b).mean
-    residual = b - net.auxiliary(values[Step.z], past).mean if net.has_auxiliary else torch.full_like(b, torch.nan)
-    return mean[:, 0][batch.real], residual[:, 0][batch.real], batch.b[batch.real]
+    mean, target = net.posterior(past, b).mean, form.target(batch.b, batch.real)[0]
+    residual = torch.full_like(b, torch.nan)
+    if net.has_auxiliary:
+        residual = target.unsqueeze(1) - net.auxiliary(values[Step.z], past).mean
+    return mean[:, 0][batch.real], residual[:, 0][batch.real], target[batch.real]
 
 
-def _auxiliary(net: StochasticRNN, batch: EncodedPart, values: StepValues) -> tuple[Tensor, Tensor]:
+def _auxiliary(net: StochasticRNN, batch: EncodedPart, values: StepValues, form: Auxiliary) -> tuple[Tensor, Tensor]:
     """log p_xi(b_t | z_t, .), and the same less that of the prior's z_t with the same noise; each (time, 1, batch).
 
     NaN in a model without the auxiliary.
@@ -195,8 +209,8 @@ def _auxiliary(net: StochasticRNN, batch: EncodedPart, values: StepValues) -> tu
     if not net.has_auxiliary:
         absent = torch.full_like(values[Step.log_likelihood], torch.nan)
         return absent, absent
-    past, b, z = State(values[Step.past_hidden], values[Step.past_cell]), batch.b.unsqueeze(1), values[Step.z]
-    posterior, prior = net.posterior(past, b).base_dist, net.prior(past).base_dist
+    past, z = State(values[Step.past_hidden], values[Step.past_cell]), values[Step.z]
+    posterior, prior = net.posterior(past, batch.b.unsqueeze(1)).base_dist, net.prior(past).base_dist
     like_prior = prior.loc + prior.scale * (z - posterior.loc) / posterior.scale
-    auxiliary = net.auxiliary(z, past).log_prob(b)
-    return auxiliary, auxiliary - net.auxiliary(like_prior, past).log_prob(b)
+    of_posterior, of_prior = (form.density(net, each, past, batch.b, batch.real) for each in (z, like_prior))
+    return of_posterior, of_posterior - of_prior

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.distributions import Independent, Normal
 
 from ..checks import require_flag, require_number
-from ..networks import State
+from ..networks import State, StepFunctions
 from ..paths import PosteriorPath, align
 from ..recurrence import in_chunks, in_full_precision
 
@@ -90,26 +90,57 @@ class Auxiliary:
             z: latents in place of its own, at the same h_{t-1}; (time, ..., latent).
             statistics: of the target; of the run's own b_t if None.
         """
-        net, before = guide.net, guide.before()
         z = guide.latents() if z is None else z
-        b = guide.b.detach()
-        if not (self.standardised or self.contrastive):
-            return net.scan_auxiliary(z, before, align(b, len(guide.batch_shape)))
-        varies = b.new_ones(b.shape[2])
-        if self.standardised:
-            mean, deviation = Statistics.of(b, guide.run.mask) if statistics is None else statistics
-            varies = (deviation > LEAST_DEVIATION).to(b.dtype)
-            b = (b - mean) * (varies * SCALE / deviation.clamp(min=LEAST_DEVIATION))
-        real = b.new_ones(b.shape[:2]) if guide.run.mask is None else guide.run.mask.to(b.dtype)
+        return self.density(guide.net, z, guide.before(), guide.b.detach(), guide.run.mask, statistics)
 
-        def value(z: Tensor, hidden: Tensor, cell: Tensor, b: Tensor, real: Tensor) -> Tensor:
+    def density(
+        self,
+        net: StepFunctions,
+        z: Tensor,
+        before: State,
+        b: Tensor,
+        mask: Tensor | None,
+        statistics: Statistics | None = None,
+    ) -> Tensor:
+        """:meth:`log_prob` of any latents and states; (time, ..., batch) nats.
+
+        Args:
+            net: the model.
+            z: latents; (time, ..., batch, latent).
+            before: what they depend on; each field (time, ..., batch, hidden).
+            b: backward states, the targets; (time, batch, backward).
+            mask: True on real frames, (time, batch); None if all are.
+            statistics: of the targets; those of b itself if None.
+        """
+        dims = z.dim() - 2
+        if not (self.standardised or self.contrastive):
+            return net.scan_auxiliary(z, before, align(b, dims))
+        target, varies = self.target(b, mask, statistics)
+        real = b.new_ones(b.shape[:2]) if mask is None else mask.to(b.dtype)
+
+        def value(z: Tensor, hidden: Tensor, cell: Tensor, target: Tensor, real: Tensor) -> Tensor:
             normal = _normal(net.auxiliary(z, State(hidden, cell)))
             if self.contrastive:
-                return contrast(normal, b, real.squeeze(-1), varies)
-            return ((normal.log_prob(b) - BEST_CONSTANT) * varies).sum(-1)
+                return contrast(normal, target, real.squeeze(-1), varies)
+            return ((normal.log_prob(target) - BEST_CONSTANT) * varies).sum(-1)
 
-        sequences = [align(sequence, len(guide.batch_shape)) for sequence in (b, real.unsqueeze(-1))]
+        sequences = [align(sequence, dims) for sequence in (target, real.unsqueeze(-1))]
         return in_full_precision(lambda _, *given: in_chunks(value, *given))(net, z, *before, *sequences)
+
+    def target(self, b: Tensor, mask: Tensor | None, statistics: Statistics | None = None) -> tuple[Tensor, Tensor]:
+        """What the auxiliary predicts, (time, batch, backward), and 1 for units that count, else 0, (backward,).
+
+        Args:
+            b: backward states; (time, batch, backward).
+            mask: True on real frames, (time, batch); None if all are.
+            statistics: of the targets; those of b itself if None.
+        """
+        varies = b.new_ones(b.shape[2])
+        if not self.standardised:
+            return b, varies
+        mean, deviation = Statistics.of(b, mask) if statistics is None else statistics
+        varies = (deviation > LEAST_DEVIATION).to(b.dtype)
+        return (b - mean) * (varies * SCALE / deviation.clamp(min=LEAST_DEVIATION)), varies
 
     def weighted(self, auxiliary: Tensor, units: int) -> Tensor:
         """What the weight applies to, of the auxiliary (...) in nats; ``units`` is the size of b_t."""
