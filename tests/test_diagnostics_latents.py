@@ -7,9 +7,10 @@ import pyro
 import pytest
 import torch
 
-from zf_pyro import ZForcing, emissions, to_arviz
+from zf_pyro import ZForcing, ZForcingELBO, emissions, to_arviz
 from zf_pyro.diagnostics import latent_use, linear_probe, mutual_information
 from zf_pyro.evaluation import step_kl
+from zf_pyro.objectives import Auxiliary
 
 from .conftest import random_frames, random_net
 from .linear_gaussian import LinearGaussian, S, simulated
@@ -98,6 +99,54 @@ def test_the_auxiliary_explains_what_it_predicts():
     knowing = latent_use(Knowing(), simulated(60, 4))
     assert knowing.auxiliary_r2 == pytest.approx(1 - 0.01 / simulated(60, 4).var().item(), abs=0.01)
     assert latent_use(LinearGaussian(), simulated(60, 4)).auxiliary_r2 < 0.5
+
+
+class Telling(LinearGaussian):
+    """Model whose backward states are constant, or (with ``by_z``) those of its guide, and z is b_t."""
+
+    def __init__(self, by_z):
+        super().__init__()
+        self.by_z = by_z
+
+    def backward_states(self, x, lengths=None):
+        b = super().backward_states(x, lengths)
+        return b if self.by_z else torch.zeros_like(b)
+
+    def auxiliary(self, z_t, state):
+        loc = torch.cat([z_t, z_t], -1)
+        return pyro.distributions.Normal(loc if self.by_z else 0.0 * loc, 1.0 if self.by_z else 0.01).to_event(1)
+
+
+def test_what_z_earns_of_the_auxiliary_is_told():
+    x = simulated(60, 4)
+    by_z, without = (latent_use(Telling(by_z), x) for by_z in (True, False))
+    assert by_z.earned > 2.0
+    assert by_z.auxiliary_by_z
+    assert "earned without z" not in by_z.verdict()
+    assert without.auxiliary > 20.0
+    assert without.earned == 0.0
+    assert not without.auxiliary_by_z
+    assert without.verdict().endswith("of which z earns 0.0: the auxiliary is earned without z")
+
+
+def test_a_tenth_of_a_positive_auxiliary_counts_as_earned():
+    use = latent_use(Telling(True), simulated(5, 3))
+    for auxiliary, earned, expected in ((50.0, 4.9, False), (50.0, 5.0, True), (-90.0, 1.9, False), (-90.0, 2.0, True)):
+        assert use._replace(auxiliary=auxiliary, earned=earned).auxiliary_by_z == expected
+
+
+@pytest.mark.parametrize("form", [Auxiliary(), Auxiliary(standardised=True), Auxiliary(contrastive=True)], ids=str)
+def test_what_z_earns_is_that_of_the_objectives_terms(form):
+    """Of 1500 copies of each sequence, so that the sample of the latents hardly matters."""
+    net, x, lengths = random_net().eval(), random_frames().repeat(1500, 1, 1), LENGTHS.repeat(1500)
+    if form.contrastive:
+        x, lengths = x[:150], lengths[:150]  # all pairs
+    use = latent_use(net, x, lengths, batch_size=4500, auxiliary=form)
+    elbo = ZForcingELBO(aux_weight=1.0, auxiliary=form, measure_earned=True)
+    with torch.no_grad():
+        elbo.loss(net.model, net.guide, x, lengths)
+    for found, each in ((use.earned, elbo.terms.earned), (use.auxiliary, elbo.terms.auxiliary)):
+        assert abs(found - each.mean()) < 4 * each.std() * (2 / len(each)) ** 0.5
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 4, 100])

@@ -7,7 +7,7 @@ import typing
 import pytest
 import torch
 
-from zf_pyro import FIVO, ImportanceWeightedELBO, ZForcing
+from zf_pyro import FIVO, ImportanceWeightedELBO, Linear, ZForcing
 from zf_pyro.data import LengthBatches, Loader, Transposed
 from zf_pyro.emissions import Bernoulli, Gaussian
 from zf_pyro.experiments import MODELS, Preset, Run, command_line, fit_model, training_loader
@@ -18,6 +18,7 @@ from zf_pyro.experiments.presets import CHANGEABLE
 from zf_pyro.experiments.results import logged
 from zf_pyro.models import DeterministicRNN
 from zf_pyro.models.deterministic_rnn import LayerNormLSTM
+from zf_pyro.objectives import Auxiliary, Delayed
 from zf_pyro.training import SafeCheckpointIO, latest
 
 PRESET = Preset(
@@ -97,6 +98,37 @@ def test_the_backward_likelihood_is_annealed_with_the_auxiliary():
     objective = dataclasses.replace(PRESET, backward_weight=(1.0, 0.0)).objective("zforcing")
     objective.step = 5
     assert (objective.aux_weight, objective.backward_weight) == (pytest.approx(0.3), pytest.approx(0.5))
+
+
+def test_each_option_of_the_auxiliary_is_a_flag(monkeypatch, tmp_path):
+    given = "--aux_steps 4 --aux_delay 2 --backward_weight [1.0,0.5] --backward_steps 20 --annealing_epochs 1.5"
+    more = "--aux_standardised true --aux_per_unit true --aux_budget 0.3 --options.auxiliary_floor 0.1"
+    run = parsed(monkeypatch, tmp_path, *given.split(), *more.split(), "--mechanism_every", "5")
+    preset = run.choose({"small": PRESET})
+    objective = preset.objective("zforcing", steps_per_epoch=6)
+    assert objective.auxiliary == Auxiliary(standardised=True, per_unit=True, budget=0.3)
+    assert objective.kl_schedule == Linear(0.2, 1.0, 9)
+    assert objective.aux_schedule == Delayed(Linear(0.5, 0.1, 4), 2)
+    assert objective.backward_schedule == Linear(1.0, 0.5, 20)
+    assert build(run, preset, Bernoulli(3)).auxiliary_floor == 0.1
+    assert run.mechanism_every == 5
+    assert PRESET.objective("zforcing").auxiliary == Auxiliary()
+    assert dataclasses.replace(PRESET, aux_contrastive=True).objective("zforcing").auxiliary.contrastive
+
+
+def test_bad_options_of_the_auxiliary_are_refused_before_a_run():
+    for changes, match in (
+        ({"aux_contrastive": True, "aux_per_unit": True}, "per_unit must be False with contrastive"),
+        ({"aux_budget": -1.0}, "budget must be a positive share"),
+        ({"aux_steps": 0}, "aux_steps must be a positive integer"),
+        ({"annealing_epochs": 0.0}, "annealing_epochs must be a positive number"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            dataclasses.replace(PRESET, **changes)
+    with pytest.raises(ValueError, match="annealing_epochs needs the number of steps of an epoch"):
+        dataclasses.replace(PRESET, annealing_epochs=2.0).objective("zforcing")
+    with pytest.raises(ValueError, match="mechanism_every must be a positive integer"):
+        Run(mechanism_every=0)
 
 
 class WithoutTransition(ZForcing):

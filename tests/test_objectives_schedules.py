@@ -5,6 +5,7 @@ import pickle
 import pytest
 
 from zf_pyro import Constant, Linear
+from zf_pyro.objectives import Delayed
 from zf_pyro.objectives.schedules import as_schedule
 
 
@@ -25,6 +26,28 @@ def test_the_papers_kl_weight_rises_by_its_step():
 
 def test_one_step_is_a_jump():
     assert [Linear(0.0, 1.0, 1)(step) for step in (0, 1, 2)] == [0.0, 1.0, 1.0]
+
+
+def test_epochs_are_as_many_steps_as_they_have():
+    assert Linear.of_epochs(0.2, 1.0, 3, 20) == Linear(0.2, 1.0, 60)
+    assert Linear.of_epochs(0.2, 1.0, 0.5, 7) == Linear(0.2, 1.0, 4)
+    assert Linear.of_epochs(0.2, 1.0, 0.01, 7).num_steps == 1
+    for epochs, steps in ((0.0, 7), (float("inf"), 7), (1.0, 0), (1.0, 2.5)):
+        with pytest.raises(
+            ValueError, match=r"num_epochs must be a positive number|steps_per_epoch must be a positive"
+        ):
+            Linear.of_epochs(0.2, 1.0, epochs, steps)
+
+
+def test_a_delayed_schedule_starts_where_it_would_have_started():
+    schedule = Delayed(Linear(0.5, 0.0, 5), 3)
+    assert [schedule(step) for step in range(9)] == [0.0, 0.0, 0.0, *(Linear(0.5, 0.0, 5)(step) for step in range(6))]
+    assert [Delayed(0.3, 2)(step) for step in (1, 2)] == [0.0, 0.3]
+    assert pickle.loads(pickle.dumps(schedule)) == schedule
+    with pytest.raises(ValueError, match="num_steps must be a positive integer"):
+        Delayed(0.3, 0)
+    with pytest.raises(TypeError, match="schedule must be a number or a schedule"):
+        Delayed("late", 3)
 
 
 def test_constant_is_constant():

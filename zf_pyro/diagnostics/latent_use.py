@@ -1,5 +1,6 @@
 """Use of the latents: log-likelihood lost without them, and the verdict "collapsed" or "used"."""
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -16,7 +17,13 @@ from ..evaluation import (
 )
 from ..models import StochasticRNN
 from ..networks import State
+from ..objectives import Auxiliary
 from .per_step import Step, StepValues, draw, score
+
+PLAIN = Auxiliary()
+"""The auxiliary as in the paper."""
+LEAST_SHARE = 0.1
+"""Share of the auxiliary that z is to earn."""
 
 
 class LatentUse(NamedTuple):
@@ -37,6 +44,11 @@ class LatentUse(NamedTuple):
     auxiliary_r2: float
     """R^2 of the auxiliary's mean for b_t, over all units and real steps. 1 is perfect, 0 is as good as the mean of
     b_t, and a negative value means that the auxiliary was not trained. NaN in a model without the auxiliary."""
+    auxiliary: float
+    """E_q log p_xi(b_t | z_t [, h_{t-1}]), summed over real steps. NaN in a model without the auxiliary."""
+    earned: float
+    """What z earns of it: the same less that with a sample of the prior's z_t, at the same h_{t-1}. An auxiliary that
+    was not trained earns what chance gives it."""
     threshold: float
     """Least KL, and least loss of log-likelihood, of latents that count as used; nats per sequence."""
 
@@ -77,20 +89,40 @@ class LatentUse(NamedTuple):
         """
         return self.total_kl >= self.threshold and self.lost_at_prior_mean >= self.threshold
 
+    @property
+    def auxiliary_by_z(self) -> bool:
+        """True if z earns ``threshold`` nats of the auxiliary, and a tenth of it where it is positive.
+
+        Its zero is arbitrary, as that of any density, so the tenth of it is no more than a sign.
+        """
+        return self.earned >= max(self.threshold, LEAST_SHARE * self.auxiliary)
+
     def verdict(self) -> str:
         """ "collapsed" or "used", with the measures behind it."""
+        auxiliary = ""
+        if not math.isnan(self.earned):
+            how = f"of which z earns {self.earned:.1f}"
+            if not self.auxiliary_by_z:
+                how += ": the auxiliary is earned without z"
+            auxiliary = f"; auxiliary {self.auxiliary:.1f} nats, {how}"
         return (
             f"{'used' if self.used else 'collapsed'}: KL {self.total_kl:.1f} nats a sequence; "
             f"{self.lost_at_prior_mean:.1f} nats of log-likelihood lost with z at its prior mean "
             f"({100 * self.share_lost_at_prior_mean:.0f} % of the bound), {self.lost_by_shuffling:.1f} with another "
             f"sequence's z; {self.active_units} of {self.kl.shape[-1]} units active; "
-            f"auxiliary R2 {self.auxiliary_r2:.2f}"
+            f"auxiliary R2 {self.auxiliary_r2:.2f}{auxiliary}"
         )
 
 
 @torch.no_grad()
 def latent_use(
-    net: StochasticRNN, x: Tensor, lengths: Tensor | None = None, *, threshold: float = 2.0, batch_size: int = 64
+    net: StochasticRNN,
+    x: Tensor,
+    lengths: Tensor | None = None,
+    *,
+    threshold: float = 2.0,
+    batch_size: int = 64,
+    auxiliary: Auxiliary = PLAIN,
 ) -> LatentUse:
     """Measure how much the frames depend on the latents.
 
@@ -100,6 +132,7 @@ def latent_use(
         lengths: real frames of each sequence, (batch,); all of them if None.
         threshold: nats per sequence below which latents count as collapsed.
         batch_size: sequences processed at once.
+        auxiliary: form of the auxiliary that the model was trained with.
 
     Raises:
         TypeError, ValueError: x or lengths that ``net`` refuses, a model in training mode, a single sequence, a
@@ -112,7 +145,7 @@ def latent_use(
         raise ValueError("x must hold at least 2 sequences, whose latents can be exchanged; got 1")
     threshold = require_number("threshold", threshold, "positive, in nats a sequence", 0.0, ends="(]")
     kl = torch.full((*x.shape[:2], net.latent_dim), torch.nan, device=x.device, dtype=net.emission_layer.weight.dtype)
-    sums, means, residuals, targets = torch.zeros(3, dtype=torch.float64), [], [], []
+    sums, means, residuals, targets = torch.zeros(5, dtype=torch.float64), [], [], []
     for batch in encoded_parts(net, x, lengths, batch_size, at_least=2):
         values = draw(net, batch, 1, [Step.z, Step.past_hidden, Step.past_cell, Step.log_likelihood, Step.kl_by_latent])
         real = batch.real.T
@@ -120,14 +153,15 @@ def latent_use(
         kl[batch.rows, : real.shape[1]] = step_kl.where(real.unsqueeze(-1), torch.nan)
         at_prior_mean = prior_mean_steps(net, batch.run).unsqueeze(1)
         likelihoods = [values[Step.log_likelihood], at_prior_mean, _shuffled(net, batch, values[Step.z])]
+        likelihoods += _auxiliary(net, batch, values, auxiliary)
         sums += torch.stack([batch.sum(value).sum() for value in likelihoods]).cpu()
-        mean, residual, target = _per_frame(net, batch, values)
+        mean, residual, target = _per_frame(net, batch, values, auxiliary)
         means.append(mean)
         residuals.append(residual)
         targets.append(target)
     target = torch.cat(targets)
     explained = torch.cat(residuals).square().sum() / (target - target.mean(0)).square().sum()
-    drawn, at_mean, shuffled = (sums / len(x)).tolist()
+    drawn, at_mean, shuffled, scored, earned = (sums / len(x)).tolist()
     return LatentUse(
         kl=kl.cpu(),
         log_likelihood=drawn,
@@ -135,6 +169,8 @@ def latent_use(
         shuffled=shuffled,
         active_units=count_active(torch.cat(means)),
         auxiliary_r2=float(1 - explained),
+        auxiliary=scored,
+        earned=earned,
         threshold=threshold,
     )
 
@@ -150,12 +186,31 @@ def _shuffled(net: StochasticRNN, batch: EncodedPart, z: Tensor) -> Tensor:
     return score(net, batch, z[places, 0, donors].unsqueeze(1), [Step.log_likelihood])[Step.log_likelihood]
 
 
-def _per_frame(net: StochasticRNN, batch: EncodedPart, values: StepValues) -> tuple[Tensor, Tensor, Tensor]:
+def _per_frame(
+    net: StochasticRNN, batch: EncodedPart, values: StepValues, form: Auxiliary
+) -> tuple[Tensor, Tensor, Tensor]:
     """Posterior means (frames, latent), and residuals and targets of the auxiliary (frames, backward), at real frames.
 
     Residuals are NaN in a model without the auxiliary.
     """
     past, b = State(values[Step.past_hidden], values[Step.past_cell]), batch.b.unsqueeze(1)
-    mean = net.posterior(past, b).mean
-    residual = b - net.auxiliary(values[Step.z], past).mean if net.has_auxiliary else torch.full_like(b, torch.nan)
-    return mean[:, 0][batch.real], residual[:, 0][batch.real], batch.b[batch.real]
+    mean, target = net.posterior(past, b).mean, form.target(batch.b, batch.real)[0]
+    residual = torch.full_like(b, torch.nan)
+    if net.has_auxiliary:
+        residual = target.unsqueeze(1) - net.auxiliary(values[Step.z], past).mean
+    return mean[:, 0][batch.real], residual[:, 0][batch.real], target[batch.real]
+
+
+def _auxiliary(net: StochasticRNN, batch: EncodedPart, values: StepValues, form: Auxiliary) -> tuple[Tensor, Tensor]:
+    """log p_xi(b_t | z_t, .), and the same less that of the prior's z_t with the same noise; each (time, 1, batch).
+
+    NaN in a model without the auxiliary.
+    """
+    if not net.has_auxiliary:
+        absent = torch.full_like(values[Step.log_likelihood], torch.nan)
+        return absent, absent
+    past, z = State(values[Step.past_hidden], values[Step.past_cell]), values[Step.z]
+    posterior, prior = net.posterior(past, batch.b.unsqueeze(1)).base_dist, net.prior(past).base_dist
+    like_prior = prior.loc + prior.scale * (z - posterior.loc) / posterior.scale
+    of_posterior, of_prior = (form.density(net, each, past, batch.b, batch.real) for each in (z, like_prior))
+    return of_posterior, of_posterior - of_prior

@@ -150,17 +150,18 @@ def train(run: Run, preset: Preset, model: StochasticRNN | DeterministicRNN, tra
     """
     from lightning.pytorch.callbacks import ModelCheckpoint
 
-    from ..training import CosineDecay, SafeCheckpointIO, Training, fit
+    from ..training import CosineDecay, MechanismLog, SafeCheckpointIO, Training, fit
 
     objective: ELBO = Trace_ELBO()
     validation = None
     if isinstance(model, StochasticRNN):
-        chosen = preset.objective(run.objective, run.particles, anneal=run.anneal)
+        per_epoch = None if preset.annealing_epochs is None else len(train)
+        chosen = preset.objective(run.objective, run.particles, anneal=run.anneal, steps_per_epoch=per_epoch)
         objective = chosen
         if isinstance(chosen, ZForcingELBO):
             objective = GraphedELBO(chosen, bucket=BUCKET, capacity=CAPACITY)
         if run.objective in OF_PARTICLES:  # the bound itself, whatever the KL weight of training
-            validation = preset.objective(run.objective, run.particles)
+            validation = preset.objective(run.objective, run.particles, steps_per_epoch=per_epoch)
     module = Training(
         model.model,
         model.guide,
@@ -171,6 +172,11 @@ def train(run: Run, preset: Preset, model: StochasticRNN | DeterministicRNN, tra
         plateau=preset.plateau,
         validation=validation,
     )
+    callbacks: list[Any] = []
+    if preset.decay_steps is not None:
+        callbacks.append(CosineDecay(preset.learning_rate, preset.decay_steps))
+    if run.mechanism_every is not None:
+        callbacks.append(MechanismLog(run.mechanism_every))
     start = time.perf_counter()
     trainer = fit(
         module,
@@ -185,7 +191,7 @@ def train(run: Run, preset: Preset, model: StochasticRNN | DeterministicRNN, tra
         devices=run.devices,
         accelerator={"cuda": "gpu"}.get(run.device, run.device),
         precision=run.precision,
-        callbacks=[] if preset.decay_steps is None else [CosineDecay(preset.learning_rate, preset.decay_steps)],
+        callbacks=callbacks,
         about=run.about,
     )
     seconds = time.perf_counter() - start

@@ -8,12 +8,24 @@ from typing import Any
 from ..checks import require_choice, require_count, require_flag, require_number
 from ..emissions import Emission
 from ..models import StochasticRNN
-from ..objectives import FIVO, ImportanceWeightedELBO, Linear, Objective, ZForcingELBO
+from ..objectives import (
+    FIVO,
+    Auxiliary,
+    Delayed,
+    ImportanceWeightedELBO,
+    Linear,
+    Objective,
+    Schedule,
+    ZForcingELBO,
+)
 from .choices import CHOICES, MODELS, OF_PARTICLES
 
 OF_NETWORKS = ("embed_dim", "hidden_dim", "latent_dim", "mlp_dim", "transition", "dropout")
 """Fields of a preset that are arguments of a network's constructor, where it has them."""
-COUNTS = ("batch_size", "max_steps", "annealing_steps", "decay_steps", "plateau", "patience", "validate_every")
+COUNTS = (
+    *("batch_size", "max_steps", "annealing_steps", "aux_steps", "aux_delay", "backward_steps", "decay_steps"),
+    *("plateau", "patience", "validate_every"),
+)
 POSITIVE = "a positive number"
 AT_LEAST_0 = "a finite number of at least 0"
 
@@ -31,9 +43,17 @@ class Preset:
         learning_rate: Step size of Adam.
         max_steps: Training steps.
         annealing_steps: Steps from the first to the last weight of the KL, the auxiliary and the backward likelihood.
+        annealing_epochs: Epochs in place of annealing_steps; annealing_steps hold if left out.
         aux_weight: First and last weight of the auxiliary term under zforcing.
+        aux_steps: Steps from the first to the last weight of the auxiliary; those of the annealing if left out.
+        aux_delay: Steps without the auxiliary before its first weight; none if left out.
+        aux_standardised: Standardise the auxiliary's target by unit, so that a constant earns nothing.
+        aux_contrastive: Measure the auxiliary against the targets of the other sequences of the batch.
+        aux_per_unit: Apply the auxiliary's weight to the mean over the units of its target, not to their sum.
+        aux_budget: Bound on the auxiliary's gradient norm, as a share of that of the other terms; none if left out.
         kl_weight: First weight of the KL where it is annealed; the last is 1.
         backward_weight: First and last weight of the backward RNN's likelihood under zforcing.
+        backward_steps: Steps between these weights; those of the annealing if left out.
         transition: How latents enter the recurrence, conditional_layer_norm or concatenate. For models that have it.
         dropout: Probability of zeroing an element of an embedded frame in training.
         weight_decay: Decoupled weight decay of AdamW, of matrices alone; biases, gains and the like are left alone.
@@ -56,6 +76,14 @@ class Preset:
     aux_weight: tuple[float, float]
     kl_weight: float = 0.2
     backward_weight: tuple[float, float] = (0.0, 0.0)
+    annealing_epochs: float | None = None
+    aux_steps: int | None = None
+    aux_delay: int | None = None
+    aux_standardised: bool = False
+    aux_contrastive: bool = False
+    aux_per_unit: bool = False
+    aux_budget: float | None = None
+    backward_steps: int | None = None
     transition: str = "conditional_layer_norm"
     dropout: float = 0.0
     weight_decay: float = 0.0
@@ -74,6 +102,7 @@ class Preset:
         for name, expected, ends in (
             ("learning_rate", POSITIVE, "(]"),
             ("clip_norm", POSITIVE, "(]"),
+            ("annealing_epochs", POSITIVE, "(]"),
             ("weight_decay", AT_LEAST_0, "[]"),
         ):
             value = getattr(self, name)
@@ -84,6 +113,7 @@ class Preset:
             if not isinstance(pair, tuple | list) or len(pair) != 2:
                 raise ValueError(f"{name} must be a pair, the first and the last weight, got {pair!r}")
             object.__setattr__(self, name, tuple(pair))
+        _ = self.form  # raises for values that make none
         if self.plateau is not None and self.decay_steps is not None:
             raise ValueError(
                 "plateau and decay_steps are two schedules of one step size: leave one of them out, got "
@@ -118,31 +148,53 @@ class Preset:
         sizes = {name: getattr(self, name) for name in OF_NETWORKS if name in known}
         return kind(emission, **sizes, **self.options)
 
-    def objective(self, name: str, num_particles: int = 1, *, anneal: bool = False) -> Objective:
+    @property
+    def form(self) -> Auxiliary:
+        """Form of the auxiliary."""
+        return Auxiliary(self.aux_standardised, self.aux_contrastive, self.aux_per_unit, self.aux_budget)
+
+    def annealing(self, steps_per_epoch: int | None) -> int:
+        """Steps of the annealing.
+
+        Raises:
+            ValueError: they are given in epochs, of an unknown number of steps.
+        """
+        if self.annealing_epochs is None:
+            return self.annealing_steps
+        if steps_per_epoch is None:
+            raise ValueError("annealing_epochs needs the number of steps of an epoch: give steps_per_epoch")
+        return Linear.of_epochs(0.0, 1.0, self.annealing_epochs, steps_per_epoch).num_steps
+
+    def objective(
+        self, name: str, num_particles: int = 1, *, anneal: bool = False, steps_per_epoch: int | None = None
+    ) -> Objective:
         """Objective by name; those of one sample differ only in their weights.
 
         Args:
             name: elbo, kl_annealing, zforcing, iwae or fivo.
             num_particles: samples of the latents per sequence under iwae and fivo.
             anneal: anneal the KL weight under iwae and fivo as under kl_annealing.
+            steps_per_epoch: training steps of an epoch, for ``annealing_epochs``.
 
         Raises:
-            ValueError: an unknown name, or ``anneal`` for another objective.
+            ValueError: an unknown name, ``anneal`` for another objective, or a form of the auxiliary without weight.
         """
         require_choice("objective", name, CHOICES["objective"])
         if require_flag("anneal", anneal) and name not in OF_PARTICLES:
             raise ValueError(f"anneal is for {' and '.join(OF_PARTICLES)}, got it with {name}: take kl_annealing")
-        annealed = Linear(self.kl_weight, 1.0, self.annealing_steps)
+        steps = self.annealing(steps_per_epoch)
+        annealed = Linear(self.kl_weight, 1.0, steps)
         match name:
             case "elbo":
                 return ZForcingELBO()
             case "kl_annealing":
                 return ZForcingELBO(annealed)
             case "zforcing":
-                auxiliary, backward = (
-                    Linear(*w, self.annealing_steps) for w in (self.aux_weight, self.backward_weight)
-                )
-                return ZForcingELBO(annealed, auxiliary, backward)
+                auxiliary: Schedule = Linear(*self.aux_weight, self.aux_steps or steps)
+                if self.aux_delay is not None:
+                    auxiliary = Delayed(auxiliary, self.aux_delay)
+                backward = Linear(*self.backward_weight, self.backward_steps or steps)
+                return ZForcingELBO(annealed, auxiliary, backward, auxiliary=self.form)
             case "iwae":
                 return ImportanceWeightedELBO(num_particles, kl_weight=annealed if anneal else 1.0)
             case _:

@@ -10,7 +10,10 @@ from ..checks import require_choice, require_count, require_flag, require_path, 
 from .choices import CHOICES, OF_PARTICLES
 from .presets import CHANGEABLE, TINY, Preset
 
-COUNTS = ("devices", "max_steps", "particles", "evaluation_particles", "validation_sequences", "test_sequences")
+COUNTS = (
+    *("devices", "max_steps", "particles", "evaluation_particles", "validation_sequences", "test_sequences"),
+    "mechanism_every",
+)
 
 
 @dataclass
@@ -37,6 +40,7 @@ class Run:
         evaluation_particles: Samples of the latents of each sequence, and particles of the filter, for the bounds.
         validation_sequences: Number of validation sequences (of speech, windows), evenly spread; all if left out.
         test_sequences: Number of test sequences, evenly spread over the test set; all if left out.
+        mechanism_every: Steps between two measurements of gradient norms by term; none if left out.
         smoke: Test run in seconds, with tiny sizes and meaningless results.
         changes: Values of the preset to replace, by field; each is a flag of its own.
 
@@ -61,6 +65,7 @@ class Run:
     evaluation_particles: int = 64
     validation_sequences: int | None = None
     test_sequences: int | None = None
+    mechanism_every: int | None = None
     smoke: bool = False
     changes: dict[str, Any] = field(default_factory=dict)
     own: dict[str, Any] = field(init=False, default_factory=dict)

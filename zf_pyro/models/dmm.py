@@ -63,6 +63,7 @@ class DMM(StochasticRNN):
         num_layers: layers of the RNN.
         z_force: the auxiliary sees z_t alone, not z_{t-1}.
         auxiliary_l2: fix the auxiliary's variance at 1/2.
+        auxiliary_floor: f, which makes the auxiliary's deviation sqrt(s^2 + f^2). At 0.4 no density is above 1.
         dropout: probability of zeroing an element of an embedded frame, in training mode.
         recurrence: ``"deferred"`` (fast loops) or ``"reference"`` (plain loops).
         name: name of the model in Pyro's parameter store; unique within the process by default.
@@ -87,6 +88,7 @@ class DMM(StochasticRNN):
         num_layers: int = 1,
         z_force: bool = False,
         auxiliary_l2: bool = False,
+        auxiliary_floor: float = 0.0,
         dropout: float = 0.0,
         recurrence: str = "deferred",
         name: str | None = None,
@@ -103,6 +105,7 @@ class DMM(StochasticRNN):
             num_layers=num_layers,
             z_force=z_force,
             auxiliary_l2=auxiliary_l2,
+            auxiliary_floor=auxiliary_floor,
             dropout=dropout,
             recurrence=recurrence,
         )
@@ -112,6 +115,7 @@ class DMM(StochasticRNN):
         self.hidden_dim, self.latent_dim = hidden_dim, latent_dim
         self.gated, self.bidirectional = gated, bidirectional
         self.z_force, self.auxiliary_l2 = z_force, auxiliary_l2
+        self.auxiliary_floor = settings["auxiliary_floor"]
         self.combiner, self.recurrence = combiner, recurrence
         self.has_fast_loops = combiner == "mlp"
 

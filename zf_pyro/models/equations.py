@@ -99,7 +99,10 @@ class Equations(RegisteredNetwork):
 
     def auxiliary(self, z_t: Tensor, past: State) -> dist.TorchDistribution:
         """p_xi(b_t | z_t, h_{t-1}); ``past`` as for :meth:`prior`, z_t (..., latent), the event (backward,)."""
-        raise TypeError(f"{type(self).__name__} has no backward RNN, so there is no auxiliary: set aux_weight=0")
+        raise TypeError(
+            f"{type(self).__name__} has no backward RNN, so there is no auxiliary: set aux_weight=0, and leave "
+            "measure_earned out"
+        )
 
     def backward_emission(self, b_t: Tensor) -> dist.TorchDistribution:
         """p_bwd(x_{t-1} | b_t); b_t (..., backward), the event one frame."""

@@ -61,6 +61,7 @@ class SRNN(StochasticRNN):
         num_layers: layers of both RNNs.
         z_force: the auxiliary sees z_t alone, not z_{t-1} and d_t.
         auxiliary_l2: fix the auxiliary's variance at 1/2.
+        auxiliary_floor: f, which makes the auxiliary's deviation sqrt(s^2 + f^2). At 0.4 no density is above 1.
         dropout: probability of zeroing an element of an embedded frame, in training mode.
         recurrence: ``"deferred"`` (fast loops) or ``"reference"`` (plain loops).
         name: name of the model in Pyro's parameter store; unique within the process by default.
@@ -87,6 +88,7 @@ class SRNN(StochasticRNN):
         num_layers: int = 1,
         z_force: bool = False,
         auxiliary_l2: bool = False,
+        auxiliary_floor: float = 0.0,
         dropout: float = 0.0,
         recurrence: str = "deferred",
         name: str | None = None,
@@ -102,18 +104,23 @@ class SRNN(StochasticRNN):
             num_layers=num_layers,
             z_force=z_force,
             auxiliary_l2=auxiliary_l2,
+            auxiliary_floor=auxiliary_floor,
             dropout=dropout,
             recurrence=recurrence,
         )
         super().__init__(emission, settings, name)
         embed_dim, hidden_dim, latent_dim, mlp_dim = (settings[size] for size in SIZES)
         num_layers = settings["num_layers"]
-        for argument in ("z_force", "auxiliary_l2"):
+        for argument, default in (("z_force", False), ("auxiliary_l2", False), ("auxiliary_floor", 0.0)):
             if filtering and settings[argument]:
-                raise ValueError(f"{argument} must be False with filtering=True, which has no auxiliary, got True")
+                raise ValueError(
+                    f"{argument} must be {default} with filtering=True, which has no auxiliary, got "
+                    f"{settings[argument]}"
+                )
         self.hidden_dim, self.latent_dim, self.embed_dim = hidden_dim, latent_dim, embed_dim
         self.residual, self.filtering = residual, filtering
         self.z_force, self.auxiliary_l2 = z_force, auxiliary_l2
+        self.auxiliary_floor = settings["auxiliary_floor"]
         self.has_auxiliary, self.recurrence = not filtering, recurrence
 
         self.embedding = nn.Sequential(emission.embedding(embed_dim), nn.Dropout(dropout))

@@ -32,6 +32,7 @@ class AuxiliaryNetwork(Protocol):
     auxiliary_network: MLP
     z_force: bool
     auxiliary_l2: bool
+    auxiliary_floor: float
     emission_family: Emission
     backward_emission_layer: nn.Linear
     backward_emission_weights: nn.ModuleList
@@ -62,6 +63,7 @@ class ZForcing(StochasticRNN):
             VRNN's do, where h_{t-1} has read x_{t-2} at most.
         auxiliary_l2: fix the auxiliary's variance at 1/2, so that its log-density is minus the squared distance up to
             a constant: the L2 variant of the released code.
+        auxiliary_floor: f, which makes the auxiliary's deviation sqrt(s^2 + f^2). At 0.4 no density is above 1.
         dropout: probability of zeroing an element of an embedded frame, in training mode.
         recurrence: ``"deferred"`` (fast loops, for one layer; weight gradients are formed once per loop) or
             ``"reference"`` (a plain loop over the step functions, for comparison). Step functions of the user's own,
@@ -86,6 +88,7 @@ class ZForcing(StochasticRNN):
         latents_see_input: bool = False,
         z_force: bool = False,
         auxiliary_l2: bool = False,
+        auxiliary_floor: float = 0.0,
         dropout: float = 0.0,
         recurrence: str = "deferred",
         name: str | None = None,
@@ -100,6 +103,7 @@ class ZForcing(StochasticRNN):
             latents_see_input=latents_see_input,
             z_force=z_force,
             auxiliary_l2=auxiliary_l2,
+            auxiliary_floor=auxiliary_floor,
             dropout=dropout,
             recurrence=recurrence,
         )
@@ -108,6 +112,7 @@ class ZForcing(StochasticRNN):
         num_layers = settings["num_layers"]
         self.hidden_dim, self.latent_dim, self.num_layers = hidden_dim, latent_dim, num_layers
         self.latents_see_input, self.z_force, self.auxiliary_l2 = latents_see_input, z_force, auxiliary_l2
+        self.auxiliary_floor = settings["auxiliary_floor"]
         self.recurrence, self.has_fast_loops = recurrence, num_layers == 1
 
         self.embedding = nn.Sequential(emission.embedding(embed_dim), nn.Dropout(dropout))
@@ -178,6 +183,8 @@ class ZForcing(StochasticRNN):
         loc, scale = bounded(self.auxiliary_network(*inputs))
         if self.auxiliary_l2:
             scale = torch.full_like(scale, 0.5**0.5)
+        if self.auxiliary_floor:
+            scale = (scale.square() + self.auxiliary_floor**2).sqrt()
         return dist.Normal(loc.tanh(), scale).to_event(1)
 
     def backward_emission(self: AuxiliaryNetwork, b_t: Tensor) -> dist.TorchDistribution:

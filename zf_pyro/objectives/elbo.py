@@ -13,14 +13,17 @@ from torch.distributions import kl_divergence
 
 from ..checks import require_flag, require_number
 from ..paths import LatentStep, PosteriorPath, PriorPath
-from .objective import Objective
-from .programs import PyroProgram
-from .schedules import Schedule, as_schedule, weight_at
-from .terms import Terms, auxiliary_log_prob, backward_log_prob, step_terms
+from .auxiliary import Auxiliary, Statistics
+from .budget import limited_backward
+from .objective import Objective, ObjectiveModule
+from .programs import PyroProgram, check_programs
+from .schedules import Constant, Schedule, as_schedule, weight_at
+from .terms import PLAIN, Terms, backward_log_prob, earned_log_prob, step_terms
 from .traces import (
     Sites,
     WholeRun,
     common_scale,
+    of_sites,
     paths_of,
     require_matching,
     require_reparameterised,
@@ -49,7 +52,9 @@ class ZForcingELBO(Objective):
         backward_weight: gamma, a number or a schedule. At 0 the backward likelihood is not computed.
         num_particles: samples of the latents over which the loss is averaged.
         vectorize_particles: take all of them in one run, along a new dimension.
+        auxiliary: form of the auxiliary, an :class:`~zf_pyro.objectives.Auxiliary`; the paper's by default.
         free_nats: KL of each step, in nats, below which it has no gradient.
+        measure_earned: report what z earns of the auxiliary, ``terms.earned``. The loss and its gradient stay the same.
         max_plate_nesting: as for any Pyro ELBO; found by a trial run if not given.
         retain_graph: as for any Pyro ELBO.
 
@@ -60,7 +65,7 @@ class ZForcingELBO(Objective):
         other: contribution of sites outside of such paths to the objective, in nats.
 
     Raises:
-        ValueError: a negative weight, or no particles.
+        ValueError: a negative weight, no particles, or a form of the auxiliary without a weight.
         TypeError: a weight that is neither a number nor a schedule. Evaluation raises it for programs without the sites
             that a weight applies to, and for programs that are swapped or of two networks.
     """
@@ -73,7 +78,9 @@ class ZForcingELBO(Objective):
         num_particles: int = 1,
         vectorize_particles: bool = False,
         *,
+        auxiliary: Auxiliary = PLAIN,
         free_nats: float = 0.0,
+        measure_earned: bool = False,
         max_plate_nesting: float = float("inf"),
         retain_graph: bool | None = None,
     ) -> None:
@@ -88,7 +95,16 @@ class ZForcingELBO(Objective):
         )
         self.aux_schedule = as_schedule("aux_weight", aux_weight)
         self.backward_schedule = as_schedule("backward_weight", backward_weight)
+        if not isinstance(auxiliary, Auxiliary):
+            raise TypeError(f"auxiliary must be a zf_pyro.objectives.Auxiliary, got {auxiliary!r}")
+        if auxiliary != PLAIN and self.aux_schedule == Constant(0.0):
+            raise ValueError("auxiliary is the form of a term of weight 0, and would be ignored: give aux_weight too")
+        self.auxiliary = auxiliary
         self.free_nats = free_nats
+        self.measure_earned = require_flag("measure_earned", measure_earned)
+        self._scores_frames = True  # of a copy that measures one term alone, False
+        self._statistics: Statistics | None = None  # of the target, where those of a segment would not do
+        self._apart: list[Tensor] | None = None  # the weighted auxiliary, while it is kept out of the loss
         self.other: Tensor | float = 0.0
 
     @property
@@ -101,6 +117,41 @@ class ZForcingELBO(Objective):
         """gamma at the current step."""
         return weight_at("backward_weight", self.backward_schedule, self.step)
 
+    def __call__(self, model: PyroProgram, guide: PyroProgram) -> ObjectiveModule:
+        """The loss as a module, with each parameter once.
+
+        Raises:
+            ValueError: the auxiliary has a budget, and the gradient is left to autograd.
+        """
+        if self.auxiliary.budget is not None:
+            raise ValueError(
+                "budget bounds the auxiliary's gradient in loss_and_grads and backward, which SVI and Training call; "
+                "autograd would not keep it in the module: leave it out, or take SVI"
+            )
+        return super().__call__(model, guide)
+
+    def backward(self, model: PyroProgram, guide: PyroProgram, *args: Any, **kwargs: Any) -> Tensor:
+        if self.auxiliary.budget is None or not self.aux_weight > 0:
+            return super().backward(model, guide, *args, **kwargs)
+        check_programs(model, guide)
+        pairs = self.split_losses(model, guide, args, kwargs)
+        total = limited_backward(pairs, self.auxiliary.budget, self.retain_graph)
+        self.step += 1
+        return total
+
+    def split_losses(
+        self, model: PyroProgram, guide: PyroProgram, args: Any, kwargs: Any
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """The loss of each particle without the auxiliary, and the weighted auxiliary's part of it; scalars."""
+        apart: list[Tensor] = []
+        self._apart = apart
+        try:
+            for loss in self._losses(model, guide, args, kwargs):
+                yield loss, -torch.stack(apart).sum() / self.num_particles
+                apart.clear()
+        finally:
+            self._apart = None
+
     def _losses(self, model: PyroProgram, guide: PyroProgram, args: Any, kwargs: Any) -> Iterator[Tensor]:
         """The loss of each particle. Sets :attr:`terms` to the mean of their terms."""
         parts: list[Terms] = []
@@ -110,7 +161,7 @@ class ZForcingELBO(Objective):
             yield -objective / self.num_particles
         runs = len(other)
         alone = len(parts) == runs  # one path a run, scored whole
-        self.terms = Terms(*(sum(field) / runs for field in zip(*parts, strict=True))) if alone else None
+        self.terms = Terms.mean(parts) if alone else None
         self.other = sum(other) / self.num_particles
 
     def _score(self, model_trace: Trace, guide_trace: Trace, parts: list[Terms], other: list[Tensor | float]) -> Tensor:
@@ -158,7 +209,7 @@ class ZForcingELBO(Objective):
     def _score_path(self, model: PriorPath, run: WholeRun, parts: list[Terms]) -> Tensor:
         """The objective of a path, a scalar."""
         alpha, gamma = self.aux_weight, self.backward_weight
-        steps = step_terms(model, run.guide, auxiliary=alpha > 0, backward=gamma > 0)
+        steps = step_terms(model, run.guide, alpha > 0, gamma > 0, self.auxiliary, self._statistics)
         mask = model.run.mask
         if mask is not None:
             mask = mask.view(mask.shape[0], *[1] * (len(model.batch_shape) - 1), mask.shape[1])
@@ -168,13 +219,24 @@ class ZForcingELBO(Objective):
             kl = scale_and_mask(steps.kl.clamp(min=self.free_nats), mask=mask).sum(0)
         frames, latents = terms.log_likelihood, -(self.kl_weight * kl)
         if alpha > 0:
-            latents = latents + alpha * terms.auxiliary
+            weighted = alpha * self.auxiliary.weighted(terms.auxiliary, run.guide.b.shape[2])
+            if self._apart is None:
+                latents = latents + weighted
+            else:
+                self._apart.append(scaled(weighted, run.posterior).sum())
         if gamma > 0:
             latents = latents + gamma * terms.backward
         reported = Terms(*(term.detach() for term in terms))
+        if self.measure_earned:
+            earned = earned_log_prob(model, run.guide, self.auxiliary, self._statistics)
+            reported = reported.with_earned(scale_and_mask(earned, mask=mask).sum(0))
         if self.vectorize_particles and self.num_particles > 1:
-            reported = Terms(*(term.mean(-self.max_plate_nesting) for term in reported))
+            dim = -int(self.max_plate_nesting)
+            earned = reported.earned.mean(dim) if self.measure_earned else reported.earned
+            reported = Terms(*(term.mean(dim) for term in reported)).with_earned(earned)
         parts.append(reported)
+        if not self._scores_frames:
+            return scaled(latents, run.posterior).sum()
         same = common_scale((run.frames, run.posterior))
         if same is not None:
             return scaled(frames + latents, same).sum()
@@ -215,10 +277,14 @@ class ZForcingELBO(Objective):
             if not guide_site["is_observed"]:
                 require_reparameterised(guide_site, "ZForcingELBO")
             objective = objective - guide_site["log_prob_sum"]
-        weighted = ((self.aux_weight, auxiliary_log_prob), (self.backward_weight, backward_log_prob))
-        for weight, log_prob in weighted:
-            for path, steps in guide_steps.items() if weight > 0 else ():
-                terms = log_prob(path).expand(-1, *path.batch_shape).unbind(0)
-                shares = [scale_and_mask(terms[s["fn"].t], s["scale"], s["mask"]).sum() for s in steps]
-                objective = objective + weight * torch.stack(shares).sum()
+        for path, steps in guide_steps.items():
+            if self.aux_weight > 0:
+                auxiliary = self.auxiliary.weighted(self.auxiliary.log_prob(path), path.b.shape[2])
+                share = self.aux_weight * of_sites(path, auxiliary, steps)
+                if self._apart is None:
+                    objective = objective + share
+                else:
+                    self._apart.append(share)
+            if self.backward_weight > 0:
+                objective = objective + self.backward_weight * of_sites(path, backward_log_prob(path), steps)
         return objective

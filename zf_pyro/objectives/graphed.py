@@ -10,7 +10,7 @@ A graph replays the kernels that were launched during its capture, on the same m
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import pyro
 import pyro.poutine as poutine
@@ -20,6 +20,7 @@ from torch import Tensor
 from ..checks import int64, require_count, require_tensor
 from ..models import StochasticRNN
 from ..networks import State, add_in_place, function_modes, handlers
+from .budget import within_budget
 from .capture import Capture, CudaCapture, Evaluated
 from .elbo import ZForcingELBO
 from .held import HeldELBO
@@ -36,7 +37,8 @@ class GraphedELBO(HeldELBO):
 
     - without CUDA, or with ``capacity=0``;
     - for programs that are not ``model`` and ``guide`` of one model;
-    - under Pyro's handlers.
+    - under Pyro's handlers;
+    - with ``measure_earned``, a measurement for which a graph would be captured anew.
 
     A graph holds for one shape and one configuration: which weights are zero, the model's mode, the addresses of its
     parameters and which of them are frozen, and the precision (``torch.autocast``, ``bf16-mixed``). When the
@@ -74,6 +76,11 @@ class GraphedELBO(HeldELBO):
         yield from self.objective._losses(model, guide, args, kwargs)
         self.terms, self.other = self.objective.terms, self.objective.other
 
+    def _uncaptured(self, model: PyroProgram, guide: PyroProgram, *args: Any, **kwargs: Any) -> Tensor:
+        loss = self.objective.backward(model, guide, *args, **kwargs)
+        self.terms, self.other = self.objective.terms, self.objective.other
+        return loss
+
     def backward(self, model: PyroProgram, guide: PyroProgram, *args: Any, **kwargs: Any) -> Tensor:
         """Compute the loss, a scalar in nats, and add its gradients to the parameters. Nothing waits for the device.
 
@@ -81,14 +88,14 @@ class GraphedELBO(HeldELBO):
         """
         check_programs(model, guide)
         net = getattr(guide, "__self__", None)
-        if not isinstance(net, StochasticRNN) or not _own(net, model, guide):
-            return super().backward(model, guide, *args, **kwargs)
+        if not isinstance(net, StochasticRNN) or not _own(net, model, guide) or self.measure_earned:
+            return self._uncaptured(model, guide, *args, **kwargs)
         x, lengths, context, initial_state = _data(*args, **kwargs)
         lengths = int64(lengths)
         if self.capture is None and require_tensor("x", x).device.type == "cuda" and self.capacity:
             self.capture = CudaCapture()
         if self.capture is None:
-            return super().backward(model, guide, *args, **kwargs)
+            return self._uncaptured(model, guide, *args, **kwargs)
         inputs = *_pad(x, lengths, self.bucket), context, *(initial_state or (None, None))
         weights = self.kl_weight, self.aux_weight, self.backward_weight
         positive = tuple(weight > 0 for weight in weights)
@@ -99,7 +106,7 @@ class GraphedELBO(HeldELBO):
             full = len(self._graphs) >= self.capacity
             old = next((key for key in self._graphs if key[0] != configuration), None) if full else None
             if full and old is None:
-                return super().backward(model, guide, *args, **kwargs)
+                return self._uncaptured(model, guide, *args, **kwargs)
             graph = self._graphs[key] = _Graph(self, net, inputs, positive, self.capture)
             if old is not None:  # only now: the shared memory is freed with the last graph
                 del self._graphs[old]
@@ -127,16 +134,25 @@ class _Graph:
         self.parameters = [parameter for parameter in net.parameters() if parameter.requires_grad]
         in_memory = [WeightInMemory(value, flag) for value, flag in zip(self.weights.unbind(), positive, strict=True)]
         fixed = [_Fixed(weight) for weight in in_memory]
-        kl, auxiliary, backward = fixed
-        objective = ZForcingELBO(kl, auxiliary, backward, free_nats=elbo.objective.free_nats, max_plate_nesting=1)
+        kl, aux, backward = fixed
+        form, free_nats = elbo.objective.auxiliary, elbo.objective.free_nats
+        objective = ZForcingELBO(kl, aux, backward, auxiliary=form, free_nats=free_nats, max_plate_nesting=1)
+        limited = form.budget is not None and positive[1]
 
         def evaluate() -> Evaluated:
             x, lengths, context, *state = self.inputs
             given = (x, lengths, context, None if state[0] is None else State(*state))  # type: ignore[arg-type]
             with pyro.validation_enabled(False), poutine.block(), _casts_not_cached():
-                loss = objective.differentiable_loss(net.model, net.guide, *given)
+                if limited:
+                    ((rest, auxiliary),) = tuple(objective.split_losses(net.model, net.guide, given, {}))
+                    loss = rest + auxiliary
+                else:
+                    loss = objective.differentiable_loss(net.model, net.guide, *given)
                 with torch.autocast(loss.device.type, enabled=False):
-                    gradients = torch.autograd.grad(loss, self.parameters, allow_unused=True)
+                    if limited:
+                        gradients = within_budget(rest, auxiliary, self.parameters, cast(float, form.budget))
+                    else:
+                        gradients = torch.autograd.grad(loss, self.parameters, allow_unused=True)
             if objective.terms is None or isinstance(objective.other, Tensor):
                 raise RuntimeError("only a model and guide of one path, without other sites, are captured")
             return Evaluated(loss.detach(), objective.terms, gradients)

@@ -53,3 +53,8 @@ class HeldELBO(Objective):
     def backward_weight(self) -> float:
         """gamma at the current step."""
         return self.objective.backward_weight
+
+    @property
+    def measure_earned(self) -> bool:  # type: ignore[override]  # the held objective's
+        """Whether ``terms.earned`` is measured."""
+        return self.objective.measure_earned

@@ -38,10 +38,14 @@ class Objective(ELBO):
             losses computed with gradients enabled by the module ``elbo(model, guide)`` in training mode.
         terms: parts of the latest loss, a :class:`~zf_pyro.Terms` without gradients; None where there are none.
 
+        measure_earned: whether ``terms.earned`` is measured.
+
     Raises:
         ValueError: a negative weight, or no particles.
         TypeError: the class was given to SVI in place of an instance.
     """
+
+    measure_earned: bool = False
 
     def __new__(cls, *settings: Any, **pyro_settings: Any) -> Self:
         """Refuse the call of a loss, ``loss(model, guide, data)``, that SVI makes where it was given the class."""

@@ -48,6 +48,38 @@ class Linear:
     def __call__(self, step: int) -> float:
         return self.start + (self.end - self.start) * min(step / self.num_steps, 1.0)
 
+    @classmethod
+    def of_epochs(cls, start: float, end: float, num_epochs: float, steps_per_epoch: int) -> "Linear":
+        """From ``start`` to ``end`` in so many epochs, rounded to steps, at least one.
+
+        Args:
+            start: first weight.
+            end: last weight.
+            num_epochs: epochs, or a part of one.
+            steps_per_epoch: training steps of an epoch, such as ``len(loader)``.
+        """
+        epochs = require_number("num_epochs", num_epochs, "a positive number", 0.0, ends="(]")
+        steps = require_count("steps_per_epoch", steps_per_epoch)
+        return cls(start, end, max(1, round(epochs * steps)))
+
+
+@dataclass(frozen=True)
+class Delayed:
+    """Weight 0 for ``num_steps`` steps, then ``schedule`` from its start.
+
+    With a backward likelihood from the first step on, b_t means something before the auxiliary asks for it.
+    """
+
+    schedule: Schedule
+    num_steps: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "schedule", as_schedule("schedule", self.schedule))
+        object.__setattr__(self, "num_steps", require_count("num_steps", self.num_steps))
+
+    def __call__(self, step: int) -> float:
+        return 0.0 if step < self.num_steps else weight_at("schedule", self.schedule, step - self.num_steps)
+
 
 class WeightInMemory:
     """A weight of the objective as a scalar in memory, which a CUDA graph reads at each replay.

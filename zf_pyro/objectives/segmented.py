@@ -13,7 +13,8 @@ from torch.utils.checkpoint import checkpoint
 from ..checks import int64, require_count, require_flag, require_tensor
 from ..models import ZForcing
 from ..networks import State, handlers, own_step_functions, under
-from ..paths import prepare_inputs
+from ..paths import prepare_inputs, real_frames
+from .auxiliary import Statistics
 from .elbo import ZForcingELBO
 from .held import HeldELBO
 from .programs import PyroProgram, network_of
@@ -44,11 +45,17 @@ class SegmentedELBO(HeldELBO):
         settings: as for :class:`~zf_pyro.ZForcingELBO`; one particle.
 
     Raises:
-        ValueError: a segment that is no positive integer, more than one particle, or another setting out of range.
+        ValueError: a segment that is no positive integer, more than one particle, a budget of the auxiliary, or another
+            setting out of range.
     """
 
     def __init__(self, *args: Any, segment: int, truncate: bool = False, **settings: Any) -> None:
         super().__init__(ZForcingELBO(*args, **settings), "in segments")
+        if self.objective.auxiliary.budget is not None:
+            raise ValueError(
+                "budget needs the gradient of the auxiliary apart from that of the other terms, and segments are "
+                "recomputed in one backward pass of both: leave it out, or take ZForcingELBO"
+            )
         self.segment, self.truncate = require_count("segment", segment), require_flag("truncate", truncate)
 
     def _losses(self, model: PyroProgram, guide: PyroProgram, args: Any, kwargs: Any) -> Iterator[Tensor]:
@@ -58,7 +65,7 @@ class SegmentedELBO(HeldELBO):
             yield from run.truncated(parts)
         else:
             yield run.recomputed(parts)
-        self.terms = Terms(*(sum(field) for field in zip(*parts, strict=True)))
+        self.terms = Terms.total(parts)
         self.other = 0.0
 
 
@@ -90,6 +97,7 @@ class _Run:
         ends = [*range(elbo.segment, x.shape[1], elbo.segment), x.shape[1]]
         self.segments = list(zip([0, *ends[:-1]], ends, strict=True))
         self.elbo = elbo.objective
+        self.statistics: Statistics | None = None  # of the target over all segments, where they are recomputed
         self.anchor = torch.zeros((), device=x.device, requires_grad=True)
 
     def truncated(self, parts: list[Terms]) -> Iterator[Tensor]:
@@ -99,24 +107,27 @@ class _Run:
             x, lengths, context = self._given(start, stop)
             with pyro.validation_enabled(False):  # some sequences have ended, with length 0
                 b = self.net.backward_states(x, lengths)
-            loss, hidden, cell, *terms = self._evaluate(self.anchor, b, *state, x, lengths, context)
+            loss, hidden, cell, earned, *terms = self._evaluate(self.anchor, b, *state, x, lengths, context)
             state = State(hidden.detach(), cell.detach())
-            parts.append(Terms(*terms))
+            parts.append(Terms(*terms).with_earned(earned))
             yield loss
 
     def recomputed(self, parts: list[Terms]) -> Tensor:
         """The loss of all segments, with recomputation."""
-        state, losses = self.state, []
-        for (start, stop), b in zip(self.segments, self._backward_states(), strict=True):
+        state, losses, states = self.state, [], self._backward_states()
+        if self.elbo.auxiliary.standardised:
+            mask = None if self.lengths is None else real_frames(self.lengths, len(self.frames))
+            self.statistics = Statistics.of(torch.cat([b.detach() for b in states]), mask)
+        for (start, stop), b in zip(self.segments, states, strict=True):
             arguments = (self.anchor, b, *state, *self._given(start, stop))
             if torch.is_grad_enabled():
                 # Re-entrant: the other kind would keep what the recurrence's autograd function holds.
-                loss, hidden, cell, *terms = checkpoint(self._evaluate, *arguments, use_reentrant=True)
+                loss, hidden, cell, earned, *terms = checkpoint(self._evaluate, *arguments, use_reentrant=True)
             else:
-                loss, hidden, cell, *terms = self._evaluate(*arguments)
+                loss, hidden, cell, earned, *terms = self._evaluate(*arguments)
             state = State(hidden, cell)
             losses.append(loss)
-            parts.append(Terms(*(term.detach() for term in terms)))
+            parts.append(Terms(*(term.detach() for term in terms)).with_earned(earned.detach()))
         return torch.stack(losses).sum()
 
     def _given(self, start: int, stop: int) -> tuple[Tensor, Tensor | None, Tensor | None]:
@@ -134,7 +145,10 @@ class _Run:
         lengths: Tensor | None,
         context: Tensor | None,
     ) -> tuple[Tensor, ...]:
-        """Loss, last state and terms of a segment. The anchor requires a gradient, as re-entrant checkpoints need."""
+        """Loss, last state, what z earns, and terms of a segment.
+
+        The anchor requires a gradient, as re-entrant checkpoints need.
+        """
         last: list[State] = []
 
         def guide(*args: Any) -> Tensor:
@@ -146,12 +160,17 @@ class _Run:
             return z
 
         # x was validated as a whole. Validation would refuse sequences that have ended, with length 0.
-        with pyro.validation_enabled(False), under(self.around):
-            loss = self.elbo.differentiable_loss(self.net.model, guide, x, lengths, context, State(hidden, cell))
+        self.elbo._statistics = self.statistics
+        try:
+            with pyro.validation_enabled(False), under(self.around):
+                loss = self.elbo.differentiable_loss(self.net.model, guide, x, lengths, context, State(hidden, cell))
+        finally:
+            self.elbo._statistics = None
         terms = self.elbo.terms
         if terms is None:
             raise RuntimeError("a handler changed sites of the path: segments are scored whole or not at all")
-        return loss, *last[0], *terms
+        earned = terms.earned.clone()  # autograd makes what a checkpoint returns depend on it
+        return loss, *last[0], earned, *terms
 
     def _backward_states(self) -> list[Tensor]:
         """:meth:`zf_pyro.ZForcing.backward_states` for each segment; (steps, batch, hidden)."""

@@ -139,6 +139,12 @@ def scaled(log_prob: Tensor, scale: Scale) -> Tensor:
     return scale_and_mask(log_prob, scale)
 
 
+def of_sites(path: PosteriorPath, terms: Tensor, sites: Sequence[Any]) -> Tensor:
+    """Sum of a term (time, ..., batch) of a path over some of its sites, each with its scale and mask; a scalar."""
+    each = terms.expand(-1, *path.batch_shape).unbind(0)
+    return torch.stack([scale_and_mask(each[s["fn"].t], s["scale"], s["mask"]).sum() for s in sites]).sum()
+
+
 def require_matching(sites: Sites, guide_sites: Sites) -> None:
     """Refuse frames that were generated, and latents of a guide's path that the model has not.
 

@@ -3,6 +3,7 @@
 from ..saving import FolderInUseError
 from .callbacks import CosineDecay
 from .checkpoints import CheckpointError, SafeCheckpointIO, latest
+from .mechanism_log import MechanismLog, UnearnedAuxiliaryWarning
 from .module import Training, adam
 from .nonfinite import NonFiniteError
 from .position import Batches
@@ -13,9 +14,11 @@ __all__ = [
     "CheckpointError",
     "CosineDecay",
     "FolderInUseError",
+    "MechanismLog",
     "NonFiniteError",
     "SafeCheckpointIO",
     "Training",
+    "UnearnedAuxiliaryWarning",
     "adam",
     "fit",
     "latest",

@@ -15,16 +15,21 @@ from torch import Tensor
 
 from ..checks import require_choice, require_count, require_flag, require_path
 from ..data import Batch
+from ..objectives import HeldELBO, ZForcingELBO
 from ..saving import hold, require_new, require_same
 from .callbacks import Interruption, Progress, RandomState
 from .checkpoints import Best, Checkpoints, SafeCheckpointIO, latest
 from .identity import Recorded, configuration
 from .initialisation import INITIALISATIONS, initialise
+from .mechanism_log import MechanismLog
 from .module import Training
 from .position import Batches, Pass
 from .precision import mixed
 
 log = logging.getLogger(__name__)
+
+LOOK_EVERY = 200
+"""Steps between two looks at the auxiliary, each half the time of a step: a quarter of a percent."""
 
 QUIET = (
     ".*isinstance.treespec, LeafSpec.*",
@@ -100,7 +105,8 @@ def fit(
         accelerator: ``"cpu"``, ``"gpu"``, or Lightning's choice.
         precision: ``"32-true"``, ``"64-true"``, or ``"bf16-mixed"``: see :func:`zf_pyro.training.precision.mixed`.
         progress: whether to show a progress bar.
-        callbacks: further callbacks of Lightning.
+        callbacks: further callbacks of Lightning. One of them may be a :class:`.MechanismLog`; else there is one that
+            looks at the auxiliary every 200 steps, while it has a weight.
         about: further settings for ``run.json``, of JSON's types, such as the seed. A resumed run must have the same.
 
     Returns:
@@ -139,6 +145,9 @@ def fit(
     found = {**configuration(module, train, precision, about), "initialisation": initialisation}
     recorded = Recorded(found)
     parts: list[Callback] = [RandomState(), Interruption(), recorded, *callbacks]
+    auxiliary = isinstance(module.objective, ZForcingELBO | HeldELBO)
+    if auxiliary and not any(isinstance(part, MechanismLog) for part in callbacks):
+        parts.append(MechanismLog(LOOK_EVERY, gradient_norms=False))
     if progress:
         parts.append(Progress())
     if validation is not None:

@@ -1,0 +1,100 @@
+"""Log of the auxiliary at work, and the warning where it is earned without the latents."""
+
+import functools
+import warnings
+from typing import Any, cast
+
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+
+from ..checks import require_count, require_flag, require_number
+from ..objectives import HeldELBO, ZForcingELBO, mechanism
+from .parameters import call
+
+LEAST_SHARE = 0.1
+"""Share of a rise of the auxiliary that z is to earn."""
+
+
+class UnearnedAuxiliaryWarning(UserWarning):
+    """The auxiliary rose, and z earned less than a tenth of it."""
+
+
+class MechanismLog(Callback):
+    """Logs the auxiliary at work every so many steps, and warns once where it is earned without z.
+
+    Logged, for a :class:`~zf_pyro.ZForcingELBO`, on the training batch before its step:
+
+    - ``mechanism/earned``, what z earns of the auxiliary in nats per sequence, and ``mechanism/spread``, the standard
+      deviation of b_t over sequences, while the auxiliary has a weight;
+    - ``mechanism/grad_norm_TERM``, the norm of the gradient of each weighted term: ``log_likelihood``, ``kl``,
+      ``auxiliary``, ``backward``. As ``train/grad_norm`` it is that of ``scale`` times the loss, before clipping.
+
+    A measurement has a line of its own in the table, at the number of steps taken.
+
+    Measuring changes neither weights nor random numbers. With several processes it is done on the first one's share.
+    :func:`zf_pyro.training.fit` has one without gradient norms, for a ZForcingELBO.
+
+    Args:
+        every: steps between two measurements. Gradient norms cost up to five steps' time at each, all else half of one.
+        gradient_norms: measure gradient norms.
+        rise: nats per sequence by which the auxiliary may rise before z has to earn a tenth of the rise.
+
+    Raises:
+        ValueError: a number out of range.
+    """
+
+    def __init__(self, every: int = 100, *, gradient_norms: bool = True, rise: float = 100.0) -> None:
+        self.every = require_count("every", every)
+        self.gradient_norms = require_flag("gradient_norms", gradient_norms)
+        self.rise = require_number("rise", rise, "a positive number of nats", 0.0, ends="(]")
+        self.first: tuple[int, float] | None = None
+        self.warned = False
+
+    def state_dict(self) -> dict[str, Any]:
+        """Step and auxiliary of the first measurement, and whether the warning was given."""
+        return {"first": self.first, "warned": self.warned}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue from :meth:`state_dict`."""
+        first = state_dict["first"]
+        self.first, self.warned = None if first is None else (int(first[0]), float(first[1])), state_dict["warned"]
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Measure before the first batch of every so many steps."""
+        module = cast(Any, pl_module)
+        objective = module.objective
+        due = trainer.global_step % self.every == 0 and batch_idx % module.accumulate == 0 and trainer.is_global_zero
+        if not due or not isinstance(objective, ZForcingELBO | HeldELBO):
+            return
+        auxiliary = objective.aux_weight > 0
+        if not auxiliary and not self.gradient_norms:
+            return
+
+        measure = functools.partial(
+            mechanism, objective, gradient_norms=self.gradient_norms, parameters=module.trained().values()
+        )
+        found = call(measure, batch, *module.programs)
+        values = {f"grad_norm_{name}": module.scale * norm for name, norm in found.gradient_norms.items()}
+        if auxiliary:
+            values |= {"earned": found.terms.earned.mean(), "spread": found.spread}
+            self._judge(trainer.global_step, float(found.terms.auxiliary.mean()), float(values["earned"]))
+        plain = {f"mechanism/{name}": float(value) for name, value in values.items()}
+        for logger in trainer.loggers:  # a line of its own: Lightning would repeat the values at every step
+            logger.log_metrics(plain, step=trainer.global_step)
+        for name, number in plain.items():
+            module.log(name, number, logger=False, rank_zero_only=True)
+
+    def _judge(self, step: int, auxiliary: float, earned: float) -> None:
+        """Warn once where z earns less than a tenth of a rise of more than ``rise`` nats."""
+        if self.first is None:
+            self.first = step, auxiliary
+        rise = auxiliary - self.first[1]
+        if not self.warned and rise > self.rise and earned < LEAST_SHARE * rise:
+            self.warned = True
+            warnings.warn(
+                f"the auxiliary rose by {rise:.0f} nats per sequence from step {self.first[0]} to {step}, of which z "
+                f"earns {earned:.1f}: it is earned without z, and its gradient crowds out the likelihood's. Lower "
+                "aux_weight, give backward_weight, or take another form of the auxiliary (docs/training.md)",
+                UnearnedAuxiliaryWarning,
+                stacklevel=2,
+            )
