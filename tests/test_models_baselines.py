@@ -167,6 +167,17 @@ def test_baselines_are_scored_under_the_protocols_of_the_bounds():
     )
 
 
+def test_a_baseline_is_scored_without_dropout_and_keeps_its_mode():
+    x, *_ = autoregressive(20, 6)
+    for layer_norm in (False, True):
+        net = DeterministicRNN(Gaussian(2), embed_dim=8, hidden_dim=8, dropout=0.5, layer_norm=layer_norm).double()
+        expected = net.eval().log_prob(x)
+        for training in (True, False):
+            found = score_density(net.train(training), x).bounds["log_likelihood"]
+            torch.testing.assert_close(found, expected.detach(), **EXACT)
+            assert all(module.training is training for module in net.modules())
+
+
 def test_the_layer_norm_lstm_is_the_cell_of_z_forcing_without_latents():
     """The conditional cell, with gain and shift that no latent changes."""
     torch.manual_seed(0)

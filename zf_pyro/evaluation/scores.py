@@ -1,16 +1,18 @@
 """Log-likelihood bounds of every sequence of a data set in nats, batch by batch, under one protocol."""
 
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 from typing import Protocol as Interface
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..checks import require_count, require_tensor
 from ..data import batches_of
 from ..emissions import Emission
 from ..models import StochasticRNN, require_model
+from ..networks import evaluating
 from ..paths import check_frames, check_lengths
 from .bounds import bounds, particle_bound, prior_mean_log_likelihood
 from .protocols import Protocol, cut
@@ -132,7 +134,8 @@ def score_density(
     """Log-likelihood of every sequence under a density without latents.
 
     Args:
-        density: the density, for example a fitted :class:`zf_pyro.models.LinearGaussian`.
+        density: the density, for example a fitted :class:`zf_pyro.models.LinearGaussian`. A module is evaluated in
+            evaluation mode, without dropout, and its mode is restored afterwards.
         data: as for :func:`zf_pyro.evaluation.evaluate`; x is (batch, time, frame) or (batch, time).
         lengths: real frames of each sequence, (batch,); all of them if None.
         protocol: the scored frames.
@@ -157,7 +160,8 @@ def score_density(
             [None] * -(-len(x) // batch_size) if context is None else context.split(batch_size),
             strict=True,
         )
-        return {"log_likelihood": torch.cat([density.log_prob(*part) for part in split])}
+        with evaluating(density) if isinstance(density, nn.Module) else nullcontext():
+            return {"log_likelihood": torch.cat([density.log_prob(*part) for part in split])}
 
     num_frames, found = _collect(data, lengths, protocol, reset_every, density.emission, density.device, nats)
     return Scores(protocol, reset_every, density.emission, num_frames, found, None, None, None)
