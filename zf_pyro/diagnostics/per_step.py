@@ -11,12 +11,12 @@ from functools import cached_property
 import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
-from torch.distributions import Normal, kl_divergence
+from torch.distributions import kl_divergence
 
 from ..evaluation import EncodedPart
 from ..generation import ancestral, drawn
 from ..models import StochasticRNN
-from ..networks import State, Transition
+from ..networks import AutoregressiveFlow, Latent, State, Transition, base_of, latent_of, sampled
 
 
 class Step:
@@ -42,22 +42,32 @@ class Step:
     ) -> None:
         self.net, self.past = net, past
         u_t, self.b_t, self.x_t = known
+        self._log_guide: Tensor | None = None
         self.z_t = self._sample() if z is None else z
         self.after = transition(past, u_t, self.z_t)
 
     def _sample(self) -> Tensor:
-        noise = torch.randn_like(self.guide.loc.expand(*self.past.hidden.shape[:-1], -1))
-        return torch.addcmul(self.guide.loc, self.guide.scale, noise)
+        normal = base_of(self.guide)
+        noise = torch.randn_like(normal.loc.expand(*self.past.hidden.shape[:-1], -1))
+        if isinstance(self.guide, AutoregressiveFlow):
+            z, self._log_guide = sampled(self.guide, noise)  # known by the noise, without inversion
+            return z
+        return torch.addcmul(normal.loc, normal.scale, noise)
 
     @cached_property
-    def guide(self) -> Normal:
-        """q(z_t | h_{t-1}, b_t); each latent is a batch dimension."""
-        return self.net.posterior(self.past, self.b_t).base_dist
+    def guide(self) -> Latent:
+        """q(z_t | h_{t-1}, b_t)."""
+        return latent_of(self.net.posterior(self.past, self.b_t), "posterior", self.net.latent_dim)
 
     @cached_property
-    def prior(self) -> Normal:
-        """p(z_t | h_{t-1}); each latent is a batch dimension."""
-        return self.net.prior(self.past).base_dist
+    def prior(self) -> Latent:
+        """p(z_t | h_{t-1})."""
+        return latent_of(self.net.prior(self.past), "prior", self.net.latent_dim)
+
+    @property
+    def has_flow(self) -> bool:
+        """Whether the guide or the prior is a flow, whose KL has no closed form."""
+        return isinstance(self.guide, AutoregressiveFlow) or isinstance(self.prior, AutoregressiveFlow)
 
     @cached_property
     def emission(self) -> TorchDistribution:
@@ -100,14 +110,25 @@ class Step:
 
     def log_guide(self) -> Tensor:
         """log q(z_t | h_{t-1}, b_t)."""
-        return _log_density(self.guide, self.z_t)
+        return _log_density(self.guide, self.z_t) if self._log_guide is None else self._log_guide
 
     def kl_by_latent(self) -> Tensor:
-        """KL(q(z_t | h_{t-1}, b_t) || p(z_t | h_{t-1})) of each latent."""
-        return kl_divergence(self.guide, self.prior)
+        """KL(q(z_t | h_{t-1}, b_t) || p(z_t | h_{t-1})) of each latent.
+
+        Raises:
+            NotImplementedError: one of the two is a flow, whose KL is no sum over latents.
+        """
+        if self.has_flow:
+            raise NotImplementedError(
+                "the KL of a flow is no sum over latents, and known by samples alone: use evaluation.bounds(...).kl or "
+                "evaluation.step_kl, or build the model with num_flows=0"
+            )
+        return kl_divergence(base_of(self.guide), base_of(self.prior))
 
     def kl(self) -> Tensor:
-        """KL(q(z_t | h_{t-1}, b_t) || p(z_t | h_{t-1})), summed over latents."""
+        """KL(q(z_t | h_{t-1}, b_t) || p(z_t | h_{t-1})), summed over latents; of a flow, log q - log p at z_t."""
+        if self.has_flow:
+            return self.log_guide() - self.log_prior()
         return self.kl_by_latent().sum(-1)
 
 
@@ -158,7 +179,10 @@ def _steps(net: StochasticRNN, batch: EncodedPart, count: int, z: Tensor | None)
         state = step.after
 
 
-def _log_density(normal: Normal, z: Tensor) -> Tensor:
+def _log_density(latent: Latent, z: Tensor) -> Tensor:
+    if isinstance(latent, AutoregressiveFlow):
+        return latent.log_prob(z)
+    normal = base_of(latent)
     deviation = (z - normal.loc) / normal.scale
     logs = normal.scale.log().sum(-1) + 0.5 * math.log(2 * math.pi) * z.shape[-1]
     return -0.5 * deviation.square_().sum(-1) - logs

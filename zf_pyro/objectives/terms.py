@@ -4,8 +4,8 @@ from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
-from torch.distributions import kl_divergence
 
+from ..networks import AutoregressiveFlow
 from ..paths import PosteriorPath, PriorPath, align
 
 
@@ -15,7 +15,8 @@ class Terms(NamedTuple):
     log_likelihood: Tensor
     """sum_t log p(x_t | h_t)."""
     kl: Tensor
-    """sum_t KL(q(z_t | h_{t-1}, b_t) || p(z_t | h_{t-1}))."""
+    """sum_t KL(q(z_t | h_{t-1}, b_t) || p(z_t | h_{t-1})); of a flow, log q - log p at the sample, its unbiased
+    estimate."""
     auxiliary: Tensor
     """sum_t log p_xi(b_t | z_t [, h_{t-1}]); NaN if its weight was 0, since it is then not computed."""
     backward: Tensor
@@ -37,7 +38,7 @@ def step_terms(model: PriorPath, guide: PosteriorPath, auxiliary: bool = False, 
         backward: evaluate the backward likelihood, which is NaN otherwise.
     """
     log_likelihood = model.frame_log_prob()
-    kl = kl_divergence(guide.group(), model.group())
+    kl = guide.kl(model)
     absent = log_likelihood.new_full((), float("nan")).expand_as(log_likelihood)
     return Terms(
         log_likelihood,
@@ -45,6 +46,20 @@ def step_terms(model: PriorPath, guide: PosteriorPath, auxiliary: bool = False, 
         auxiliary_log_prob(guide) if auxiliary else absent,
         backward_log_prob(guide).expand_as(log_likelihood) if backward else absent,
     )
+
+
+def require_analytic_kl(model: PriorPath, guide: PosteriorPath) -> None:
+    """Refuse free nats where the KL of a step is known by a sample alone.
+
+    Raises:
+        TypeError: prior or posterior is a flow.
+    """
+    for name, group in (("prior", model.group()), ("posterior", guide.group())):
+        if isinstance(group, AutoregressiveFlow):
+            raise TypeError(
+                f"free_nats needs the analytic KL of each step, and there is none of a flow, which the {name} is: use "
+                "kl_weight, or build the model with num_flows=0"
+            )
 
 
 def auxiliary_log_prob(guide: PosteriorPath) -> Tensor:
