@@ -43,16 +43,20 @@ class Step:
         self.net, self.past = net, past
         u_t, self.b_t, self.x_t = known
         self._log_guide: Tensor | None = None
-        self.z_t = self._sample() if z is None else z
+        if z is None:
+            z, self._log_guide = self._sample()
+        self.z_t = z
         self.after = transition(past, u_t, self.z_t)
 
-    def _sample(self) -> Tensor:
+    def _sample(self) -> tuple[Tensor, Tensor | None]:
+        """A sample of the guide; and if a flow is involved its log-density, known without inversion."""
+        if self.has_flow:
+            return sampled(self.guide, self._noise())
         normal = base_of(self.guide)
-        noise = torch.randn_like(normal.loc.expand(*self.past.hidden.shape[:-1], -1))
-        if isinstance(self.guide, AutoregressiveFlow):
-            z, self._log_guide = sampled(self.guide, noise)  # known by the noise, without inversion
-            return z
-        return torch.addcmul(normal.loc, normal.scale, noise)
+        return torch.addcmul(normal.loc, normal.scale, self._noise()), None
+
+    def _noise(self) -> Tensor:
+        return torch.randn_like(base_of(self.guide).loc.expand(*self.past.hidden.shape[:-1], -1))
 
     @cached_property
     def guide(self) -> Latent:
@@ -126,10 +130,16 @@ class Step:
         return kl_divergence(base_of(self.guide), base_of(self.prior))
 
     def kl(self) -> Tensor:
-        """KL(q(z_t | h_{t-1}, b_t) || p(z_t | h_{t-1})), summed over latents; of a flow, log q - log p at z_t."""
-        if self.has_flow:
-            return self.log_guide() - self.log_prior()
-        return self.kl_by_latent().sum(-1)
+        """KL(q(z_t | h_{t-1}, b_t) || p(z_t | h_{t-1})), summed over latents.
+
+        Of a flow, log q - log p at a sample of q, which has the KL as its mean: z_t if it is one, else another.
+        """
+        if not self.has_flow:
+            return self.kl_by_latent().sum(-1)
+        if self._log_guide is not None:
+            return self._log_guide - self.log_prior()
+        z, log_guide = sampled(self.guide, self._noise())
+        return log_guide - _log_density(self.prior, z)
 
 
 Quantity = Callable[[Step], Tensor]
@@ -177,6 +187,12 @@ def _steps(net: StochasticRNN, batch: EncodedPart, count: int, z: Tensor | None)
         step = Step(net, transition, net.past(state, known_t[0]), known_t, z_t)
         yield step
         state = step.after
+
+
+def has_analytic_kl(net: StochasticRNN, batch: EncodedPart) -> bool:
+    """Whether :meth:`Step.kl` is the KL itself: guide and prior are normals. Takes no random numbers."""
+    z = batch.b.new_zeros(batch.run.num_steps, 1, batch.run.batch_size, net.latent_dim)
+    return not next(_steps(net, batch, 1, z)).has_flow
 
 
 def _log_density(latent: Latent, z: Tensor) -> Tensor:
