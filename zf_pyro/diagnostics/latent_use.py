@@ -15,7 +15,7 @@ from ..evaluation import (
     require_sequences,
 )
 from ..models import StochasticRNN
-from ..networks import State
+from ..networks import State, latent_of
 from .per_step import Step, StepValues, draw, score
 
 
@@ -156,6 +156,6 @@ def _per_frame(net: StochasticRNN, batch: EncodedPart, values: StepValues) -> tu
     Residuals are NaN in a model without the auxiliary.
     """
     past, b = State(values[Step.past_hidden], values[Step.past_cell]), batch.b.unsqueeze(1)
-    mean = net.posterior(past, b).mean
+    mean = latent_of(net.posterior(past, b), "posterior", net.latent_dim, past.hidden.shape[:-1]).mean
     residual = b - net.auxiliary(values[Step.z], past).mean if net.has_auxiliary else torch.full_like(b, torch.nan)
     return mean[:, 0][batch.real], residual[:, 0][batch.real], batch.b[batch.real]

@@ -56,17 +56,20 @@ class Step:
         return torch.addcmul(normal.loc, normal.scale, self._noise()), None
 
     def _noise(self) -> Tensor:
-        return torch.randn_like(base_of(self.guide).loc.expand(*self.past.hidden.shape[:-1], -1))
+        return torch.randn_like(base_of(self.guide).loc)
 
     @cached_property
     def guide(self) -> Latent:
         """q(z_t | h_{t-1}, b_t)."""
-        return latent_of(self.net.posterior(self.past, self.b_t), "posterior", self.net.latent_dim)
+        return self._latent(self.net.posterior(self.past, self.b_t), "posterior")
 
     @cached_property
     def prior(self) -> Latent:
         """p(z_t | h_{t-1})."""
-        return latent_of(self.net.prior(self.past), "prior", self.net.latent_dim)
+        return self._latent(self.net.prior(self.past), "prior")
+
+    def _latent(self, distribution: TorchDistribution, step_function: str) -> Latent:
+        return latent_of(distribution, step_function, self.net.latent_dim, self.past.hidden.shape[:-1])
 
     @property
     def has_flow(self) -> bool:

@@ -149,7 +149,7 @@ def plot_traversal(
         state, means = net.initial_state((1,)), []
         for u_t, b_t in zip(u, b, strict=True):
             past = net.past(state, u_t)
-            guide = latent_of(net.posterior(past, b_t), "posterior", net.latent_dim)
+            guide = latent_of(net.posterior(past, b_t), "posterior", net.latent_dim, past.hidden.shape[:-1])
             noise = torch.zeros_like(base_of(guide).loc)
             noise[:, latent] = value
             z, _ = sampled(guide, noise)

@@ -41,7 +41,7 @@ def ancestral(
     going = None if stop is None else torch.ones_like(u_t, dtype=torch.bool)
     for _ in range(num_steps):
         past = net.past(state, u_t)
-        latent = latent_of(net.prior(past), "prior", net.latent_dim)
+        latent = latent_of(net.prior(past), "prior", net.latent_dim, past.hidden.shape[:-1])
         prior = base_of(latent)
         noise = torch.randn_like(prior.loc)
         if isinstance(latent, AutoregressiveFlow):

@@ -116,11 +116,12 @@ class AutoregressiveFlow(TorchDistribution):
             )
         dtype = self.flows[0].weight.dtype
         self.base = Normal(loc.to(dtype), scale.to(dtype), validate_args=validate_args)
-        size = self.base.batch_shape[-1:]
-        sizes = {(len(layer.order),) for layer in self.flows}
-        if sizes != {size}:
-            raise ValueError(f"flows must be of the size of loc and scale, {size}, got {sorted(sizes)}")
-        super().__init__(self.base.batch_shape[:-1], size, validate_args=validate_args)
+        shape = self.base.batch_shape
+        sizes = sorted({len(layer.order) for layer in self.flows})
+        if tuple(sizes) != shape[-1:]:
+            expected = f"the size of loc and scale, of shape {tuple(shape)}"
+            raise ValueError(f"flows must be of {expected}, got layers of {sizes}")
+        super().__init__(shape[:-1], shape[-1:], validate_args=validate_args)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> "AutoregressiveFlow":
         """The same distribution with a larger batch shape."""
@@ -191,7 +192,7 @@ Latent = TorchDistribution
 """A distribution that :func:`latent_of` has let pass: a diagonal normal as one event, or a flow of one."""
 
 
-def latent_of(distribution: object, step_function: str, latent_dim: int) -> Latent:
+def latent_of(distribution: object, step_function: str, latent_dim: int, batch_shape: tuple[int, ...] = ()) -> Latent:
     """The result of a step function as a distribution of a latent.
 
     Loops, filters and diagnostics read means and deviations of a normal, and noise of a flow. Any other distribution
@@ -201,6 +202,7 @@ def latent_of(distribution: object, step_function: str, latent_dim: int) -> Late
         distribution: the result.
         step_function: its name, ``"prior"`` or ``"posterior"``, for errors.
         latent_dim: size of z_t.
+        batch_shape: batch shape that the result has at least, as one has that depends on all of the past.
 
     Raises:
         TypeError: it is neither a diagonal normal nor a flow of one.
@@ -212,8 +214,8 @@ def latent_of(distribution: object, step_function: str, latent_dim: int) -> Late
     if not known:
         raise TypeError(
             f"{step_function} must return dist.Normal(loc, scale).to_event(1), or zf_pyro.networks.AutoregressiveFlow "
-            f"for a flow of it, got {_described(distribution)}, which would be read as a normal: return one of the "
-            "two, or sample your distribution in Pyro programs of your own, made of the step functions"
+            f"for a flow of it, got {_described(distribution)}, of which only loc and scale would count: return one of "
+            "the two, or sample your distribution in Pyro programs of your own, made of the step functions"
         )
     latent = cast(Latent, distribution)
     if latent.event_shape != (latent_dim,):
@@ -221,6 +223,8 @@ def latent_of(distribution: object, step_function: str, latent_dim: int) -> Late
             f"{step_function} must return a distribution of latents of size {latent_dim}, got the event shape "
             f"{tuple(latent.event_shape)}: give loc and scale (..., {latent_dim})"
         )
+    if latent.batch_shape != batch_shape and batch_shape:
+        return latent.expand(torch.broadcast_shapes(latent.batch_shape, batch_shape))
     return latent
 
 
@@ -229,7 +233,11 @@ def _described(distribution: object) -> str:
     base = getattr(distribution, "base_dist", None)
     if isinstance(distribution, Independent):
         return f"{type(base).__name__}(...).to_event({distribution.reinterpreted_batch_ndims})"
-    name = distribution.__name__ if isinstance(distribution, type) else type(distribution).__name__
+    if isinstance(distribution, type):
+        return f"the class {distribution.__name__}"
+    name = type(distribution).__name__
+    if type(distribution) in (Normal, TorchNormal):
+        return f"{name}(...) without to_event(1)"
     return name if base is None else f"{name} of {_described(base)}"
 
 
