@@ -19,7 +19,7 @@ from zf_pyro.evaluation import active_units, bounds, step_kl
 from zf_pyro.experiments import Preset
 from zf_pyro.inference import AnnealedImportanceSampling, ParticleFilter, latent_mcmc, smc_filter
 from zf_pyro.networks import AutoregressiveFlow, FlowLayer, base_of, sampled
-from zf_pyro.objectives import SegmentedELBO
+from zf_pyro.objectives import GraphedELBO, SegmentedELBO
 from zf_pyro.saving.nets import DESCRIPTION
 
 from .comparing import EXACT, assert_same, gradients, parameter_grads
@@ -27,6 +27,7 @@ from .conftest import random_frames, random_net
 from .exact import assert_gradient, flat, rule
 from .handlers import BATCH, HANDLERS, REDRAWN, TIME
 from .test_models_exact import log_weights, mean_and_error
+from .test_objectives_graphed import Replay, outcome
 from .test_paths_equivalence import arguments, assert_equivalent
 
 FLOWS = {"num_flows": 2, "flow_dim": 6}
@@ -307,6 +308,15 @@ def test_free_nats_are_refused(whole):
     model = net.model if whole else poutine.mask(net.model, mask=torch.tensor([True, False, True]))
     with pytest.raises(TypeError, match=r"free_nats needs the analytic KL.*use kl_weight"):
         ZForcingELBO(free_nats=0.5).loss(model, net.guide, x)
+
+
+def test_a_captured_objective_equals_the_plain_one():
+    net, found = random_net("gaussian", model=DMM, **FLOWS), []
+    for elbo in (ZForcingELBO(0.7, 0.3), GraphedELBO(ZForcingELBO(0.7, 0.3), bucket=4, capture=Replay())):
+        for seed in range(2):
+            found.append(outcome(net, elbo, random_frames("gaussian", seed=seed), LENGTHS, seed=seed))
+    for plain, captured in zip(found[:2], found[2:], strict=True):
+        assert_same(plain, captured)
 
 
 @pytest.mark.parametrize("objective", [ZForcingELBO(0.5, 0.3, 0.3), SegmentedELBO(0.5, 0.3, 0.3, segment=2)])

@@ -148,6 +148,7 @@ class DMM(StochasticRNN):
         self.flows = nn.ModuleList(
             FlowLayer(latent_dim, settings["flow_dim"], reverse=i % 2 == 1) for i in range(settings["num_flows"])
         )
+        self.flow_elements = settings["num_flows"] * (settings["flow_dim"] + 4 * latent_dim)
         read = (latent_dim,) if z_force else (latent_dim, latent_dim)
         self.auxiliary_network = MLP(read, mlp_dim, 2 * self.backward_dim)
         self.emission_hidden = nn.Sequential(
