@@ -421,6 +421,19 @@ def test_without_flows_the_model_is_the_one_of_before(tmp_path):
     assert_same(DMM.load(tmp_path).state_dict(), net.state_dict(), rtol=0.0, atol=0.0)
 
 
+def test_layers_that_are_added_later_count_everywhere():
+    plain, x, found = random_net("gaussian", model=DMM), random_frames("gaussian"), []
+    layer = random_net("gaussian", model=DMM, **FLOWS).flows[0]
+    for recurrence in ("deferred", "reference"):
+        net = random_net("gaussian", model=DMM, recurrence=recurrence)
+        net.flows.append(layer)
+        pyro.set_rng_seed(1)
+        found.append([ImportanceWeightedELBO(3).loss(net.model, net.guide, x), FIVO(3).loss(net.model, net.guide, x)])
+    torch.testing.assert_close(*map(torch.tensor, found), **EXACT)
+    pyro.set_rng_seed(1)
+    assert abs(ImportanceWeightedELBO(3).loss(plain.model, plain.guide, x) - found[0][0]) > 1e-3
+
+
 def test_loading_takes_no_random_numbers(tmp_path):
     net = random_net("gaussian", model=DMM, **FLOWS)
     net.save(tmp_path)

@@ -13,6 +13,23 @@ from zf_pyro.networks import AutoregressiveFlow, FlowLayer
 from .comparing import EXACT, assert_same
 
 
+class Doubled(FlowLayer):
+    """A layer with a forward of its own, whose inverse is that of another."""
+
+    def forward(self, e):
+        y, log_det = super().forward(e)
+        return 2.0 * y, log_det
+
+
+CHANGED_LAYERS = {
+    "Doubled": lambda layer: Doubled(2, 4),
+    "one with hooks": lambda layer: layer.register_forward_hook(lambda *args: None) and None,
+    "one whose network is a Linear": lambda layer: setattr(layer, "network", torch.nn.Linear(2, 4)),
+    "one whose forward was set on the instance": lambda layer: setattr(layer, "forward", lambda e: (e, e)),
+}
+"""Changes to a layer after which its two directions may disagree, by what the error says of them."""
+
+
 def layers(count=2, latent_dim=2, flow_dim=8, spread=0.5, seed=0):
     """Flow layers with random weights."""
     with torch.random.fork_rng():
@@ -164,10 +181,15 @@ def test_a_flow_has_no_kl_to_a_normal_or_from_one():
 
 def test_wrong_layers_and_sizes_are_refused():
     loc, scale = torch.zeros(2), torch.ones(2)
-    with pytest.raises(TypeError, match=r"flows must hold one or more layers.*got none: return dist\.Normal"):
+    with pytest.raises(TypeError, match=r"flows must hold one or more layers.*got none: .*return dist\.Normal"):
         AutoregressiveFlow(loc, scale, [])
     with pytest.raises(TypeError, match=r"flows must hold.*got AffineAutoregressive"):
         AutoregressiveFlow(loc, scale, [AffineAutoregressive(FlowLayer(2, 4).network)])
+    for told, change in CHANGED_LAYERS.items():
+        layer = FlowLayer(2, 4)
+        layer = change(layer) or layer
+        with pytest.raises(TypeError, match=rf"flows must hold.*as they were built.*got {told}: change weights"):
+            AutoregressiveFlow(loc, scale, [FlowLayer(2, 4), layer])
     with pytest.raises(
         ValueError, match=r"flows must be of the size of loc and scale, of shape \(2,\), got layers of \[3\]"
     ):

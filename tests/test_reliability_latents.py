@@ -24,6 +24,7 @@ from zf_pyro.diagnostics.plots import plot_traversal
 from zf_pyro.evaluation import active_units, bounds, prior_mean_log_likelihood, step_kl
 from zf_pyro.generation.strategies import drawn
 from zf_pyro.inference import AnnealedImportanceSampling, ParticleFilter, Twist, latent_mcmc, log_weights, smc_filter
+from zf_pyro.networks import AutoregressiveFlow, FlowLayer
 from zf_pyro.objectives import SegmentedELBO
 
 from .comparing import EXACT
@@ -41,6 +42,13 @@ class Skewed(dist.Normal):
 
     def sample(self, sample_shape=()):
         return self.rsample(sample_shape).detach()
+
+
+class Bent(AutoregressiveFlow):
+    """A flow with a density of its own."""
+
+    def log_prob(self, value):
+        return 2.0 * super().log_prob(value)
 
 
 def independent(kind, *before):
@@ -63,6 +71,7 @@ MADE = {
     "TransformedDistribution of Normal(...).to_event(1)": lambda normal: dist.TransformedDistribution(
         normal.to_event(1), [dist.transforms.AffineTransform(0.0, 2.0)]
     ),
+    "Bent": lambda normal: Bent(normal.loc, normal.scale, [FlowLayer(3, 4).double()]),
     "Delta": lambda normal: dist.Delta(normal.loc, event_dim=1),
     "tuple": lambda normal: (normal.loc, normal.scale),
     "Tensor": lambda normal: normal.loc,

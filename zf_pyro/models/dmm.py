@@ -223,7 +223,7 @@ class DMM(StochasticRNN):
 
     @in_full_precision
     def scan_posterior(self, state: State, u: Tensor, b: Tensor, noise: Tensor) -> PosteriorScan:
-        if uses_plain_loop(self):
+        if uses_plain_loop(self) or self.flows:
             return scans.reference_posterior_scan(self.past, self.posterior, self.transition, state, u, b, noise)
         network = cast(MLP, self.posterior_network)
         contexts = network.rest(align(b, noise.dim() - 2))

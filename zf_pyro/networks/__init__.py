@@ -19,17 +19,8 @@ from .dependencies import (
 )
 from .drive import Drive, fused_drive
 from .feedforward import MLP, ClippedLeakyReLU, bounded, clipped_leaky_relu, loc_scale
-from .flows import (
-    AutoregressiveFlow,
-    FlowLayer,
-    Latent,
-    base_of,
-    latent_of,
-    normals_proposed,
-    proposed,
-    sampled,
-    with_base,
-)
+from .flows import AutoregressiveFlow, FlowLayer
+from .latent_distributions import Latent, base_of, latent_of, normals_proposed, proposed, sampled, with_base
 from .layers import (
     RECURRENCES,
     LatentGRUCell,

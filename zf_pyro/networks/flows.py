@@ -1,4 +1,4 @@
-"""Distributions of latents: diagonal normals, and inverse autoregressive flows of them.
+"""Inverse autoregressive flows of a diagonal normal.
 
 Kingma, Salimans, Jozefowicz, Chen, Sutskever, Welling, "Improving Variational Inference with Inverse Autoregressive
 Flow", NIPS 2016, https://arxiv.org/abs/1606.04934; Pyro's example ``dmm.py`` has them on the guide of its DMM.
@@ -11,11 +11,10 @@ from typing import Any, ClassVar, NoReturn, cast
 
 import torch
 from pyro.distributions import Normal, TorchDistribution, constraints
-from pyro.distributions.torch import Independent as PyroIndependent
 from pyro.nn import AutoRegressiveNN
 from torch import Tensor, nn
-from torch.distributions import Independent
-from torch.distributions import Normal as TorchNormal
+
+from .dependencies import hooks_of
 
 LOWEST, HIGHEST = -5.0, 3.0
 """Bounds of a layer's log-scale: those of Pyro's ``AffineAutoregressive``."""
@@ -96,7 +95,7 @@ class AutoregressiveFlow(TorchDistribution):
         flows: the layers, in the order in which they are applied to a sample of the normal.
 
     Raises:
-        TypeError: ``flows`` holds other than :class:`FlowLayer`, or nothing.
+        TypeError: ``flows`` holds other than :class:`FlowLayer` as it was built, or nothing.
         ValueError: a layer is of another size, or (under Pyro's validation) loc or scale is out of range.
     """
 
@@ -108,11 +107,12 @@ class AutoregressiveFlow(TorchDistribution):
         self, loc: Tensor, scale: Tensor, flows: Iterable[FlowLayer], validate_args: bool | None = None
     ) -> None:
         self.flows = tuple(flows)
-        if not self.flows or not all(isinstance(layer, FlowLayer) for layer in self.flows):
-            kinds = sorted({type(layer).__name__ for layer in self.flows})
+        changes = [change for change in map(_change_of, self.flows) if change is not None]
+        if changes or not self.flows:
             raise TypeError(
-                f"flows must hold one or more layers zf_pyro.networks.FlowLayer, got {', '.join(kinds) or 'none'}: "
-                "return dist.Normal(loc, scale).to_event(1) where there is no flow"
+                f"flows must hold one or more layers zf_pyro.networks.FlowLayer as they were built, since both "
+                f"directions of a layer must agree, got {', '.join(changes) or 'none'}: change weights or network.f "
+                "alone, and return dist.Normal(loc, scale).to_event(1) where there is no flow"
             )
         dtype = self.flows[0].weight.dtype
         self.base = Normal(loc.to(dtype), scale.to(dtype), validate_args=validate_args)
@@ -135,7 +135,7 @@ class AutoregressiveFlow(TorchDistribution):
             value = torch.addcmul(self.base.loc, self.base.scale, noise)
             log_prob = noise_log_prob(self.base.scale, noise)
             for layer in self.flows:
-                value, log_det = layer(value)
+                value, log_det = layer.forward(value)
                 log_prob = log_prob - log_det
             return value, log_prob
 
@@ -181,103 +181,24 @@ class AutoregressiveFlow(TorchDistribution):
         _no_closed_form("entropy")
 
 
+def _change_of(layer: object) -> str | None:
+    """What a layer is in place of a :class:`FlowLayer` as it was built; None if it is one."""
+    if not isinstance(layer, FlowLayer) or type(layer) is not FlowLayer:
+        return type(layer).__name__
+    state = vars(layer)
+    if hooks_of(state):
+        return "one with hooks"
+    if type(layer.network) is not AutoRegressiveNN:
+        return f"one whose network is a {type(layer.network).__name__}"
+    own = sorted({"forward", "inverse", "parameters_of"} & state.keys())
+    return f"one whose {own[0]} was set on the instance" if own else None
+
+
 def _no_closed_form(what: str) -> NoReturn:
     raise NotImplementedError(
         f"an autoregressive flow has no {what} in closed form: estimate it from samples, rsample((count,)), and their "
         "log_prob, or build the model with num_flows=0"
     )
-
-
-Latent = TorchDistribution
-"""A distribution that :func:`latent_of` has let pass: a diagonal normal as one event, or a flow of one."""
-
-
-def latent_of(distribution: object, step_function: str, latent_dim: int, batch_shape: tuple[int, ...] = ()) -> Latent:
-    """The result of a step function as a distribution of a latent.
-
-    Loops, filters and diagnostics read means and deviations of a normal, and noise of a flow. Any other distribution
-    with a ``loc`` and a ``scale`` would be sampled and scored as the normal with the same two.
-
-    Args:
-        distribution: the result.
-        step_function: its name, ``"prior"`` or ``"posterior"``, for errors.
-        latent_dim: size of z_t.
-        batch_shape: batch shape that the result has at least, as one has that depends on all of the past.
-
-    Raises:
-        TypeError: it is neither a diagonal normal nor a flow of one.
-        ValueError: it is of another size.
-    """
-    known = isinstance(distribution, AutoregressiveFlow)
-    if isinstance(distribution, Independent) and type(distribution) in (PyroIndependent, Independent):
-        known = type(distribution.base_dist) in (Normal, TorchNormal) and distribution.reinterpreted_batch_ndims == 1
-    if not known:
-        raise TypeError(
-            f"{step_function} must return dist.Normal(loc, scale).to_event(1), or zf_pyro.networks.AutoregressiveFlow "
-            f"for a flow of it, got {_described(distribution)}, of which only loc and scale would count: return one of "
-            "the two, or sample your distribution in Pyro programs of your own, made of the step functions"
-        )
-    latent = cast(Latent, distribution)
-    if latent.event_shape != (latent_dim,):
-        raise ValueError(
-            f"{step_function} must return a distribution of latents of size {latent_dim}, got the event shape "
-            f"{tuple(latent.event_shape)}: give loc and scale (..., {latent_dim})"
-        )
-    if latent.batch_shape != batch_shape and batch_shape:
-        return latent.expand(torch.broadcast_shapes(latent.batch_shape, batch_shape))
-    return latent
-
-
-def _described(distribution: object) -> str:
-    """A distribution by name, with that of its base."""
-    base = getattr(distribution, "base_dist", None)
-    if isinstance(distribution, Independent):
-        return f"{type(base).__name__}(...).to_event({distribution.reinterpreted_batch_ndims})"
-    if isinstance(distribution, type):
-        return f"the class {distribution.__name__}"
-    name = type(distribution).__name__
-    if type(distribution) in (Normal, TorchNormal):
-        return f"{name}(...) without to_event(1)"
-    return name if base is None else f"{name} of {_described(base)}"
-
-
-def base_of(latent: Latent) -> TorchNormal:
-    """The normal that a latent is, or whose sample its flow takes; batch shape (..., latent)."""
-    return latent.base if isinstance(latent, AutoregressiveFlow) else cast(Independent, latent).base_dist
-
-
-def with_base(latent: Latent, loc: Tensor, scale: Tensor) -> Latent:
-    """A latent of the same kind with another loc and scale, each (..., latent)."""
-    if isinstance(latent, AutoregressiveFlow):
-        return AutoregressiveFlow(loc, scale, latent.flows)
-    return Normal(loc, scale).to_event(1)
-
-
-def sampled(latent: Latent, noise: Tensor) -> tuple[Tensor, Tensor]:
-    """The sample of standard normal noise (..., latent), (..., latent), and its log-density in nats, (...)."""
-    if isinstance(latent, AutoregressiveFlow):
-        return latent.from_noise(noise)
-    base = base_of(latent)
-    return base.loc + base.scale * noise, noise_log_prob(base.scale, noise)
-
-
-def proposed(prior: Latent, posterior: Latent, noise: Tensor) -> tuple[Tensor, Tensor]:
-    """The sample z of q from noise (..., latent), (..., latent), and log p(z) - log q(z) in nats, (...)."""
-    if isinstance(prior, AutoregressiveFlow) or isinstance(posterior, AutoregressiveFlow):
-        z, log_q = sampled(posterior, noise)
-        return z, prior.log_prob(z) - log_q
-    p, q = base_of(prior), base_of(posterior)
-    return normals_proposed((p.loc, p.scale), (q.loc, q.scale), noise)
-
-
-def normals_proposed(
-    prior: tuple[Tensor, Tensor], posterior: tuple[Tensor, Tensor], noise: Tensor
-) -> tuple[Tensor, Tensor]:
-    """:func:`proposed` of diagonal normals, each given by loc and scale (..., latent); noise (..., latent)."""
-    (loc, scale), (q_loc, q_scale) = prior, posterior
-    z = q_loc + q_scale * noise
-    terms = (q_scale / scale).log() + 0.5 * (noise.square() - ((z - loc) / scale).square())
-    return z, terms.sum(-1)
 
 
 def noise_log_prob(scale: Tensor, noise: Tensor) -> Tensor:

@@ -6,7 +6,8 @@ import torch
 from pyro.distributions import Normal
 from torch import Tensor
 
-from .flows import AutoregressiveFlow, FlowLayer, Latent, noise_log_prob
+from .flows import AutoregressiveFlow, FlowLayer, noise_log_prob
+from .latent_distributions import Latent
 
 
 class State(NamedTuple):
