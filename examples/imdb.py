@@ -93,7 +93,10 @@ def imdb(run: Run, data: Path | None = None, max_words: int = 16, vocabulary_siz
         training_loader(checks, preset.batch_size, shuffle=False, share=run.share),
         evaluation_loader(text.train, preset.batch_size),
     )
-    scores = scores_of(run, fitted.model, evaluation_loader(text.test, preset.batch_size, run.test_sequences))
+    scores = {
+        split: scores_of(run, fitted.model, evaluation_loader(data, preset.batch_size, count))
+        for split, data, count in (("test", text.test, run.test_sequences), ("validation", checks, None))
+    }
     more = fitted.facts
     more["out_of_vocabulary"] = text.record.notes["test"]["out_of_vocabulary"]
     if isinstance(fitted.model, StochasticRNN):
@@ -102,7 +105,15 @@ def imdb(run: Run, data: Path | None = None, max_words: int = 16, vocabulary_siz
         more["active_units"] = active_units(fitted.model, x.to(device), lengths.to(device))
         (run.out / "sentences.txt").write_text(sentences(fitted.model, text), encoding="utf-8")
         save(fitted.model, run.out / "net")
-    write_results(run, preset, text.record, {run.name: summarise(scores)}, scores, value="word", **more)
+    write_results(
+        run,
+        preset,
+        text.record,
+        {split: summarise(found) for split, found in scores.items()},
+        scores,
+        value="word",
+        **more,
+    )
 
 
 def sentences(net: StochasticRNN, text: TextSets, pairs: int = 3) -> str:

@@ -148,24 +148,23 @@ def load(run: Run, data: Path | None, corpus: str) -> PolyphonicSets:
     return sets
 
 
-def bounds_of(run: Run, fitted: Fitted, sets: PolyphonicSets) -> tuple[dict[str, Evaluation], Scores]:
-    """Evaluations of the test and the validation set, by name, and the scores of the first.
+def bounds_of(run: Run, fitted: Fitted, sets: PolyphonicSets) -> tuple[dict[str, Evaluation], dict[str, Scores]]:
+    """Evaluations of the test and the validation set, by name, and scores of each by the fewest particles.
 
     For a baseline there is one of each, its exact log-likelihood.
     """
     numbers = sorted({run.evaluation_particles} if run.smoke else {*PARTICLES, run.evaluation_particles})
     exact = not isinstance(fitted.model, StochasticRNN)
     found: dict[str, Evaluation] = {}
-    first: Scores | None = None
+    first: dict[str, Scores] = {}
     for split, pieces, count in (
         ("test", sets.test, 4 if run.smoke else run.test_sequences),
         ("validation", sets.validation, 4 if run.smoke else run.validation_sequences),
     ):
         for number in numbers[:1] if exact else numbers:
             scores = scores_of(run, fitted.model, evaluation_loader(pieces, 32, count), particles=number)
-            first = first or scores
+            first.setdefault(split, scores)
             found[split if exact else f"{split}, {number} particles"] = summarise(scores)
-    assert first is not None
     return found, first
 
 

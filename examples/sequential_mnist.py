@@ -98,7 +98,10 @@ def sequential_mnist(
         training_loader(checks, preset.batch_size, shuffle=False, share=run.share),
         evaluation_loader(images.train, preset.batch_size),
     )
-    scores = scores_of(run, fitted.model, evaluation_loader(images.test, preset.batch_size, count))
+    scores = {
+        split: scores_of(run, fitted.model, evaluation_loader(data, preset.batch_size, count))
+        for split, data, count in (("test", images.test, count), ("validation", checks, 8 if run.smoke else None))
+    }
     more = fitted.facts
     if isinstance(fitted.model, StochasticRNN):
         shown = spread(images.test, 10)  # in sets sorted by digit, the first are all zeros
@@ -106,7 +109,15 @@ def sequential_mnist(
         more["active_units"] = active_units(fitted.model, x)
         draw(fitted.model, x, run.out)
         save(fitted.model, run.out / "net")
-    write_results(run, preset, images.record, {run.name: summarise(scores)}, scores, value="pixel", **more)
+    write_results(
+        run,
+        preset,
+        images.record,
+        {split: summarise(found) for split, found in scores.items()},
+        scores,
+        value="pixel",
+        **more,
+    )
 
 
 def draw(net: StochasticRNN, x: torch.Tensor, out: Path) -> None:

@@ -13,6 +13,7 @@ TABLES = {
     "diagnostics": ["median seconds  (a) ", "(b) / (a) ", "(d) / (c) ", "(e) / (c) ", "(d) / (a) "],
     "family": ["music   VRNN ", "music   STORN ", "speech  DMM ", "(a) / (z) ", "(b) / (a) "],
     "inference": ["RenyiELBO / enlarged batch ", "textbook / latent_mcmc ", "SMCFilter per sequence / ParticleFilter "],
+    "refine": ["utterances, filter of ", "untrained  trained ", "refined ", "fitted "],
     "sixo": ["objective ", "FIVO ", "SIXO ", "test, no twist"],
     "start": ["steps to ", "released ", "data "],
     "train_step": [
@@ -29,7 +30,7 @@ TABLES = {
 """Parts of the printed table of each script."""
 OTHERS = {"hand_written", "released_form", "textbook", "step_trace"}
 """Modules of the scripts, and the script that has its own test."""
-SLOW = ("ddp", "diagnostics", "family", "inference", "sixo", "start", "train_step")
+SLOW = ("ddp", "diagnostics", "family", "inference", "refine", "sixo", "start", "train_step")
 """Scripts that take more than six seconds on one core, most of it for importing in each process."""
 
 

@@ -118,12 +118,30 @@ def test_windows_cut_every_sequence_into_pieces_side_by_side(folder):
         assert torch.equal(windows[-1], pieces[-1])
 
 
+def test_overlapping_windows_share_the_frames_of_their_ends(folder):
+    """Every frame but the first of a sequence is once the second or a later frame of a window."""
+    data = Sequences(folder, "train")
+    for size in (2, 3, 40):
+        pieces = []
+        for item in data:
+            starts = range(0, max(len(item) - 1, 1), size)
+            pieces += [item[start : start + size + 1] for start in starts]
+        windows = Windows(data, size, overlap=1)
+        assert windows.lengths.tolist() == [len(piece) for piece in pieces]
+        assert all(torch.equal(a, b) for a, b in zip(windows, pieces, strict=True))
+        assert int((windows.lengths - 1).sum()) == int((data.lengths - 1).sum())
+
+
 def test_windows_outside_are_refused(folder):
     windows = Windows(Sequences(folder, "train"), 2)
     with pytest.raises(IndexError, match="index must be between 0 and 7, got 8"):
         windows[8]
     with pytest.raises(ValueError, match="num_frames must be a positive integer, got 0"):
         Windows(Sequences(folder, "train"), 0)
+    with pytest.raises(ValueError, match="overlap must be an integer of at least 0, got -1"):
+        Windows(Sequences(folder, "train"), 2, overlap=-1)
+    with pytest.raises(ValueError, match="overlap must be below num_frames, 2, got 2"):
+        Windows(Sequences(folder, "train"), 2, overlap=2)
 
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=6), st.booleans())

@@ -26,17 +26,20 @@ def scores(kl=None, **columns):
 def folders(tmp_path, **runs):
     for name, columns in runs.items():
         (tmp_path / name).mkdir()
-        write_sequences(tmp_path / name / TABLE, scores(**columns))
+        on_test = {bound: [10.0 * value for value in nats] for bound, nats in columns.items()}
+        write_sequences(tmp_path / name / TABLE, {"test": scores(**on_test), "validation": scores(**columns)})
     return {name: str(tmp_path / name) for name in runs}
 
 
 def test_a_table_comes_back_as_it_was_written(tmp_path):
     nats = torch.randn(3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) / 3.0
-    write_sequences(tmp_path / "a.csv", scores(kl=nats, elbo=(-nats).tolist()))
-    found = read_sequences(tmp_path / "a.csv")
-    assert list(found) == ["num_frames", "elbo", "kl"]
-    for name, expected in {"num_frames": FRAMES, "elbo": -nats, "kl": nats}.items():
-        assert torch.equal(found[name], expected)
+    both = {"test": scores(kl=nats, elbo=(-nats).tolist()), "validation": scores(kl=-nats, elbo=nats.tolist())}
+    write_sequences(tmp_path / "a.csv", both)
+    for split, sign in (("test", 1.0), ("validation", -1.0)):
+        found = read_sequences(tmp_path / "a.csv", split)
+        assert list(found) == ["num_frames", "elbo", "kl"]
+        for name, expected in {"num_frames": FRAMES, "elbo": -sign * nats, "kl": sign * nats}.items():
+            assert torch.equal(found[name], expected)
 
 
 def test_a_difference_is_all_nats_by_all_frames_and_its_error_that_of_the_pairs():
@@ -89,6 +92,28 @@ def test_the_command_line_tells_the_mean_and_each_pair(tmp_path, capsys):
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["elbo", "+2", "±", "0"] in lines
     assert ["elbo", "+1", "+3"] in lines
+
+
+def test_the_command_reads_the_validation_set_unless_told_and_says_which(tmp_path, capsys):
+    runs = folders(tmp_path, a={"elbo": [2.0, 3.0, 5.0]}, b={"elbo": [0.0, 0.0, 0.0]})
+    for flags, first, difference in (
+        ([], "on the validation set", "+1"),
+        (["--split", "validation"], "on the validation set", "+1"),
+        (["--split", "test"], "on the test set: for models whose settings are chosen, never to choose them", "+10"),
+    ):
+        main(["--of", runs["a"], "--against", runs["b"], *flags])
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[0] == first
+        assert ["elbo", difference, "±", "0"] in [line.split() for line in lines]
+
+
+def test_a_table_without_the_split_is_named(tmp_path):
+    write_sequences(tmp_path / TABLE, {"test": scores(elbo=[1.0, 2.0, 3.0])})
+    with pytest.raises(SystemExit, match=r"sequences\.csv has no sequences of split 'validation': run the experiment"):
+        main(["--of", str(tmp_path), "--against", str(tmp_path)])
+    (tmp_path / TABLE).write_text("num_frames,elbo\n2,1.0\n")
+    with pytest.raises(SystemExit, match="has no sequences of split 'test'"):
+        main(["--of", str(tmp_path), "--against", str(tmp_path), "--split", "test"])
 
 
 def test_a_run_without_its_table_is_named(tmp_path):

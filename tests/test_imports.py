@@ -33,7 +33,7 @@ WINGS = tuple(wing for floor in FLOORS for wing in floor)
 TOP = {"__init__", "checks"}
 RECURRENCE = (
     *(f"engine.{name}" for name in ("operations", "shapes", "buffers", "machines", "linear")),
-    *(f"engine.{name}" for name in ("mlp", "lstm", "loops", "latent_loop", "gru", "heads")),
+    *(f"engine.{name}" for name in ("mlp", "lstm", "loops", "backward_loop", "latent_loop", "gru", "heads")),
     *("reference", "fast", "chunks", "precision", "scans"),
 )
 """Files of the recurrence from the ground up."""

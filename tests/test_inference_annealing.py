@@ -168,3 +168,15 @@ def test_bad_input_is_refused_as_by_the_guide():
         AnnealedImportanceSampling(net).run(x, torch.tensor([4, 5, 1]))
     with pytest.raises(MemoryError, match="num_chains must be at most"):
         AnnealedImportanceSampling(net, 10**12).run(x)
+
+
+def test_chains_of_the_fast_loops_are_those_of_the_plain_loop(member):
+    """Leapfrog steps follow the gradient in the noise of the start, which the fast loops give as well."""
+    found = []
+    for recurrence in ("deferred", "reference"):
+        net, x = random_net(recurrence=recurrence, **member).eval(), random_frames()
+        pyro.set_rng_seed(3)
+        annealing = AnnealedImportanceSampling(net, 3, num_temperatures=4, leapfrog_steps=2)
+        found.append(annealing.run(x, torch.tensor([4, 2, 3])))
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-6)

@@ -51,14 +51,14 @@ def test_fast_scans_equal_the_plain_loops_in_values_and_gradients(shape, member)
     found = []
     for one in (net, plain):
         start = type(random_state(one))(*(f.expand(*shape, -1).clone().requires_grad_() for f in random_state(one)))
-        z = noise.clone().requires_grad_()
+        noise, z = noise.detach().requires_grad_(), noise.detach().clone().requires_grad_()
         u, b = one.inputs(x).transpose(0, 1), one.backward_states(x)
         scan, states = one.scan_posterior(start, u, b, noise), one.scan_states(start, u, z)
         values = {"b": b, "z": scan.z, "loc": scan.loc, "scale": scan.scale, "h": states.hidden, "c": states.cell}
         for name in ("states", "before", "after"):
             values |= {f"{name} {field}": value for field, value in getattr(scan, name)._asdict().items()}
         loss = weighted_sum(values)
-        inputs = [*start, z]
+        inputs = [*start, noise, z]
         found_grads = torch.autograd.grad(loss, inputs, retain_graph=True, allow_unused=True)
         pairs = enumerate(zip(found_grads, inputs, strict=True))
         inputs = {f"input {i}": torch.zeros_like(value) if g is None else g for i, (g, value) in pairs}

@@ -2,7 +2,7 @@
 
 from . import emissions
 from .diagnostics import to_arviz
-from .models import DMM, SRNN, STORN, VRNN, ZForcing
+from .models import DMM, SRNN, STORN, VRNN, ZForcing, pretrained
 from .networks import State
 from .objectives import FIVO, SIXO, Constant, ImportanceWeightedELBO, Linear, Terms, ZForcingELBO
 
@@ -21,5 +21,6 @@ __all__ = [
     "ZForcing",
     "ZForcingELBO",
     "emissions",
+    "pretrained",
     "to_arviz",
 ]

@@ -1,6 +1,6 @@
 """Sequence data sets in memory-mapped storage, padded batches by length, and the preparation of corpora."""
 
-from .arguments import ContextBatch, arguments_of, batches_of, pair_of
+from .arguments import ContextBatch, arguments_of, batches_of, is_batch, pair_of
 from .batches import LengthBatches
 from .folders.preparing import preparing
 from .folders.record import RECORD, Record, read_record
@@ -45,6 +45,7 @@ __all__ = [
     "arguments_of",
     "batches_of",
     "collate",
+    "is_batch",
     "load_digits",
     "load_docstrings",
     "load_images",

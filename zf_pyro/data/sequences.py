@@ -155,22 +155,36 @@ def fetch(values: Any, start: int, stop: int) -> np.ndarray:
 
 
 class Windows(Dataset[Tensor]):
-    """Consecutive windows of ``num_frames`` frames, cut from sequences; the last of each sequence may be shorter.
+    """Consecutive windows cut from sequences; the last of each sequence may be shorter. No frame is left out.
 
-    Windows do not overlap, and no frame is left out.
+    Window k of a sequence starts at frame k * ``num_frames``.
+
+    Args:
+        sequences: the sequences that they are cut from.
+        num_frames: frames from one window's start to the next.
+        overlap: frames of the next window that a window also has. With 1, whole windows have ``num_frames`` + 1 frames,
+            and where the first frame is given, they have ``num_frames`` scored ones, as in the released code of
+            Z-Forcing (Goyal et al. 2017, https://arxiv.org/abs/1711.05411).
 
     Attributes:
         sequences: the sequences that they are cut from.
         lengths: frames of each window; (len(self),) int64.
+
+    Raises:
+        TypeError, ValueError: no sequences, a number of frames below 1, or an overlap below 0 or not below it.
     """
 
-    def __init__(self, sequences: Sequences | Rolls, num_frames: int) -> None:
+    def __init__(self, sequences: Sequences | Rolls, num_frames: int, overlap: int = 0) -> None:
         if not isinstance(sequences, Sequences | Rolls):
             raise TypeError(f"sequences must be zf_pyro.data.Sequences, got {type(sequences).__name__}")
         self.sequences, self.num_frames = sequences, require_count("num_frames", num_frames)
-        counts = (sequences.lengths + self.num_frames - 1) // self.num_frames
+        self.overlap = require_count("overlap", overlap, least=0)
+        if self.overlap >= self.num_frames:
+            raise ValueError(f"overlap must be below num_frames, {self.num_frames}, got {self.overlap}")
+        beyond = sequences.lengths - self.overlap
+        counts = ((beyond + self.num_frames - 1) // self.num_frames).clamp(min=1)
         self._ends = counts.cumsum(0)
-        self.lengths = torch.full((int(counts.sum()),), self.num_frames)
+        self.lengths = torch.full((int(counts.sum()),), self.num_frames + self.overlap)
         self.lengths[self._ends - 1] = sequences.lengths - (counts - 1) * self.num_frames
 
     def __len__(self) -> int:
@@ -182,7 +196,7 @@ class Windows(Dataset[Tensor]):
         sequence = int(torch.searchsorted(self._ends, index, right=True))
         before = int(self._ends[sequence - 1]) if sequence else 0
         start = (index - before) * self.num_frames
-        return self.sequences.read(sequence, start, start + self.num_frames)
+        return self.sequences.read(sequence, start, start + int(self.lengths[index]))
 
 
 def _from_start(index: int, size: int) -> int:

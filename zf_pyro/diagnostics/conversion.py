@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..checks import require_count, require_flag
 from ..evaluation import EncodedPart, encoded_parts, require_evaluation, require_sequences
-from ..models import StochasticRNN
+from ..models import RefinedGuide, StochasticRNN, guided
 from ..networks import chain_diagnostics
 from .arviz_groups import SEQUENCE, STEP, Table, require_labels
 from .arviz_versions import assemble, require_arviz
@@ -38,7 +38,7 @@ def to_arviz(
     x: Tensor,
     lengths: Tensor | None = None,
     *,
-    posterior: str | MCMC = "guide",
+    posterior: str | MCMC | RefinedGuide = "guide",
     num_samples: int | None = None,
     num_chains: int | None = None,
     num_particles: int | None = None,
@@ -79,8 +79,9 @@ def to_arviz(
         x: (batch, time, frame) floats or (batch, time) integers.
         lengths: real frames of each sequence, (batch,); all of them if None.
         posterior: ``"guide"``; ``"importance"`` (samples from the guide, resampled by weight); ``"smoother"`` (a
-            :class:`~zf_pyro.inference.ParticleFilter`); or a :class:`pyro.infer.MCMC` that was run over the latents of
-            ``net.model`` on the same sequences.
+            :class:`~zf_pyro.inference.ParticleFilter`); a guide of :func:`zf_pyro.inference.refine` for these
+            sequences, in place of ``net.guide`` in all groups; or a :class:`pyro.infer.MCMC` that was run over the
+            latents of ``net.model`` on the same sequences.
         num_samples: samples per chain; 100 by default, and all there are for MCMC.
         num_chains: chains, 1 by default. ``az.rhat`` needs two.
         num_particles: candidates per chain of importance resampling, or particles per filter; by default ten times
@@ -101,6 +102,9 @@ def to_arviz(
 
     require_arviz()
     require_evaluation(net)
+    refined = isinstance(posterior, RefinedGuide)
+    if isinstance(posterior, RefinedGuide):
+        net, posterior = guided(net, posterior, "to_arviz"), "guide"
     x, lengths = require_sequences(net, x, lengths)
     batch_size, chunk = require_count("batch_size", batch_size), require_count("chunk", chunk)
     named = None if labels is None else require_labels(labels, len(x))
@@ -133,6 +137,7 @@ def to_arviz(
         "inference_library": "zf_pyro",
         "created_at": datetime.now(UTC).isoformat(),
         "posterior": sizes.name,
+        "guide": "refined" if refined else "amortised",
         "draws": "of a Markov chain" if sizes.name == "mcmc" else "independent: no chain whose mixing R-hat could show",
     }
     own = {"sample_stats": {"kl": kl_attribute}}

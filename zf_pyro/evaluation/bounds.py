@@ -1,14 +1,15 @@
 """Bounds on the log-likelihood of each sequence, and its log-likelihood with the latents at their prior means."""
 
 import math
-from typing import NamedTuple, cast
+from collections.abc import Callable
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
 
 from ..checks import require_count
 from ..inference import ParticleFilter
-from ..models import StochasticRNN
+from ..models import StochasticRNN, guided
 from ..networks import State, evaluating, latent_of
 from ..objectives import path_densities
 from ..paths import RunInputs, prepare_inputs
@@ -35,6 +36,7 @@ def bounds(
     lengths: Tensor | None = None,
     num_particles: int = 64,
     *,
+    guide: Callable[..., Any] | None = None,
     context: Tensor | None = None,
     batch_size: int = 64,
     chunk_particles: int = 8,
@@ -46,6 +48,7 @@ def bounds(
         x: (batch, time, frame) floats or (batch, time) integers.
         lengths: real frames of each sequence, (batch,); all of them if None.
         num_particles: K, samples of the latents of each sequence.
+        guide: ``net.guide``, or a guide of :func:`zf_pyro.inference.refine` for these sequences.
         context: the frame before the first, given and not scored; (batch, frame) or (batch,).
         batch_size: sequences processed at once.
         chunk_particles: samples processed at once. With ``batch_size`` it bounds the memory; it does not change the
@@ -55,7 +58,7 @@ def bounds(
         TypeError, ValueError: a count that is not a positive integer; or x, lengths or context that ``net`` refuses.
     """
     num_particles, batch_size = require_count("num_particles", num_particles), require_count("batch_size", batch_size)
-    chunk_particles = require_count("chunk_particles", chunk_particles)
+    chunk_particles, net = require_count("chunk_particles", chunk_particles), guided(net, guide, "bounds")
     x, lengths = require_sequences(net, x, lengths, context)
     rows, found = [], []
     with evaluating(net):
@@ -80,6 +83,7 @@ def particle_bound(
     lengths: Tensor | None = None,
     num_particles: int = 64,
     *,
+    guide: Callable[..., Any] | None = None,
     context: Tensor | None = None,
     batch_size: int = 64,
 ) -> Tensor:
@@ -94,6 +98,7 @@ def particle_bound(
         lengths: real frames of each sequence, (batch,); all of them if None.
         num_particles: K particles of each sequence, with the guide as proposal and the default resampling of
             :class:`zf_pyro.inference.ParticleFilter`.
+        guide: ``net.guide``, or a guide of :func:`zf_pyro.inference.refine` for these sequences.
         context: the frame before the first, given and not scored; (batch, frame) or (batch,).
         batch_size: sequences filtered at once.
 
@@ -107,7 +112,7 @@ def particle_bound(
     num_particles = require_count("num_particles", num_particles)
     batch_size = require_count("batch_size", batch_size)
     x, lengths = require_sequences(net, x, lengths, context)
-    particles = ParticleFilter(net, num_particles)
+    particles = ParticleFilter(net, num_particles, guide=guide)
     result = torch.empty(len(x), dtype=net.emission_layer.weight.dtype, device=x.device)
     with evaluating(net):
         for part in parts(x, lengths, context, batch_size):

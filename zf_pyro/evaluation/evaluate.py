@@ -1,7 +1,7 @@
 """Bounds over a data set per true sequence, frame and value, with standard errors."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -19,7 +19,7 @@ class Evaluation(NamedTuple):
     protocol: Protocol
     """``full_density``: every frame was scored. ``first_frame_given``: all but the first, which was given."""
     reset_every: int | None
-    """Frames per chunk, where states were reset after each chunk; None for whole sequences."""
+    """Scored frames per chunk, where states were reset after each chunk; None for whole sequences."""
     units: str
     """``normalised``: density of the values as the model sees them. ``raw``: density of (value * scale + mean), for
     example the raw waveform. ``none``: frames are symbols or bits, which have probabilities."""
@@ -58,6 +58,7 @@ def evaluate(
     scale: float | None = None,
     num_particles: int = 64,
     filter_particles: int = 0,
+    guide: Callable[..., Any] | None = None,
     batch_size: int = 64,
     chunk_particles: int = 8,
 ) -> Evaluation:
@@ -70,14 +71,17 @@ def evaluate(
         lengths: real frames of each sequence of x, (batch,); all of them if None.
         protocol: ``full_density`` scores every frame. ``first_frame_given`` takes the first frame as the context of the
             second and does not score it, as the paper's released code does.
-        reset_every: frames per chunk. Each chunk is scored separately from h_0 = 0, under ``first_frame_given`` with a
-            given frame per chunk, and the chunks of a sequence are summed. None for whole sequences. One of the
-            released scripts for TIMIT uses 40 frames, another whole sequences.
+        reset_every: scored frames per chunk. Each chunk is scored separately from h_0 = 0, and the chunks of a sequence
+            are summed. Under ``first_frame_given`` the last frame of a chunk is the given frame of the next, so that
+            chunks score the same frames as whole sequences. None for whole sequences. One of the released scripts for
+            TIMIT uses 40 frames, another whole sequences.
         scale: for real-valued frames, the standard deviation that they were divided by, for example ``record.scale`` of
             prepared data. Densities are then those of the raw values, lower by log(scale) per value. None for
             normalised units.
         num_particles: K samples of the latents for ELBO and importance-weighted bound.
         filter_particles: particles of :class:`zf_pyro.inference.ParticleFilter` for the particle bound; 0 for none.
+        guide: ``net.guide``, or a guide of :func:`zf_pyro.inference.refine` for these sequences. Under
+            ``first_frame_given`` and ``reset_every`` they are those that the protocol cuts.
         batch_size: pieces of sequences processed at once. With ``chunk_particles`` it bounds the memory; it does not
             change the bounds.
         chunk_particles: samples processed at once. The filter takes all its particles at once, but stores less of each.
@@ -93,6 +97,7 @@ def evaluate(
         reset_every=reset_every,
         num_particles=num_particles,
         filter_particles=filter_particles,
+        guide=guide,
         batch_size=batch_size,
         chunk_particles=chunk_particles,
     )

@@ -43,17 +43,18 @@ def cut(x: Tensor, lengths: Tensor, protocol: Protocol, reset_every: int | None 
         x: (batch, time, *frame).
         lengths: real frames of each sequence; (batch,).
         protocol: the scored frames.
-        reset_every: frames per chunk; the last chunk may be shorter, and chunks are independent. Under
-            ``first_frame_given`` each chunk has a given frame, and a last chunk of one frame has nothing to score.
-            None for whole sequences.
+        reset_every: scored frames per chunk; the last chunk may be shorter, and chunks are independent. Under
+            ``first_frame_given`` the last frame of a chunk is also the given frame of the next, as in the released
+            code: every frame but the first of a sequence is scored, in whole sequences and in chunks. None for whole
+            sequences.
 
     Raises:
-        ValueError: an unknown protocol, chunks too short, or a sequence with nothing to score.
+        ValueError: an unknown protocol, or a sequence with nothing to score.
     """
     require_protocol(protocol)
     given = int(protocol == "first_frame_given")
     if reset_every is not None:
-        reset_every = require_count(f"reset_every (under {protocol})", reset_every, least=1 + given)
+        reset_every = require_count("reset_every", reset_every)
     if (lengths <= given).any():
         i = int((lengths <= given).nonzero()[0])
         raise ValueError(
@@ -61,11 +62,11 @@ def cut(x: Tensor, lengths: Tensor, protocol: Protocol, reset_every: int | None 
         )
     owner = torch.arange(len(x), device=x.device)
     if reset_every is not None:
-        chunks = -(-x.shape[1] // reset_every)
-        padding = x.new_zeros(x.shape[0], chunks * reset_every - x.shape[1], *x.shape[2:])
-        x = torch.cat([x, padding], dim=1).view(-1, reset_every, *x.shape[2:])
+        chunks = -(-(x.shape[1] - given) // reset_every)
+        padding = x.new_zeros(x.shape[0], chunks * reset_every + given - x.shape[1], *x.shape[2:])
+        x = torch.cat([x, padding], dim=1).unfold(1, reset_every + given, reset_every).movedim(-1, 2).flatten(0, 1)
         before = reset_every * torch.arange(chunks, device=x.device)
-        lengths = (lengths.unsqueeze(1) - before).clamp(0, reset_every).flatten()
+        lengths = (lengths.unsqueeze(1) - before).clamp(0, reset_every + given).flatten()
         owner = owner.repeat_interleave(chunks)
         scored = lengths > given
         x, lengths, owner = x[scored], lengths[scored], owner[scored]

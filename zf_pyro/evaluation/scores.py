@@ -1,7 +1,7 @@
 """Log-likelihood bounds of every sequence of a data set in nats, batch by batch, under one protocol."""
 
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from typing import Protocol as Interface
 
 import torch
@@ -81,6 +81,7 @@ def score(
     reset_every: int | None = None,
     num_particles: int = 64,
     filter_particles: int = 0,
+    guide: Callable[..., Any] | None = None,
     batch_size: int = 64,
     chunk_particles: int = 8,
 ) -> Scores:
@@ -94,12 +95,19 @@ def score(
 
     def nats(x: Tensor, lengths: Tensor, context: Tensor | None) -> Nats:
         found = bounds(
-            net, x, lengths, num_particles, context=context, batch_size=batch_size, chunk_particles=chunk_particles
+            net,
+            x,
+            lengths,
+            num_particles,
+            guide=guide,
+            context=context,
+            batch_size=batch_size,
+            chunk_particles=chunk_particles,
         )
         scored = found._asdict()
         if filter_particles:
             scored["particle"] = particle_bound(
-                net, x, lengths, filter_particles, context=context, batch_size=batch_size
+                net, x, lengths, filter_particles, guide=guide, context=context, batch_size=batch_size
             )
         scored["prior_mean"] = prior_mean_log_likelihood(net, x, lengths, context=context, batch_size=batch_size)
         return scored
@@ -128,7 +136,7 @@ def score_density(
         data: as for :func:`zf_pyro.evaluation.evaluate`; x is (batch, time, frame) or (batch, time).
         lengths: real frames of each sequence, (batch,); all of them if None.
         protocol: the scored frames.
-        reset_every: frames per chunk; states are reset after each.
+        reset_every: scored frames per chunk; states are reset after each.
         batch_size: sequences processed at once.
 
     Raises:

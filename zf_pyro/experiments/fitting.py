@@ -214,7 +214,7 @@ def scores_of(
         model: the fitted model.
         data: batches of sequences.
         protocol: the scored frames.
-        reset_every: frames per chunk; see :func:`zf_pyro.evaluation.score`.
+        reset_every: scored frames per chunk; see :func:`zf_pyro.evaluation.score`.
         particles: samples of the latents, and particles of the filter; ``run.evaluation_particles`` if None.
     """
     particles = run.evaluation_particles if particles is None else particles

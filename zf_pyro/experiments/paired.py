@@ -1,4 +1,7 @@
-"""Paired comparison of runs by sequence: ``python -m zf_pyro.experiments.paired --of RUN... --against RUN...``."""
+"""Paired comparison of runs by sequence: ``python -m zf_pyro.experiments.paired --of RUN... --against RUN...``.
+
+It reads the validation set. Test figures are for settings that are chosen already: ``--split test``.
+"""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -7,11 +10,16 @@ from pathlib import Path
 import torch
 
 from ..evaluation import Estimate, ratio
-from .sequences_csv import TABLE, Nats, read_sequences
+from .sequences_csv import SPLITS, TABLE, Nats, read_sequences
 
 ALONE = "log_likelihood"
 """The only column of a density without latents. Every bound of another model is compared with it."""
 NO_BOUND = ("kl", "prior_mean")
+READS = {
+    "validation": "on the validation set",
+    "test": "on the test set: for models whose settings are chosen, never to choose them",
+}
+"""First line of what the command prints, by split."""
 
 
 def differences(of: Sequence[Nats], against: Sequence[Nats]) -> dict[str, Estimate]:
@@ -66,9 +74,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = jsonargparse.ArgumentParser(prog="python -m zf_pyro.experiments.paired", description=__doc__)
     parser.add_argument("--of", type=Path, nargs="+", required=True, help="Folders of runs, one a seed.")
     parser.add_argument("--against", type=Path, nargs="+", required=True, help="Folders to compare them with.")
+    parser.add_argument("--split", choices=SPLITS, default=SPLITS[0], help="Sequences to compare on.")
     flags = parser.parse_args(arguments)
     try:
-        of, against = ([read_sequences(out / TABLE) for out in folders] for folders in (flags.of, flags.against))
+        of, against = (
+            [read_sequences(out / TABLE, flags.split) for out in folders] for folders in (flags.of, flags.against)
+        )
+        print(READS[flags.split])
         print("difference of the means, nats/frame ± standard error over sequences, paired")
         for name, found in differences(of, against).items():
             print(f"{name:>20} {found.value:+.4g} ± {found.standard_error:.2g}")

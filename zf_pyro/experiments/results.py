@@ -25,7 +25,12 @@ Curves = dict[str, list[tuple[float, float]]]
 
 
 def write_results(
-    run: Run, preset: Preset, record: Record, evaluations: Mapping[str, Evaluation], scores: Scores, **more: Any
+    run: Run,
+    preset: Preset,
+    record: Record,
+    evaluations: Mapping[str, Evaluation],
+    scores: Mapping[str, Scores],
+    **more: Any,
 ) -> None:
     """Print a table; write ``results.json``, ``sequences.csv`` and ``figure.png``.
 
@@ -36,7 +41,7 @@ def write_results(
         preset: sizes and schedules.
         record: how the data was prepared.
         evaluations: evaluations by name.
-        scores: scores of the first evaluation, for ``sequences.csv``.
+        scores: scores of the validation and the test set by ``validation`` and ``test``, for ``sequences.csv``.
         more: further results, of JSON's types.
 
     Raises:

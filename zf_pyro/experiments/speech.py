@@ -16,21 +16,25 @@ from .results import write_results
 from .settings import Run
 
 WINDOW = 40
-"""Frames of a training window: half a second at 16 kHz and 200 samples per frame."""
+"""Scored frames of a training window: half a second at 16 kHz and 200 samples per frame."""
 
 
 def speech_experiment(run: Run, preset: Preset, folder: Path, protocol: Protocol) -> None:
-    """Train on windows, evaluate on the test split's utterances, and write results and samples.
+    """Train on windows, evaluate on the utterances of test and validation, and write results and samples.
 
     Args:
         run: the flags.
         preset: sizes and schedules.
         folder: prepared speech.
         protocol: whether the first frame of a window, and of a test utterance, is given or modelled. Test utterances
-            are scored three times: whole, with states reset at each window, and whole under the other protocol.
+            are scored three times: whole, with states reset after each window, and whole under the other protocol. The
+            first two are the two definitions of the released scripts; they score the same frames. Validation
+            utterances are scored whole.
     """
     train, validation, test = (Sequences(folder, split) for split in ("train", "validation", "test"))
-    windows, checks = Windows(train, WINDOW), spread(Windows(validation, WINDOW), run.validation_sequences)
+    given = int(protocol == "first_frame_given")
+    windows = Windows(train, WINDOW, overlap=given)
+    checks = spread(Windows(validation, WINDOW, overlap=given), run.validation_sequences)
     fitted = fit_model(
         run,
         preset,
@@ -41,15 +45,20 @@ def speech_experiment(run: Run, preset: Preset, folder: Path, protocol: Protocol
     )
     other: Protocol = PROTOCOLS[1 - PROTOCOLS.index(protocol)]
     evaluations: dict[str, Evaluation] = {}
-    every: list[Scores] = []
-    for scored, reset_every in ((protocol, None), (protocol, WINDOW), (other, None)):
-        scorable = Scored(test, scored)
-        batches = evaluation_loader(scorable, preset.batch_size, run.test_sequences)
+    kept: dict[str, Scores] = {}
+    for split, scored, reset_every in (
+        ("test", protocol, None),
+        ("test", protocol, WINDOW),
+        ("test", other, None),
+        ("validation", protocol, None),
+    ):
+        data, count = (test, run.test_sequences) if split == "test" else (validation, run.validation_sequences)
+        batches = evaluation_loader(Scored(data, scored), preset.batch_size, count)
         scores = scores_of(run, fitted.model, batches, protocol=scored, reset_every=reset_every)
-        name = f"{scored}, {'whole' if reset_every is None else f'reset every {reset_every}'}"
+        name = f"{split}, {scored}, {'whole' if reset_every is None else f'reset every {reset_every}'}"
         evaluations[name] = summarise(scores)
-        every.append(scores)
-        if scored == protocol and reset_every is None:
+        kept.setdefault(split, scores)
+        if (split, scored, reset_every) == ("test", protocol, None):
             evaluations[f"{name}, raw waveform"] = summarise(scores, scale=test.scale)
     more = fitted.facts
     if isinstance(fitted.model, StochasticRNN):
@@ -58,7 +67,7 @@ def speech_experiment(run: Run, preset: Preset, folder: Path, protocol: Protocol
         more["active_units"] = active_units(fitted.model, x.to(device), lengths.to(device))
         write_samples(fitted.model, test, run.out / "samples", protocol)
         save(fitted.model, run.out / "net", mean=test.mean, scale=test.scale)
-    write_results(run, preset, test.record, evaluations, every[0], value="audio sample", **more)
+    write_results(run, preset, test.record, evaluations, kept, value="audio sample", **more)
 
 
 def write_samples(net: StochasticRNN, test: Sequences, out: Path, protocol: Protocol) -> None:

@@ -20,7 +20,8 @@ class Algorithm:
     """``build(net, **settings)`` makes the algorithm on ``net``: an object of Pyro's, or one in Pyro's style.
 
     - ``optim``: a PyroOptim, for algorithms that train.
-    - ``guide`` and ``model``: programs in place of the network's, for algorithms that need a guide.
+    - ``guide`` and ``model``: programs in place of the network's, for algorithms that need a guide. Those that run step
+      functions take a guide of :func:`zf_pyro.inference.refine`, and no other program.
     - Other settings go to the class of the row.
     """
     call: str

@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..checks import int64, require_choice, require_count, require_number, require_room, require_tensor
-from ..models import StochasticRNN, require_model
+from ..models import StochasticRNN, guided
 from ..networks import Latent, State, latent_of
 from ..paths import RunInputs, prepare_inputs, run_bytes
 from ..recurrence import reference_posterior_scan
@@ -71,10 +71,11 @@ class AnnealedImportanceSampling:
         leapfrog_steps: leapfrog steps per transition. The cost is ``num_temperatures * leapfrog_steps`` gradients of
             log p(x, z).
         start: ``"posterior"``, the guide, or ``"prior"``, which does not see x and needs more temperatures.
+        guide: ``net.guide``, or a guide of :func:`zf_pyro.inference.refine` for the sequences of :meth:`run`.
         target_acceptance: acceptance rate that the pilot run aims at.
 
     Raises:
-        TypeError: ``net`` is no model of :mod:`zf_pyro.models`.
+        TypeError: ``net`` is no model of :mod:`zf_pyro.models`, or another guide.
         ValueError: a count that is not a positive integer, an unknown start, or a target outside (0, 1).
     """
 
@@ -86,9 +87,11 @@ class AnnealedImportanceSampling:
         num_temperatures: int = 50,
         leapfrog_steps: int = 5,
         start: str = "posterior",
+        guide: Callable[..., Any] | None = None,
         target_acceptance: float = 0.7,
     ) -> None:
-        self.net, self.num_chains = require_model(net), require_count("num_chains", num_chains)
+        self.net = guided(net, guide, "AnnealedImportanceSampling")
+        self.num_chains = require_count("num_chains", num_chains)
         num_temperatures = require_count("num_temperatures", num_temperatures)
         self.leapfrog_steps = require_count("leapfrog_steps", leapfrog_steps)
         self.start = require_choice("start", start, STARTS)

@@ -8,11 +8,11 @@ from pyro.infer import SVGD, SVI, Importance, Predictive, RBFSteinKernel, Reweig
 from pyro.optim import ClippedAdam, PyroOptim
 
 from ..checks import require_count
-from ..models import StochasticRNN, require_model
+from ..models import RefinedGuide, StochasticRNN, guided, require_model
 from ..objectives import SIXO, PyroProgram, require_program
 from ..smc import ParticleFilter, Twist
 from .guide_check import checked
-from .padding import with_padding_prior
+from .padding_prior import with_padding_prior
 from .wake_sleep import WakeSleepPrograms
 
 LEARNING_RATE = 1e-3
@@ -35,8 +35,7 @@ def svi(objective: Callable[..., Any], least_particles: int = 1, **defaults: Any
         if "num_particles" in settings:
             settings["num_particles"] = require_count("num_particles", settings["num_particles"], least_particles)
         model = net.model if model is None else require_program("model", model)
-        guide = net.guide if guide is None else checked(model, guide)
-        return SVI(model, guide, _optim(optim), objective(**settings))
+        return SVI(model, _guide(net, model, guide), _optim(optim), objective(**settings))
 
     return build
 
@@ -57,8 +56,13 @@ def autoguide(name: str, **defaults: Any) -> Callable[..., SVI]:
     return build
 
 
-def dreaming(net: StochasticRNN, optim: Any = None, **settings: Any) -> SVI:
+def dreaming(net: StochasticRNN, optim: Any = None, guide: PyroProgram | None = None, **settings: Any) -> SVI:
     """Wake-sleep whose guide learns also from samples of the model (the sleep phase)."""
+    if guide is not None:
+        raise TypeError(
+            "guide must be left out for ReweightedWakeSleep-sleep, whose sleep phase asks the guide for dreamt frames: "
+            "use ReweightedWakeSleep, or WakeSleepPrograms of your own"
+        )
     settings = {**VECTORISED, "insomnia": 0.5, "num_sleep_particles": 1, **settings}
     settings["num_particles"] = require_count("num_particles", settings["num_particles"], least=2)
     loss = ReweightedWakeSleep(**settings)
@@ -80,19 +84,32 @@ def importance(
     num_samples = require_count("num_samples", num_samples)
     require_model(net)
     model = net.model if model is None else require_program("model", model)
-    return Importance(model, net.guide if guide is None else checked(model, guide), num_samples)
+    return Importance(model, _guide(net, model, guide), num_samples)
 
 
-def predictive(net: StochasticRNN, num_samples: int = 50, **settings: Any) -> Predictive:
+def predictive(
+    net: StochasticRNN, num_samples: int = 50, guide: PyroProgram | None = None, **settings: Any
+) -> Predictive:
     """Samples from the guide, and from the model given them."""
     num_samples = require_count("num_samples", num_samples)
     require_model(net)
-    return Predictive(net.model, guide=net.guide, num_samples=num_samples, **{"parallel": True, **settings})
+    guide = _guide(net, net.model, guide)
+    return Predictive(net.model, guide=guide, num_samples=num_samples, **{"parallel": True, **settings})
 
 
 def particle_filter(net: StochasticRNN, num_particles: int = 64, **settings: Any) -> ParticleFilter:
     """Particle filter with a default number of particles."""
     return ParticleFilter(net, num_particles, **settings)
+
+
+def _guide(net: StochasticRNN, model: PyroProgram, guide: PyroProgram | None) -> PyroProgram:
+    """The guide: that of the network, a refined one, or a program of the user's, checked when it first runs."""
+    if guide is None:
+        return net.guide
+    if isinstance(guide, RefinedGuide) and model == net.model:
+        guided(net, guide, "this algorithm")  # of this network
+        return guide
+    return checked(model, guide)
 
 
 def _optim(optim: Any) -> Any:

@@ -1,7 +1,5 @@
 """NUTS and HMC over the latents of given sequences."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pyro.poutine as poutine
@@ -11,8 +9,9 @@ from torch import Tensor
 
 from ..checks import int64, require_choice, require_count, require_flag
 from ..models import StochasticRNN, require_model
-from ..networks import State, evaluating
+from ..networks import State
 from ..paths import check_frames, check_lengths
+from .fixed import fixed
 
 KERNELS = {"nuts": NUTS, "hmc": HMC}
 
@@ -75,7 +74,7 @@ def latent_mcmc(
         check_lengths(lengths, x.shape[0], x.shape[1], net.emission_layer.weight.device)
         _require_whole(lengths, x.shape[1])
     arguments = (x, None, context, initial_state)
-    with _fixed(net):
+    with fixed(net):
         starts = [_start(net, arguments) for _ in range(num_chains)]
         merged = {name: torch.stack([start[name] for start in starts]) for name in starts[0]}
         mcmc = MCMC(
@@ -107,16 +106,3 @@ def _start(net: StochasticRNN, arguments: tuple[Any, ...]) -> dict[str, Tensor]:
         trace = poutine.trace(net.guide).get_trace(*arguments)
     sites: dict[str, Any] = {name: trace.nodes[name] for name in trace.stochastic_nodes}
     return {name: site["value"].clone() for name, site in sites.items() if name.startswith("z_")}
-
-
-@contextmanager
-def _fixed(net: StochasticRNN) -> Iterator[None]:
-    """``net`` in evaluation mode with fixed parameters inside the block; both are restored afterwards."""
-    trained = [parameter for parameter in net.parameters() if parameter.requires_grad]
-    with evaluating(net):
-        net.requires_grad_(False)
-        try:
-            yield
-        finally:
-            for parameter in trained:
-                parameter.requires_grad_(True)

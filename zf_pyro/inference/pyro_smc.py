@@ -1,5 +1,6 @@
 """Model and guide of a network as programs with ``init`` and ``step``, for Pyro's SMCFilter."""
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any, cast
 
@@ -11,7 +12,7 @@ from pyro.infer.smcfilter import SMCState
 from torch import Tensor
 
 from ..checks import require_choice, require_count, require_number, require_tensor
-from ..models import StochasticRNN, require_model
+from ..models import StochasticRNN, guided, require_model
 from ..networks import State, latent_of
 from ..paths import RunInputs, prepare_inputs, sequences
 
@@ -92,6 +93,7 @@ def smc_filter(
     *,
     num_particles: int = 64,
     proposal: str = "posterior",
+    guide: Callable[..., Any] | None = None,
     ess_threshold: float = 0.5,
 ) -> SMCFilter:
     """Run Pyro's :class:`~pyro.infer.SMCFilter` over whole sequences.
@@ -107,6 +109,7 @@ def smc_filter(
         initial_state: h_0, each field (..., batch, hidden); zeros if None.
         num_particles: particles of the batch.
         proposal: ``"posterior"`` or ``"prior"``.
+        guide: ``net.guide``, or a guide of :func:`zf_pyro.inference.refine` for these sequences.
         ess_threshold: share of ``num_particles``; the filter resamples if the effective sample size falls below it.
 
     Returns:
@@ -123,7 +126,7 @@ def smc_filter(
     with torch.device(device) if device.type != "cpu" else nullcontext():
         smc = SMCFilter(
             StepwiseModel(net),
-            StepwiseGuide(net, proposal),
+            StepwiseGuide(guided(net, guide, "SMCFilter"), proposal),
             num_particles,
             max_plate_nesting=1,
             ess_threshold=ess_threshold,

@@ -4,6 +4,9 @@ from .base import StochasticRNN
 from .deterministic_rnn import DeterministicRNN
 from .dmm import DMM
 from .linear_gaussian import LinearGaussian
+from .pretrained import pretrained
+from .refined import Corrections, RefinedNetwork
+from .refined_guide import BoundGain, RefinedGuide, guided
 from .registration import RegisteredNetwork
 from .required import require_model
 from .srnn import SRNN
@@ -16,10 +19,16 @@ __all__ = [
     "SRNN",
     "STORN",
     "VRNN",
+    "BoundGain",
+    "Corrections",
     "DeterministicRNN",
     "LinearGaussian",
+    "RefinedGuide",
+    "RefinedNetwork",
     "RegisteredNetwork",
     "StochasticRNN",
     "ZForcing",
+    "guided",
+    "pretrained",
     "require_model",
 ]

@@ -74,6 +74,11 @@ class StochasticRNN(Equations):
         super().__setstate__(state)
         self.loop_memory = LoopMemory()
 
+    @property
+    def unrefined(self) -> "StochasticRNN":
+        """The network without corrections of its posterior: itself, but for :class:`.RefinedNetwork`."""
+        return self
+
     def release_memory(self) -> None:
         """Give back the memory that the time loops keep for their next run, as after one that was unusually large.
 

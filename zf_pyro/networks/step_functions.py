@@ -44,6 +44,11 @@ class StepFunctions(Protocol):
         """Size of b_t."""
         ...
 
+    @property
+    def unrefined(self) -> "StepFunctions":
+        """The network without corrections of its posterior; itself in most cases."""
+        ...
+
     def parts_of(self, step_function: str) -> dict[str, type[nn.Module]]:
         """Names and built kinds of the parts that the fast form of a step function reads."""
         ...

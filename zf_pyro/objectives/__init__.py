@@ -12,7 +12,8 @@ from .schedules import Constant, Linear, Schedule, as_schedule
 from .segmented import SegmentedELBO
 from .sixo import SIXO
 from .terms import Terms, step_terms
-from .traces import replayed_traces
+from .traces import replayed, replayed_traces
+from .wake import WakePhi
 
 __all__ = [
     "FIVO",
@@ -29,6 +30,7 @@ __all__ = [
     "Schedule",
     "SegmentedELBO",
     "Terms",
+    "WakePhi",
     "ZForcingELBO",
     "as_schedule",
     "check_programs",
@@ -36,6 +38,7 @@ __all__ = [
     "networks_of",
     "owner_of",
     "path_densities",
+    "replayed",
     "replayed_traces",
     "require_program",
     "step_terms",

@@ -10,7 +10,7 @@ from pyro.poutine.seed_messenger import SeedMessenger
 from pyro.poutine.trace_messenger import TraceMessenger
 from torch import Tensor, nn
 
-from ..models import RegisteredNetwork, StochasticRNN
+from ..models import RefinedGuide, RegisteredNetwork, StochasticRNN
 from ..networks import handled_program, handlers
 from ..paths import LazyStep, PosteriorPath, PriorPath
 
@@ -90,6 +90,8 @@ def check_roles(model_trace: Trace, guide_trace: Trace) -> None:
 def network_of(objective: str, model: PyroProgram, guide: PyroProgram) -> StochasticRNN:
     """The network whose ``model`` and ``guide`` these programs are, without handlers around them.
 
+    For a refined guide it is the corrected network.
+
     Args:
         objective: name of the objective, for errors.
         model: the model.
@@ -99,11 +101,13 @@ def network_of(objective: str, model: PyroProgram, guide: PyroProgram) -> Stocha
         TypeError: they are other programs, or under handlers.
     """
     net = getattr(model, "__self__", None)
+    if isinstance(net, StochasticRNN) and model == net.model and isinstance(guide, RefinedGuide) and guide.net is net:
+        return guide.network
     if not isinstance(net, StochasticRNN) or model != net.model or guide != net.guide:
         raise TypeError(
             f"{objective} does not run Pyro's sample statements one by one, so model and guide must be net.model and "
-            f"net.guide of one zf_pyro.ZForcing, got {model!r} and {guide!r}. For other programs, and for "
-            "plates, scales and other handlers around them, use ZForcingELBO or ImportanceWeightedELBO"
+            f"net.guide of one zf_pyro.ZForcing, or a refined guide of it, got {model!r} and {guide!r}. For other "
+            "programs, and for plates, scales and other handlers, use ZForcingELBO or ImportanceWeightedELBO"
         )
     return net
 

@@ -68,5 +68,5 @@ class SIXO(FIVO):
         loss = super()._loss(bound, net, run, lengths)
         if self.resampling_gradient or not torch.is_grad_enabled():
             return loss
-        ratio = density_ratio_loss(self.twist, net, run, lengths, self.num_negatives)
+        ratio = density_ratio_loss(self.twist, net.unrefined, run, lengths, self.num_negatives)
         return loss + (ratio - ratio.detach())

@@ -26,7 +26,7 @@ class Stamp:
     def matches(self, other: "Stamp") -> bool:
         """Whether another run was made with the same parameters, in the same mode."""
         return (
-            self.net is other.net
+            self.net.unrefined is other.net.unrefined
             and self.gradients == other.gradients
             and self.training == other.training
             and self.versions == other.versions

@@ -32,11 +32,12 @@ from ..networks import (
     loc_scale,
     turned,
 )
+from .engine.backward_loop import BackwardLoop
 from .engine.buffers import Arena
 from .engine.gru import GRULoop
 from .engine.heads import DensityHead, ParameterHead
 from .engine.latent_loop import LatentLoop
-from .engine.loops import BackwardLoop, PosteriorLoop, StateLoop
+from .engine.loops import PosteriorLoop, StateLoop
 
 
 def posterior_scan(

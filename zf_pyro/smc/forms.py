@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor
 
-from ..models import VRNN, StochasticRNN, ZForcing
+from ..models import VRNN, RefinedNetwork, StochasticRNN, ZForcing
 from ..networks import own_step_functions
+from .refined_steps import RefinedSteps
 from .steps import GATES, FilterSteps, InPlaceSteps, PreparedSteps
 from .vrnn_steps import VRNNSteps
 
@@ -18,6 +19,11 @@ def steps_of(net: StochasticRNN, u: Tensor, b: Tensor | None, x: Tensor) -> Filt
         b: backward states (time, sequences, hidden), or None where the prior proposes.
         x: frames (time, sequences, *frame).
     """
+    if isinstance(net, RefinedNetwork):
+        if b is None:
+            return steps_of(net.net, u, None, x)
+        own, corrections = net.split(b)
+        return RefinedSteps(net, steps_of(net.net, u, own, x), corrections)
     names = ("past", "prior", "transition") if b is None else ("past", "prior", "posterior", "transition")
     if not isinstance(net, VRNN | ZForcing) or not net.has_fast_loops or net.recurrence == "reference":
         return FilterSteps(net, u, b, x)

@@ -1,12 +1,13 @@
 """ParticleFilter: evidence estimates and smoothed latents of every sequence by sequential Monte Carlo."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..checks import int64, require_count, require_room, require_tensor
-from ..models import StochasticRNN, require_model
+from ..models import StochasticRNN, guided
 from ..networks import State
 from ..paths import prepare_inputs, step_width
 from .filter import FilterSettings, filter_sequences
@@ -75,12 +76,13 @@ class ParticleFilter:
         resampling: ``"systematic"``, ``"stratified"`` or ``"multinomial"``.
         threshold: a sequence resamples before a step if its effective sample size is below this share of K: 0 never
             (importance sampling), 1 always.
+        guide: ``net.guide``, or a guide of :func:`zf_pyro.inference.refine` for the sequences to be filtered.
         twist: log r_t, as :class:`zf_pyro.SIXO` has trained it for this model; None for a filter without a twist. The
             sum of the increments is still log p^(x), but the increments and the weights before the last step are those
             of the twisted targets.
 
     Raises:
-        TypeError: ``net`` is no model of :mod:`zf_pyro.models`, or ``twist`` no twist.
+        TypeError: ``net`` is no model of :mod:`zf_pyro.models`, ``twist`` no twist, or another guide.
         ValueError: no particles, a threshold outside [0, 1], or an unknown proposal or resampling.
     """
 
@@ -92,9 +94,10 @@ class ParticleFilter:
         proposal: str = "posterior",
         resampling: str = "systematic",
         threshold: float = 0.5,
+        guide: Callable[..., Any] | None = None,
         twist: Twist | None = None,
     ) -> None:
-        self.net = require_model(net)
+        self.net = guided(net, guide, "ParticleFilter")
         self.twist = None if twist is None else require_twist(twist)
         self.settings = FilterSettings(num_particles, proposal, resampling, threshold)
 

@@ -108,13 +108,14 @@ def states_ahead(twist: Twist, net: StochasticRNN, x: Tensor, b: Tensor | None, 
     Raises:
         ValueError: the twist has another size, dtype or device than the model.
     """
-    like = net.emission_layer.weight
+    own = net.unrefined
+    like = own.emission_layer.weight
     found = next(twist.parameters(), like)
-    sizes = sizes_of(net)
+    sizes = sizes_of(own)
     if (twist.sizes, found.dtype, found.device) != (sizes, like.dtype, like.device):
         raise ValueError(
             f"twist must fit the model, with sizes {sizes} of h_t and b_t, {like.dtype} on {like.device}, got "
             f"sizes {twist.sizes}, {found.dtype} on {found.device}: make it by Twist(net), or convert it by "
             "twist.to(...)"
         )
-    return net.backward_states(x.transpose(0, 1), lengths) if b is None else b
+    return own.backward_states(x.transpose(0, 1), lengths) if b is None else b[..., : own.backward_dim]

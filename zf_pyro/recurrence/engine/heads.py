@@ -57,11 +57,12 @@ class Head:
         self.network.start_back()
         return self.network.gradient
 
-    def back(self, before: Instructions) -> tuple[tuple[Tensor, ...], list[Tensor]]:
+    def back(self, before: Instructions, trained: bool) -> tuple[tuple[Tensor, ...], list[Tensor]]:
         """Run the backward pass and return the gradients of the weights and of the inputs.
 
         Args:
             before: instructions that set the gradient of ``out`` at each step.
+            trained: whether any weight needs its gradient. Otherwise the weights' gradients are zeros.
         """
         into = [single(x.new_empty(x.shape[2], self.rows)) for x in self.inputs]
         gradients = [self.pool.empty(x, *x.shape) for x in self.inputs]
@@ -71,7 +72,7 @@ class Head:
             *self.network.back(*into),
             *(Instruction(copy, (columns(to), x)) for to, x in zip(gradients, into, strict=True)),
         ]
-        run_back(self.machine, program, self.network.products, self.num_steps, self.rows, -1)
+        run_back(self.machine, program, self.network.products if trained else (), self.num_steps, self.rows, -1)
         weight = torch.cat([first.gradients()[0] for first in self.network.firsts], 1)
         return (weight, self.network.firsts[0].gradients()[1], *self.network.second.gradients()), gradients
 
@@ -109,7 +110,8 @@ class ParameterHead(torch.autograd.Function):
         if torch.is_grad_enabled():
             return None, *_differentiable(lambda *given: _outer(*given).clamp(-8.0, 8.0), ctx.saved_tensors, gradient)
         _ = ctx.saved_tensors  # raises if one was changed in place
-        weights, inputs = ctx.head.back([Instruction(copy, (ctx.head.start_back(), columns(gradient)))])
+        load = Instruction(copy, (ctx.head.start_back(), columns(gradient)))
+        weights, inputs = ctx.head.back([load], any(ctx.needs_input_grad[1:5]))
         return None, *weights, *inputs
 
 
@@ -154,5 +156,6 @@ class DensityHead(torch.autograd.Function):
             return None, None, *_differentiable(density, tensors, gradient)
         hidden_dim, own, along = b.shape[2], ctx.head.start_back(), Ring(gradient.contiguous().unsqueeze(1))
         halves = own.part(0, hidden_dim), own.part(hidden_dim, 2 * hidden_dim)
-        weights, inputs = ctx.head.back([ctx.load, Instruction(log_density_back, (*halves, along, *ctx.run))])
+        program = [ctx.load, Instruction(log_density_back, (*halves, along, *ctx.run))]
+        weights, inputs = ctx.head.back(program, any(ctx.needs_input_grad[2:6]))
         return None, None, *weights, *inputs

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from .buffers import Arena, Tape
 from .linear import Product
-from .loops import accumulator, columns, more, refuse_second_derivatives, run_back, start
+from .loops import accumulator, columns, more, noise_gradient, refuse_second_derivatives, run_back, start
 from .machines import machine_for
 from .mlp import Bounded
-from .operations import Instruction, Instructions, add, copy, draw, draw_back, single
+from .operations import Instruction, Instructions, Ring, add, copy, draw, draw_back, single
 
 
 class LatentLoop(torch.autograd.Function):
@@ -82,9 +82,11 @@ class LatentLoop(torch.autograd.Function):
         carried = single(z_gradient)
         outs = [contexts.new_empty(num_steps, rows, network.inner.tensor.shape[1]) for network in networks]
         loc, log_variance = (posterior.gradient.part(k * latent_dim, (k + 1) * latent_dim) for k in (0, 1))
+        into_noise = torch.empty_like(z.tensor[1:]) if ctx.needs_input_grad[2] else None
         # The reverse of the forward program. `carried` is the gradient of z_t, then that of z_{t-1}.
         program = [
             *more(carried, into_after),
+            *([] if into_noise is None else [Instruction(copy, (Ring(into_noise), carried))]),
             *start(posterior.gradient, into_parameters),
             Instruction(draw_back, (loc, log_variance, carried, z.later(1), ctx.q.part(0, latent_dim))),
             *(Instruction(copy, (residual.gradient, loc)) for residual in added),
@@ -94,8 +96,11 @@ class LatentLoop(torch.autograd.Function):
             program += network.back(carried)
             program.append(Instruction(copy, (columns(out), network.firsts[0].slots)))
         products = [part for network in networks for part in network.products]
-        run_back(machine, program, products, num_steps, rows, -1)
+        trained = any(ctx.needs_input_grad[4:])
+        run_back(machine, program, products if trained else (), num_steps, rows, -1)
         found: list[Tensor | None] = [None, z_gradient.t(), None]
+        if into_noise is not None:
+            found[2] = noise_gradient(into_noise, ctx.q.tensor[:, latent_dim:])
         for network, out in zip(networks, outs, strict=True):
             found += [out, *(gradient for part in network.products for gradient in part.gradients())]
         return tuple(found)

@@ -17,7 +17,7 @@ from .linear import Product, steps_per_fold
 from .lstm import Cell, NormedCell, PlainCell
 from .machines import Machine, machine_for
 from .mlp import Bounded, LinearModulation, MLPModulation
-from .operations import Instruction, Instructions, Ring, add, copy, draw, draw_back, fill, scale, single
+from .operations import Instruction, Instructions, Ring, add, copy, draw, draw_back, fill, single
 
 
 def refuse_second_derivatives() -> None:
@@ -78,6 +78,16 @@ def run_back(
         run(first if by == 1 else first + count - 1, count, by)
         for part in products:
             part.fold(first, count)
+
+
+def noise_gradient(into_z: Tensor, log_variance: Tensor) -> Tensor:
+    """Gradient of the noise, (time, rows, latent), from those of z = loc + exp(log_variance / 2) * noise.
+
+    Args:
+        into_z: gradients of z, through all that follows; (time, latent, rows). Overwritten.
+        log_variance: (time, latent, rows).
+    """
+    return into_z.mul_((0.5 * log_variance).exp_()).transpose(1, 2)
 
 
 class PosteriorLoop(torch.autograd.Function):
@@ -150,6 +160,7 @@ class PosteriorLoop(torch.autograd.Function):
             network.start_back()
         v_gradient = torch.empty_like(cell.v.tensor) if ctx.needs_input_grad[3] else None
         contexts_gradient = first.new_empty(num_steps, rows, first.shape[0])
+        into_noise = torch.empty_like(z.tensor) if ctx.needs_input_grad[5] else None
         h_gradient = accumulator(None if into_h is None else into_h[num_steps], cell.h)
         c_gradient = accumulator(None if into_c is None else into_c[num_steps], cell.c)
         h_ring, c_ring, z_gradient = single(h_gradient), single(c_gradient), single(torch.empty_like(z.tensor[0]))
@@ -168,20 +179,21 @@ class PosteriorLoop(torch.autograd.Function):
             ),
             *start(z_gradient, into_z),
             *modulation.back(z_gradient),
+            *([] if into_noise is None else [Instruction(copy, (Ring(into_noise), z_gradient))]),
             *start(posterior.gradient, into_parameters),
             Instruction(draw_back, (loc, log_variance, z_gradient, z, posterior.out.part(0, latent_dim))),
             *posterior.back(h_ring),
             Instruction(copy, (columns(contexts_gradient), posterior.firsts[0].slots)),
         ]
-        products = (*posterior.products, *modulation.products, *cell.products)
-        run_back(machine, program, products, num_steps, rows, -1)
+        products, trained = (*posterior.products, *modulation.products, *cell.products), any(ctx.needs_input_grad[6:])
+        run_back(machine, program, products if trained else (), num_steps, rows, -1)
         return (
             None,
             h_gradient.t(),
             c_gradient.t(),
             None if v_gradient is None else v_gradient.transpose(1, 2),
             contexts_gradient,
-            None,
+            None if into_noise is None else noise_gradient(into_noise, posterior.out.tensor[:, latent_dim:]),
             *(gradient for part in products[: -len(cell.products)] for gradient in part.gradients()),
             *cell.gradients(),
         )
@@ -234,66 +246,7 @@ class StateLoop(torch.autograd.Function):
         into_v = None if v_gradient is None else Ring(v_gradient)
         rings = (None if tensor is None else Ring(tensor) for tensor in (modulation, modulation_gradient))
         program = cell.back(h_ring, c_ring, carried, *rings, into_v)
-        run_back(machine, program, cell.products, cell.num_steps, cell.rows, -1)
+        products = cell.products if any(ctx.needs_input_grad[5:]) else ()
+        run_back(machine, program, products, cell.num_steps, cell.rows, -1)
         rows = None if v_gradient is None else v_gradient.transpose(1, 2)
         return None, h_gradient.t(), c_gradient.t(), rows, modulation_gradient, *cell.gradients()
-
-
-class BackwardLoop(torch.autograd.Function):
-    """A standard LSTM run from the last step to the first; returns its states b_1..b_T, (time, rows, hidden)."""
-
-    @staticmethod
-    def forward(ctx: Any, arena: Arena, mask: Tensor | None, *tensors: Tensor) -> Tensor:
-        """Run the loop.
-
-        Args:
-            ctx: the context of autograd.
-            arena: memory for the buffers.
-            mask: 1 or 0, (time, rows); None for 1. The state is zero where it is 0, so that each sequence starts at
-                its own last frame.
-            tensors: v (time, rows, in), W_h (4 hidden, hidden), W (4 hidden, in), b (4 hidden,).
-        """
-        v, *weights = tensors
-        num_steps, rows, _ = v.shape
-        tape, hidden_dim = Tape(arena, v), weights[0].shape[1]
-        machine = machine_for(tape)
-        c = tape.room(num_steps + 1, hidden_dim, rows)
-        c[num_steps] = 0.0
-        cell = PlainCell(machine, v.new_zeros(rows, hidden_dim), c, v, weights, backwards=True)
-        out = arena.pool.empty(v, num_steps + 1, rows, hidden_dim)
-        out[num_steps] = 0.0
-        masks = () if mask is None else (Ring(mask.unsqueeze(1)),)
-        program = [
-            *cell.forward(None),
-            *(Instruction(scale, (state, real)) for real in masks for state in (cell.after, cell.c_after)),
-            Instruction(copy, (columns(out), cell.after)),
-        ]
-        machine.prepare(program)(num_steps - 1, num_steps, -1)
-        ctx.machine, ctx.cell, ctx.masks = machine, cell, masks
-        ctx.save_for_backward(out, *weights)
-        return out[:num_steps]
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients of the arguments from that of b_1..b_T, (time, rows, hidden)."""
-        refuse_second_derivatives()
-        machine, cell = ctx.machine, ctx.cell
-        cell.hidden.x = columns(ctx.saved_tensors[0]).later(1)  # step t comes from the state of t + 1
-        cell.start_back()
-        v_gradient = torch.empty_like(cell.v.tensor) if ctx.needs_input_grad[2] else None
-        h_ring, c_ring = (single(torch.zeros_like(cell.h.tensor[0])) for _ in range(2))
-        program = [
-            *more(h_ring, gradient),
-            *(Instruction(scale, (state, real)) for real in ctx.masks for state in (h_ring, c_ring)),
-            *cell.back(
-                h_ring,
-                c_ring,
-                start(h_ring, None),
-                None,
-                None,
-                None if v_gradient is None else Ring(v_gradient),
-            ),
-        ]
-        run_back(machine, program, cell.products, cell.num_steps, cell.rows, 1)
-        rows = None if v_gradient is None else v_gradient.transpose(1, 2)
-        return None, None, rows, *cell.gradients()
