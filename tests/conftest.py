@@ -28,6 +28,7 @@ FAMILY = {
     "DMM": (zf_pyro.DMM, {}),
     "DMM, ungated of both directions": (zf_pyro.DMM, {"gated": False, "bidirectional": True, "cell": "gru"}),
     "DMM, average of states": (zf_pyro.DMM, {"combiner": "average", "num_layers": 2, "z_force": True}),
+    "DMM, autoregressive flow": (zf_pyro.DMM, {"num_flows": 2, "flow_dim": 6}),
 }
 """Every model with latents, and its options: class and settings by name."""
 FIRST = list({model: name for name, (model, _) in reversed(FAMILY.items())}.values())

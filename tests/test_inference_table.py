@@ -65,7 +65,7 @@ def test_every_algorithm_runs_and_trains_the_net_or_leaves_it(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("member", [name for name in FIRST if name != "ZForcing"])
+@pytest.mark.parametrize("member", [*(name for name in FIRST if name != "ZForcing"), "DMM, autoregressive flow"])
 @every_algorithm
 def test_every_algorithm_runs_on_every_model(name, member):
     call, net, arguments = built(name, 4, member=member)

@@ -7,6 +7,8 @@ import pyro.distributions as dist
 import pytest
 import torch
 
+from zf_pyro.networks import AutoregressiveFlow, base_of
+
 from .comparing import assert_same, densities, gradients, weighted_sum
 from .conftest import random_frames, random_net, random_state
 from .handlers import (
@@ -59,8 +61,10 @@ def noise_after(trace, step):
     The guide had sampled ahead by then, so under one seed its noise differs there from that of the textbook guide.
     """
     path = trace.nodes["z_0"]["fn"].path
-    normal = path.group().base_dist
-    noise = ((torch.stack(path.z) - normal.loc) / normal.scale).detach()
+    group, z = path.group(), torch.stack(path.z)
+    normal = base_of(group)
+    noise = group.to_noise(z)[0] if isinstance(group, AutoregressiveFlow) else (z - normal.loc) / normal.scale
+    noise = noise.detach()
     return {t: noise[t] for t in range(step + 1, len(path.z))}
 
 

@@ -55,7 +55,7 @@ def test_a_run_in_two_parts_ends_with_the_same_parameters(stop, whole, tmp_path)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in FIRST if name != "ZForcing"])
+@pytest.mark.parametrize("name", [*(name for name in FIRST if name != "ZForcing"), "DMM, autoregressive flow"])
 def test_a_run_of_any_model_in_two_parts_ends_with_the_same_parameters(name, tmp_path):
     model, settings = FAMILY[name]
     found = []

@@ -7,6 +7,8 @@ import pyro.distributions as dist
 import pyro.poutine as poutine
 import torch
 
+from zf_pyro.networks import AutoregressiveFlow, base_of
+
 
 class KnownNoise(dist.Normal):
     """A normal whose samples use given noise, (..., latent)."""
@@ -20,6 +22,29 @@ class KnownNoise(dist.Normal):
 
     def rsample(self, sample_shape=()):
         return self.loc + self.scale * self.noise
+
+
+class KnownFlow(AutoregressiveFlow):
+    """A flow whose samples use given noise, (..., latent)."""
+
+    def __init__(self, loc, scale, flows, noise):
+        super().__init__(loc, scale, flows)
+        self.noise = noise
+
+    def expand(self, batch_shape, _instance=None):
+        wide = super().expand(batch_shape).base
+        return KnownFlow(wide.loc, wide.scale, self.flows, self.noise)
+
+    def rsample(self, sample_shape=()):
+        return self.from_noise(self.noise)[0]
+
+
+def with_noise(latent, noise):
+    """The same distribution, whose samples use given noise, (..., latent)."""
+    base = base_of(latent)
+    if isinstance(latent, AutoregressiveFlow):
+        return KnownFlow(base.loc, base.scale, latent.flows, noise)
+    return KnownNoise(base.loc, base.scale, noise).to_event(1)
 
 
 class Textbook:
@@ -74,7 +99,7 @@ class Textbook:
                     past = net.past(state, u[t])
                     q = net.posterior(past, b[t])
                     if t in noise:
-                        q = KnownNoise(q.base_dist.loc, q.base_dist.scale, noise[t]).to_event(1)
+                        q = with_noise(q, noise[t])
                     z_t = pyro.sample(f"z_{t}", q)
                     state = net.transition(past, u[t], z_t)
 
@@ -87,7 +112,9 @@ def hand_terms(net, x, lengths, z, *, context=None, initial_state=None, auxiliar
     for t in range(x.shape[1]):
         past = net.past(state, u[:, t])
         q, p = net.posterior(past, b[t]), net.prior(past)
-        terms["kl"].append(torch.distributions.kl_divergence(q, p))
+        flow = isinstance(q, AutoregressiveFlow)  # its KL has no closed form
+        kl = q.log_prob(z[:, t]) - p.log_prob(z[:, t]) if flow else torch.distributions.kl_divergence(q, p)
+        terms["kl"].append(kl)
         if auxiliary:
             terms["auxiliary"].append(net.auxiliary(z[:, t], past).log_prob(b[t].detach()))
         state = net.transition(past, u[:, t], z[:, t])

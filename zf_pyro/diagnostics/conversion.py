@@ -17,7 +17,7 @@ from ..networks import chain_diagnostics
 from .arviz_groups import SEQUENCE, STEP, Table, require_labels
 from .arviz_versions import assemble, require_arviz
 from .loo_replicates import Contributions
-from .per_step import DENSITIES, Quantity, Step, draw, generate, log_weight
+from .per_step import DENSITIES, Quantity, Step, draw, generate, has_analytic_kl, log_weight
 from .posterior_draws import Plan, plan, posterior_draws, require_same_sequences, thinned
 
 GROUPS = (
@@ -25,6 +25,11 @@ GROUPS = (
     *("log_likelihood", "sample_stats", "observed_data", "constant_data"),
 )
 """Groups that :func:`to_arviz` can make."""
+KL_ATTRIBUTE = {
+    True: "analytic",
+    False: "log q - log p at one draw of q, whose mean is the KL: a flow has no analytic one",
+}
+"""Attribute ``kl`` of the group sample_stats, by whether the KL has a closed form."""
 
 
 @torch.no_grad()
@@ -57,8 +62,8 @@ def to_arviz(
 
     - ``posterior``: ``z`` (sequence, step, latent), and with ``hidden`` also ``h`` (sequence, step, unit).
     - ``sample_stats``: ``log_p`` = log p(x, z), ``log_q`` = log q(z | x), ``log_weight`` = log_p - log_q (sequence);
-      ``kl`` = KL(q || p) of a step at the sample (sequence, step); all in nats. For MCMC also ``diverging`` (no further
-      dims) and ``acceptance_rate`` (chain).
+      ``kl`` = KL(q || p) of a step at the sample (sequence, step), and of a flow an estimate, as the attribute ``kl``
+      says; all in nats. For MCMC also ``diverging`` (no further dims) and ``acceptance_rate`` (chain).
     - ``log_likelihood``: ``x`` (sequence), log p(x), and ``x_step`` (sequence, step), log p(x_t | x_1..x_{t-1}), which
       sum to it. ``az.loo(data, var_name="x")`` and ``az.compare(..., var_name="x")`` need these contributions
       (:class:`~zf_pyro.diagnostics.loo_replicates.Contributions`). Also ``x_given_z`` (sequence, step), log p(x_t |
@@ -116,6 +121,7 @@ def to_arviz(
         for batch in encoded_parts(net, x, lengths, batch_size):
             with pyro.validation_enabled(False):  # encoded_parts has validated the inputs
                 _fill(table, contributions, net, batch, sizes, wanted, hidden)
+                kl_attribute = KL_ATTRIBUTE[has_analytic_kl(net, batch)]
             bar.update(len(batch.rows) * sizes.total)
     if "log_likelihood" in wanted:
         x_total, x_step = contributions.replicates()
@@ -134,7 +140,8 @@ def to_arviz(
         "guide": "refined" if refined else "amortised",
         "draws": "of a Markov chain" if sizes.name == "mcmc" else "independent: no chain whose mixing R-hat could show",
     }
-    return assemble({name: table.dataset(name, attributes) for name in GROUPS if name in wanted})
+    own = {"sample_stats": {"kl": kl_attribute}}
+    return assemble({name: table.dataset(name, attributes | own.get(name, {})) for name in GROUPS if name in wanted})
 
 
 def _known(groups: Iterable[str]) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from ..evaluation import (
     require_sequences,
 )
 from ..models import StochasticRNN
-from ..networks import State
+from ..networks import State, latent_of, noise_of, sampled
 from ..objectives import Auxiliary
 from .per_step import Step, StepValues, draw, score
 
@@ -194,7 +194,8 @@ def _per_frame(
     Residuals are NaN in a model without the auxiliary.
     """
     past, b = State(values[Step.past_hidden], values[Step.past_cell]), batch.b.unsqueeze(1)
-    mean, target = net.posterior(past, b).mean, form.target(batch.b, batch.real)[0]
+    mean = latent_of(net.posterior(past, b), "posterior", net.latent_dim, past.hidden.shape[:-1]).mean
+    target = form.target(batch.b, batch.real)[0]
     residual = torch.full_like(b, torch.nan)
     if net.has_auxiliary:
         residual = target.unsqueeze(1) - net.auxiliary(values[Step.z], past).mean
@@ -210,7 +211,9 @@ def _auxiliary(net: StochasticRNN, batch: EncodedPart, values: StepValues, form:
         absent = torch.full_like(values[Step.log_likelihood], torch.nan)
         return absent, absent
     past, z = State(values[Step.past_hidden], values[Step.past_cell]), values[Step.z]
-    posterior, prior = net.posterior(past, batch.b.unsqueeze(1)).base_dist, net.prior(past).base_dist
-    like_prior = prior.loc + prior.scale * (z - posterior.loc) / posterior.scale
+    shape = past.hidden.shape[:-1]
+    posterior = latent_of(net.posterior(past, batch.b.unsqueeze(1)), "posterior", net.latent_dim, shape)
+    prior = latent_of(net.prior(past), "prior", net.latent_dim, shape)
+    like_prior = sampled(prior, noise_of(posterior, z))[0]
     of_posterior, of_prior = (form.density(net, each, past, batch.b, batch.real) for each in (z, like_prior))
     return of_posterior, of_posterior - of_prior

@@ -11,12 +11,12 @@ from functools import cached_property
 import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
-from torch.distributions import Normal, kl_divergence
+from torch.distributions import kl_divergence
 
 from ..evaluation import EncodedPart
 from ..generation import ancestral, drawn
 from ..models import StochasticRNN
-from ..networks import State, Transition
+from ..networks import AutoregressiveFlow, Latent, State, Transition, base_of, latent_of, sampled
 
 
 class Step:
@@ -42,22 +42,39 @@ class Step:
     ) -> None:
         self.net, self.past = net, past
         u_t, self.b_t, self.x_t = known
-        self.z_t = self._sample() if z is None else z
+        self._log_guide: Tensor | None = None
+        if z is None:
+            z, self._log_guide = self._sample()
+        self.z_t = z
         self.after = transition(past, u_t, self.z_t)
 
-    def _sample(self) -> Tensor:
-        noise = torch.randn_like(self.guide.loc.expand(*self.past.hidden.shape[:-1], -1))
-        return torch.addcmul(self.guide.loc, self.guide.scale, noise)
+    def _sample(self) -> tuple[Tensor, Tensor | None]:
+        """A sample of the guide; and if a flow is involved its log-density, known without inversion."""
+        if self.has_flow:
+            return sampled(self.guide, self._noise())
+        normal = base_of(self.guide)
+        return torch.addcmul(normal.loc, normal.scale, self._noise()), None
+
+    def _noise(self) -> Tensor:
+        return torch.randn_like(base_of(self.guide).loc)
 
     @cached_property
-    def guide(self) -> Normal:
-        """q(z_t | h_{t-1}, b_t); each latent is a batch dimension."""
-        return self.net.posterior(self.past, self.b_t).base_dist
+    def guide(self) -> Latent:
+        """q(z_t | h_{t-1}, b_t)."""
+        return self._latent(self.net.posterior(self.past, self.b_t), "posterior")
 
     @cached_property
-    def prior(self) -> Normal:
-        """p(z_t | h_{t-1}); each latent is a batch dimension."""
-        return self.net.prior(self.past).base_dist
+    def prior(self) -> Latent:
+        """p(z_t | h_{t-1})."""
+        return self._latent(self.net.prior(self.past), "prior")
+
+    def _latent(self, distribution: TorchDistribution, step_function: str) -> Latent:
+        return latent_of(distribution, step_function, self.net.latent_dim, self.past.hidden.shape[:-1])
+
+    @property
+    def has_flow(self) -> bool:
+        """Whether the guide or the prior is a flow, whose KL has no closed form."""
+        return isinstance(self.guide, AutoregressiveFlow) or isinstance(self.prior, AutoregressiveFlow)
 
     @cached_property
     def emission(self) -> TorchDistribution:
@@ -100,15 +117,32 @@ class Step:
 
     def log_guide(self) -> Tensor:
         """log q(z_t | h_{t-1}, b_t)."""
-        return _log_density(self.guide, self.z_t)
+        return _log_density(self.guide, self.z_t) if self._log_guide is None else self._log_guide
 
     def kl_by_latent(self) -> Tensor:
-        """KL(q(z_t | h_{t-1}, b_t) || p(z_t | h_{t-1})) of each latent."""
-        return kl_divergence(self.guide, self.prior)
+        """KL(q(z_t | h_{t-1}, b_t) || p(z_t | h_{t-1})) of each latent.
+
+        Raises:
+            NotImplementedError: one of the two is a flow, whose KL is no sum over latents.
+        """
+        if self.has_flow:
+            raise NotImplementedError(
+                "the KL of a flow is no sum over latents, and known by samples alone: use evaluation.bounds(...).kl or "
+                "evaluation.step_kl, or build the model with num_flows=0"
+            )
+        return kl_divergence(base_of(self.guide), base_of(self.prior))
 
     def kl(self) -> Tensor:
-        """KL(q(z_t | h_{t-1}, b_t) || p(z_t | h_{t-1})), summed over latents."""
-        return self.kl_by_latent().sum(-1)
+        """KL(q(z_t | h_{t-1}, b_t) || p(z_t | h_{t-1})), summed over latents.
+
+        Of a flow, log q - log p at a sample of q, which has the KL as its mean: z_t if it is one, else another.
+        """
+        if not self.has_flow:
+            return self.kl_by_latent().sum(-1)
+        if self._log_guide is not None:
+            return self._log_guide - self.log_prior()
+        z, log_guide = sampled(self.guide, self._noise())
+        return log_guide - _log_density(self.prior, z)
 
 
 Quantity = Callable[[Step], Tensor]
@@ -158,7 +192,16 @@ def _steps(net: StochasticRNN, batch: EncodedPart, count: int, z: Tensor | None)
         state = step.after
 
 
-def _log_density(normal: Normal, z: Tensor) -> Tensor:
+def has_analytic_kl(net: StochasticRNN, batch: EncodedPart) -> bool:
+    """Whether :meth:`Step.kl` is the KL itself: guide and prior are normals. Takes no random numbers."""
+    z = batch.b.new_zeros(batch.run.num_steps, 1, batch.run.batch_size, net.latent_dim)
+    return not next(_steps(net, batch, 1, z)).has_flow
+
+
+def _log_density(latent: Latent, z: Tensor) -> Tensor:
+    if isinstance(latent, AutoregressiveFlow):
+        return latent.log_prob(z)
+    normal = base_of(latent)
     deviation = (z - normal.loc) / normal.scale
     logs = normal.scale.log().sum(-1) + 0.5 * math.log(2 * math.pi) * z.shape[-1]
     return -0.5 * deviation.square_().sum(-1) - logs

@@ -10,6 +10,7 @@ from torch import Tensor
 from ..checks import require_count, require_integer, require_number
 from ..evaluation import require_evaluation, require_sequences
 from ..models import StochasticRNN
+from ..networks import base_of, latent_of, sampled
 from .arviz_versions import group
 from .calibration import Calibration
 from .latent_use import LatentUse
@@ -124,7 +125,7 @@ def plot_traversal(
         net: the model, in evaluation mode.
         x: one sequence, (1, time, frame) floats or (1, time) integers.
         latent: index of the latent, which is shifted at every step.
-        values: shifts in standard deviations of its posterior.
+        values: shifts in standard deviations of its posterior; of a flow, those of the noise.
         feature: index of the plotted feature.
         ax: axes of the plot; a new figure if None.
 
@@ -148,9 +149,10 @@ def plot_traversal(
         state, means = net.initial_state((1,)), []
         for u_t, b_t in zip(u, b, strict=True):
             past = net.past(state, u_t)
-            normal = net.posterior(past, b_t).base_dist
-            z = normal.loc.clone()
-            z[:, latent] += value * normal.scale[:, latent]
+            guide = latent_of(net.posterior(past, b_t), "posterior", net.latent_dim, past.hidden.shape[:-1])
+            noise = torch.zeros_like(base_of(guide).loc)
+            noise[:, latent] = value
+            z, _ = sampled(guide, noise)
             state = net.transition(past, u_t, z)
             means.append(_mean(net.emission(state), feature))
         lines.append(torch.stack(means).cpu())

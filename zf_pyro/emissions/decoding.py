@@ -28,7 +28,7 @@ def tempered(distribution: TorchDistribution, temperature: float) -> TorchDistri
         components = tempered(distribution.component_distribution, temperature)
         return dist.MixtureSameFamily(tempered(distribution.mixture_distribution, temperature), components)
     base = _base(distribution)
-    if isinstance(base, dist.Normal):
+    if type(base) is dist.Normal:  # a subclass may have another density
         made: TorchDistribution = dist.Normal(base.loc, base.scale * temperature**0.5)
     elif isinstance(base, dist.Bernoulli):
         made = dist.Bernoulli(logits=base.logits / temperature)

@@ -6,12 +6,11 @@ from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
-from torch.distributions import kl_divergence
 
 from ..checks import require_count
 from ..inference import ParticleFilter
 from ..models import StochasticRNN, guided
-from ..networks import State, evaluating
+from ..networks import State, evaluating, latent_of
 from ..objectives import path_densities
 from ..paths import RunInputs, prepare_inputs
 from ..recurrence import in_chunks
@@ -22,12 +21,12 @@ class Bounds(NamedTuple):
     """Lower bounds on log p(x), each (batch,) in nats, summed over the real steps of a sequence."""
 
     elbo: Tensor
-    """Evidence lower bound with the analytic KL, averaged over the particles."""
+    """Evidence lower bound, averaged over the particles; with the analytic KL, unless the posterior is a flow."""
     importance_weighted: Tensor
     """log (1/K sum_k p(x, z_k) / q(z_k | x)) over K particles, by Burda et al. 2016
     (https://arxiv.org/abs/1509.00519): tighter than the ELBO, and tight as K grows."""
     kl: Tensor
-    """KL(q || p) of all latents, averaged over the particles."""
+    """KL(q || p) of all latents, averaged over the particles; of a flow, the mean of log q - log p at the samples."""
 
 
 @torch.no_grad()
@@ -164,7 +163,7 @@ def prior_mean_steps(net: StochasticRNN, run: RunInputs) -> Tensor:
     frames, state, states = cast(Tensor, run.x), run.initial_state, []
     for u_t in cast(Tensor, run.u).unbind(0):
         past = net.past(state, u_t)
-        state = net.transition(past, u_t, net.prior(past).mean)
+        state = net.transition(past, u_t, latent_of(net.prior(past), "prior", net.latent_dim).mean)
         states.append(state)
     hidden, cell = (torch.stack(field) for field in zip(*states, strict=True))
     scalar = not net.emission_family.event_shape  # a dimension to cut along beside time and batch
@@ -181,7 +180,7 @@ def prior_mean_steps(net: StochasticRNN, run: RunInputs) -> Tensor:
 def _particles(net: StochasticRNN, part: Part, count: int, b: Tensor | None) -> tuple[Tensor, Tensor]:
     """log p(x, z) - log q(z | x), log p(x | z) and the KL of samples, (3, count, batch); and the backward states."""
     model, guide = replayed_paths(net, part, count, b)
-    found, kl = path_densities(model, guide), kl_divergence(guide.group(), model.group())
+    found, kl = path_densities(model, guide), guide.kl(model)
     if guide.run.mask is not None:
         kl = kl.where(guide.run.mask.unsqueeze(1), 0.0)
     return torch.stack([found.log_weight, found.frames, kl.sum(0)]), guide.b

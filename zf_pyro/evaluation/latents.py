@@ -5,7 +5,7 @@ from torch import Tensor
 
 from ..checks import require_count, require_number, require_tensor
 from ..models import StochasticRNN
-from ..networks import evaluating
+from ..networks import AutoregressiveFlow, evaluating
 from ..objectives import step_terms
 from .batching import parts, replayed_paths, require_sequences
 
@@ -26,7 +26,8 @@ def active_units(
 
     A dimension i is active if the variance of E_q[z_{t,i}] over sequences and real steps exceeds ``threshold``:
     Burda et al. 2016, https://arxiv.org/abs/1509.00519, section 2. The posterior of a step is conditioned on the
-    earlier latents; one sample of these replaces their average.
+    earlier latents; one sample of these replaces their average. Of a flow, whose mean is not known, the covariance of
+    two samples of a step estimates the variance without bias.
 
     The prior p(z_t | h_{t-1}) varies over the data as well. A posterior that only follows it counts as active, so a
     unit can be active with almost no KL, unlike in a model with a fixed prior.
@@ -45,14 +46,18 @@ def active_units(
     threshold = require_number("threshold", threshold, "a variance of at least 0", 0.0)
     batch_size = require_count("batch_size", batch_size)
     x, lengths = require_sequences(net, x, lengths)
-    means = []
+    pairs = []
     with evaluating(net):
         for part in parts(x, lengths, None, batch_size):
             _, guide = replayed_paths(net, part, 1)
-            mean = guide.group().mean[:, 0]
-            mask = guide.run.mask
-            means.append(mean.flatten(0, 1) if mask is None else mean[mask])
-    return count_active(torch.cat(means), threshold)
+            group, mask = guide.group(), guide.run.mask
+            # The covariance of two samples is the variance of the mean, which a flow has not in closed form.
+            flow = isinstance(group, AutoregressiveFlow)
+            pair = torch.stack([group.sample(), group.sample()]) if flow else group.mean.unsqueeze(0)
+            found = pair[:, :, 0]
+            pairs.append(found.flatten(1, 2) if mask is None else found[:, mask])
+    first, last = (values - values.mean(0) for values in torch.cat(pairs, dim=1)[[0, -1]])
+    return int(((first * last).mean(0) > threshold).sum())
 
 
 def count_active(means: Tensor, threshold: float = ACTIVE_VARIANCE) -> int:
@@ -74,7 +79,7 @@ def step_kl(net: StochasticRNN, x: Tensor, lengths: Tensor | None = None, *, bat
         batch_size: sequences processed at once.
 
     Returns:
-        (batch, time) in nats; NaN beyond a length.
+        (batch, time) in nats; NaN beyond a length. Of a flow, log q - log p at a sample, which has the KL as its mean.
 
     Raises:
         TypeError, ValueError: a count that is not a positive integer; or x or lengths that ``net`` refuses.

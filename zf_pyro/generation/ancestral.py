@@ -6,7 +6,7 @@ import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 
-from ..networks import State, StepFunctions
+from ..networks import AutoregressiveFlow, State, StepFunctions, base_of, latent_of, sampled
 
 
 def ancestral(
@@ -32,14 +32,28 @@ def ancestral(
 
     Yields:
         z_t (..., latent) and x_t (..., *frame).
+
+    Raises:
+        TypeError: the prior is neither a diagonal normal nor a flow of one.
+        ValueError: a temperature other than 1 for a flow.
     """
     transition = net.loop_transition()
     going = None if stop is None else torch.ones_like(u_t, dtype=torch.bool)
     for _ in range(num_steps):
         past = net.past(state, u_t)
-        prior = net.prior(past).base_dist
-        scale = prior.scale if latent_temperature == 1.0 else prior.scale * latent_temperature**0.5
-        z_t = torch.addcmul(prior.loc, scale, torch.randn_like(prior.loc))
+        latent = latent_of(net.prior(past), "prior", net.latent_dim, past.hidden.shape[:-1])
+        prior = base_of(latent)
+        noise = torch.randn_like(prior.loc)
+        if isinstance(latent, AutoregressiveFlow):
+            if latent_temperature != 1.0:
+                raise ValueError(
+                    f"latent_temperature must be 1 for a prior with a flow, whose variance it cannot scale, got "
+                    f"{latent_temperature}: leave it out"
+                )
+            z_t, _ = sampled(latent, noise)
+        else:
+            scale = prior.scale if latent_temperature == 1.0 else prior.scale * latent_temperature**0.5
+            z_t = torch.addcmul(prior.loc, scale, noise)
         state = transition(past, u_t, z_t)
         u_t = choose(net.emission(state))
         if stop is not None and going is not None:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ..networks import PosteriorScan, State, StepFunctions
+from ..networks import PosteriorScan, State, StepFunctions, latent_of
 from ..paths import real_frames, with_last_repeated
 
 
@@ -26,25 +26,20 @@ def prompted(net: StepFunctions, x: Tensor, lengths: Tensor, context: Tensor | N
     real = real_frames(lengths, time)
     x = with_last_repeated(x.transpose(0, 1), lengths).transpose(0, 1)
     b = net.backward_states(x, lengths)
-    scan = net.scan_posterior(
-        net.initial_state((count, batch)),
-        net.inputs(x, context).transpose(0, 1),
-        b,
-        torch.randn(time, count, batch, net.latent_dim, dtype=b.dtype, device=b.device),
-    )
+    noise = torch.randn(time, count, batch, net.latent_dim, dtype=b.dtype, device=b.device)
+    u = net.inputs(x, context).transpose(0, 1)
+    scan = net.scan_posterior(net.initial_state((count, batch)), u, b, noise)
     sequences, chosen = torch.arange(batch, device=x.device), torch.zeros_like(lengths)
     if count > 1:
-        posterior = torch.distributions.Normal(scan.loc, scan.scale)
-        weight = net.emission(scan.after).log_prob(x.transpose(0, 1).unsqueeze(1)) + net.prior(scan.before).log_prob(
-            scan.z
-        )
-        weight = (weight - posterior.log_prob(scan.z).sum(-1)).where(real.unsqueeze(1), 0.0).sum(0)
+        prior = latent_of(net.prior(scan.before), "prior", net.latent_dim)
+        weight = net.emission(scan.after).log_prob(x.transpose(0, 1).unsqueeze(1)) + prior.log_prob(scan.z)
+        weight = (weight - scan.log_prob(noise)).where(real.unsqueeze(1), 0.0).sum(0)
         chosen = torch.distributions.Categorical(logits=weight.T).sample()
     return State(*(field[lengths, chosen, sequences] for field in scan.states))
 
 
 def posterior_means(net: StepFunctions, x: Tensor, lengths: Tensor | None, context: Tensor | None) -> PosteriorScan:
-    """Run the posterior with every z_t at its mean.
+    """Run the posterior with every z_t at its mean, or at what a flow makes of the mean of its normal.
 
     Args:
         net: the model.

@@ -104,6 +104,8 @@ def reconstruct(
 ) -> Tensor:
     """Reconstruct x: the likeliest frames given its latents, each z_t at its posterior mean.
 
+    Where the posterior is a flow, whose mean is not known, z_t is the flow of the mean of its normal.
+
     Args:
         x: (batch, time, frame) floats or (batch, time) integers.
         lengths: real frames of each sequence, (batch,); all of them if None.

@@ -15,7 +15,7 @@ from ..checks import require_number
 def drawn(distribution: TorchDistribution) -> Tensor:
     """A sample without gradients, (*batch_shape, *event). For normals without the copies that ``sample`` makes."""
     base = distribution.base_dist if isinstance(distribution, Independent) else distribution
-    if isinstance(base, dist.Normal):
+    if type(base) is dist.Normal:  # a subclass may sample otherwise
         return torch.addcmul(base.loc, base.scale, torch.randn_like(base.scale)).detach()
     if not isinstance(base, torch.distributions.Distribution):
         raise TypeError(f"distribution must be a distribution, got {type(base).__name__}")

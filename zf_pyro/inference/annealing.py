@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..checks import int64, require_choice, require_count, require_number, require_room, require_tensor
 from ..models import StochasticRNN, guided
-from ..networks import State
+from ..networks import Latent, State, latent_of
 from ..paths import RunInputs, prepare_inputs, run_bytes
 from ..recurrence import reference_posterior_scan
 
@@ -59,7 +59,8 @@ class AnnealedImportanceSampling:
     so its log is a stochastic lower bound. Unlike an importance-weighted bound, it does not need a guide close to the
     posterior. All chains of all sequences move at once, and paths are scored as a batch over time.
 
-    Moves are made in the noise e of the start, z_t = mean_t + deviation_t e_t, in which the start is a standard normal.
+    Moves are made in the noise e of the start, z_t = mean_t + deviation_t e_t (or a flow of it), in which the start is
+    a standard normal.
     Each sequence has its own leapfrog step size at each beta, adapted by a pilot run with other chains: step sizes that
     chains adapt to themselves would bias the estimate.
 
@@ -200,19 +201,19 @@ def _score_of(net: StochasticRNN, run: RunInputs, lengths: Tensor | None, start:
     frames = x.unsqueeze(1)
     b = net.backward_states(x.transpose(0, 1), lengths)
 
+    def from_prior(past: State, _: Tensor) -> Latent:
+        return latent_of(net.prior(past), "prior", net.latent_dim)
+
     def score(noise: Tensor) -> tuple[Tensor, Tensor]:
         state = State(*(field.expand(*noise.shape[1:-1], -1) for field in run.initial_state))
         if start == "posterior":
             scan = net.scan_posterior(state, u, b, noise)
         else:
-            scan = reference_posterior_scan(
-                net.past, lambda past, _: net.prior(past), net.transition, state, u, b, noise
-            )
+            scan = reference_posterior_scan(net.past, from_prior, net.transition, state, u, b, noise)
         log_prob = net.emission(scan.after).log_prob(frames)
         if start == "posterior":
-            prior = net.prior(scan.before).base_dist
-            ratio = (scan.scale / prior.scale).log() + 0.5 * noise.square()
-            log_prob = log_prob + (ratio - 0.5 * ((scan.z - prior.loc) / prior.scale).square()).sum(-1)
+            prior = latent_of(net.prior(scan.before), "prior", net.latent_dim)
+            log_prob = log_prob + (prior.log_prob(scan.z) - scan.log_prob(noise))
         return (log_prob if mask is None else torch.where(mask.unsqueeze(1), log_prob, 0.0)).sum(0), scan.z
 
     return score

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..checks import require_choice, require_count, require_number, require_tensor
 from ..models import StochasticRNN, guided, require_model
-from ..networks import State
+from ..networks import State, latent_of
 from ..paths import RunInputs, prepare_inputs, sequences
 
 PROPOSALS = ("posterior", "prior")
@@ -43,7 +43,7 @@ class StepwiseModel:
         u_t = _step(run.u, t)
         past = self.net.past(_before(state, run), u_t)
         with sequences(run.batch_size), _masked(run, t):
-            z_t = pyro.sample(f"z_{t}", self.net.prior(past))
+            z_t = pyro.sample(f"z_{t}", latent_of(self.net.prior(past), "prior", self.net.latent_dim))
             after = self.net.transition(past, u_t, z_t)
             pyro.sample(f"x_{t}", self.net.emission(after), obs=_step(run.x, t))
         state["hidden"], state["cell"], state["z"] = after.hidden, after.cell, z_t
@@ -76,7 +76,9 @@ class StepwiseGuide:
         """Step ``t``, from 0."""
         run = _require_init(self.run)
         past = self.net.past(_before(state, run), _step(run.u, t))
-        proposed = self.net.posterior(past, self.b[t]) if self.b else self.net.prior(past)
+        name = "posterior" if self.b else "prior"
+        found = self.net.posterior(past, self.b[t]) if self.b else self.net.prior(past)
+        proposed = latent_of(found, name, self.net.latent_dim)
         with sequences(run.batch_size), _masked(run, t):
             pyro.sample(f"z_{t}", proposed)
 

@@ -4,7 +4,7 @@ Krishnan, Shalit, Sontag, "Structured Inference Networks for Nonlinear State Spa
 https://arxiv.org/abs/1609.09869; Pyro's example ``dmm.py``. Sequences x_1..x_T with latents z_1..z_T:
 
     generation    z_t ~ p(z_t | z_{t-1})      x_t ~ p(x_t | z_t)
-    inference     b_t = g(x_t, b_{t+1})       z_t ~ q(z_t | z_{t-1}, b_t)
+    inference     b_t = g(x_t, b_{t+1})       z_t ~ q(z_t | z_{t-1}, b_t), a normal or a flow of one
 
 There is no recurrence but z: no x_{t-1} enters, and the state is z_t. z_0 is a parameter.
 """
@@ -20,8 +20,10 @@ from .. import recurrence as scans
 from ..emissions import Emission
 from ..networks import (
     MLP,
+    AutoregressiveFlow,
     ClippedLeakyReLU,
     Combiner,
+    FlowLayer,
     GatedTransition,
     PosteriorScan,
     Recurrence,
@@ -43,8 +45,15 @@ class DMM(StochasticRNN):
 
     Sites and programs are those of :class:`.StochasticRNN`. With the auxiliary p_xi(b_t | z_t, z_{t-1}) it is trained
     by Z-Forcing; the paper has none. The guide starts from the same learned z_0 as the model, where ``dmm.py`` has a
-    second one. An autoregressive flow on q, as that example offers, is left out: then q(z_t) is no normal, so that the
-    exact KL, the scans and the filters, which take its mean and deviation, would not hold.
+    second one.
+
+    With ``num_flows``, q is an inverse autoregressive flow of the normal, as in that example (its ``num_iafs`` and
+    ``iaf_dim``). All steps share its layers, which start as the identity. Then:
+
+    - The plain loop runs.
+    - The KL has no closed form. Objectives take log q - log p at the sample; free nats and ``latent_use`` are refused.
+    - The density of a latent that the guide did not sample itself takes ``latent_dim`` passes through each layer.
+    - ``reconstruct`` and ``interpolate`` take the flow of the normal's mean.
 
     State: ``hidden`` is z_t, (..., latent), and ``cell`` is empty.
 
@@ -61,6 +70,8 @@ class DMM(StochasticRNN):
             is the average of tanh(W z_{t-1} + c) and of the RNN's states. The latter runs the plain loop.
         cell: units of the RNN, ``"lstm"`` or ``"gru"``.
         num_layers: layers of the RNN.
+        num_flows: layers of the flow on q; 0 for a normal. Of a single latent a layer scales and shifts, no more.
+        flow_dim: hidden size of a layer of the flow; at least ``latent_dim``.
         z_force: the auxiliary sees z_t alone, not z_{t-1}.
         auxiliary_l2: fix the auxiliary's variance at 1/2.
         auxiliary_floor: f, which makes the auxiliary's deviation sqrt(s^2 + f^2). At 0.4 no density is above 1.
@@ -70,7 +81,8 @@ class DMM(StochasticRNN):
 
     Raises:
         TypeError: ``emission`` is no emission, a switch is no bool, or ``name`` is no string.
-        ValueError: a size is not a positive integer, dropout lies outside [0, 1), or a name is unknown.
+        ValueError: a size is not a positive integer, dropout lies outside [0, 1), a name is unknown, or flows are less
+            wide than z_t.
     """
 
     def __init__(
@@ -86,6 +98,8 @@ class DMM(StochasticRNN):
         combiner: str = "mlp",
         cell: str = "lstm",
         num_layers: int = 1,
+        num_flows: int = 0,
+        flow_dim: int = 256,
         z_force: bool = False,
         auxiliary_l2: bool = False,
         auxiliary_floor: float = 0.0,
@@ -103,6 +117,8 @@ class DMM(StochasticRNN):
             combiner=combiner,
             cell=cell,
             num_layers=num_layers,
+            num_flows=num_flows,
+            flow_dim=flow_dim,
             z_force=z_force,
             auxiliary_l2=auxiliary_l2,
             auxiliary_floor=auxiliary_floor,
@@ -117,7 +133,7 @@ class DMM(StochasticRNN):
         self.z_force, self.auxiliary_l2 = z_force, auxiliary_l2
         self.auxiliary_floor = settings["auxiliary_floor"]
         self.combiner, self.recurrence = combiner, recurrence
-        self.has_fast_loops = combiner == "mlp"
+        self.has_fast_loops = combiner == "mlp" and not settings["num_flows"]
 
         self.embedding = nn.Sequential(emission.embedding(embed_dim), nn.Dropout(dropout))
         self.z_0 = nn.Parameter(torch.zeros(latent_dim))
@@ -133,6 +149,10 @@ class DMM(StochasticRNN):
             self.posterior_network = Combiner(latent_dim, hidden_dim, states)
         else:
             self.posterior_network = MLP((latent_dim, self.backward_dim), mlp_dim, 2 * latent_dim)
+        self.flows = nn.ModuleList(
+            FlowLayer(latent_dim, settings["flow_dim"], reverse=i % 2 == 1) for i in range(settings["num_flows"])
+        )
+        self.flow_elements = settings["num_flows"] * (settings["flow_dim"] + 4 * latent_dim)
         read = (latent_dim,) if z_force else (latent_dim, latent_dim)
         self.auxiliary_network = MLP(read, mlp_dim, 2 * self.backward_dim)
         self.emission_hidden = nn.Sequential(
@@ -162,9 +182,12 @@ class DMM(StochasticRNN):
 
     @with_fast_form
     def posterior(self, past: State, b_t: Tensor) -> dist.TorchDistribution:
-        """q(z_t | z_{t-1}, b_t), a diagonal normal; ``past`` is z_{t-1}, b_t (..., backward)."""
+        """q(z_t | z_{t-1}, b_t), a diagonal normal or a flow of one; ``past`` is z_{t-1}, b_t (..., backward)."""
         parameters = self.posterior_network(past.hidden, b_t)
-        return dist.Normal(*(parameters if self.combiner == "average" else bounded(parameters))).to_event(1)
+        loc, scale = parameters if self.combiner == "average" else bounded(parameters)
+        if self.flows:
+            return AutoregressiveFlow(loc, scale, self.flows)  # type: ignore[arg-type]  # a list of such layers
+        return dist.Normal(loc, scale).to_event(1)
 
     @with_fast_form
     def transition(self, past: State, u_t: Tensor, z_t: Tensor) -> State:
@@ -204,7 +227,7 @@ class DMM(StochasticRNN):
 
     @in_full_precision
     def scan_posterior(self, state: State, u: Tensor, b: Tensor, noise: Tensor) -> PosteriorScan:
-        if uses_plain_loop(self):
+        if uses_plain_loop(self) or self.flows:
             return scans.reference_posterior_scan(self.past, self.posterior, self.transition, state, u, b, noise)
         network = cast(MLP, self.posterior_network)
         contexts = network.rest(align(b, noise.dim() - 2))

@@ -39,6 +39,8 @@ class Equations(RegisteredNetwork):
 
     has_auxiliary = True
     """Whether b_t comes from a backward RNN, so that the auxiliary and the backward likelihood apply."""
+    flow_elements = 0
+    """Elements that a pass through the flows of the posterior keeps for its gradient, for a step of a particle."""
     hidden_dim: int
     latent_dim: int
     emission_family: Emission

@@ -30,6 +30,7 @@ from ..networks import (
     backward_rnn,
     bounded,
     clipped_leaky_relu,
+    latent_of,
     own_step_functions,
     with_fast_form,
     with_first,
@@ -167,7 +168,9 @@ class SRNN(StochasticRNN):
         """q(z_t | z_{t-1}, d_t, b_t), a diagonal normal; ``past`` is (z_{t-1}, d_t), b_t (..., backward)."""
         z, d = self._parts(past)
         loc, scale = bounded(self.posterior_network(z, self.forward_rnn.top(d.hidden), b_t))
-        return dist.Normal(self.prior(past).mean + loc if self.residual else loc, scale).to_event(1)
+        if self.residual:
+            loc = latent_of(self.prior(past), "prior", self.latent_dim).mean + loc
+        return dist.Normal(loc, scale).to_event(1)
 
     @with_fast_form
     def transition(self, past: State, u_t: Tensor, z_t: Tensor) -> State:

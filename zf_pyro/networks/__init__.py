@@ -19,6 +19,8 @@ from .dependencies import (
 )
 from .drive import Drive, fused_drive
 from .feedforward import MLP, ClippedLeakyReLU, bounded, clipped_leaky_relu, loc_scale
+from .flows import AutoregressiveFlow, FlowLayer
+from .latent_distributions import Latent, base_of, latent_of, noise_of, normals_proposed, proposed, sampled, with_base
 from .layers import (
     RECURRENCES,
     LatentGRUCell,
@@ -41,6 +43,7 @@ __all__ = [
     "LSTM",
     "MLP",
     "RECURRENCES",
+    "AutoregressiveFlow",
     "BackwardRNN",
     "ClippedLeakyReLU",
     "Combiner",
@@ -48,9 +51,11 @@ __all__ = [
     "ConditionalLayerNormCell",
     "Drive",
     "FeatureCell",
+    "FlowLayer",
     "ForwardRNN",
     "GatedCell",
     "GatedTransition",
+    "Latent",
     "LatentGRUCell",
     "LayeredBackwardRNN",
     "PlainLoopWarning",
@@ -64,6 +69,7 @@ __all__ = [
     "as_built",
     "backward_kind",
     "backward_rnn",
+    "base_of",
     "bounded",
     "chain_arguments",
     "chain_diagnostics",
@@ -77,14 +83,20 @@ __all__ = [
     "in_gate_order",
     "input_weights",
     "latent_cell",
+    "latent_of",
     "loc_scale",
     "lstm",
     "multiply_in_place",
+    "noise_of",
+    "normals_proposed",
     "own_step_functions",
+    "proposed",
     "runs_eagerly",
+    "sampled",
     "turned",
     "under",
     "versions",
+    "with_base",
     "with_fast_form",
     "with_first",
 ]

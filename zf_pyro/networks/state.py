@@ -3,7 +3,11 @@
 from typing import NamedTuple
 
 import torch
+from pyro.distributions import Normal
 from torch import Tensor
+
+from .flows import AutoregressiveFlow, FlowLayer, noise_log_prob
+from .latent_distributions import Latent
 
 
 class State(NamedTuple):
@@ -31,9 +35,23 @@ class PosteriorScan(NamedTuple):
     after: State
     """h_1..h_T; (time, ..., hidden)."""
     loc: Tensor
-    """Means of q; (time, ..., latent)."""
+    """Means of q, or of the normal that a flow transforms; (time, ..., latent)."""
     scale: Tensor
-    """Standard deviations of q; (time, ..., latent)."""
+    """Standard deviations of q, or of that normal; (time, ..., latent)."""
+    flows: tuple[FlowLayer, ...] = ()
+    """Layers of q's flow; none where q is a normal."""
+    log_q: Tensor | None = None
+    """log q(z_t | h_{t-1}, b_t) at z_t of a flow, (time, ...) nats; None where q is a normal."""
+
+    def posterior(self) -> Latent:
+        """q of every step; batch shape (time, ...)."""
+        if self.flows:
+            return AutoregressiveFlow(self.loc, self.scale, self.flows)
+        return Normal(self.loc, self.scale).to_event(1)
+
+    def log_prob(self, noise: Tensor) -> Tensor:
+        """log q(z_t | h_{t-1}, b_t) at z_t, (time, ...) nats, from the noise of the scan, (time, ..., latent)."""
+        return noise_log_prob(self.scale, noise) if self.log_q is None else self.log_q
 
 
 def with_first(first: State, after: State) -> State:

@@ -32,6 +32,8 @@ class StepFunctions(Protocol):
     hidden_dim: int
     has_auxiliary: bool
     """Whether b_t comes from a backward RNN, so that the auxiliary applies."""
+    flow_elements: int
+    """Elements that a pass through the flows of the posterior keeps for its gradient, for a step of a particle."""
     emission_family: Emission
     emission_layer: nn.Linear
     changes: set[str]

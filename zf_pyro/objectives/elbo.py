@@ -18,7 +18,7 @@ from .budget import limited_backward
 from .objective import Objective, ObjectiveModule
 from .programs import PyroProgram, check_programs
 from .schedules import Constant, Schedule, as_schedule, weight_at
-from .terms import PLAIN, Terms, backward_log_prob, earned_log_prob, step_terms
+from .terms import PLAIN, Terms, backward_log_prob, earned_log_prob, require_analytic_kl, step_terms
 from .traces import (
     Sites,
     WholeRun,
@@ -37,7 +37,8 @@ class ZForcingELBO(Objective):
 
     The training objective of Goyal et al. 2017 (https://arxiv.org/abs/1711.05411); its negative, summed over the
     batch and averaged over particles, is the loss. The KL is analytic, which is exact here because model and guide
-    have the same dependency structure. With the default weights it is the evidence lower bound.
+    have the same dependency structure. Where the posterior is a flow, it is log q - log p at the sample. With the
+    default weights the objective is the evidence lower bound.
 
     Paths are scored as a batch. Any other site is scored by itself, as in :class:`pyro.infer.TraceMeanField_ELBO`: a
     latent of the user's own, or a site of a path that was conditioned on or masked by hand. The weights apply to the
@@ -53,7 +54,7 @@ class ZForcingELBO(Objective):
         num_particles: samples of the latents over which the loss is averaged.
         vectorize_particles: take all of them in one run, along a new dimension.
         auxiliary: form of the auxiliary, an :class:`~zf_pyro.objectives.Auxiliary`; the paper's by default.
-        free_nats: KL of each step, in nats, below which it has no gradient.
+        free_nats: KL of each step, in nats, below which it has no gradient. Not for a flow, whose KL is not known.
         measure_earned: report what z earns of the auxiliary, ``terms.earned``. The loss and its gradient stay the same.
         max_plate_nesting: as for any Pyro ELBO; found by a trial run if not given.
         retain_graph: as for any Pyro ELBO.
@@ -216,6 +217,7 @@ class ZForcingELBO(Objective):
         terms = Terms(*(scale_and_mask(term, mask=mask).sum(0) for term in steps))
         kl = terms.kl
         if self.free_nats > 0:
+            require_analytic_kl(model, run.guide)
             kl = scale_and_mask(steps.kl.clamp(min=self.free_nats), mask=mask).sum(0)
         frames, latents = terms.log_likelihood, -(self.kl_weight * kl)
         if alpha > 0:

@@ -98,8 +98,8 @@ class ImportanceWeightedELBO(Objective):
         net, x = owner_of(guide), args[0] if args else kwargs.get("x")
         if isinstance(net, StochasticRNN) and isinstance(x, Tensor) and x.dim() > 1:
             gradients = torch.is_grad_enabled()
-            runs = 2 if self.doubly_reparameterised and gradients else 1
-            each = runs * run_bytes(net, x.shape[0], x.shape[1], gradients)
+            again = self.doubly_reparameterised and gradients
+            each = (2 if again else 1) * run_bytes(net, x.shape[0], x.shape[1], gradients, inverted=again)
             require_room(self.num_particles, each, x.device)
         if self.max_plate_nesting == float("inf"):
             self._guess_max_plate_nesting(model, guide, args, kwargs)

@@ -5,8 +5,8 @@ from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
-from torch.distributions import kl_divergence
 
+from ..networks import AutoregressiveFlow, noise_of, sampled
 from ..paths import PosteriorPath, PriorPath, align
 from .auxiliary import Auxiliary, Statistics
 
@@ -22,7 +22,8 @@ class _Parts(NamedTuple):
     log_likelihood: Tensor
     """sum_t log p(x_t | h_t)."""
     kl: Tensor
-    """sum_t KL(q(z_t | h_{t-1}, b_t) || p(z_t | h_{t-1}))."""
+    """sum_t KL(q(z_t | h_{t-1}, b_t) || p(z_t | h_{t-1})); of a flow, log q - log p at the sample, its unbiased
+    estimate."""
     auxiliary: Tensor
     """sum_t log p_xi(b_t | z_t [, h_{t-1}]); NaN if its weight was 0, since it is then not computed."""
     backward: Tensor
@@ -86,7 +87,7 @@ def step_terms(
         statistics: of its target; of the run's own b_t if None.
     """
     log_likelihood = model.frame_log_prob()
-    kl = kl_divergence(guide.group(), model.group())
+    kl = guide.kl(model)
     absent = log_likelihood.new_full((), float("nan")).expand_as(log_likelihood)
     return Terms(
         log_likelihood,
@@ -112,9 +113,23 @@ def earned_log_prob(
         form: form of the auxiliary.
         statistics: of its target; of the run's own b_t if None.
     """
-    posterior, prior, z = guide.group().base_dist, model.group().base_dist, guide.latents()
-    of_prior = torch.addcmul(prior.loc, prior.scale, (z - posterior.loc) / posterior.scale)
+    z = guide.latents()
+    of_prior = sampled(model.group(), noise_of(guide.group(), z))[0]
     return form.log_prob(guide, z, statistics) - form.log_prob(guide, of_prior, statistics)
+
+
+def require_analytic_kl(model: PriorPath, guide: PosteriorPath) -> None:
+    """Refuse free nats where the KL of a step is known by a sample alone.
+
+    Raises:
+        TypeError: prior or posterior is a flow.
+    """
+    for name, group in (("prior", model.group()), ("posterior", guide.group())):
+        if isinstance(group, AutoregressiveFlow):
+            raise TypeError(
+                f"free_nats needs the analytic KL of each step, and there is none of a flow, which the {name} is: use "
+                "kl_weight, or build the model with num_flows=0"
+            )
 
 
 def backward_log_prob(guide: PosteriorPath) -> Tensor:

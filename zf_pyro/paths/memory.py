@@ -8,7 +8,7 @@ def step_width(net: StepFunctions) -> int:
     return max(net.hidden_dim, net.initial_state((1,)).hidden.shape[-1])
 
 
-def run_bytes(net: StepFunctions, batch_size: int, num_steps: int, gradients: bool) -> int:
+def run_bytes(net: StepFunctions, batch_size: int, num_steps: int, gradients: bool, *, inverted: bool = False) -> int:
     """Estimate the bytes that each particle takes in a run of model and guide.
 
     Args:
@@ -16,6 +16,7 @@ def run_bytes(net: StepFunctions, batch_size: int, num_steps: int, gradients: bo
         batch_size: number of sequences.
         num_steps: steps of the longest sequence.
         gradients: whether a backward pass follows.
+        inverted: whether densities of a flow are computed by inversion, a pass for each latent.
 
     Returns:
         Bytes, within a factor of 2.4 of those measured.
@@ -23,4 +24,6 @@ def run_bytes(net: StepFunctions, batch_size: int, num_steps: int, gradients: bo
     like, width = net.emission_layer.weight, step_width(net)
     elements = 30 * width if gradients else 12 * width
     elements += 12 * net.latent_dim + 2 * like.shape[0]
+    if gradients:
+        elements += net.flow_elements * (net.latent_dim if inverted else 1)
     return num_steps * batch_size * elements * like.element_size()

@@ -17,11 +17,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from pyro.distributions import Normal, TorchDistribution
+from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import kl_divergence
 
-from ..networks import State, StepFunctions
+from ..networks import Latent, State, StepFunctions, base_of, latent_of, with_base
 from .inputs import RunInputs
 from .sites import LatentStep, SitePath
 from .stamp import Stamp
@@ -61,7 +61,10 @@ class LatentPath(ABC):
     Attributes:
         z: values of the latent sites so far, as ``pyro.sample`` returned them; each (..., latent).
         batch_shape: the common batch shape of everything so far.
+        step_function: name of the step function that its latents are sampled from.
     """
+
+    step_function: str
 
     def __init__(self, net: StepFunctions, run: RunInputs) -> None:
         self.net = net
@@ -74,7 +77,7 @@ class LatentPath(ABC):
         self.stamp = Stamp(net)
         self._stacked: State | None = None
         self._pairs: tuple[State, State] | None = None
-        self._group: TorchDistribution | None = None
+        self._group: Latent | None = None
         self._latents: dict[bool, Tensor] = {}
         self._log_probs: dict[bool, tuple[Tensor, ...]] = {}
         self._parameters: list[tuple[Tensor, Tensor]] = []
@@ -99,8 +102,12 @@ class LatentPath(ABC):
             self.batch_shape = torch.broadcast_shapes(self.batch_shape, shape)
 
     @abstractmethod
-    def local(self, t: int) -> TorchDistribution:
+    def local(self, t: int) -> Latent:
         """The distribution of z_t, from the step function."""
+
+    def checked(self, distribution: TorchDistribution) -> Latent:
+        """The result of the step function, once it is known to be one that paths can read."""
+        return latent_of(distribution, self.step_function, self.net.latent_dim)
 
     def draw(self, t: int, batch_shape: torch.Size) -> Tensor:
         """A sample of z_t, where no handler supplied a value; (*batch_shape, latent)."""
@@ -172,12 +179,14 @@ class LatentPath(ABC):
             self._latents[gradients] = stack(self.z, self.batch_shape)
         return self._latents[gradients]
 
-    def group(self) -> TorchDistribution:
+    def group(self) -> Latent:
         """The distributions of all z_t of a finished run; batch shape (time, ...)."""
         if self._group is None:
             self.stamp.check()
             with torch.set_grad_enabled(self.stamp.gradients):
-                self._group = self._all_steps()
+                group, shape = self.checked(self._all_steps()), (self.run.num_steps, *self.batch_shape)
+                whole = len(group.batch_shape) == len(shape) and group.batch_shape[0] == shape[0]
+                self._group = group if whole else group.expand(shape)  # of a step function that reads no tensor of all
         return self._group
 
     @abstractmethod
@@ -205,10 +214,9 @@ class LatentPath(ABC):
         if not self.finished:
             return self.local(t)
         if not self._parameters:
-            normal = self.group().base_dist
+            normal = base_of(self.group())
             self._parameters = list(zip(normal.loc.unbind(0), normal.scale.unbind(0), strict=True))
-        loc, scale = self._parameters[t]
-        return Normal(loc, scale).to_event(1)
+        return with_base(self.group(), *self._parameters[t])
 
 
 def stack(values: Sequence[Tensor], batch_shape: torch.Size) -> Tensor:

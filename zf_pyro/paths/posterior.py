@@ -4,12 +4,12 @@ import weakref
 from collections.abc import MutableMapping
 
 import torch
-from pyro.distributions import Normal, TorchDistribution
+from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import kl_divergence
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from ..networks import PosteriorScan, State, StepFunctions
+from ..networks import AutoregressiveFlow, Latent, PosteriorScan, State, StepFunctions
 from .inputs import RunInputs
 from .path import LatentPath, align, unstack
 from .sites import SitePath
@@ -27,6 +27,8 @@ class PosteriorPath(LatentPath):
         b: backward states (time, batch, backward).
     """
 
+    step_function = "posterior"
+
     def __init__(self, net: StepFunctions, run: RunInputs, b: Tensor) -> None:
         super().__init__(net, run)
         self.b = b
@@ -40,9 +42,9 @@ class PosteriorPath(LatentPath):
             raise RuntimeError("a guide's path needs x")
         return self.run.u[start:stop]
 
-    def local(self, t: int) -> TorchDistribution:
+    def local(self, t: int) -> Latent:
         with torch.set_grad_enabled(self.stamp.gradients):
-            return self.net.posterior(self.past(t), self.b[t])
+            return self.checked(self.net.posterior(self.past(t), self.b[t]))
 
     def draw(self, t: int, batch_shape: torch.Size) -> Tensor:
         if t == 0 and not self.z and self._handed < 0:
@@ -79,11 +81,32 @@ class PosteriorPath(LatentPath):
 
     def _all_steps(self) -> TorchDistribution:
         if self._ahead is not None:
-            return Normal(self._ahead.loc, self._ahead.scale).to_event(1)
+            return self._ahead.posterior()
         return self.net.posterior(self.before(), align(self.b, len(self.batch_shape)))
 
+    def log_prob(self) -> Tensor:
+        """Log-densities of all z_t of a finished run, in nats; (time, ...). Of a flow's own samples, by their noise."""
+        group = self.group()
+        if self._ahead is None or self._ahead.log_q is None:
+            return group.log_prob(self.latents())
+        return self._ahead.log_q if torch.is_grad_enabled() else self._ahead.log_q.detach()
+
+    def kl(self, prior: LatentPath) -> Tensor:
+        """KL of all z_t from their distributions in the finished run of the model with these latents; (time, ...) nats.
+
+        Analytic between normals. Where either is a flow, log q - log p at the sample, whose expectation is the KL.
+        """
+        q, p = self.group(), prior.group()
+        if isinstance(q, AutoregressiveFlow) or isinstance(p, AutoregressiveFlow):
+            return self.log_prob() - prior.log_prob()
+        return kl_divergence(q, p)
+
     def step_kl(self, prior: SitePath, t: int) -> Tensor:
-        """KL(q(z_t) || p(z_t)) of two finished runs, computed for all steps at once; (...) nats."""
+        """KL(q(z_t) || p(z_t)) of two finished runs, computed for all steps at once; (...) nats.
+
+        Raises:
+            NotImplementedError: a flow, whose KL has no closed form. Pyro's objectives then take log q - log p.
+        """
         gradients = torch.is_grad_enabled()
         owner, slices = self._kl.get(gradients, (None, ()))
         if owner is None or owner() is not prior:

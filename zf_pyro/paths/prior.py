@@ -4,7 +4,7 @@ import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 
-from ..networks import State, StepFunctions
+from ..networks import Latent, State, StepFunctions
 from .inputs import RunInputs
 from .path import LatentPath, align
 from .posterior import PATH_OF_FIRST_LATENT, PosteriorPath
@@ -18,6 +18,8 @@ class PriorPath(LatentPath):
         net: the model.
         run: the inputs of the run.
     """
+
+    step_function = "prior"
 
     def __init__(self, net: StepFunctions, run: RunInputs) -> None:
         super().__init__(net, run)
@@ -58,9 +60,9 @@ class PriorPath(LatentPath):
         frames = self.x[start - 1 : stop - 1] if start else [self.run.first, *self.x[: stop - 1]]
         return torch.stack(torch.broadcast_tensors(*frames))
 
-    def local(self, t: int) -> TorchDistribution:
+    def local(self, t: int) -> Latent:
         with torch.set_grad_enabled(self.stamp.gradients):
-            return self.net.prior(self.past(t))
+            return self.checked(self.net.prior(self.past(t)))
 
     def frame_step(self, t: int) -> TorchDistribution:
         """The distribution of x_t, from the step function."""

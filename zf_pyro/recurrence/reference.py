@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..networks import PosteriorScan, State
+from ..networks import AutoregressiveFlow, FlowLayer, PosteriorScan, State, base_of, latent_of
 
 
 def reference_posterior_scan(
@@ -25,25 +25,45 @@ def reference_posterior_scan(
 
     Args:
         past: what z_t depends on, from h_{t-1} and u_t.
-        posterior: the distribution q(z_t | past, b_t) from the past and b_t.
+        posterior: the distribution q(z_t | past, b_t) from the past and b_t: a diagonal normal, or a flow of one.
         transition: h_t from the past, u_t and z_t.
         state: h_0; each field (..., hidden).
         u: raw input frames; (time, ..., *frame).
         b: backward states; (time, ..., backward).
         noise: standard normal samples; (time, ..., latent).
+
+    Raises:
+        TypeError: ``posterior`` returns another distribution, or flows of other layers at other steps.
     """
-    states, pasts, z, locs, scales = [state], [], [], [], []
+    states, pasts, locs, scales = [state], [], [], []
+    z: list[Tensor] = []
+    log_qs: list[Tensor] = []
+    flows: tuple[FlowLayer, ...] = ()
     for u_t, b_t, noise_t in zip(u.unbind(0), b.unbind(0), noise.unbind(0), strict=True):
         pasts.append(past(state, u_t))
-        q = posterior(pasts[-1], b_t).base_dist
-        z.append(q.loc + q.scale * noise_t)
-        state = transition(pasts[-1], u_t, z[-1])
+        q = latent_of(posterior(pasts[-1], b_t), "posterior", noise.shape[-1])
+        layers, base = (q.flows if isinstance(q, AutoregressiveFlow) else ()), base_of(q)
+        if z and layers != flows:
+            raise TypeError(
+                "posterior must return a normal at every step, or a flow of the same layers at every step, got "
+                f"{len(flows)} layers and then {len(layers)} at step {len(z)}: make the layers once, with the model"
+            )
+        flows = layers
+        if isinstance(q, AutoregressiveFlow):
+            z_t, log_q = q.from_noise(noise_t)
+            log_qs.append(log_q)
+        else:
+            z_t = base.loc + base.scale * noise_t
+        z.append(z_t)
+        state = transition(pasts[-1], u_t, z_t)
         states.append(state)
-        locs.append(q.loc)
-        scales.append(q.scale)
+        locs.append(base.loc.expand_as(z_t))
+        scales.append(base.scale.expand_as(z_t))
     stacked = _stack(states)
     after = State(*(field[1:] for field in stacked))
-    return PosteriorScan(torch.stack(z), stacked, _stack(pasts), after, torch.stack(locs), torch.stack(scales))
+    normals = torch.stack(locs), torch.stack(scales)
+    known = torch.stack(log_qs) if flows else None
+    return PosteriorScan(torch.stack(z), stacked, _stack(pasts), after, *normals, flows, known)
 
 
 def reference_state_scan(

@@ -66,7 +66,7 @@ class ParticleFilter:
 
     It runs step by step on ``net.prior``, ``posterior``, ``transition`` and ``emission``, not on Pyro's sites.
     Handlers have no effect. A model with step functions of the user's own works if its prior and posterior are diagonal
-    normals.
+    normals, or flows of them.
 
     Args:
         net: the model. Its mode matters: with dropout, call ``net.eval()`` first.

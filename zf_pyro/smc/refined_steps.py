@@ -27,15 +27,6 @@ class RefinedSteps(FilterSteps):
     def past(self, state: State, t: int) -> State:
         return self.steps.past(state, t)
 
-    def prior(self, past: State, t: int) -> tuple[Tensor, Tensor]:
-        return self.steps.prior(past, t)
-
-    def posterior(self, past: State, t: int) -> tuple[Tensor, Tensor]:
-        shift, log_scale = self.corrections[t]
-        loc, scale = self.steps.posterior(past, t)
-        scale = scale * log_scale.exp()
-        return loc + scale * shift, scale
-
     def transition(self, past: State, t: int, z_t: Tensor) -> State:
         return self.steps.transition(past, t, z_t)
 

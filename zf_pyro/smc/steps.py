@@ -15,7 +15,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..models import StochasticRNN, ZForcing
-from ..networks import ConcatenateCell, ConditionalLayerNormCell, State, bounded, clipped_leaky_relu
+from ..networks import (
+    ConcatenateCell,
+    ConditionalLayerNormCell,
+    State,
+    bounded,
+    clipped_leaky_relu,
+    latent_of,
+    normals_proposed,
+    proposed,
+    sampled,
+)
 
 
 class Moved(NamedTuple):
@@ -59,15 +69,13 @@ class FilterSteps:
         """What z_t depends on, each field (sequences, particles, hidden), from h_{t-1}."""
         return self.net.past(state, self.u[t])
 
-    def prior(self, past: State, t: int) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of p(z_t | past); both (sequences, particles, latent)."""
-        normal = self.net.prior(past).base_dist
-        return normal.loc, normal.scale
-
-    def posterior(self, past: State, t: int) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of q(z_t | past, b_t); both (sequences, particles, latent)."""
-        normal = self.net.posterior(past, self.b[t]).base_dist
-        return normal.loc, normal.scale
+    def propose(self, past: State, t: int, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """z_t (sequences, particles, latent) from noise of its shape, and log p(z_t) - log q(z_t), 0 unguided."""
+        size = noise.shape[-1]
+        prior = latent_of(self.net.prior(past), "prior", size)
+        if not self.guided:
+            return sampled(prior, noise)[0], torch.zeros_like(noise[..., 0])
+        return proposed(prior, latent_of(self.net.posterior(past, self.b[t]), "posterior", size), noise)
 
     def transition(self, past: State, t: int, z_t: Tensor) -> State:
         """h_t, each field (sequences, particles, hidden), from z_t (sequences, particles, latent)."""
@@ -80,15 +88,7 @@ class FilterSteps:
     def move(self, state: State, t: int, noise: Tensor) -> Moved:
         """Propose, move and weigh; h_{t-1} (sequences, particles, hidden), noise (sequences, particles, latent)."""
         past = self.past(state, t)
-        loc, scale = self.prior(past, t)
-        if self.guided:
-            q_loc, q_scale = self.posterior(past, t)
-            z = q_loc + q_scale * noise
-            terms = (q_scale / scale).log() + 0.5 * (noise.square() - ((z - loc) / scale).square())
-            ratio = terms.sum(-1)
-        else:
-            z = loc + scale * noise
-            ratio = torch.zeros_like(noise[..., 0])
+        z, ratio = self.propose(past, t, noise)
         state = self.transition(past, t, z)
         return Moved(z, state, self.net.emission(state).log_prob(self.x[t]), ratio)
 
@@ -111,13 +111,21 @@ class PreparedSteps(FilterSteps):
     def past(self, state: State, t: int) -> State:
         return state
 
+    def propose(self, past: State, t: int, noise: Tensor) -> tuple[Tensor, Tensor]:
+        loc, scale = self.prior(past, t)
+        if not self.guided:
+            return loc + scale * noise, torch.zeros_like(noise[..., 0])
+        return normals_proposed((loc, scale), self.posterior(past, t), noise)
+
     def prior(self, past: State, t: int) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of p(z_t | past); both (sequences, particles, latent)."""
         if not self.rests:
             return bounded(self.net.prior_network(past.hidden))
         hidden = clipped_leaky_relu(F.linear(past.hidden, self.prior_first) + self.rests[t])
         return bounded(F.linear(hidden, self.prior_second, self.prior_bias))
 
     def posterior(self, past: State, t: int) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of q(z_t | past, b_t); both (sequences, particles, latent)."""
         hidden = clipped_leaky_relu(F.linear(past.hidden, self.first) + self.contexts[t])
         return bounded(F.linear(hidden, self.second, self.bias))
 
