@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from zf_pyro import emissions, to_arviz
-from zf_pyro.diagnostics import autocorrelation, calibrate, check_weights, latent_use, loo, predictive_check
+from zf_pyro.diagnostics import autocorrelation, calibrate, check_weights, evidence, latent_use, predictive_check
 from zf_pyro.diagnostics.arviz_versions import group, has_inference_data, require_arviz
 from zf_pyro.diagnostics.report import Section, write_report
 
@@ -74,7 +74,7 @@ def test_independent_draws_look_as_if_they_mixed(arviz, data):
 
 PLOTS = {
     "plot_trace": lambda az, data: az.plot_trace(data, var_names=["z"], coords=SOME),
-    "plot_khat": lambda az, data: az.plot_khat(loo(data)),
+    "plot_khat": lambda az, data: az.plot_khat(evidence(data)),
     "plot_autocorr": lambda az, data: az.plot_autocorr(data, var_names=["z"], coords=SOME),
     "plot_forest": lambda az, data: az.plot_forest(data, var_names=["z"], coords=SOME),
 }
@@ -91,14 +91,6 @@ def test_arviz_predictive_checks_run(arviz, data, which):
         assert arviz.plot_ppc(data, group=which.split("_")[0], num_pp_samples=10) is not None
     else:
         assert arviz.plot_ppc_dist(data, group=which, num_samples=10) is not None
-
-
-def test_arviz_compares_by_the_contributions(arviz, data):
-    other = to_arviz(random_net(seed=9).eval(), random_frames(), LENGTHS, num_samples=50, num_chains=4)
-    table = arviz.compare({"a": data, "b": other}, var_name="x")
-    assert set(table.index) == {"a", "b"}
-    result = arviz.loo(data, var_name="x", pointwise=True)
-    assert result.n_data_points == 3
 
 
 def test_arviz_draws_the_ecdf_of_calibration_ranks(arviz):

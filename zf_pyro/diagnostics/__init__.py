@@ -5,10 +5,11 @@ Start with :func:`to_arviz`. Plots need matplotlib, the probe scikit-learn: ``pi
 
 from .calibration import Calibration, calibrate
 from .conversion import GROUPS, to_arviz
+from .evidence import evidence
 from .forecasts import Forecasts, leave_future_out
 from .information import Information, mutual_information
 from .latent_use import LatentUse, latent_use
-from .model_comparison import compare, loo
+from .model_comparison import compare
 from .posterior_comparison import PosteriorComparison, compare_posteriors
 from .predictive_checks import PredictiveCheck, autocorrelation, predictive_check, quantiles, spectrum
 from .probe import Probe, linear_probe
@@ -29,10 +30,10 @@ __all__ = [
     "check_weights",
     "compare",
     "compare_posteriors",
+    "evidence",
     "latent_use",
     "leave_future_out",
     "linear_probe",
-    "loo",
     "mutual_information",
     "predictive_check",
     "quantiles",

@@ -48,6 +48,7 @@ class Table:
         self.padded = not bool(self.real.all())
         self._drawn: dict[tuple[str, str], Tensor] = {}
         self._variables: dict[str, dict[str, tuple[tuple[str, ...], Any]]] = {}
+        self._coordinates: dict[str, dict[str, tuple[tuple[str, ...], Any]]] = {}
 
     def writer(self, batch: EncodedPart, first: int) -> Callable[[str, str, Tensor], None]:
         """Return a function that writes samples of a batch, the first of which has index ``first``.
@@ -86,6 +87,10 @@ class Table:
         """Set a variable from values (draws of all chains, *dims)."""
         self._set(group, name, ("chain", "draw", *dims), self._by_chain(values))
 
+    def coordinate(self, group: str, name: str, values: np.ndarray) -> None:
+        """Set a coordinate of the sequences of a group, (sequence,)."""
+        self._coordinates.setdefault(group, {})[name] = ((SEQUENCE,), values)
+
     def per_draw(self, group: str, name: str, values: np.ndarray) -> None:
         """Set a variable from values (chain, draw)."""
         self._set(group, name, ("chain", "draw"), values)
@@ -120,7 +125,8 @@ class Table:
                 dims += _features(name, values.dim() - 3)
                 variables[name] = (dims, self._by_chain(values.numpy()))
         sizes = {dim: size for dims, v in variables.values() for dim, size in zip(dims, v.shape, strict=True)}
-        return xarray.Dataset(variables, {dim: np.arange(size) for dim, size in sizes.items()}, attributes)
+        index = {str(dim): np.arange(size) for dim, size in sizes.items()}
+        return xarray.Dataset(variables, {**index, **self._coordinates.get(group, {})}, attributes)
 
     def _by_chain(self, values: np.ndarray) -> np.ndarray:
         return values.reshape(self.sizes.num_chains, self.sizes.num_samples, *values.shape[1:])

@@ -14,9 +14,9 @@ from ..checks import require_count, require_flag
 from ..evaluation import EncodedPart, encoded_parts, require_evaluation, require_sequences
 from ..models import StochasticRNN
 from ..networks import chain_diagnostics
-from .arviz_groups import SEQUENCE, STEP, Table, require_labels
+from .arviz_groups import SEQUENCE, Table, require_labels
 from .arviz_versions import assemble, require_arviz
-from .loo_replicates import Contributions
+from .loo_values import LooValues
 from .per_step import DENSITIES, Quantity, Step, draw, generate, log_weight
 from .posterior_draws import Plan, plan, posterior_draws, require_same_sequences, thinned
 
@@ -57,12 +57,11 @@ def to_arviz(
 
     - ``posterior``: ``z`` (sequence, step, latent), and with ``hidden`` also ``h`` (sequence, step, unit).
     - ``sample_stats``: ``log_p`` = log p(x, z), ``log_q`` = log q(z | x), ``log_weight`` = log_p - log_q (sequence);
-      ``kl`` = KL(q || p) of a step at the sample (sequence, step); all in nats. For MCMC also ``diverging`` (no further
-      dims) and ``acceptance_rate`` (chain).
-    - ``log_likelihood``: ``x`` (sequence), log p(x), and ``x_step`` (sequence, step), log p(x_t | x_1..x_{t-1}), which
-      sum to it. ``az.loo(data, var_name="x")`` and ``az.compare(..., var_name="x")`` need these contributions
-      (:class:`~zf_pyro.diagnostics.loo_replicates.Contributions`). Also ``x_given_z`` (sequence, step), log p(x_t |
-      h_t) at the sample itself. PSIS-LOO over it is the harmonic mean estimator, which seldom works.
+      ``kl`` = KL(q || p) of a step at the sample and ``x_given_z`` = log p(x_t | h_t) (sequence, step); all in nats.
+      For MCMC also ``diverging`` (no further dims) and ``acceptance_rate`` (chain).
+    - ``log_likelihood``: ``x`` (sequence), over which ``az.loo`` gives log p(x) and the k-hat of the weights of samples
+      from the guide, whatever the posterior (:class:`~zf_pyro.diagnostics.loo_values.LooValues`). Its coordinate
+      ``log_evidence`` (sequence) is the log-mean-weight.
     - ``prior``, ``prior_predictive``: ``z`` and ``x`` (sequence, step[, feature]) from the model alone, with as many
       steps per sequence as the data.
     - ``posterior_predictive``: ``x`` sampled at the states of the posterior sample, given the true frames before.
@@ -106,17 +105,17 @@ def to_arviz(
     if isinstance(posterior, MCMC):
         require_same_sequences(posterior, net, x)
     table = Table(sizes, x, lengths)
-    contributions = Contributions(sizes.total, x.shape[0], x.shape[1])
+    weights = LooValues(sizes.total, len(x))
     total = x.shape[0] * sizes.total
     with tqdm(total=total, desc="posterior draws", disable=not progress) as bar:
         for batch in encoded_parts(net, x, lengths, batch_size):
             with pyro.validation_enabled(False):  # encoded_parts has validated the inputs
-                _fill(table, contributions, net, batch, sizes, wanted, hidden)
+                _fill(table, weights, net, batch, sizes, wanted, hidden)
             bar.update(len(batch.rows) * sizes.total)
     if "log_likelihood" in wanted:
-        x_total, x_step = contributions.replicates()
-        table.whole("log_likelihood", "x", x_total, (SEQUENCE,))
-        table.whole("log_likelihood", "x_step", x_step, (SEQUENCE, STEP))
+        values, log_evidence = weights.values()
+        table.whole("log_likelihood", "x", values, (SEQUENCE,))
+        table.coordinate("log_likelihood", "log_evidence", log_evidence)
     if "sample_stats" in wanted and isinstance(posterior, MCMC):
         _mcmc_statistics(table, posterior, sizes)
     if "observed_data" in wanted:
@@ -144,7 +143,7 @@ def _known(groups: Iterable[str]) -> tuple[str, ...]:
 
 def _fill(
     table: Table,
-    contributions: Contributions,
+    weights: LooValues,
     net: StochasticRNN,
     batch: EncodedPart,
     sizes: Plan,
@@ -167,16 +166,15 @@ def _fill(
             put("sample_stats", "log_q", log_q)
             put("sample_stats", "log_weight", log_p - log_q)
             put("sample_stats", "kl", values[Step.kl])
-        if "log_likelihood" in wanted:
-            put("log_likelihood", "x_given_z", values[Step.log_likelihood])
-            if from_guide:
-                contributions.add(batch, first, log_weight(values))
+            put("sample_stats", "x_given_z", values[Step.log_likelihood])
+        if "log_likelihood" in wanted and from_guide:
+            weights.add(batch, first, log_weight(values))
         if "posterior_predictive" in wanted:
             put("posterior_predictive", "x", values[Step.x])
     if "log_likelihood" in wanted and not from_guide:
         for first in range(0, sizes.total, sizes.chunk):
             values = draw(net, batch, min(sizes.chunk, sizes.total - first), DENSITIES)
-            contributions.add(batch, first, log_weight(values))
+            weights.add(batch, first, log_weight(values))
     prior = {"prior", "prior_predictive"} & set(wanted)
     for first in range(0, sizes.total, sizes.chunk) if prior else ():
         count = min(sizes.chunk, sizes.total - first)
@@ -193,7 +191,7 @@ def _quantities(wanted: tuple[str, ...], hidden: bool, from_guide: bool) -> list
     needed: dict[str, Sequence[Quantity]] = {
         "posterior": (Step.z, Step.hidden) if hidden else (Step.z,),
         "sample_stats": (*DENSITIES, Step.kl),
-        "log_likelihood": DENSITIES if from_guide else (Step.log_likelihood,),
+        "log_likelihood": DENSITIES if from_guide else (),
         "posterior_predictive": (Step.x,),
     }
     return list(dict.fromkeys(quantity for group in wanted for quantity in needed.get(group, ())))
