@@ -13,6 +13,7 @@ from .model_comparison import compare
 from .posterior_comparison import PosteriorComparison, compare_posteriors
 from .predictive_checks import PredictiveCheck, autocorrelation, predictive_check, quantiles, spectrum
 from .probe import Probe, linear_probe
+from .step_check import StepCheck, check_steps
 from .weight_check import WeightCheck, check_weights
 
 __all__ = [
@@ -24,9 +25,11 @@ __all__ = [
     "PosteriorComparison",
     "PredictiveCheck",
     "Probe",
+    "StepCheck",
     "WeightCheck",
     "autocorrelation",
     "calibrate",
+    "check_steps",
     "check_weights",
     "compare",
     "compare_posteriors",

@@ -7,13 +7,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..checks import require_count, require_integer, require_number
+from ..checks import require_choice, require_count, require_integer, require_number
 from ..evaluation import require_evaluation, require_sequences
 from ..models import StochasticRNN
 from .arviz_versions import group
 from .calibration import Calibration
 from .latent_use import LatentUse
 from .predictive_checks import PredictiveCheck
+from .step_check import LEAST_EFFICIENCY, StepCheck
 from .weight_check import WeightCheck
 
 if TYPE_CHECKING:
@@ -49,6 +50,40 @@ def plot_khat(check: WeightCheck, ax: "Axes | None" = None) -> "Axes":
     ax.set(
         xlabel="sequence", ylabel="Pareto k-hat", title=f"{int((~good).sum())} of {len(good)} above {check.good_k:.2f}"
     )
+    return ax
+
+
+def plot_steps(check: StepCheck, name: str = "pareto_k", ax: "Axes | None" = None) -> "Axes":
+    """Plot k-hat (``"pareto_k"``) or ``"efficiency"`` by step: median, middle 90 % of sequences, and flagged ones."""
+    _require_result("check", check, StepCheck, "check_steps")
+    values = {"pareto_k": check.pareto_k, "efficiency": check.efficiency}[
+        require_choice("name", name, ("pareto_k", "efficiency"))
+    ].transpose("sequence", "step")
+    ax = _axes(ax)
+    flagged, steps = check.flagged().values, np.flatnonzero(values.notnull().any("sequence"))
+    low, middle, high = np.nanquantile(values.values[:, steps], [0.05, 0.5, 0.95], axis=0)
+    ax.fill_between(steps, low, high, color="C0", alpha=0.25, lw=0, label="90 % of sequences")
+    ax.plot(steps, middle, "C0.-", lw=1, label="median")
+    rows, columns = np.nonzero(flagged)
+    ax.plot(columns, values.values[rows, columns], "x", color="C1", ms=4, label="flagged")
+    ax.axhline(check.good_k if name == "pareto_k" else LEAST_EFFICIENCY, color="0.5", ls="--", lw=1)
+    ax.legend()
+    label = "Pareto k-hat" if name == "pareto_k" else "effective share of samples"
+    ax.set(xlabel="step", ylabel=label, title=f"{int(flagged.sum())} of {int(values.notnull().sum())} steps flagged")
+    return ax
+
+
+def plot_rank_steps(calibration: Calibration, ax: "Axes | None" = None) -> "Axes":
+    """Plot the largest deviation of each latent's rank ECDF from the uniform, by step, with crosses outside the band."""
+    _require_result("calibration", calibration, Calibration, "calibrate")
+    ax = _axes(ax)
+    uniform = np.arange(1, calibration.num_ranks) / calibration.num_ranks
+    largest, outside = np.abs(calibration.ecdf() - uniform).max(-1), calibration.outside()
+    steps = np.broadcast_to(np.arange(len(largest))[:, None], largest.shape)
+    ax.plot(steps[~outside], largest[~outside], ".", color="C0", label="within")
+    ax.plot(steps[outside], largest[outside], "x", color="C1", label="outside")
+    ax.legend()
+    ax.set(xlabel="step", ylabel="largest ECDF difference", title=calibration.summary())
     return ax
 
 
