@@ -151,7 +151,9 @@ def test_few_samples_and_one_are_flagged():
     result = measured(posterior(WIDE, simulated(3, 2), 10))
     assert np.isinf(result.pareto_k.values).all()
     assert result.warning
-    assert np.isnan(measured(posterior(WIDE, simulated(3, 2), 1)).mcse)
+    single = measured(posterior(RIGHT, simulated(3, 2), 1))
+    assert np.isnan(single.mcse)
+    assert single.warning
 
 
 def test_bad_estimates_are_told():
@@ -324,6 +326,15 @@ def test_the_models_whose_estimates_are_bad_are_named():
     filtered = torch.stack([ParticleFilter(FAR, 500, proposal="prior").run(x).log_evidence for _ in range(4)])
     table = compare({"far": evidence(posterior(FAR, x), filtered), "wide": posterior(WIDE, x)})
     assert abs(table["elpd_diff"].iloc[1]) < 3 * table["dse"].iloc[1]
+
+
+def test_names_of_sequences_do_not_matter_where_the_frames_are_known():
+    x = simulated(3, 2)
+    named = posterior(RIGHT, x, 30, coords={"sequence": list("abc")}, labels=[1, 2, 1])
+    assert len(compare({"named": named, "numbered": posterior(RIGHT, x, 30)})) == 2
+    alone = [{"log_likelihood": group(data, "log_likelihood")} for data in (named, posterior(RIGHT, x, 30))]
+    with pytest.raises(ValueError, match="same sequences"):
+        compare({"named": assemble(alone[0]), "numbered": assemble(alone[1])})
 
 
 def fewer(x):

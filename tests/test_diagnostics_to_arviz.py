@@ -54,6 +54,7 @@ def test_every_group_has_its_dims_and_names():
         "prior_predictive.x": (*drawn, "feature"),
         "posterior_predictive.x": (*drawn, "feature"),
         "log_likelihood.x": drawn[:3],
+        "sample_stats.lp": drawn[:2],
         "sample_stats.log_p": drawn[:3],
         "sample_stats.log_q": drawn[:3],
         "sample_stats.log_weight": drawn[:3],
@@ -62,7 +63,6 @@ def test_every_group_has_its_dims_and_names():
         "observed_data.x": ("sequence", "step", "feature"),
         "constant_data.lengths": ("sequence",),
         "constant_data.mask": ("sequence", "step"),
-        "constant_data.labels": ("sequence",),
     }
     found = every_variable(data)
     assert {name: value.dims for name, value in found.items()} == expected
@@ -79,6 +79,9 @@ def test_padding_is_nan_and_nothing_else_is(emission):
     real = (torch.arange(4) < LENGTHS.unsqueeze(1)).numpy()
     for name, value in every_variable(data).items():
         if name.startswith("constant_data"):
+            continue
+        if "sequence" not in value.dims:
+            assert not np.isnan(value).any(), name
             continue
         missing = np.isnan(value.transpose("sequence", ...).values)
         if "step" not in value.dims:

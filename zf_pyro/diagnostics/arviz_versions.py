@@ -80,14 +80,15 @@ def pareto_k(log_weights: np.ndarray) -> np.ndarray:
 
     Vehtari, Simpson, Gelman, Yao, Gabry 2024, https://jmlr.org/papers/v25/19-556.html. Log-weights that differ by no
     more than :data:`NO_TAIL`, as those of an exact guide, have no tail to fit. Their k-hat is 0 here, and infinity in
-    PSIS. Fewer than :data:`FEWEST_DRAWS` samples have k-hat infinity, as in ArviZ 0.x; ArviZ 1.x raises an error.
+    PSIS. Fewer than :data:`FEWEST_DRAWS` samples that differ, or a single one, have k-hat infinity, as in ArviZ 0.x;
+    ArviZ 1.x raises an error.
     """
     arviz = require_arviz()
     values = np.array(log_weights, dtype=np.float64)
     differ = np.ptp(values, axis=-1) > NO_TAIL
     result = np.zeros(values.shape[:-1])
     if values.shape[-1] < FEWEST_DRAWS:
-        result[differ] = np.inf
+        result[differ | (values.shape[-1] == 1)] = np.inf
     elif has_inference_data():
         _, result[differ] = arviz.psislw(values[differ])
     else:

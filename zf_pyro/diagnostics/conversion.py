@@ -1,7 +1,8 @@
 """to_arviz: posterior samples of the latents of sequences as ArviZ data, with all groups that ArviZ's tools read."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from importlib import metadata
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,8 @@ from ..checks import require_count, require_flag
 from ..evaluation import EncodedPart, encoded_parts, require_evaluation, require_sequences
 from ..models import StochasticRNN
 from ..networks import chain_diagnostics
-from .arviz_groups import SEQUENCE, Table, require_labels
+from .arviz_groups import Table
+from .arviz_names import SEQUENCE, require_constants, require_names
 from .arviz_versions import assemble, require_arviz
 from .loo_values import LooValues
 from .per_step import DENSITIES, Quantity, Step, draw, generate, log_weight
@@ -40,6 +42,9 @@ def to_arviz(
     groups: Iterable[str] = GROUPS,
     hidden: bool = False,
     labels: Sequence[Any] | Tensor | None = None,
+    coords: Mapping[str, Any] | None = None,
+    dims: Mapping[str, Sequence[str]] | None = None,
+    constant_data: Mapping[str, Any] | None = None,
     batch_size: int = 32,
     chunk: int = 100,
     progress: bool = False,
@@ -58,15 +63,17 @@ def to_arviz(
     - ``posterior``: ``z`` (sequence, step, latent), and with ``hidden`` also ``h`` (sequence, step, unit).
     - ``sample_stats``: ``log_p`` = log p(x, z), ``log_q`` = log q(z | x), ``log_weight`` = log_p - log_q (sequence);
       ``kl`` = KL(q || p) of a step at the sample and ``x_given_z`` = log p(x_t | h_t) (sequence, step); all in nats.
-      For MCMC also ``diverging`` (no further dims) and ``acceptance_rate`` (chain).
+      ``lp`` is ``log_p`` summed over sequences (no further dims). For MCMC also ``diverging`` (no further dims) and
+      ``acceptance_rate`` (chain).
     - ``log_likelihood``: ``x`` (sequence), over which ``az.loo`` gives log p(x) and the k-hat of the weights of samples
       from the guide, whatever the posterior (:class:`~zf_pyro.diagnostics.loo_values.LooValues`). Its coordinate
       ``log_evidence`` (sequence) is the log-mean-weight.
     - ``prior``, ``prior_predictive``: ``z`` and ``x`` (sequence, step[, feature]) from the model alone, with as many
       steps per sequence as the data.
     - ``posterior_predictive``: ``x`` sampled at the states of the posterior sample, given the true frames before.
-    - ``observed_data``: ``x``. ``constant_data``: ``lengths`` (sequence), ``mask`` (sequence, step), ``labels``
-      (sequence).
+    - ``observed_data``: ``x``. ``constant_data``: ``lengths`` (sequence), ``mask`` (sequence, step), and what is given.
+
+    Every group with sequences has the coordinate ``labels`` (sequence) if labels are given.
 
     Args:
         net: the model, in evaluation mode.
@@ -82,13 +89,20 @@ def to_arviz(
         groups: groups to make, of :data:`GROUPS`.
         hidden: whether the posterior group holds the hidden states.
         labels: one label per sequence, for example its speaker; (batch,).
+        coords: values by dimension, for example ``{"sequence": ids, "step": times, "feature": names}``. Those left out
+            are numbered from 0.
+        dims: names of dimensions by variable as in ArviZ, for example ``{"x": ["sequence", "step", "cepstrum"]}``. The
+            first two stay.
+        constant_data: further constants by name, for example covariates: (sequence,), (sequence, step) or (sequence,
+            step, ...).
         batch_size: sequences processed at once.
         chunk: samples processed at once. With ``batch_size`` it bounds the memory needed beside the result.
         progress: whether to show a progress bar.
 
     Raises:
         TypeError, ValueError: x or lengths that ``net`` refuses, a model in training mode, an unknown posterior or
-            group, MCMC samples of other sequences or none at all, a bad count, or labels that are not one per sequence.
+            group, MCMC samples of other sequences or none at all, a bad count, or names, labels or constants
+            that do not fit.
         ImportError: ArviZ is older than 0.21.
     """
     from tqdm import tqdm
@@ -97,14 +111,18 @@ def to_arviz(
     require_evaluation(net)
     x, lengths = require_sequences(net, x, lengths)
     batch_size, chunk = require_count("batch_size", batch_size), require_count("chunk", chunk)
-    named = None if labels is None else require_labels(labels, len(x))
+    real = torch.ones(x.shape[:2], dtype=torch.bool)
+    if lengths is not None:
+        real = torch.arange(x.shape[1]) < lengths.cpu().unsqueeze(1)
+    constants = require_constants(constant_data, x, real)
+    names = require_names(net, x, coords, dims, labels, constants)
     for name, flag in (("hidden", hidden), ("progress", progress)):
         require_flag(name, flag)
     wanted = _known(groups)
     sizes = plan(posterior, num_samples, num_chains, num_particles, chunk)
     if isinstance(posterior, MCMC):
         require_same_sequences(posterior, net, x)
-    table = Table(sizes, x, lengths)
+    table = Table(sizes, x, real, names)
     weights = LooValues(sizes.total, len(x))
     total = x.shape[0] * sizes.total
     with tqdm(total=total, desc="posterior draws", disable=not progress) as bar:
@@ -116,19 +134,40 @@ def to_arviz(
         values, log_evidence = weights.values()
         table.whole("log_likelihood", "x", values, (SEQUENCE,))
         table.coordinate("log_likelihood", "log_evidence", log_evidence)
-    if "sample_stats" in wanted and isinstance(posterior, MCMC):
-        _mcmc_statistics(table, posterior, sizes)
+    if "sample_stats" in wanted:
+        table.joint()
+        if isinstance(posterior, MCMC):
+            _mcmc_statistics(table, posterior, sizes)
     if "observed_data" in wanted:
         table.observed()
     if "constant_data" in wanted:
-        table.constants(named)
-    attributes = {
-        "inference_library": "zf_pyro",
+        table.constants(constants)
+    return assemble({name: table.dataset(name, _attributes(name, sizes)) for name in GROUPS if name in wanted})
+
+
+def _attributes(name: str, sizes: Plan) -> dict[str, str]:
+    """Attributes of a group, by ArviZ's names where it has them."""
+    try:
+        version = metadata.version("zf-pyro")
+    except metadata.PackageNotFoundError:
+        version = "unknown: not installed"
+    mcmc = sizes.name == "mcmc"
+    found = {
         "created_at": datetime.now(UTC).isoformat(),
-        "posterior": sizes.name,
-        "draws": "of a Markov chain" if sizes.name == "mcmc" else "independent: no chain whose mixing R-hat could show",
+        "creation_library": "zf_pyro",
+        "creation_library_version": version,
+        "creation_library_language": "Python",
+        "inference_library": "pyro" if mcmc else "zf_pyro",
+        "inference_library_version": pyro.__version__ if mcmc else version,
     }
-    return assemble({name: table.dataset(name, attributes) for name in GROUPS if name in wanted})
+    if name in ("posterior", "posterior_predictive", "sample_stats"):
+        mixing = "independent: no chain whose mixing R-hat could show"
+        found |= {"posterior": sizes.name, "draws": "of a Markov chain" if mcmc else mixing}
+    elif name == "log_likelihood":
+        found["draws"] = "from the guide, independent, whatever the posterior"
+    elif name.startswith("prior"):
+        found["draws"] = "from the model alone, independent"
+    return found
 
 
 def _known(groups: Iterable[str]) -> tuple[str, ...]:

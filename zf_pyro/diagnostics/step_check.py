@@ -63,7 +63,7 @@ def check_steps(
     lengths: Tensor | None = None,
     *,
     num_samples: int = 100,
-    num_futures: int = 8,
+    num_futures: int = 4,
     batch_size: int = 16,
 ) -> StepCheck:
     """Check the guide step by step: a filter whose weights look ahead to the end of the sequence.
