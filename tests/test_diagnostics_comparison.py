@@ -1,95 +1,23 @@
-"""Model comparison: contributions, forecasts and predictive checks against exact values."""
-
-import warnings
+"""Forecasts and predictive checks against exact values."""
 
 import numpy as np
 import pytest
 import torch
-from pyro.distributions import Normal
 
 from zf_pyro import to_arviz
 from zf_pyro.diagnostics import (
     autocorrelation,
-    compare,
     leave_future_out,
-    loo,
     predictive_check,
     quantiles,
     spectrum,
 )
-from zf_pyro.diagnostics.arviz_versions import group, has_inference_data
 from zf_pyro.diagnostics.predictive_checks import PredictiveCheck
 
 from .conftest import random_frames, random_net
 from .linear_gaussian import LinearGaussian, exact_evidence, simulated
 
 LENGTHS = torch.tensor([4, 2, 3])
-
-
-class Loud(LinearGaussian):
-    """Worse model of the same data: its frames have a standard deviation of 2."""
-
-    def emission(self, state):
-        return Normal(state.hidden[..., :1], 2.0).to_event(1)
-
-
-def elpd(result):
-    """The expected log predictive density, whose name differs between ArviZ versions."""
-    return float(result["elpd_loo"] if has_inference_data() else result.elpd)
-
-
-def test_loo_is_the_exact_evidence_of_an_exact_guide():
-    x = simulated(30, 3)
-    result = loo(to_arviz(LinearGaussian(), x, num_samples=400))
-    assert (np.asarray(result.pareto_k) < 0.6).all()
-    assert elpd(result) == pytest.approx(exact_evidence(x).sum().item(), rel=1e-6)
-
-
-def test_loo_is_the_evidence_of_a_wrong_guide_too_up_to_its_error():
-    x = simulated(30, 3)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # an occasional replicate with a long tail
-        result = loo(to_arviz(LinearGaussian(narrow=2.0), x, num_samples=500))
-    assert elpd(result) == pytest.approx(exact_evidence(x).sum().item(), abs=1.0)
-
-
-def test_loo_over_densities_given_the_draws_would_mislead():
-    """The reason for contributions: the harmonic mean has no finite variance, even over exact samples."""
-    x = 2 * simulated(30, 8)
-    data = to_arviz(LinearGaussian(), x, num_samples=200)
-    given = group(data, "log_likelihood")["x_given_z"].sum("step").values[0]
-    harmonic = np.log(len(given)) - np.log(np.exp(-given - (-given).max(0)).sum(0)) - (-given).max(0)
-    assert harmonic.sum() - exact_evidence(x).sum().item() > 20
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        assert elpd(loo(data)) == pytest.approx(exact_evidence(x).sum().item(), rel=1e-6)
-
-
-def test_the_better_model_comes_first_by_the_difference_of_evidence():
-    x = simulated(40, 3)
-    better, worse = LinearGaussian(), Loud(narrow=2.0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        table = compare({"loud": to_arviz(worse, x, num_samples=300), "right": to_arviz(better, x, num_samples=300)})
-    assert list(table.index) == ["right", "loud"]
-    difference = float(table["elpd_diff"].iloc[1])
-    assert abs(difference) > 3 * float(table["dse"].iloc[1])
-
-
-@pytest.mark.parametrize(
-    ("models", "match"),
-    [
-        (lambda net, x: {"one": to_arviz(net, x, num_samples=5)}, "at least 2"),
-        (
-            lambda net, x: {"a": to_arviz(net, x, num_samples=5), "b": to_arviz(net, x + 1, num_samples=5)},
-            "same sequences; those of 'b'",
-        ),
-    ],
-    ids=["one model", "other sequences"],
-)
-def test_what_cannot_be_compared_is_refused(models, match):
-    with pytest.raises(ValueError, match=match):
-        compare(models(LinearGaussian(), simulated(3, 2)))
 
 
 # Forecasts -----------------------------------------------------------------------------------------------------------

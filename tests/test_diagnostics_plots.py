@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from zf_pyro import emissions, to_arviz
-from zf_pyro.diagnostics import autocorrelation, calibrate, check_weights, latent_use, loo, predictive_check
+from zf_pyro.diagnostics import autocorrelation, calibrate, check_weights, evidence, latent_use, predictive_check
 from zf_pyro.diagnostics.arviz_versions import group, has_inference_data, require_arviz
 from zf_pyro.diagnostics.report import Section, write_report
 
@@ -72,33 +72,54 @@ def test_independent_draws_look_as_if_they_mixed(arviz, data):
     assert np.nanmedian(values) < 1.05
 
 
+ONE = {"sequence": 0, "feature": 0, "step": [0, 1]}
+"""One feature at real steps of a sequence."""
 PLOTS = {
     "plot_trace": lambda az, data: az.plot_trace(data, var_names=["z"], coords=SOME),
-    "plot_khat": lambda az, data: az.plot_khat(loo(data)),
+    "plot_khat": lambda az, data: az.plot_khat(evidence(data)),
+    "plot_khat of loo": lambda az, data: az.plot_khat(az.loo(data, pointwise=True)),
     "plot_autocorr": lambda az, data: az.plot_autocorr(data, var_names=["z"], coords=SOME),
     "plot_forest": lambda az, data: az.plot_forest(data, var_names=["z"], coords=SOME),
+    "plot_rank": lambda az, data: az.plot_rank(data, var_names=["z"], coords=SOME),
+    "plot_pair": lambda az, data: az.plot_pair(data, var_names=["z"], coords=SOME),
 }
+OLD = {
+    "plot_ppc prior": lambda az, data: az.plot_ppc(data, group="prior", num_pp_samples=10),
+    "plot_ppc": lambda az, data: az.plot_ppc(data, num_pp_samples=10),
+    "plot_bpv": lambda az, data: az.plot_bpv(data, kind="p_value", coords={**ONE, "sequence": [0], "feature": [0]}),
+    "plot_posterior": lambda az, data: az.plot_posterior(data, var_names=["z"], coords=SOME),
+}
+NEW = {
+    "plot_ppc_dist prior": lambda az, data: az.plot_ppc_dist(data, group="prior_predictive", num_samples=10),
+    "plot_ppc_dist": lambda az, data: az.plot_ppc_dist(data, group="posterior_predictive", num_samples=10),
+    "plot_ppc_tstat": lambda az, data: az.plot_ppc_tstat(data, coords=ONE),
+    "plot_ppc_pit": lambda az, data: az.plot_ppc_pit(data, coords=ONE),
+    "plot_ppc_interval": lambda az, data: az.plot_ppc_interval(data, coords=ONE),
+    "plot_parallel": lambda az, data: az.plot_parallel(data, var_names=["z"], coords=SOME),
+    "plot_prior_posterior": lambda az, data: az.plot_prior_posterior(data, var_names=["z"], coords=SOME),
+}
+"""Plots of the two versions of ArviZ that docs/diagnostics.md shows."""
 
 
-@pytest.mark.parametrize("name", PLOTS)
+@pytest.mark.parametrize("name", [*PLOTS, *(OLD if has_inference_data() else NEW)])
 def test_arviz_plots_run(arviz, data, name):
-    assert PLOTS[name](arviz, data) is not None
+    assert {**PLOTS, **OLD, **NEW}[name](arviz, data) is not None
 
 
-@pytest.mark.parametrize("which", ["prior_predictive", "posterior_predictive"])
-def test_arviz_predictive_checks_run(arviz, data, which):
-    if has_inference_data():
-        assert arviz.plot_ppc(data, group=which.split("_")[0], num_pp_samples=10) is not None
-    else:
-        assert arviz.plot_ppc_dist(data, group=which, num_samples=10) is not None
+REFUSED = {
+    "plot_energy": (lambda az, data: az.plot_energy(data), AttributeError, "energy"),
+    "plot_loo_pit": (lambda az, data: az.plot_loo_pit(data), IndexError, "out of bounds"),
+}
+if has_inference_data():
+    REFUSED["plot_loo_pit"] = (lambda az, data: az.plot_loo_pit(data, y="x"), ValueError, "must have the same shape")
+    REFUSED["plot_parallel"] = (lambda az, data: az.plot_parallel(data), IndexError, "out of range")
 
 
-def test_arviz_compares_by_the_contributions(arviz, data):
-    other = to_arviz(random_net(seed=9).eval(), random_frames(), LENGTHS, num_samples=50, num_chains=4)
-    table = arviz.compare({"a": data, "b": other}, var_name="x")
-    assert set(table.index) == {"a", "b"}
-    result = arviz.loo(data, var_name="x", pointwise=True)
-    assert result.n_data_points == 3
+@pytest.mark.parametrize("name", REFUSED)
+def test_plots_that_the_page_calls_refused_are(arviz, data, name):
+    plot, error, match = REFUSED[name]
+    with pytest.raises(error, match=match):
+        plot(arviz, data)
 
 
 def test_arviz_draws_the_ecdf_of_calibration_ranks(arviz):

@@ -54,16 +54,15 @@ def test_every_group_has_its_dims_and_names():
         "prior_predictive.x": (*drawn, "feature"),
         "posterior_predictive.x": (*drawn, "feature"),
         "log_likelihood.x": drawn[:3],
-        "log_likelihood.x_step": drawn,
-        "log_likelihood.x_given_z": drawn,
+        "sample_stats.lp": drawn[:2],
         "sample_stats.log_p": drawn[:3],
         "sample_stats.log_q": drawn[:3],
         "sample_stats.log_weight": drawn[:3],
         "sample_stats.kl": drawn,
+        "sample_stats.x_given_z": drawn,
         "observed_data.x": ("sequence", "step", "feature"),
         "constant_data.lengths": ("sequence",),
         "constant_data.mask": ("sequence", "step"),
-        "constant_data.labels": ("sequence",),
     }
     found = every_variable(data)
     assert {name: value.dims for name, value in found.items()} == expected
@@ -80,6 +79,9 @@ def test_padding_is_nan_and_nothing_else_is(emission):
     real = (torch.arange(4) < LENGTHS.unsqueeze(1)).numpy()
     for name, value in every_variable(data).items():
         if name.startswith("constant_data"):
+            continue
+        if "sequence" not in value.dims:
+            assert not np.isnan(value).any(), name
             continue
         missing = np.isnan(value.transpose("sequence", ...).values)
         if "step" not in value.dims:
@@ -129,7 +131,7 @@ def test_densities_are_those_of_the_textbook_program(posterior, transition):
         np.testing.assert_allclose(stats["log_p"].sel(place), joint, rtol=1e-9)
         np.testing.assert_allclose(stats["log_q"].sel(place), own, rtol=1e-9)
         np.testing.assert_allclose(stats["log_weight"].sel(place), joint - own, rtol=1e-9, atol=1e-9)
-        given = group(data, "log_likelihood")["x_given_z"].sel(place).values
+        given = stats["x_given_z"].sel(place).values
         np.testing.assert_allclose(np.nan_to_num(given), frames, rtol=1e-9)
 
 
@@ -137,7 +139,7 @@ def test_chunks_and_batches_change_no_sizes_and_no_evidence():
     net, x = LinearGaussian(), simulated(5, 3)
     for batch_size, chunk in ((1, 1), (2, 3), (5, 100)):
         data = to_arviz(net, x, num_samples=7, batch_size=batch_size, chunk=chunk)
-        # The guide is exact, so every replicate is the evidence, whatever the samples.
+        # The guide is exact, so every value is the evidence, whatever the samples.
         found = group(data, "log_likelihood")["x"].values
         np.testing.assert_allclose(found, exact_evidence(x).expand(1, 7, -1), atol=1e-5)
 
@@ -159,19 +161,6 @@ def test_the_exact_net_agrees_with_quadrature():
     torch.testing.assert_close(variance, exact_moments(x)[1].expand(2, 3), rtol=0, atol=1e-3)
 
 
-def test_contributions_of_steps_are_forecast_densities_that_add_up():
-    net, x = LinearGaussian(narrow=0.8), simulated(3, 3)
-    lengths = torch.tensor([3, 1, 2])
-    likelihood = group(to_arviz(net, x, lengths, num_samples=4000, groups=["log_likelihood"]), "log_likelihood")
-    total, steps = likelihood["x"].values[0], likelihood["x_step"].values[0]
-    np.testing.assert_allclose(np.nansum(steps, -1), total, rtol=1e-9)
-    for i, length in enumerate(lengths.tolist()):
-        for t in range(length):
-            before = exact_evidence(x[i : i + 1, :t]) if t else torch.zeros(1)
-            expected = float(exact_evidence(x[i : i + 1, : t + 1]) - before)
-            assert steps[:, i, t].mean() == pytest.approx(expected, abs=0.05)
-
-
 @pytest.mark.parametrize("posterior", ["importance", "smoother"])
 @pytest.mark.parametrize("time", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_moments_are_those_of_the_exact_posterior(posterior, time, transition):
@@ -187,8 +176,8 @@ def test_moments_are_those_of_the_exact_posterior(posterior, time, transition):
     error = variance.sqrt().numpy() / np.sqrt(4000)
     assert (np.abs(z.mean(0) - mean.numpy()) < 5 * error + 0.01).all()
     np.testing.assert_allclose(z.var(0), variance, rtol=0.12)
-    contribution = group(data, "log_likelihood")["x"].values[0]
-    assert (np.abs(contribution.mean(0) - evidence.numpy()) < 4 * contribution.std(0) + 0.01).all()
+    found = diagnostics.evidence(data)
+    assert (np.abs(found.elpd_i.values - evidence.numpy()) < 4 * found.mcse_i.values + 0.01).all()
 
 
 def test_draws_of_a_wrong_guide_have_wrong_moments_until_they_are_resampled():

@@ -224,7 +224,7 @@ def test_all_arviz_groups_have_the_frames_shape(name, posterior):
     observed = data["observed_data"]["x"]
     assert observed.dims == ("sequence", "step", *dims)
     assert np.array_equal(np.isnan(observed.values.reshape(3, 5, -1)).all(-1), ~data["constant_data"]["mask"].values)
-    log_likelihood = data["log_likelihood"]["x_given_z"].values
+    log_likelihood = data["sample_stats"]["x_given_z"].values
     assert np.isfinite(log_likelihood[..., data["constant_data"]["mask"].values]).all()
 
 

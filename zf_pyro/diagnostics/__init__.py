@@ -5,13 +5,15 @@ Start with :func:`to_arviz`. Plots need matplotlib, the probe scikit-learn: ``pi
 
 from .calibration import Calibration, calibrate
 from .conversion import GROUPS, to_arviz
+from .evidence import evidence
 from .forecasts import Forecasts, leave_future_out
 from .information import Information, mutual_information
 from .latent_use import LatentUse, latent_use
-from .model_comparison import compare, loo
+from .model_comparison import compare
 from .posterior_comparison import PosteriorComparison, compare_posteriors
 from .predictive_checks import PredictiveCheck, autocorrelation, predictive_check, quantiles, spectrum
 from .probe import Probe, linear_probe
+from .step_check import StepCheck, check_steps
 from .weight_check import WeightCheck, check_weights
 
 __all__ = [
@@ -23,16 +25,18 @@ __all__ = [
     "PosteriorComparison",
     "PredictiveCheck",
     "Probe",
+    "StepCheck",
     "WeightCheck",
     "autocorrelation",
     "calibrate",
+    "check_steps",
     "check_weights",
     "compare",
     "compare_posteriors",
+    "evidence",
     "latent_use",
     "leave_future_out",
     "linear_probe",
-    "loo",
     "mutual_information",
     "predictive_check",
     "quantiles",

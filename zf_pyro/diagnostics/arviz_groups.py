@@ -7,26 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..checks import require_array
 from ..evaluation import EncodedPart
+from .arviz_names import SEQUENCE, STEP, Names
 from .posterior_draws import Plan
-
-SEQUENCE, STEP = "sequence", "step"
-_LAST = {"z": "latent", "h": "unit", "x": "feature"}
-"""Name of the dimensions after the step, by variable."""
-
-
-def require_labels(labels: Any, num_sequences: int) -> np.ndarray:
-    """Labels as an array (sequence,).
-
-    Raises:
-        TypeError: they are no array.
-        ValueError: they are not one per sequence.
-    """
-    values = require_array("labels", labels)
-    if values.shape != (num_sequences,):
-        raise ValueError(f"labels must be one a sequence, ({num_sequences},), got shape {values.shape}")
-    return values
 
 
 class Table:
@@ -35,19 +18,19 @@ class Table:
     Args:
         sizes: numbers of chains and samples.
         x: frames of all sequences, (batch, time, frame) floats or (batch, time) integers.
-        lengths: real frames of each sequence, (batch,); all of them if None.
+        real: True on real frames, (batch, time).
+        names: names of dimensions, and their coordinates.
     """
 
-    def __init__(self, sizes: Plan, x: Tensor, lengths: Tensor | None) -> None:
-        self.sizes = sizes
+    def __init__(self, sizes: Plan, x: Tensor, real: Tensor, names: Names) -> None:
+        self.sizes, self.names = sizes, names
         self.num_sequences, self.num_steps = x.shape[:2]
         self.x = x.detach().cpu()
-        full = torch.full((self.num_sequences,), self.num_steps)
-        self.lengths = full if lengths is None else lengths.cpu()
-        self.real = torch.arange(self.num_steps) < self.lengths.unsqueeze(1)
+        self.real = real.cpu()
         self.padded = not bool(self.real.all())
         self._drawn: dict[tuple[str, str], Tensor] = {}
         self._variables: dict[str, dict[str, tuple[tuple[str, ...], Any]]] = {}
+        self._coordinates: dict[str, dict[str, tuple[tuple[str, ...], Any]]] = {}
 
     def writer(self, batch: EncodedPart, first: int) -> Callable[[str, str, Tensor], None]:
         """Return a function that writes samples of a batch, the first of which has index ``first``.
@@ -86,6 +69,10 @@ class Table:
         """Set a variable from values (draws of all chains, *dims)."""
         self._set(group, name, ("chain", "draw", *dims), self._by_chain(values))
 
+    def coordinate(self, group: str, name: str, values: np.ndarray) -> None:
+        """Set a coordinate of the sequences of a group, (sequence,)."""
+        self._coordinates.setdefault(group, {})[name] = ((SEQUENCE,), values)
+
     def per_draw(self, group: str, name: str, values: np.ndarray) -> None:
         """Set a variable from values (chain, draw)."""
         self._set(group, name, ("chain", "draw"), values)
@@ -100,14 +87,19 @@ class Table:
         if self.padded:
             x = x if x.is_floating_point() else x.to(torch.float32)
             x = x.where(self.real.reshape(*self.real.shape, *[1] * (x.dim() - 2)), torch.nan)
-        self._set("observed_data", "x", (SEQUENCE, STEP, *_features("x", x.dim() - 2)), x.numpy())
+        self._set("observed_data", "x", self.names.dims["x"], x.numpy())
 
-    def constants(self, labels: np.ndarray | None) -> None:
-        """Set the group constant_data: lengths, mask, and labels (sequence,) if given."""
-        self._set("constant_data", "lengths", (SEQUENCE,), self.lengths.numpy())
+    def constants(self, more: dict[str, np.ndarray]) -> None:
+        """Set the group constant_data: lengths (sequence,), mask (sequence, step), and more, each (sequence, ...)."""
+        self._set("constant_data", "lengths", (SEQUENCE,), self.real.sum(1).numpy())
         self._set("constant_data", "mask", (SEQUENCE, STEP), self.real.numpy())
-        if labels is not None:
-            self._set("constant_data", "labels", (SEQUENCE,), labels)
+        for name, values in more.items():
+            self._set("constant_data", name, self.names.dims[name], values)
+
+    def joint(self) -> None:
+        """Set ``lp`` of sample_stats (chain, draw): log p(x, z) summed over sequences, by ArviZ's name."""
+        total = self._drawn["sample_stats", "log_p"].double().sum(1)
+        self._set("sample_stats", "lp", ("chain", "draw"), self._by_chain(total.numpy()))
 
     def dataset(self, group: str, attributes: dict[str, str]) -> Any:
         """Return one group as an xarray Dataset with named coordinates."""
@@ -116,21 +108,14 @@ class Table:
         variables = dict(self._variables.get(group, {}))
         for (owner, name), values in self._drawn.items():
             if owner == group:
-                dims = ("chain", "draw", SEQUENCE, STEP)[: 1 + min(values.dim(), 3)]
-                dims += _features(name, values.dim() - 3)
-                variables[name] = (dims, self._by_chain(values.numpy()))
+                dims = self.names.dims.get(name, (SEQUENCE, STEP))[: values.dim() - 1]
+                variables[name] = (("chain", "draw", *dims), self._by_chain(values.numpy()))
         sizes = {dim: size for dims, v in variables.values() for dim, size in zip(dims, v.shape, strict=True)}
-        return xarray.Dataset(variables, {dim: np.arange(size) for dim, size in sizes.items()}, attributes)
+        coordinates = {**self.names.coordinates(sizes), **self._coordinates.get(group, {})}
+        return xarray.Dataset(variables, coordinates, attributes)
 
     def _by_chain(self, values: np.ndarray) -> np.ndarray:
         return values.reshape(self.sizes.num_chains, self.sizes.num_samples, *values.shape[1:])
 
     def _set(self, group: str, name: str, dims: tuple[str, ...], values: Any) -> None:
         self._variables.setdefault(group, {})[name] = (dims, values)
-
-
-def _features(name: str, rank: int) -> tuple[str, ...]:
-    """Names of the dimensions after the step: ``feature``, or ``feature_0``, ``feature_1``, ... for several."""
-    if rank == 1:
-        return (_LAST[name],)
-    return tuple(f"{_LAST[name]}_{i}" for i in range(rank))

@@ -11,6 +11,10 @@ import numpy as np
 
 OLDEST = (0, 21)
 """Oldest supported version, major and minor."""
+NO_TAIL = 1e-3
+"""Log-weights that differ by no more, in nats, have no tail to fit."""
+FEWEST_DRAWS = 25
+"""Samples that PSIS needs: it cannot fit a tail to fewer."""
 
 
 def require_arviz() -> Any:
@@ -60,20 +64,80 @@ def group(data: Any, name: str, argument: str = "data") -> Any:
     return found.to_dataset() if hasattr(found, "to_dataset") else found
 
 
+def good_k(num_draws: int) -> float:
+    """k-hat below which PSIS over so many samples is reliable: min(1 - 1 / log10(samples), 0.7), as in ArviZ."""
+    return min(1 - 1 / np.log10(num_draws), 0.7) if num_draws > 1 else 0.0
+
+
+def log_mean_exp(values: np.ndarray) -> np.ndarray:
+    """Log of the mean of exp(values) over the first dimension, (draws, ...) to (...)."""
+    top = values.max(0)
+    return np.log(np.exp(values - top).mean(0)) + top
+
+
 def pareto_k(log_weights: np.ndarray) -> np.ndarray:
     """Pareto k-hat of log-weights (..., draws) by ArviZ's PSIS; (...).
 
-    Vehtari, Simpson, Gelman, Yao, Gabry 2024, https://jmlr.org/papers/v25/19-556.html. Log-weights that differ by less
-    than 0.001 nats, as those of an exact guide, have no tail to fit. Their k-hat is 0 here, and infinity in PSIS.
+    Vehtari, Simpson, Gelman, Yao, Gabry 2024, https://jmlr.org/papers/v25/19-556.html. Log-weights that differ by no
+    more than :data:`NO_TAIL`, as those of an exact guide, have no tail to fit. Their k-hat is 0 here, and infinity in
+    PSIS. Fewer than :data:`FEWEST_DRAWS` samples that differ, or a single one, have k-hat infinity, as in ArviZ 0.x;
+    ArviZ 1.x raises an error.
     """
     arviz = require_arviz()
     values = np.array(log_weights, dtype=np.float64)
-    differ = np.ptp(values, axis=-1) > 1e-3
+    differ = np.ptp(values, axis=-1) > NO_TAIL
     result = np.zeros(values.shape[:-1])
-    if has_inference_data():
+    if values.shape[-1] < FEWEST_DRAWS:
+        result[differ | (values.shape[-1] == 1)] = np.inf
+    elif has_inference_data():
         _, result[differ] = arviz.psislw(values[differ])
     else:
         from arviz_stats.base import array_stats
 
         _, result[differ] = array_stats.psislw(-values[differ], axis=-1)  # takes log-likelihoods, and negates them
     return result
+
+
+def elpd_data(pointwise: Any, pareto_k: Any, num_draws: int, se: float, more: dict[str, Any]) -> Any:
+    """ArviZ's ELPDData from values per sequence, with the names that both versions read.
+
+    Args:
+        pointwise: DataArray, nats per sequence.
+        pareto_k: DataArray of the same dims; None where there is none.
+        num_draws: samples per sequence.
+        se: standard error of the sum over sequences, nats.
+        more: further entries by name.
+    """
+    threshold = good_k(num_draws) if pareto_k is not None else 0.7
+    named = {"p": 0.0, "n_samples": num_draws, "n_data_points": pointwise.size, "scale": "log", "good_k": threshold}
+    named["elpd"], named["se"] = float(pointwise.sum()), se
+    named["warning"] = pareto_k is not None and bool((pareto_k > threshold).any())
+    named["elpd_i"] = pointwise.rename("elpd_i")
+    if has_inference_data():
+        old = {"elpd_loo": named["elpd"], "se": se, "p_loo": 0.0, "loo_i": pointwise.rename("loo_i")}
+        tail = {} if pareto_k is None else {"pareto_k": pareto_k}
+        entries = {**old, **named, **tail, **more}
+        return _elpd_class()(data=list(entries.values()), index=list(entries))
+    result = _elpd_class()(**named, pareto_k=pareto_k)
+    for name, value in more.items():
+        setattr(result, name, value)
+    return result
+
+
+def is_elpd_data(value: Any) -> bool:
+    """True if ``value`` is ArviZ's ELPDData."""
+    if has_inference_data():
+        return isinstance(value, _elpd_class())
+    from arviz_stats.utils import ELPDData
+
+    return isinstance(value, ELPDData)
+
+
+def _elpd_class() -> Any:
+    if has_inference_data():
+        from arviz.stats.stats_utils import ELPDData
+
+        return ELPDData
+    from arviz_stats.utils import ELPDDataLOO
+
+    return ELPDDataLOO

@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..checks import require_count, require_tensor
-from ..evaluation import encoded_parts, require_evaluation
+from ..checks import require_count, require_flag, require_tensor
+from ..evaluation import EncodedPart, encoded_parts, require_evaluation
 from ..models import StochasticRNN
 from .arviz_versions import assemble
-from .per_step import Step, draw, generate
+from .per_step import Step, draw, generate, score
 
 Sampler = Callable[[Tensor, int], Tensor]
 """From frames (batch, time, ...) and a number of samples to latents (samples, batch, time, latent)."""
@@ -83,6 +83,7 @@ def calibrate(
     num_draws: int = 63,
     posterior: Sampler | None = None,
     *,
+    given_past: bool = False,
     batch_size: int = 64,
 ) -> Calibration:
     """Simulation-based calibration of the guide, or of any other posterior.
@@ -94,12 +95,16 @@ def calibrate(
         num_draws: posterior samples per simulation. 63 give 64 ranks, which divide evenly into bins.
         posterior: a function from frames (batch, time, ...) and a number of samples to latents (samples, batch, time,
             latent); the guide if None.
+        given_past: whether each step of the guide is sampled given the true latents before it. Ranks of a step are then
+            uniform if the guide is right at this step, whatever it does at others. Without it, samples of a step follow
+            samples of the steps before, and a wrong step shows at later ones, too.
         batch_size: simulations processed at once.
 
     Raises:
         ValueError: a count that is not a positive integer, a model in training mode, or a posterior whose samples have
-            another shape.
+            another shape or come with ``given_past``.
     """
+    given_past = require_flag("given_past", given_past)
     num_simulations = require_count("num_simulations", num_simulations)
     num_steps, num_draws = require_count("num_steps", num_steps), require_count("num_draws", num_draws)
     batch_size = require_count("batch_size", batch_size)
@@ -109,10 +114,14 @@ def calibrate(
             f"posterior must be a function from frames and a number of samples to latents, or None for the guide, got "
             f"{type(posterior).__name__}"
         )
+    if given_past and posterior is not None:
+        raise ValueError("given_past must be left out for a posterior of your own: it asks the guide for single steps")
     z, x = (value[:, 0].transpose(0, 1) for value in generate(net, num_steps, 1, num_simulations))
     ranks = []
     for batch in encoded_parts(net, x, None, batch_size):
-        if posterior is None:
+        if given_past:
+            draws = _draws_given_past(net, batch, z[batch.rows], num_draws)
+        elif posterior is None:
             draws = draw(net, batch, num_draws, [Step.z])[Step.z].movedim(0, 2)
         else:
             draws = require_tensor("posterior's result", posterior(batch.x, num_draws))
@@ -123,6 +132,13 @@ def calibrate(
             )
         ranks.append((draws < truth).sum(0).cpu())
     return Calibration(torch.cat(ranks).numpy(), num_draws)
+
+
+def _draws_given_past(net: StochasticRNN, batch: EncodedPart, truth: Tensor, count: int) -> Tensor:
+    """Samples (count, batch, time, latent) from the guide of each step given the true latents (batch, time, latent)."""
+    values = score(net, batch, truth.transpose(0, 1).unsqueeze(1).contiguous(), [Step.guide_loc, Step.guide_scale])
+    loc, scale = (value[:, 0].transpose(0, 1) for value in values.values())
+    return loc + scale * torch.randn(count, *loc.shape, dtype=loc.dtype, device=loc.device)
 
 
 def ecdf_band(size: int, num_ranks: int, prob: float) -> tuple[np.ndarray, np.ndarray]:

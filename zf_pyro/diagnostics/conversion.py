@@ -1,7 +1,8 @@
 """to_arviz: posterior samples of the latents of sequences as ArviZ data, with all groups that ArviZ's tools read."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from importlib import metadata
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,10 @@ from ..checks import require_count, require_flag
 from ..evaluation import EncodedPart, encoded_parts, require_evaluation, require_sequences
 from ..models import RefinedGuide, StochasticRNN, guided
 from ..networks import chain_diagnostics
-from .arviz_groups import SEQUENCE, STEP, Table, require_labels
+from .arviz_groups import Table
+from .arviz_names import SEQUENCE, require_constants, require_names
 from .arviz_versions import assemble, require_arviz
-from .loo_replicates import Contributions
+from .loo_values import LooValues
 from .per_step import DENSITIES, Quantity, Step, draw, generate, has_analytic_kl, log_weight
 from .posterior_draws import Plan, plan, posterior_draws, require_same_sequences, thinned
 
@@ -45,6 +47,9 @@ def to_arviz(
     groups: Iterable[str] = GROUPS,
     hidden: bool = False,
     labels: Sequence[Any] | Tensor | None = None,
+    coords: Mapping[str, Any] | None = None,
+    dims: Mapping[str, Sequence[str]] | None = None,
+    constant_data: Mapping[str, Any] | None = None,
     batch_size: int = 32,
     chunk: int = 100,
     progress: bool = False,
@@ -62,17 +67,19 @@ def to_arviz(
 
     - ``posterior``: ``z`` (sequence, step, latent), and with ``hidden`` also ``h`` (sequence, step, unit).
     - ``sample_stats``: ``log_p`` = log p(x, z), ``log_q`` = log q(z | x), ``log_weight`` = log_p - log_q (sequence);
-      ``kl`` = KL(q || p) of a step at the sample (sequence, step), and of a flow an estimate, as the attribute ``kl``
-      says; all in nats. For MCMC also ``diverging`` (no further dims) and ``acceptance_rate`` (chain).
-    - ``log_likelihood``: ``x`` (sequence), log p(x), and ``x_step`` (sequence, step), log p(x_t | x_1..x_{t-1}), which
-      sum to it. ``az.loo(data, var_name="x")`` and ``az.compare(..., var_name="x")`` need these contributions
-      (:class:`~zf_pyro.diagnostics.loo_replicates.Contributions`). Also ``x_given_z`` (sequence, step), log p(x_t |
-      h_t) at the sample itself. PSIS-LOO over it is the harmonic mean estimator, which seldom works.
+      ``kl`` = KL(q || p) of a step at the sample, and of a flow an estimate, as the attribute ``kl`` says, and
+      ``x_given_z`` = log p(x_t | h_t) (sequence, step); all in nats.
+      ``lp`` is ``log_p`` summed over sequences (no further dims). For MCMC also ``diverging`` (no further dims) and
+      ``acceptance_rate`` (chain).
+    - ``log_likelihood``: ``x`` (sequence), over which ``az.loo`` gives log p(x) and the k-hat of the weights of samples
+      from the guide, whatever the posterior (:class:`~zf_pyro.diagnostics.loo_values.LooValues`). Its coordinate
+      ``log_evidence`` (sequence) is the log-mean-weight.
     - ``prior``, ``prior_predictive``: ``z`` and ``x`` (sequence, step[, feature]) from the model alone, with as many
       steps per sequence as the data.
     - ``posterior_predictive``: ``x`` sampled at the states of the posterior sample, given the true frames before.
-    - ``observed_data``: ``x``. ``constant_data``: ``lengths`` (sequence), ``mask`` (sequence, step), ``labels``
-      (sequence).
+    - ``observed_data``: ``x``. ``constant_data``: ``lengths`` (sequence), ``mask`` (sequence, step), and what is given.
+
+    Every group with sequences has the coordinate ``labels`` (sequence) if labels are given.
 
     Args:
         net: the model, in evaluation mode.
@@ -89,13 +96,20 @@ def to_arviz(
         groups: groups to make, of :data:`GROUPS`.
         hidden: whether the posterior group holds the hidden states.
         labels: one label per sequence, for example its speaker; (batch,).
+        coords: values by dimension, for example ``{"sequence": ids, "step": times, "feature": names}``. Those left out
+            are numbered from 0.
+        dims: names of dimensions by variable as in ArviZ, for example ``{"x": ["sequence", "step", "cepstrum"]}``. The
+            first two stay.
+        constant_data: further constants by name, for example covariates: (sequence,), (sequence, step) or (sequence,
+            step, ...).
         batch_size: sequences processed at once.
         chunk: samples processed at once. With ``batch_size`` it bounds the memory needed beside the result.
         progress: whether to show a progress bar.
 
     Raises:
         TypeError, ValueError: x or lengths that ``net`` refuses, a model in training mode, an unknown posterior or
-            group, MCMC samples of other sequences or none at all, a bad count, or labels that are not one per sequence.
+            group, MCMC samples of other sequences or none at all, a bad count, or names, labels or constants
+            that do not fit.
         ImportError: ArviZ is older than 0.21.
     """
     from tqdm import tqdm
@@ -107,41 +121,66 @@ def to_arviz(
         net, posterior = guided(net, posterior, "to_arviz"), "guide"
     x, lengths = require_sequences(net, x, lengths)
     batch_size, chunk = require_count("batch_size", batch_size), require_count("chunk", chunk)
-    named = None if labels is None else require_labels(labels, len(x))
+    real = torch.ones(x.shape[:2], dtype=torch.bool)
+    if lengths is not None:
+        real = torch.arange(x.shape[1]) < lengths.cpu().unsqueeze(1)
+    constants = require_constants(constant_data, x, real)
+    names = require_names(net, x, coords, dims, labels, constants)
     for name, flag in (("hidden", hidden), ("progress", progress)):
         require_flag(name, flag)
     wanted = _known(groups)
     sizes = plan(posterior, num_samples, num_chains, num_particles, chunk)
     if isinstance(posterior, MCMC):
         require_same_sequences(posterior, net, x)
-    table = Table(sizes, x, lengths)
-    contributions = Contributions(sizes.total, x.shape[0], x.shape[1])
+    table = Table(sizes, x, real, names)
+    weights = LooValues(sizes.total, len(x))
     total = x.shape[0] * sizes.total
     with tqdm(total=total, desc="posterior draws", disable=not progress) as bar:
         for batch in encoded_parts(net, x, lengths, batch_size):
             with pyro.validation_enabled(False):  # encoded_parts has validated the inputs
-                _fill(table, contributions, net, batch, sizes, wanted, hidden)
+                _fill(table, weights, net, batch, sizes, wanted, hidden)
                 kl_attribute = KL_ATTRIBUTE[has_analytic_kl(net, batch)]
             bar.update(len(batch.rows) * sizes.total)
     if "log_likelihood" in wanted:
-        x_total, x_step = contributions.replicates()
-        table.whole("log_likelihood", "x", x_total, (SEQUENCE,))
-        table.whole("log_likelihood", "x_step", x_step, (SEQUENCE, STEP))
-    if "sample_stats" in wanted and isinstance(posterior, MCMC):
-        _mcmc_statistics(table, posterior, sizes)
+        values, log_evidence = weights.values()
+        table.whole("log_likelihood", "x", values, (SEQUENCE,))
+        table.coordinate("log_likelihood", "log_evidence", log_evidence)
+    if "sample_stats" in wanted:
+        table.joint()
+        if isinstance(posterior, MCMC):
+            _mcmc_statistics(table, posterior, sizes)
     if "observed_data" in wanted:
         table.observed()
     if "constant_data" in wanted:
-        table.constants(named)
-    attributes = {
-        "inference_library": "zf_pyro",
+        table.constants(constants)
+    about = {"guide": "refined" if refined else "amortised", "kl": kl_attribute}
+    return assemble({name: table.dataset(name, _attributes(name, sizes, about)) for name in GROUPS if name in wanted})
+
+
+def _attributes(name: str, sizes: Plan, about: Mapping[str, str]) -> dict[str, str]:
+    """Attributes of a group, by ArviZ's names where it has them; ``about`` is of guide and KL."""
+    try:
+        version = metadata.version("zf-pyro")
+    except metadata.PackageNotFoundError:
+        version = "unknown: not installed"
+    mcmc = sizes.name == "mcmc"
+    found = {
         "created_at": datetime.now(UTC).isoformat(),
-        "posterior": sizes.name,
-        "guide": "refined" if refined else "amortised",
-        "draws": "of a Markov chain" if sizes.name == "mcmc" else "independent: no chain whose mixing R-hat could show",
+        "creation_library": "zf_pyro",
+        "creation_library_version": version,
+        "creation_library_language": "Python",
+        "inference_library": "pyro" if mcmc else "zf_pyro",
+        "inference_library_version": pyro.__version__ if mcmc else version,
     }
-    own = {"sample_stats": {"kl": kl_attribute}}
-    return assemble({name: table.dataset(name, attributes | own.get(name, {})) for name in GROUPS if name in wanted})
+    if name in ("posterior", "posterior_predictive", "sample_stats"):
+        mixing = "independent: no chain whose mixing R-hat could show"
+        found |= {"posterior": sizes.name, "draws": "of a Markov chain" if mcmc else mixing, "guide": about["guide"]}
+        found |= {"kl": about["kl"]} if name == "sample_stats" else {}
+    elif name == "log_likelihood":
+        found |= {"draws": "from the guide, independent, whatever the posterior", "guide": about["guide"]}
+    elif name.startswith("prior"):
+        found["draws"] = "from the model alone, independent"
+    return found
 
 
 def _known(groups: Iterable[str]) -> tuple[str, ...]:
@@ -156,7 +195,7 @@ def _known(groups: Iterable[str]) -> tuple[str, ...]:
 
 def _fill(
     table: Table,
-    contributions: Contributions,
+    weights: LooValues,
     net: StochasticRNN,
     batch: EncodedPart,
     sizes: Plan,
@@ -179,16 +218,15 @@ def _fill(
             put("sample_stats", "log_q", log_q)
             put("sample_stats", "log_weight", log_p - log_q)
             put("sample_stats", "kl", values[Step.kl])
-        if "log_likelihood" in wanted:
-            put("log_likelihood", "x_given_z", values[Step.log_likelihood])
-            if from_guide:
-                contributions.add(batch, first, log_weight(values))
+            put("sample_stats", "x_given_z", values[Step.log_likelihood])
+        if "log_likelihood" in wanted and from_guide:
+            weights.add(batch, first, log_weight(values))
         if "posterior_predictive" in wanted:
             put("posterior_predictive", "x", values[Step.x])
     if "log_likelihood" in wanted and not from_guide:
         for first in range(0, sizes.total, sizes.chunk):
             values = draw(net, batch, min(sizes.chunk, sizes.total - first), DENSITIES)
-            contributions.add(batch, first, log_weight(values))
+            weights.add(batch, first, log_weight(values))
     prior = {"prior", "prior_predictive"} & set(wanted)
     for first in range(0, sizes.total, sizes.chunk) if prior else ():
         count = min(sizes.chunk, sizes.total - first)
@@ -205,7 +243,7 @@ def _quantities(wanted: tuple[str, ...], hidden: bool, from_guide: bool) -> list
     needed: dict[str, Sequence[Quantity]] = {
         "posterior": (Step.z, Step.hidden) if hidden else (Step.z,),
         "sample_stats": (*DENSITIES, Step.kl),
-        "log_likelihood": DENSITIES if from_guide else (Step.log_likelihood,),
+        "log_likelihood": DENSITIES if from_guide else (),
         "posterior_predictive": (Step.x,),
     }
     return list(dict.fromkeys(quantity for group in wanted for quantity in needed.get(group, ())))

@@ -119,6 +119,14 @@ class Step:
         """log q(z_t | h_{t-1}, b_t)."""
         return _log_density(self.guide, self.z_t) if self._log_guide is None else self._log_guide
 
+    def guide_loc(self) -> Tensor:
+        """Mean of q(z_t | h_{t-1}, b_t)."""
+        return self.guide.loc
+
+    def guide_scale(self) -> Tensor:
+        """Standard deviation of q(z_t | h_{t-1}, b_t)."""
+        return self.guide.scale
+
     def kl_by_latent(self) -> Tensor:
         """KL(q(z_t | h_{t-1}, b_t) || p(z_t | h_{t-1})) of each latent.
 

@@ -7,18 +7,34 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..checks import require_count, require_integer, require_number
+from ..checks import require_count, require_number
 from ..evaluation import require_evaluation, require_sequences
 from ..models import StochasticRNN
 from ..networks import base_of, latent_of, sampled
 from .arviz_versions import group
 from .calibration import Calibration
 from .latent_use import LatentUse
+from .plot_axes import axes, index, require_result
 from .predictive_checks import PredictiveCheck
+from .step_plots import plot_rank_steps, plot_steps
 from .weight_check import WeightCheck
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+__all__ = [
+    "plot_check",
+    "plot_fan",
+    "plot_khat",
+    "plot_kl",
+    "plot_phase",
+    "plot_rank_ecdf",
+    "plot_rank_steps",
+    "plot_ranks",
+    "plot_steps",
+    "plot_training",
+    "plot_traversal",
+]
 
 MOST_PATHS = 60
 """Sequences in a phase plot, so that single paths can be told apart."""
@@ -26,8 +42,8 @@ MOST_PATHS = 60
 
 def plot_kl(use: LatentUse, ax: "Axes | None" = None) -> "Axes":
     """Plot a heat map of the KL by step and latent, averaged over the sequences that reach the step."""
-    _require_result("use", use, LatentUse, "latent_use")
-    ax = _axes(ax)
+    require_result("use", use, LatentUse, "latent_use")
+    ax = axes(ax)
     kl = use.kl.numpy()
     reached = ~np.isnan(kl).all((0, 2))
     mean = np.nanmean(kl[:, reached], axis=0)
@@ -39,8 +55,8 @@ def plot_kl(use: LatentUse, ax: "Axes | None" = None) -> "Axes":
 
 def plot_khat(check: WeightCheck, ax: "Axes | None" = None) -> "Axes":
     """Plot k-hat of each sequence, as ArviZ's ``plot_khat`` does."""
-    _require_result("check", check, WeightCheck, "check_weights")
-    ax = _axes(ax)
+    require_result("check", check, WeightCheck, "check_weights")
+    ax = axes(ax)
     good = check.pareto_k <= check.good_k
     places = np.arange(len(check.pareto_k))
     ax.plot(places[good], check.pareto_k[good], "+", color="C0", label="reliable")
@@ -57,11 +73,11 @@ def plot_ranks(calibration: Calibration, step: int, latent: int, ax: "Axes | Non
     """Plot the rank histogram of one latent, with the band of 99 % of the bins of uniform ranks."""
     from scipy.stats import binom
 
-    _require_result("calibration", calibration, Calibration, "calibrate")
+    require_result("calibration", calibration, Calibration, "calibrate")
     _, steps, latents = calibration.ranks.shape
-    step, latent = _index("step", step, steps), _index("latent", latent, latents)
+    step, latent = index("step", step, steps), index("latent", latent, latents)
     bins = require_count("bins", bins)
-    ax = _axes(ax)
+    ax = axes(ax)
     ranks = calibration.ranks[:, step, latent]
     edges = np.linspace(0, calibration.num_ranks, bins + 1)
     ax.hist(ranks, bins=(edges - 0.5).tolist(), color="C0", alpha=0.7, edgecolor="w")
@@ -74,8 +90,8 @@ def plot_ranks(calibration: Calibration, step: int, latent: int, ax: "Axes | Non
 
 def plot_rank_ecdf(calibration: Calibration, ax: "Axes | None" = None) -> "Axes":
     """Plot the ECDF of the ranks minus the uniform's, one line per latent and step, with the band of each line."""
-    _require_result("calibration", calibration, Calibration, "calibrate")
-    ax = _axes(ax)
+    require_result("calibration", calibration, Calibration, "calibrate")
+    ax = axes(ax)
     uniform = np.arange(1, calibration.num_ranks) / calibration.num_ranks
     low, high = calibration.band()
     ax.fill_between(uniform, low - uniform, high - uniform, color="0.5", alpha=0.3, lw=0)
@@ -90,23 +106,26 @@ def plot_fan(
     data: Any, sequence: int, feature: int = 0, ax: "Axes | None" = None, name: str = "posterior_predictive"
 ) -> "Axes":
     """Plot a fan chart of one feature of a sequence: observed values on 50 and 90 % intervals of a predictive group."""
-    ax = _axes(ax)
+    ax = axes(ax)
     drawn, observed = group(data, name)["x"], group(data, "observed_data")["x"]
-    sequence = _index("sequence", sequence, drawn.sizes["sequence"])
-    features = [dim for dim in drawn.dims if str(dim).startswith("feature")]
+    sequence = index("sequence", sequence, drawn.sizes["sequence"])
+    features = [dim for dim in observed.dims if dim not in ("sequence", "step")]
+    label = str(feature)
     if features:
         drawn, observed = (values.stack({"element": features}) for values in (drawn, observed))
-        feature = _index("feature", feature, drawn.sizes["element"])
+        feature = index("feature", feature, drawn.sizes["element"])
         drawn, observed = drawn.isel(element=feature), observed.isel(element=feature)
-    values = drawn.sel(sequence=sequence).stack(__s__=("chain", "draw")).transpose("__s__", "step").values
-    truth = observed.sel(sequence=sequence).values
+        label = ", ".join(str(observed[dim].values) for dim in features)
+    values = drawn.isel(sequence=sequence).stack(__s__=("chain", "draw")).transpose("__s__", "step").values
+    observed = observed.isel(sequence=sequence)
+    truth, called = observed.values, observed["sequence"].values
     steps = np.flatnonzero(~np.isnan(truth.astype(np.float64)))
     for share, alpha in ((0.9, 0.25), (0.5, 0.45)):
         low, high = np.quantile(values[:, steps], [(1 - share) / 2, (1 + share) / 2], axis=0)
         ax.fill_between(steps, low, high, color="C0", alpha=alpha, lw=0, label=f"{100 * share:.0f} %")
     ax.plot(steps, truth[steps], "k.-", lw=1, ms=4, label="observed")
     ax.legend()
-    ax.set(xlabel="step", ylabel=f"feature {feature}", title=f"sequence {sequence}, {name.replace('_', ' ')}")
+    ax.set(xlabel="step", ylabel=f"feature {label}", title=f"sequence {called}, {name.replace('_', ' ')}")
     return ax
 
 
@@ -138,8 +157,8 @@ def plot_traversal(
     if x.shape[0] != 1:
         raise ValueError(f"x must hold one sequence, got {x.shape[0]}")
     shape = net.emission_family.event_shape
-    latent = _index("latent", latent, net.latent_dim)
-    feature = _index("feature", feature, shape.numel() if shape else net.emission_family.num_parameters)
+    latent = index("latent", latent, net.latent_dim)
+    feature = index("feature", feature, shape.numel() if shape else net.emission_family.num_parameters)
     if not isinstance(values, Iterable) or isinstance(values, str):
         raise TypeError(f"values must be some numbers, got {type(values).__name__}")
     values = [require_number("values", value, "finite numbers") for value in values]
@@ -156,7 +175,7 @@ def plot_traversal(
             state = net.transition(past, u_t, z)
             means.append(_mean(net.emission(state), feature))
         lines.append(torch.stack(means).cpu())
-    ax = _axes(ax)
+    ax = axes(ax)
     for i, (value, line) in enumerate(zip(values, lines, strict=True)):
         ax.plot(line, color=_colour(i / max(1, len(values) - 1)), lw=1.2, label=f"{value:+g} sd")
     ax.legend(title=f"latent {latent}")
@@ -169,11 +188,12 @@ def plot_phase(data: Any, latents: tuple[int, int] = (0, 1), ax: "Axes | None" =
 
     At most :data:`MOST_PATHS` sequences are shown.
     """
-    ax = _axes(ax)
-    mean = group(data, "posterior")["z"].mean(("chain", "draw")).transpose("sequence", "step", "latent").values
+    ax = axes(ax)
+    mean = group(data, "posterior")["z"].mean(("chain", "draw")).transpose("sequence", "step", ...)
+    mean, called = mean.values, mean[mean.dims[-1]].values
     if not isinstance(latents, tuple | list) or len(latents) != 2:
         raise TypeError(f"latents must be a pair of indices, got {latents!r}")
-    latents = _index("latents", latents[0], mean.shape[-1]), _index("latents", latents[1], mean.shape[-1])
+    latents = index("latents", latents[0], mean.shape[-1]), index("latents", latents[1], mean.shape[-1])
     constants = group(data, "constant_data")
     labels = constants["labels"].values if "labels" in constants else np.zeros(len(mean), dtype=int)
     names, codes = np.unique(labels, return_inverse=True)
@@ -188,13 +208,17 @@ def plot_phase(data: Any, latents: tuple[int, int] = (0, 1), ax: "Axes | None" =
         ax.plot(*path[0], ".", color=f"C{code % 10}", ms=4)
     if len(names) > 1:
         ax.legend(title="label", fontsize="small", ncols=2)
-    ax.set(xlabel=f"z[{latents[0]}]", ylabel=f"z[{latents[1]}]", title="paths of two latents (dot: first step)")
+    ax.set(
+        xlabel=f"z[{called[latents[0]]}]",
+        ylabel=f"z[{called[latents[1]]}]",
+        title="paths of two latents (dot: first step)",
+    )
     return ax
 
 
 def plot_training(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], ax: "Axes | None" = None) -> "Axes":
     """Plot training curves: steps and values by name."""
-    ax = _axes(ax)
+    ax = axes(ax)
     for name, (steps, values) in curves.items():
         ax.plot(steps, values, lw=1, label=name)
     ax.legend()
@@ -213,9 +237,9 @@ def plot_check(
         feature: index of the feature.
         ax: axes of the plot; a new figure if None.
     """
-    _require_result("check", check, PredictiveCheck, "predictive_check")
-    feature = _index("feature", feature, check.observed.shape[-1])
-    ax = _axes(ax)
+    require_result("check", check, PredictiveCheck, "predictive_check")
+    feature = index("feature", feature, check.observed.shape[-1])
+    ax = axes(ax)
     observed, replicated = check.observed[..., feature], check.replicated[..., feature]
     places = np.asarray(at)
     low, middle, high = np.quantile(replicated, [0.05, 0.5, 0.95], axis=0)
@@ -225,17 +249,6 @@ def plot_check(
     ax.legend()
     ax.set(title=f"feature {feature}")
     return ax
-
-
-def _index(name: str, value: int, size: int) -> int:
-    return require_integer(name, value, f"between 0 and {size - 1}", high=size - 1)
-
-
-def _require_result(name: str, value: object, kind: type, function: str) -> None:
-    """Refuse what is no result of a function of this wing."""
-    if not isinstance(value, kind):
-        got = type(value).__name__
-        raise TypeError(f"{name} must be a result of zf_pyro.diagnostics.{function}, got {got}")
 
 
 def _mean(distribution: Any, feature: int) -> Tensor:
@@ -249,18 +262,3 @@ def _colour(share: float) -> Any:
     from matplotlib import colormaps
 
     return colormaps["coolwarm"](share)
-
-
-def _axes(ax: "Axes | None") -> "Axes":
-    """Return ``ax``, or the axes of a new figure.
-
-    Raises:
-        ImportError: matplotlib is not installed.
-    """
-    if ax is not None:
-        return ax
-    try:
-        from matplotlib import pyplot
-    except ImportError as error:
-        raise ImportError("plots need matplotlib: pip install zf-pyro[diagnostics]") from error
-    return pyplot.subplots(layout="constrained")[1]

@@ -53,11 +53,10 @@ def compare_posteriors(data: Any, reference: Any) -> PosteriorComparison:
     ours, theirs = group(data, "posterior"), group(reference, "posterior", "reference")
     if theirs.attrs.get("posterior") == "mcmc" and theirs.sizes["chain"] < 2:
         raise ValueError("reference must have at least 2 chains to show that it has mixed, got 1: MCMC(num_chains=2)")
-    for dim in ("sequence", "step", "latent"):
-        if ours.sizes[dim] != theirs.sizes[dim]:
-            raise ValueError(
-                f"data and reference must hold the same sequences, got {ours.sizes[dim]} and {theirs.sizes[dim]} {dim}s"
-            )
+    for axis, dim in enumerate(("sequence", "step", "latent"), start=2):
+        sizes = [z["z"].transpose("chain", "draw", "sequence", "step", ...).shape[axis] for z in (ours, theirs)]
+        if sizes[0] != sizes[1]:
+            raise ValueError(f"data and reference must hold the same sequences, got {sizes[0]} and {sizes[1]} {dim}s")
     a, b = (np.moveaxis(z["z"].stack(__s__=("chain", "draw")).values, -1, 0) for z in (ours, theirs))
     with np.errstate(invalid="ignore"):
         scale = b.std(0)

@@ -53,7 +53,7 @@ def linear_probe(data: Any, labels: Sequence[Any] | np.ndarray | None = None, *,
     except ImportError as error:
         raise ImportError("linear_probe needs scikit-learn: pip install zf-pyro[diagnostics]") from error
     folds = require_count("folds", folds, least=2)
-    features = group(data, "posterior")["z"].mean(("chain", "draw", "step")).transpose("sequence", "latent").values
+    features = group(data, "posterior")["z"].mean(("chain", "draw", "step")).transpose("sequence", ...).values
     if labels is None:
         constants = group(data, "constant_data")
         if "labels" not in constants:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..checks import require_array
 from ..inference import effective_sample_size
-from .arviz_versions import group, pareto_k
+from .arviz_versions import FEWEST_DRAWS, good_k, group, pareto_k
 
 
 class WeightCheck(NamedTuple):
@@ -78,8 +78,8 @@ def check_weights(data: Any, evidence: Tensor | np.ndarray | None = None) -> Wei
     stacked = stats["log_weight"].stack(__sample__=("chain", "draw")).transpose("sequence", "__sample__")
     values = stacked.values.astype(np.float64)
     sequences, draws = values.shape
-    if draws < 25:
-        raise ValueError(f"data must hold at least 25 draws a sequence to fit a tail to, got {draws}")
+    if draws < FEWEST_DRAWS:
+        raise ValueError(f"data must hold at least {FEWEST_DRAWS} draws a sequence to fit a tail to, got {draws}")
     known = np.full(sequences, np.nan) if evidence is None else _numbers(evidence)
     if known.shape != (sequences,):
         raise ValueError(f"evidence must be one number a sequence, shape ({sequences},), got {known.shape}")
@@ -90,7 +90,7 @@ def check_weights(data: Any, evidence: Tensor | np.ndarray | None = None) -> Wei
         elbo=values.mean(1),
         importance_weighted=log_weights.logsumexp(0).numpy() - np.log(draws),
         evidence=known,
-        good_k=min(1 - 1 / np.log10(draws), 0.7),
+        good_k=good_k(draws),
     )
 
 
