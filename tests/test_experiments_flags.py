@@ -1,8 +1,10 @@
 """Flags of the experiments: models, objectives, values of the preset, and what a resumed run must repeat."""
 
 import dataclasses
+import runpy
 import sys
 import typing
+from pathlib import Path
 
 import pytest
 import torch
@@ -21,6 +23,7 @@ from zf_pyro.models.deterministic_rnn import LayerNormLSTM
 from zf_pyro.objectives import Auxiliary, Delayed
 from zf_pyro.training import SafeCheckpointIO, latest
 
+EXAMPLES = Path(__file__).parent.parent / "examples"
 PRESET = Preset(
     embed_dim=6,
     hidden_dim=8,
@@ -267,3 +270,17 @@ def test_the_auxiliary_of_a_model_without_a_backward_rnn_is_refused(model, optio
     with pytest.raises(ValueError, match=r"needs a backward RNN, .* has none here: take --objective kl_anneal"):
         build(Run(model=model), preset, Bernoulli(3))
     assert not build(Run(model=model, objective="fivo"), preset, Bernoulli(3)).has_auxiliary
+
+
+def test_the_released_presets_anneal_the_auxiliary_as_the_released_code():
+    """Weights by step of its loop: the KL's rises from 0.2 and the auxiliary's falls from 0.0025 by 5e-5 per step."""
+    timit, blizzard = (
+        runpy.run_path(str(EXAMPLES / f"{name}.py"))["PRESETS"]["released"] for name in ("timit", "blizzard")
+    )
+    objective = timit.objective("zforcing")
+    for step in (0, 1, 10, 49, 50, 51, 15_999, 16_000, 17_000):
+        objective.step = step
+        assert objective.kl_weight == pytest.approx(min(0.2 + 5e-5 * step, 1.0))
+        assert objective.aux_weight == pytest.approx(max(0.0025 - 5e-5 * step, 0.0), abs=1e-12)
+    assert blizzard.aux_steps == 2 * 2_040_064 // 128
+    assert blizzard.batch_size == 128

@@ -8,7 +8,7 @@ MODELS: dict[str, type[StochasticRNN]] = {"zforcing": ZForcing, "vrnn": VRNN, "s
 CHOICES: dict[str, tuple[str, ...]] = {
     "model": tuple(MODELS),
     "objective": ("elbo", "kl_annealing", "zforcing", "iwae", "fivo"),
-    "preset": ("paper", "small", "large"),
+    "preset": ("paper", "released", "small", "large"),
     "baseline": ("rnn", "rnn_layer_norm", "linear_gaussian"),
     "initialisation": ("data", "released"),
     "device": ("auto", "cpu", "cuda"),

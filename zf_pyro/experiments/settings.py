@@ -27,7 +27,8 @@ class Run:
             importance-weighted bound (iwae); or the particle filter's bound (fivo).
         particles: Samples of the latents of each sequence in training, under iwae and fivo.
         anneal: Anneal the KL weight under iwae and fivo too, as under kl_annealing.
-        preset: Sizes and schedules: those of the paper, small ones that train in minutes on two cores, or larger ones.
+        preset: Sizes and schedules: those of the paper, of its released code (speech), small ones that train in minutes
+            on two cores, or larger ones.
         baseline: Fit this instead of the stochastic network: an LSTM of as many parameters with the same output
             distribution, the same with layer norm, or (real-valued frames) a linear-Gaussian model in closed form.
         seed: Seed of the initial weights, the order of the data and all samples.
@@ -53,7 +54,7 @@ class Run:
     objective: Literal["elbo", "kl_annealing", "zforcing", "iwae", "fivo"] = "zforcing"
     particles: int = 8
     anneal: bool = False
-    preset: Literal["paper", "small", "large"] = "small"
+    preset: Literal["paper", "released", "small", "large"] = "small"
     baseline: Literal["rnn", "rnn_layer_norm", "linear_gaussian"] | None = None
     seed: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
