@@ -119,13 +119,14 @@ def calibrate(
     z, x = (value[:, 0].transpose(0, 1) for value in generate(net, num_steps, 1, num_simulations))
     ranks = []
     for batch in encoded_parts(net, x, None, batch_size):
+        truth = z[batch.rows]
         if given_past:
-            draws = _draws_given_past(net, batch, z[batch.rows], num_draws)
+            truth = _noise_given_past(net, batch, truth)
+            draws = torch.randn(num_draws, *truth.shape, dtype=truth.dtype, device=truth.device)
         elif posterior is None:
             draws = draw(net, batch, num_draws, [Step.z])[Step.z].movedim(0, 2)
         else:
             draws = require_tensor("posterior's result", posterior(batch.x, num_draws))
-        truth = z[batch.rows]
         if draws.shape != (num_draws, *truth.shape):
             raise ValueError(
                 f"posterior must return draws of shape {(num_draws, *truth.shape)}, got {tuple(draws.shape)}"
@@ -134,11 +135,21 @@ def calibrate(
     return Calibration(torch.cat(ranks).numpy(), num_draws)
 
 
-def _draws_given_past(net: StochasticRNN, batch: EncodedPart, truth: Tensor, count: int) -> Tensor:
-    """Samples (count, batch, time, latent) from the guide of each step given the true latents (batch, time, latent)."""
-    values = score(net, batch, truth.transpose(0, 1).unsqueeze(1).contiguous(), [Step.guide_loc, Step.guide_scale])
-    loc, scale = (value[:, 0].transpose(0, 1) for value in values.values())
-    return loc + scale * torch.randn(count, *loc.shape, dtype=loc.dtype, device=loc.device)
+def _noise_given_past(net: StochasticRNN, batch: EncodedPart, truth: Tensor) -> Tensor:
+    """Noise from which the guide of each step, given the true latents before, makes the true ones.
+
+    Ranks of latents of a normal are those of their noise. Of a flow, the noise alone has elements that are independent.
+
+    Args:
+        net: the model.
+        batch: the frames.
+        truth: true latents, (batch, time, latent).
+
+    Returns:
+        (batch, time, latent); standard normal where the guide is the posterior.
+    """
+    values = score(net, batch, truth.transpose(0, 1).unsqueeze(1).contiguous(), [Step.guide_noise])
+    return values[Step.guide_noise][:, 0].transpose(0, 1)
 
 
 def ecdf_band(size: int, num_ranks: int, prob: float) -> tuple[np.ndarray, np.ndarray]:

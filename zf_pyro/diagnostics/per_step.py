@@ -16,7 +16,7 @@ from torch.distributions import kl_divergence
 from ..evaluation import EncodedPart
 from ..generation import ancestral, drawn
 from ..models import StochasticRNN
-from ..networks import AutoregressiveFlow, Latent, State, Transition, base_of, latent_of, sampled
+from ..networks import AutoregressiveFlow, Latent, State, Transition, base_of, latent_of, noise_of, sampled
 
 
 class Step:
@@ -119,13 +119,9 @@ class Step:
         """log q(z_t | h_{t-1}, b_t)."""
         return _log_density(self.guide, self.z_t) if self._log_guide is None else self._log_guide
 
-    def guide_loc(self) -> Tensor:
-        """Mean of q(z_t | h_{t-1}, b_t)."""
-        return self.guide.loc
-
-    def guide_scale(self) -> Tensor:
-        """Standard deviation of q(z_t | h_{t-1}, b_t)."""
-        return self.guide.scale
+    def guide_noise(self) -> Tensor:
+        """Standard normal noise from which q(z_t | h_{t-1}, b_t) makes z_t."""
+        return noise_of(self.guide, self.z_t)
 
     def kl_by_latent(self) -> Tensor:
         """KL(q(z_t | h_{t-1}, b_t) || p(z_t | h_{t-1})) of each latent.

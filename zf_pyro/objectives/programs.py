@@ -107,7 +107,8 @@ def network_of(objective: str, model: PyroProgram, guide: PyroProgram) -> Stocha
         raise TypeError(
             f"{objective} does not run Pyro's sample statements one by one, so model and guide must be net.model and "
             f"net.guide of one zf_pyro.ZForcing, or a refined guide of it, got {model!r} and {guide!r}. For other "
-            "programs, and for plates, scales and other handlers, use ZForcingELBO or ImportanceWeightedELBO"
+            "programs, and for plates, scales and other handlers around them, use ZForcingELBO or "
+            "ImportanceWeightedELBO"
         )
     return net
 
