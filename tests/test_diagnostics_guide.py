@@ -13,7 +13,7 @@ from zf_pyro.diagnostics import calibrate, check_weights, compare_posteriors
 from zf_pyro.diagnostics.arviz_versions import assemble, group, pareto_k
 from zf_pyro.diagnostics.calibration import ecdf_band
 from zf_pyro.evaluation import bounds
-from zf_pyro.inference import AnnealedImportanceSampling, ParticleFilter
+from zf_pyro.inference import AnnealedImportanceSampling, ParticleFilter, refine
 
 from . import exact
 from .conftest import random_net
@@ -41,6 +41,17 @@ def test_the_exact_guide_passes_every_check_of_its_weights():
     np.testing.assert_allclose(check.elbo, exact_evidence(x), rtol=1e-9)
     assert len(check.bad_tails()) == 0
     assert "0 of 20 sequences" in check.summary()
+    assert "what to do" not in check.summary()
+
+
+def test_a_failed_check_ends_with_the_remedy_and_the_remedy_works():
+    x = simulated(4, 3)
+    check = checked(WRONG["far"], x)
+    assert "what to do: take more samples; or repair the guide" in check.summary()
+    assert "zf_pyro.inference.refine(net, x, lengths)" in check.summary()
+    guide = refine(WRONG["far"], x, steps=300)
+    data = to_arviz(WRONG["far"], x, posterior=guide, num_samples=400, groups=["sample_stats"])
+    assert "what to do" not in check_weights(data).summary()
 
 
 @pytest.mark.parametrize("wrong", WRONG)
@@ -126,11 +137,17 @@ def test_ranks_of_the_exact_guide_are_uniform():
     assert calibration.ranks.min() >= 0
     assert calibration.ranks.max() <= 63
     assert not calibration.outside().any()
+    assert "expected of an exact posterior" in calibration.summary()
+    assert "what to do" not in calibration.summary()
 
 
 @pytest.mark.parametrize("wrong", ["narrow", "needle", "wide", "shifted", "far"])
 def test_ranks_name_a_guide_of_wrong_width_or_place(wrong):
-    assert calibrate(WRONG[wrong], 600, num_steps=3).outside().all()
+    calibration = calibrate(WRONG[wrong], 600, num_steps=3)
+    assert calibration.outside().all()
+    assert (
+        "what to do: train the guide further with the model fixed, zf_pyro.inference.fit_guide" in calibration.summary()
+    )
 
 
 def test_ranks_do_not_name_a_guide_that_is_the_prior():

@@ -43,6 +43,7 @@ def test_the_exact_guide_passes_at_every_step():
     assert (check.pareto_k == 0).all()
     np.testing.assert_allclose(check.efficiency, 1.0, rtol=1e-9)
     assert "0 of 100 steps flagged, in 0 of 20 sequences" in check.summary()
+    assert "what to do" not in check.summary()
 
 
 @pytest.mark.parametrize("step", [0, 2, STEPS - 1])
@@ -54,6 +55,7 @@ def test_a_wrong_step_is_flagged_there_and_nowhere_else(wrong, step):
     assert flagged[step] >= 10
     assert flagged.sum() == flagged[step]
     assert f"most often step {step}, in" in check.summary()
+    assert "what to do: take more samples; or repair the guide" in check.summary()
     outside = calibrate(net, 200, STEPS, given_past=True).outside()[:, 0]
     assert outside.tolist() == [t == step for t in range(STEPS)]
 

@@ -12,6 +12,7 @@ from ..evaluation import EncodedPart, encoded_parts, require_evaluation
 from ..models import StochasticRNN
 from .arviz_versions import assemble
 from .per_step import Step, draw, generate, score
+from .remedies import FOR_THE_GUIDE
 
 Sampler = Callable[[Tensor, int], Tensor]
 """From frames (batch, time, ...) and a number of samples to latents (samples, batch, time, latent)."""
@@ -58,9 +59,20 @@ class Calibration(NamedTuple):
         return (self.ranks[..., None] <= np.arange(self.num_draws)).mean(0)
 
     def summary(self) -> str:
-        """Number of latents outside the band, as a sentence."""
+        """Number of latents outside the band, as a sentence, and what to do if there are more than chance explains.
+
+        The ranks of an exact posterior leave a band with probability 1 %. More than chance: with probability below 1 %
+        for independent latents.
+        """
+        from scipy.stats import binom  # comes with ArviZ, and takes long to import
+
         outside = self.outside()
-        return f"{int(outside.sum())} of {outside.size} latents leave the 99 % band of uniform ranks"
+        count, expected = int(outside.sum()), 0.01 * outside.size
+        text = (
+            f"{count} of {outside.size} latents leave the 99 % band of uniform ranks; {expected:.2g} expected of an "
+            "exact posterior"
+        )
+        return f"{text}; {FOR_THE_GUIDE}" if binom.sf(count - 1, outside.size, 0.01) < 0.01 else text
 
     def to_arviz(self) -> Any:
         """Return the ranks, scaled to (0, 1), as a posterior group for ArviZ's histograms and ECDF plots.

@@ -13,6 +13,7 @@ from ..models import StochasticRNN
 from ..networks import State
 from ..smc import effective_sample_size, start_states, steps_of
 from .arviz_versions import FEWEST_DRAWS, good_k, pareto_k
+from .remedies import FOR_SEQUENCES
 
 if TYPE_CHECKING:
     from xarray import DataArray
@@ -41,7 +42,7 @@ class StepCheck(NamedTuple):
         return (self.pareto_k > self.good_k) | (self.efficiency < LEAST_EFFICIENCY)
 
     def summary(self) -> str:
-        """Counts, median efficiency and the step that is flagged most often, as a sentence."""
+        """Counts, median efficiency and the step flagged most often, as a sentence, and what to do about them."""
         flagged, real = self.flagged(), self.efficiency.notnull()
         text = (
             f"{int(flagged.sum())} of {int(real.sum())} steps flagged, in {int(flagged.any('step').sum())} of "
@@ -53,7 +54,8 @@ class StepCheck(NamedTuple):
         share = (flagged.sum("sequence") / real.sum("sequence")).fillna(0.0)
         worst = int(share.values.argmax())
         name = share["step"].values[worst]
-        return f"{text}; most often step {name}, in {100 * float(share[worst]):.0f} % of the sequences that reach it"
+        text = f"{text}; most often step {name}, in {100 * float(share[worst]):.0f} % of the sequences that reach it"
+        return f"{text}; {FOR_SEQUENCES}"
 
 
 @torch.no_grad()

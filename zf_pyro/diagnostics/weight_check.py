@@ -9,6 +9,7 @@ from torch import Tensor
 from ..checks import require_array
 from ..inference import effective_sample_size
 from .arviz_versions import FEWEST_DRAWS, good_k, group, pareto_k
+from .remedies import FOR_SEQUENCES
 
 
 class WeightCheck(NamedTuple):
@@ -51,12 +52,13 @@ class WeightCheck(NamedTuple):
         return np.flatnonzero(self.pareto_k > self.good_k)
 
     def summary(self) -> str:
-        """Medians and counts in one line."""
+        """Medians and counts in one line, and what to do where a k-hat is bad."""
         gap, k = np.nanmedian(self.gap), np.median(self.pareto_k)
-        return (
+        text = (
             f"{len(self.bad_tails())} of {len(self.pareto_k)} sequences with k-hat above {self.good_k:.2f}; median "
             f"k-hat {k:.2f}, efficiency {np.median(self.efficiency):.2f}, gap to the evidence at least {gap:.2f} nats"
         )
+        return f"{text}; {FOR_SEQUENCES}" if len(self.bad_tails()) else text
 
 
 def check_weights(data: Any, evidence: Tensor | np.ndarray | None = None) -> WeightCheck:
