@@ -11,6 +11,7 @@ BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 TABLES = {
     "ddp": ["one process ", "sequences per second", "ratio ", "goal 1.6"],
     "diagnostics": ["median seconds  (a) ", "(b) / (a) ", "(d) / (c) ", "(e) / (c) ", "(d) / (a) "],
+    "diagnostics_page": ["latent use", "plain ELBO | ", "Z-Forcing | ", "weights"],
     "family": ["music   VRNN ", "music   STORN ", "speech  DMM ", "(a) / (z) ", "(b) / (a) "],
     "inference": ["RenyiELBO / enlarged batch ", "textbook / latent_mcmc ", "SMCFilter per sequence / ParticleFilter "],
     "refine": ["utterances, filter of ", "untrained  trained ", "refined ", "fitted "],
@@ -30,7 +31,7 @@ TABLES = {
 """Parts of the printed table of each script."""
 OTHERS = {"hand_written", "released_form", "textbook", "step_trace"}
 """Modules of the scripts, and the script that has its own test."""
-SLOW = ("ddp", "diagnostics", "family", "inference", "refine", "sixo", "start", "train_step")
+SLOW = ("ddp", "diagnostics", "diagnostics_page", "family", "inference", "refine", "sixo", "start", "train_step")
 """Scripts that take more than six seconds on one core, most of it for importing in each process."""
 
 

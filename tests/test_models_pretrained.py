@@ -15,7 +15,7 @@ pytest.importorskip("safetensors", reason="saved models need safetensors")
 
 @pytest.mark.parametrize("name", PRETRAINED)
 def test_every_model_is_small_and_of_its_class(name):
-    assert sum(path.stat().st_size for path in (FOLDER / name).iterdir()) < 2_000_000
+    assert sum(path.stat().st_size for path in (FOLDER / name).iterdir()) < 500_000
     net = pretrained(name)
     assert type(net) is PRETRAINED[name]
     assert not net.training
@@ -31,25 +31,29 @@ def test_loading_takes_no_random_numbers_and_gives_models_of_their_own():
     assert second.emission_layer.bias.any()
 
 
-def test_the_vowels_model_has_the_bounds_of_the_quickstart():
-    """README's table: ELBO 17.5 and IW-64 25.9 nats per utterance over the 370 test utterances.
+@pytest.mark.parametrize(
+    ("name", "elbo", "weighted"),
+    [("vowels-elbo", 14.4, 17.0), ("vowels-annealing", 17.1, 24.7), ("vowels", 17.5, 25.9)],
+)
+def test_the_models_have_the_bounds_of_the_quickstart(name, elbo, weighted):
+    """README's table: ELBO and IW-64, nats per utterance over the 370 test utterances.
 
-    Under seeds 0 to 3 they are 17.45 to 17.52 and 25.56 to 25.97: the bounds below are four standard deviations.
+    Of "vowels" they are 17.45 to 17.52 and 25.56 to 25.97 under seeds 0 to 3: four standard deviations are allowed.
     """
     pytest.importorskip("sktime", reason="the data set is in sktime")
     from zf_pyro.data import load_vowels
 
-    vowels, net = load_vowels(0), pretrained("vowels")
+    vowels, net = load_vowels(0), pretrained(name)
     assert isinstance(net, ZForcing)
     for name in ("mean", "scale"):
         torch.testing.assert_close(net.normalisation[name], getattr(vowels, name))
     found = bounds(net, vowels.test.x, vowels.test.lengths, num_particles=64)
-    assert found.elbo.mean().item() == pytest.approx(17.5, abs=0.15)
-    assert found.importance_weighted.mean().item() == pytest.approx(25.9, abs=0.7)
+    assert found.elbo.mean().item() == pytest.approx(elbo, abs=0.15)
+    assert found.importance_weighted.mean().item() == pytest.approx(weighted, abs=0.7)
 
 
 def test_an_unknown_name_is_refused():
-    with pytest.raises(ValueError, match=r"name must be one of \['vowels'\], got 'timit'"):
+    with pytest.raises(ValueError, match=r"name must be one of \['vowels', .*'vowels-elbo'\], got 'timit'"):
         pretrained("timit")
 
 

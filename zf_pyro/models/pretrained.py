@@ -7,17 +7,25 @@ from .base import StochasticRNN
 from .zforcing import ZForcing
 
 FOLDER = Path(__file__).parent / "weights"
-PRETRAINED: dict[str, type[StochasticRNN]] = {"vowels": ZForcing}
+PRETRAINED: dict[str, type[StochasticRNN]] = {
+    "vowels": ZForcing,
+    "vowels-annealing": ZForcing,
+    "vowels-elbo": ZForcing,
+}
 """Classes of the models, by name."""
 
 
 def pretrained(name: str) -> StochasticRNN:
-    """A small trained model, on the CPU, in evaluation mode. Nothing is downloaded.
+    """Load a small trained model, on the CPU, in evaluation mode. Nothing is downloaded.
 
-    ``"vowels"``: ``ZForcing`` of utterances of :func:`zf_pyro.data.load_vowels`, 12 standardised cepstra per frame,
-    latents of size 16. It is the model "Z-Forcing" of ``python examples/quickstart.py --seed 0``: trained on 216
-    utterances of nine speakers, with an annealed KL weight and auxiliary. ``normalisation`` holds ``mean`` and
-    ``scale`` of the cepstra, each (12,), in the units of the data set's files.
+    They are ``ZForcing`` of utterances of :func:`zf_pyro.data.load_vowels`, 12 standardised cepstra per frame, latents
+    of size 16, as ``python examples/quickstart.py --seed 0`` trains them on 216 utterances of nine speakers:
+
+    - ``"vowels"`` with an annealed KL weight and auxiliary,
+    - ``"vowels-annealing"`` with an annealed KL weight,
+    - ``"vowels-elbo"`` by the plain ELBO; its latents have collapsed.
+
+    ``normalisation`` holds ``mean`` and ``scale`` of the cepstra, each (12,), in the units of the data set's files.
 
     Args:
         name: one of :data:`PRETRAINED`.

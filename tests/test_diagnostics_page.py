@@ -1,0 +1,40 @@
+"""Figures of the diagnostics on README.md and docs/diagnostics.md: those of the committed numbers, and not stale."""
+
+import json
+import runpy
+from pathlib import Path
+
+import pytest
+
+BENCHMARK = Path(__file__).parent.parent / "benchmarks" / "diagnostics_page.py"
+CLOSE = {"kl": 0.5, "lost_at_prior_mean": 6.0, "lost_by_shuffling": 12.0, "elbo": 0.5, "evidence": 1.0, "earned": 8.0}
+"""Greatest differences by chance from one seed to another, nats per sequence."""
+
+
+@pytest.fixture(scope="module")
+def page():
+    pytest.importorskip("jsonargparse", reason="the script needs jsonargparse")
+    return runpy.run_path(str(BENCHMARK))
+
+
+def test_the_pages_show_the_committed_numbers(page):
+    numbers = json.loads(BENCHMARK.with_suffix(".json").read_text())
+    for path, text in page["pages"](numbers).items():
+        assert path.read_text(encoding="utf-8") == text, "run python benchmarks/diagnostics_page.py --render true"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["vowels-elbo", "vowels-annealing", "vowels"])
+def test_the_committed_numbers_are_those_of_the_code(page, name):
+    pytest.importorskip("sktime", reason="the data set is in sktime")
+    pytest.importorskip("safetensors", reason="saved models need safetensors")
+    kept = json.loads(BENCHMARK.with_suffix(".json").read_text())[name]
+    found = page["measured"](name)
+    assert found.keys() == kept.keys()
+    for key, distance in CLOSE.items():
+        assert found[key] == pytest.approx(kept[key], abs=distance), key
+    for key in ("used", "sequences", "steps"):
+        assert found[key] == kept[key]
+    assert abs(found["bad_sequences"] - kept["bad_sequences"]) <= 30
+    assert abs(found["active_units"] - kept["active_units"]) <= 1
+    assert found["auxiliary_r2"] == pytest.approx(kept["auxiliary_r2"], abs=0.05)
