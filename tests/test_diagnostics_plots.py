@@ -9,7 +9,6 @@ import torch
 from zf_pyro import emissions, to_arviz
 from zf_pyro.diagnostics import autocorrelation, calibrate, check_weights, evidence, latent_use, predictive_check
 from zf_pyro.diagnostics.arviz_versions import group, has_inference_data, require_arviz
-from zf_pyro.diagnostics.report import Section, write_report
 
 from .conftest import random_frames, random_net
 from .linear_gaussian import LinearGaussian, simulated
@@ -229,13 +228,3 @@ def test_training_curves_and_checks_take_the_axes_they_are_given(data):
 def test_bad_traversals_are_refused(call, match):
     with pytest.raises(ValueError, match=match):
         call(random_net().eval())
-
-
-def test_a_report_is_one_file_with_its_figures_inside(tmp_path):
-    figure = plots.plot_training({"elbo": ([1, 2], [0.0, 1.0])}).figure
-    write_report(tmp_path / "report.html", "A <run>", [Section("First", "1 < 2", figure), Section("Second", "text")])
-    page = (tmp_path / "report.html").read_text()
-    assert "A &lt;run&gt;" in page
-    assert "1 &lt; 2" in page
-    assert page.count("data:image/png;base64,") == 1
-    assert "http" not in page.replace("http-equiv", "")

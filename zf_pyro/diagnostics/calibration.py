@@ -59,20 +59,29 @@ class Calibration(NamedTuple):
         return (self.ranks[..., None] <= np.arange(self.num_draws)).mean(0)
 
     def summary(self) -> str:
-        """Number of latents outside the band, as a sentence, and what to do if there are more than chance explains.
-
-        The ranks of an exact posterior leave a band with probability 1 %. More than chance: with probability below 1 %
-        for independent latents.
-        """
-        from scipy.stats import binom  # comes with ArviZ, and takes long to import
-
+        """Number of latents outside the band, as a sentence, and what to do if there is any."""
         outside = self.outside()
-        count, expected = int(outside.sum()), 0.01 * outside.size
         text = (
-            f"{count} of {outside.size} latents leave the 99 % band of uniform ranks; {expected:.2g} expected of an "
-            "exact posterior"
+            f"{int(outside.sum())} of {outside.size} latents leave the {100 * COVERAGE:.0f} % band of uniform ranks, "
+            f"in which all latents of an exact posterior lie with that probability ({self.expected_outside:.2g} "
+            "expected outside)"
         )
-        return f"{text}; {FOR_THE_GUIDE}" if binom.sf(count - 1, outside.size, 0.01) < 0.01 else text
+        return f"{text}; {FOR_THE_GUIDE}" if self.failed else text
+
+    def counts(self) -> str:
+        """Number of latents outside the band, in a few words."""
+        outside = self.outside()
+        return f"{int(outside.sum())} of {outside.size} outside the {100 * COVERAGE:.0f} % band"
+
+    @property
+    def expected_outside(self) -> float:
+        """Latents of an exact posterior that are expected outside, at most."""
+        return 1 - COVERAGE
+
+    @property
+    def failed(self) -> bool:
+        """Whether any latent is outside, which an exact posterior does with a probability of 1 - :data:`COVERAGE`."""
+        return bool(self.outside().any())
 
     def to_arviz(self) -> Any:
         """Return the ranks, scaled to (0, 1), as a posterior group for ArviZ's histograms and ECDF plots.

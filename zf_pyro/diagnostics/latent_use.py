@@ -73,14 +73,6 @@ class LatentUse(NamedTuple):
         return self.log_likelihood - self.shuffled
 
     @property
-    def share_lost_at_prior_mean(self) -> float:
-        """:attr:`lost_at_prior_mean` as a share of the absolute ELBO.
-
-        For continuous frames the zero of log-densities is arbitrary: prefer the nats.
-        """
-        return self.lost_at_prior_mean / abs(self.elbo)
-
-    @property
     def used(self) -> bool:
         """True if the KL and the loss at the prior mean both reach ``threshold``.
 
@@ -102,15 +94,16 @@ class LatentUse(NamedTuple):
         auxiliary = ""
         if not math.isnan(self.earned):
             how = f"of which z earns {self.earned:.1f}"
-            if not self.auxiliary_by_z:
+            if self.auxiliary_r2 <= 0:
+                how = "which was not trained"
+            elif not self.auxiliary_by_z:
                 how += ": the auxiliary is earned without z"
             auxiliary = f"; auxiliary {self.auxiliary:.1f} nats, {how}"
         return (
             f"{'used' if self.used else 'collapsed'}: KL {self.total_kl:.1f} nats a sequence; "
-            f"{self.lost_at_prior_mean:.1f} nats of log-likelihood lost with z at its prior mean "
-            f"({100 * self.share_lost_at_prior_mean:.0f} % of the bound), {self.lost_by_shuffling:.1f} with another "
-            f"sequence's z; {self.active_units} of {self.kl.shape[-1]} units active; "
-            f"auxiliary R2 {self.auxiliary_r2:.2f}{auxiliary}"
+            f"{self.lost_at_prior_mean:.1f} nats of log-likelihood lost with z at its prior mean, "
+            f"{self.lost_by_shuffling:.1f} with another sequence's z; {self.active_units} of {self.kl.shape[-1]} units "
+            f"active; auxiliary R2 {self.auxiliary_r2:.2f}{auxiliary}"
         )
 
 

@@ -98,7 +98,7 @@ def plot_rank_ecdf(calibration: Calibration, ax: "Axes | None" = None) -> "Axes"
     outside, ecdfs = calibration.outside().ravel(), calibration.ecdf().reshape(-1, len(uniform))
     for ecdf, out in zip(ecdfs, outside, strict=True):
         ax.plot(uniform, ecdf - uniform, color="C1" if out else "C0", lw=1.2 if out else 0.5, alpha=1.0 if out else 0.5)
-    ax.set(xlabel="scaled rank", ylabel="ECDF difference", title=calibration.summary())
+    ax.set(xlabel="scaled rank", ylabel="ECDF difference", title=calibration.counts())
     return ax
 
 

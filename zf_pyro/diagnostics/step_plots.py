@@ -43,5 +43,5 @@ def plot_rank_steps(calibration: Calibration, ax: "Axes | None" = None) -> "Axes
     ax.plot(steps[~outside], largest[~outside], ".", color="C0", label="within")
     ax.plot(steps[outside], largest[outside], "x", color="C1", label="outside")
     ax.legend()
-    ax.set(xlabel="step", ylabel="largest ECDF difference", title=calibration.summary())
+    ax.set(xlabel="step", ylabel="largest ECDF difference", title=calibration.counts())
     return ax
