@@ -9,7 +9,7 @@ from pyro.distributions import Normal, TorchDistribution
 from pyro.util import ignore_jit_warnings
 from torch import Tensor, nn
 
-from ..networks import PosteriorScan, State, Transition
+from ..networks import AutoregressiveFlow, PosteriorScan, State, Transition, base_of, latent_of
 from ..paths import align
 from .base import StochasticRNN
 
@@ -132,7 +132,10 @@ class RefinedNetwork(StochasticRNN):
     def posterior(self, past: State, b_t: Tensor) -> TorchDistribution:
         """The corrected q(z_t | past, b_t); b_t (..., backward) with the corrections beside it."""
         own, (shift, log_scale) = self.split(b_t)
-        q = self.net.posterior(past, own).base_dist
+        latent = latent_of(self.net.posterior(past, own), "posterior", self.net.latent_dim)
+        if isinstance(latent, AutoregressiveFlow):
+            raise TypeError("net must have a diagonal normal as posterior to be refined, got a flow")
+        q = base_of(latent)
         scale = q.scale * log_scale.exp()
         return Normal(q.loc + scale * shift, scale).to_event(1)
 

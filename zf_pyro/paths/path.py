@@ -184,13 +184,14 @@ class LatentPath(ABC):
         if self._group is None:
             self.stamp.check()
             with torch.set_grad_enabled(self.stamp.gradients):
-                group, shape = self.checked(self._all_steps()), (self.run.num_steps, *self.batch_shape)
+                group, shape = self._all_steps(), (self.run.num_steps, *self.batch_shape)
                 whole = len(group.batch_shape) == len(shape) and group.batch_shape[0] == shape[0]
                 self._group = group if whole else group.expand(shape)  # of a step function that reads no tensor of all
         return self._group
 
     @abstractmethod
-    def _all_steps(self) -> TorchDistribution: ...
+    def _all_steps(self) -> Latent:
+        """The distributions of all z_t; results of step functions are :meth:`checked`."""
 
     def log_prob(self) -> Tensor:
         """Log-densities of all z_t of a finished run, in nats; (time, ...)."""

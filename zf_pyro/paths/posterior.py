@@ -4,7 +4,7 @@ import weakref
 from collections.abc import MutableMapping
 
 import torch
-from pyro.distributions import TorchDistribution
+from pyro.distributions import Normal
 from torch import Tensor
 from torch.distributions import kl_divergence
 from torch.utils.weak import WeakTensorKeyDictionary
@@ -79,10 +79,13 @@ class PosteriorPath(LatentPath):
     def latents(self) -> Tensor:
         return super().latents() if self._ahead is None else self._ahead.z
 
-    def _all_steps(self) -> TorchDistribution:
-        if self._ahead is not None:
-            return self._ahead.posterior()
-        return self.net.posterior(self.before(), align(self.b, len(self.batch_shape)))
+    def _all_steps(self) -> Latent:
+        ahead = self._ahead
+        if ahead is not None and not ahead.flows:
+            return Normal(ahead.loc, ahead.scale).to_event(1)
+        if ahead is not None:
+            return ahead.posterior()
+        return self.checked(self.net.posterior(self.before(), align(self.b, len(self.batch_shape))))
 
     def log_prob(self) -> Tensor:
         """Log-densities of all z_t of a finished run, in nats; (time, ...). Of a flow's own samples, by their noise."""

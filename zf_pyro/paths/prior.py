@@ -92,8 +92,8 @@ class PriorPath(LatentPath):
             return guide
         return None
 
-    def _all_steps(self) -> TorchDistribution:
-        return self.net.scan_prior(self.before())
+    def _all_steps(self) -> Latent:
+        return self.checked(self.net.scan_prior(self.before()))
 
     def frame_group(self) -> TorchDistribution:
         """The distributions of all x_t of a finished run; batch shape (time, ...)."""
