@@ -1,10 +1,10 @@
-"""Figures of the diagnostics on the networks that the package holds, written into README.md and docs/diagnostics.md.
+"""Numbers and pictures of the diagnostics on networks of the package, for README.md and docs/diagnostics.md.
 
     python benchmarks/diagnostics_page.py --write true
 
 The networks are those of ``zf_pyro.pretrained``, the sequences the 370 test utterances of Japanese Vowels. The numbers
 go to benchmarks/diagnostics_page.json, and from there between the markers of the pages. ``--render true`` writes the
-pages from the file alone.
+pages from the file alone. The pictures are docs/diagnostics-guide.png and docs/diagnostics-latents.png.
 """
 
 import json
@@ -14,12 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import jsonargparse
+import matplotlib
 import pyro
 import torch
 
 from zf_pyro import diagnostics, pretrained, to_arviz
 from zf_pyro.data import load_vowels
+from zf_pyro.diagnostics import plots
 from zf_pyro.experiments.table import replaced
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
 
 ROOT = Path(__file__).parent.parent
 NUMBERS = Path(__file__).with_suffix(".json")
@@ -72,6 +77,35 @@ def measured(name: str, num_utterances: int = 370, num_samples: int = 100) -> di
         "steps": int(steps.efficiency.notnull().sum()),
         "flagged_steps": int(steps.flagged().sum()),
     }
+
+
+def draw(num_utterances: int = 370, num_samples: int = 100, simulations: int = 400) -> dict[str, Any]:
+    """Pictures of the page by file name: the use of the latents of all networks, and the guide of the last."""
+    pyro.set_rng_seed(0)
+    test = load_vowels(0).test
+    test = test.take(torch.linspace(0, len(test.x) - 1, num_utterances).long())
+    longest = int(test.lengths.argmax())
+    latents, rows = plt.subplots(3, 3, figsize=(13, 10.8), layout="constrained")
+    for (name, title), (left, middle, right) in zip(NETS.items(), rows, strict=True):
+        net = pretrained(name)
+        data = to_arviz(net, test.x, test.lengths, num_samples=num_samples, labels=test.speakers)
+        use = diagnostics.latent_use(net, test.x, test.lengths)
+        strongest = use.kl.nanmean((0, 1)).argsort(descending=True).tolist()
+        plots.plot_kl(use, left).set_title(f"{title}: KL {use.total_kl:.1f} nats a sequence")
+        plots.plot_phase(data, (strongest[0], strongest[1]), ax=middle)
+        plots.plot_traversal(net, test.x[longest, None, : int(test.lengths[longest])], strongest[0], ax=right)
+    guide, ((khat, steps, ranks), (fan, lags, powers)) = plt.subplots(2, 3, figsize=(13, 7.2), layout="constrained")
+    few = test.take(torch.linspace(0, len(test.x) - 1, min(STEP_UTTERANCES, len(test.x))).long())
+    checked = diagnostics.check_steps(net, few.x, few.lengths, num_samples=num_samples)
+    plots.plot_khat(diagnostics.check_weights(data), khat)
+    plots.plot_steps(checked, "efficiency", steps)
+    plots.plot_rank_ecdf(diagnostics.calibrate(net, simulations, num_steps=10), ranks)
+    plots.plot_fan(data, longest, ax=fan)
+    autocorrelation = diagnostics.predictive_check(data, diagnostics.autocorrelation(5))
+    plots.plot_check(autocorrelation, range(1, 6), ax=lags).set(xlabel="lag, frames", ylabel="autocorrelation")
+    spectrum = diagnostics.predictive_check(data, diagnostics.spectrum())
+    plots.plot_check(spectrum, torch.linspace(0, 0.5, 8), ax=powers).set(xlabel="cycles per frame", ylabel="log power")
+    return {"diagnostics-latents.png": latents, "diagnostics-guide.png": guide}
 
 
 def tables(numbers: Numbers) -> dict[str, str]:
@@ -132,10 +166,15 @@ def main(write: bool = False, render: bool = False, smoke: bool = False) -> None
     else:
         sizes = (20, 25) if smoke else (370, 100)
         numbers = {name: measured(name, *sizes) for name in NETS}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of high k-hats
+            pictures = draw(*sizes, 40 if smoke else 400)
     for name, table in tables(numbers).items():
         print(f"{name}\n{table}")
     if write and not (smoke or render):
         NUMBERS.write_text(json.dumps(numbers, indent=1) + "\n")
+        for name, figure in pictures.items():
+            figure.savefig(ROOT / "docs" / name, dpi=77, pil_kwargs={"optimize": True})
     if (write or render) and not smoke:
         for page, text in pages(numbers).items():
             page.write_text(text, encoding="utf-8")

@@ -5,10 +5,9 @@ from typing import cast
 
 import torch
 from torch import Tensor
-from torch.distributions import Normal
 
-from ..models import Corrections, StochasticRNN
-from ..networks import State
+from ..models import Corrections, StochasticRNN, correctable
+from ..networks import State, base_of
 from ..paths import RunInputs, prepare_inputs
 
 AT_ONCE = 16
@@ -50,13 +49,8 @@ class SequenceBound:
     def _require_normal(self) -> None:
         """Refuse a posterior of another kind."""
         past = self.net.past(self.run.initial_state, self.run.first)
-        for name, found in (("posterior", self.net.posterior(past, self.b[0])), ("prior", self.net.prior(past))):
-            base = getattr(found, "base_dist", found)
-            if not isinstance(base, Normal) or found.event_shape != (self.net.latent_dim,):
-                raise TypeError(
-                    f"net must have a diagonal normal as {name} to be refined, and {type(self.net).__name__}.{name} "
-                    f"returned {type(base).__name__}"
-                )
+        correctable(self.net, "posterior", self.net.posterior(past, self.b[0]))
+        correctable(self.net, "prior", self.net.prior(past))
 
     def log_weights(self, corrections: Corrections, noise: Tensor) -> Tensor:
         """log p(x, z) - log q(z | x) of samples, (particles, batch) nats.
@@ -72,7 +66,7 @@ class SequenceBound:
         changed = corrections.noise(noise)
         state = State(*(field.expand(*noise.shape[1:-1], -1) for field in run.initial_state))
         scan = net.scan_posterior(state, cast(Tensor, run.u), self.b, changed)
-        prior = net.scan_prior(scan.before).base_dist
+        prior = base_of(net.scan_prior(scan.before))
         frames = net.emission(scan.after).log_prob(cast(Tensor, run.x).unsqueeze(1))
         shift, log_scale = (part.detach().unsqueeze(1) for part in corrections)
         again = changed * (-log_scale).exp() - shift  # the noise as a function of z, with the corrections held fixed

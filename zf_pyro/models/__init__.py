@@ -5,7 +5,7 @@ from .deterministic_rnn import DeterministicRNN
 from .dmm import DMM
 from .linear_gaussian import LinearGaussian
 from .pretrained import pretrained
-from .refined import Corrections, RefinedNetwork
+from .refined import Corrections, RefinedNetwork, correctable
 from .refined_guide import BoundGain, RefinedGuide, guided
 from .registration import RegisteredNetwork
 from .required import require_model
@@ -28,6 +28,7 @@ __all__ = [
     "RegisteredNetwork",
     "StochasticRNN",
     "ZForcing",
+    "correctable",
     "guided",
     "pretrained",
     "require_model",

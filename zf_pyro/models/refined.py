@@ -8,6 +8,7 @@ import torch
 from pyro.distributions import Normal, TorchDistribution
 from pyro.util import ignore_jit_warnings
 from torch import Tensor, nn
+from torch.distributions import Normal as TorchNormal
 
 from ..networks import AutoregressiveFlow, PosteriorScan, State, Transition, base_of, latent_of
 from ..paths import align
@@ -33,6 +34,21 @@ class Corrections(NamedTuple):
         """
         shift, log_scale = (align(part, standard.dim() - 2) for part in self)
         return log_scale.exp() * (shift + standard)
+
+
+def correctable(net: StochasticRNN, step_function: str, distribution: TorchDistribution) -> TorchNormal:
+    """The normal of a latent of a network that is refined.
+
+    Raises:
+        TypeError: it is another distribution, or a flow, which has no mean and deviation to correct.
+    """
+    latent = latent_of(distribution, step_function, net.latent_dim)
+    if isinstance(latent, AutoregressiveFlow):
+        raise TypeError(
+            f"net must have a diagonal normal as {step_function} to be refined, and {type(net).__name__}."
+            f"{step_function} returned a flow: build the model with num_flows=0, or use fit_guide"
+        )
+    return base_of(latent)
 
 
 class RefinedNetwork(StochasticRNN):
@@ -132,10 +148,7 @@ class RefinedNetwork(StochasticRNN):
     def posterior(self, past: State, b_t: Tensor) -> TorchDistribution:
         """The corrected q(z_t | past, b_t); b_t (..., backward) with the corrections beside it."""
         own, (shift, log_scale) = self.split(b_t)
-        latent = latent_of(self.net.posterior(past, own), "posterior", self.net.latent_dim)
-        if isinstance(latent, AutoregressiveFlow):
-            raise TypeError("net must have a diagonal normal as posterior to be refined, got a flow")
-        q = base_of(latent)
+        q = correctable(self.net, "posterior", self.net.posterior(past, own))
         scale = q.scale * log_scale.exp()
         return Normal(q.loc + scale * shift, scale).to_event(1)
 
