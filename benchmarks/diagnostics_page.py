@@ -181,4 +181,7 @@ def main(write: bool = False, render: bool = False, smoke: bool = False) -> None
 
 
 if __name__ == "__main__":
-    jsonargparse.CLI(main, as_positional=False)
+    parser = jsonargparse.ArgumentParser(description=__doc__)
+    parser.add_function_arguments(main, skip={"smoke"})
+    parser.add_argument("--smoke", action="store_true", help="Few sequences and samples; nothing is written.")
+    main(**parser.parse_args().as_dict())
