@@ -47,6 +47,43 @@ def require_seen_values(net: StochasticRNN, x_t: Tensor, sample: Tensor) -> None
     _refuse(net, x_t, ~valid(x_t) & valid(sample))
 
 
+def require_observed(net: StochasticRNN, observed: Any, x: Tensor) -> Tensor | None:
+    """The mask of what was seen of sequences, (batch, time) or (batch, time, *frame); None where all was.
+
+    Args:
+        net: the model.
+        observed: True where seen; None if all was.
+        x: (batch, time, *frame).
+
+    Raises:
+        TypeError: no tensor of bools.
+        ValueError: another shape or device.
+    """
+    if observed is None:
+        return None
+    require_bools(observed)
+    if observed.shape not in (x.shape[:2], x.shape):
+        raise ValueError(
+            f"observed must have shape {tuple(x.shape[:2])}, one value a frame, or {tuple(x.shape)}, one an element, "
+            f"got {tuple(observed.shape)}"
+        )
+    if observed.device != x.device:
+        raise ValueError(f"observed must be on {x.device}, where x is, got {observed.device}")
+    return None if bool(observed.all()) else observed
+
+
+def require_bools(observed: Any) -> None:
+    """Refuse what is no tensor of bools, of any shape.
+
+    Raises:
+        TypeError: it is none.
+    """
+    if require_tensor("observed", observed).dtype != torch.bool:
+        raise TypeError(
+            f"observed must hold bools, True where seen, got {observed.dtype}: convert it with observed.bool()"
+        )
+
+
 def _refuse(net: StochasticRNN, x_t: Tensor, wrong: Tensor) -> None:
     if bool(wrong.any()):
         i, family = int(wrong.nonzero()[0]), net.emission_family
@@ -56,9 +93,7 @@ def _refuse(net: StochasticRNN, x_t: Tensor, wrong: Tensor) -> None:
         )
 
 
-def require_seen(
-    net: StochasticRNN, observed: Any, batch_size: int, name: str = "observed"
-) -> tuple[Tensor | None, Tensor | None]:
+def require_seen(net: StochasticRNN, observed: Any, batch_size: int) -> tuple[Tensor | None, Tensor | None]:
     """What was seen of a frame: of each element, (batch, *frame), and whether the whole frame was, (batch,).
 
     Both are None where all was seen.
@@ -67,7 +102,6 @@ def require_seen(
         net: the model.
         observed: True where seen, (batch,) or (batch, *frame); None if all was.
         batch_size: number of sequences.
-        name: the argument's name, for errors.
 
     Raises:
         TypeError: no tensor of bools.
@@ -76,16 +110,15 @@ def require_seen(
     if observed is None:
         return None, None
     frame, device = net.emission_family.event_shape, net.emission_layer.weight.device
-    if require_tensor(name, observed).dtype != torch.bool:
-        raise TypeError(f"{name} must hold bools, True where seen, got {observed.dtype}: convert it with {name}.bool()")
+    require_bools(observed)
     if observed.shape not in ((batch_size,), (batch_size, *frame)):
         whole = f"({batch_size},)"
         raise ValueError(
-            f"{name} must have shape {whole}, one value a frame, or {(batch_size, *frame)}, one an element, got "
+            f"observed must have shape {whole}, one value a frame, or {(batch_size, *frame)}, one an element, got "
             f"{tuple(observed.shape)}"
         )
     if observed.device != device:
-        raise ValueError(f"{name} must be on {device}, where the net's parameters are, got {observed.device}")
+        raise ValueError(f"observed must be on {device}, where the net's parameters are, got {observed.device}")
     if bool(observed.all()):
         return None, None
     if observed.shape != (batch_size, *frame):

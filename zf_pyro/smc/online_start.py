@@ -16,6 +16,7 @@ from ..paths import RunInputs, check_frames, check_lengths, prepare_inputs, step
 from .filter import FilterSettings, known_sequences, start_states
 from .forms import steps_of
 from .online import OnlineFilter
+from .online_frames import require_observed
 from .online_guide import Carried, carried_after, carried_start
 from .online_step import Particles, resampled, weighed
 
@@ -56,6 +57,7 @@ def start_online(
             raise ValueError("observed must be left out where batch is a number of sequences, which have no frames yet")
         return _new(net, later_settings, require_count("batch", batch), context, initial_state)
     x, lengths = require_tensor("batch", given["x"]), int64(given.get("lengths"))
+    observed = require_observed(net, observed, x)
     if observed is None:
         run = prepare_inputs(net, x, lengths, context, initial_state)
         _require_room(net, settings, run)
@@ -64,12 +66,6 @@ def start_online(
     check_frames(x, net.emission_family, like, "batch")
     if lengths is not None:
         check_lengths(lengths, x.shape[0], x.shape[1], like.device)
-    shapes = x.shape[:2], x.shape
-    if require_tensor("observed", observed).shape not in shapes:
-        raise ValueError(
-            f"observed must have shape {tuple(shapes[0])}, one value a frame, or {tuple(shapes[1])}, one an element, "
-            f"got {tuple(observed.shape)}"
-        )
     return _with_gaps(_new(net, later_settings, len(x), context, initial_state), x, lengths, observed)
 
 
