@@ -280,8 +280,11 @@ IMPORT_NAMES = {
     "scipy": "scipy",
 }
 """What the package imports, and the distribution that brings it."""
-UNIMPORTED = {"h5netcdf", "h5py", "zarr", "tensorboard", "pytest", "pytest-xdist", "hypothesis", "ruff", "mypy"}
-"""Declared for files that ArviZ writes, for Lightning's logger, and for tests."""
+UNIMPORTED = {
+    *("h5netcdf", "h5py", "zarr", "tensorboard", "onnx", "onnxscript", "onnxruntime"),
+    *("pytest", "pytest-xdist", "hypothesis", "ruff", "mypy"),
+}
+"""Declared for files that ArviZ writes, for Lightning's logger, for PyTorch's ONNX exporter, and for tests."""
 
 
 def outside_imports(path):
