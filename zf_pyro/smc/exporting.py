@@ -5,6 +5,7 @@ sequence, and calls the program for each frame. Only a sampled frame takes rando
 """
 
 import math
+import warnings
 from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any
@@ -187,7 +188,9 @@ def export_step(
     batch = torch.export.Dim("batch")
     free = {name: {0: batch} for name in inputs} if batch_size is None else None
     try:
-        with torch.no_grad(), evaluating(net), pyro.validation_enabled(False):
+        with torch.no_grad(), evaluating(net), pyro.validation_enabled(False), warnings.catch_warnings():
+            # PyTorch's LSTM lists its own weights once more, which the exporter takes for forgotten ones.
+            warnings.filterwarnings("ignore", "The tensor attributes? .*_flat_weights", UserWarning)
             program = torch.export.export(step, (), inputs, dynamic_shapes=free, strict=False)
             if format == "torch":
                 return program
