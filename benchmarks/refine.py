@@ -11,6 +11,7 @@ the same in all three.
     gap        evidence of the particle filter (``--num_particles``, guide as trained) less that estimate
     efficiency median over sequences of the effective sample size, as a share of the samples
     bad        sequences with a k-hat of the weights above the threshold of PSIS
+    steps      steps that check_steps flags (100 samples, 4 continuations of each), in all sequences
     seconds    time of refine, or of fit_guide; and the processor time in it, which a busy machine does not lengthen
 """
 
@@ -27,7 +28,7 @@ import torch
 
 from zf_pyro import ZForcing, to_arviz
 from zf_pyro.data import NUM_CEPSTRA, load_vowels
-from zf_pyro.diagnostics import check_weights
+from zf_pyro.diagnostics import check_steps, check_weights
 from zf_pyro.emissions import Gaussian
 from zf_pyro.inference import ParticleFilter, fit_guide, refine
 
@@ -36,18 +37,22 @@ SIZES = {"embed_dim": 64, "hidden_dim": 64, "latent_dim": 16, "mlp_dim": 64}
 
 
 def judged(net: ZForcing, data: Any, guide: Any, evidence: torch.Tensor, num_samples: int) -> dict[str, float]:
-    """Statistics of the importance weights of a guide."""
+    """Statistics of the importance weights of a guide, of whole sequences and by step."""
     samples = to_arviz(
         net, data.x, data.lengths, posterior=guide, num_samples=num_samples, groups=("sample_stats",), batch_size=64
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # ArviZ warns of a high k-hat
         check = check_weights(samples, evidence)
+    refined = None if guide == "guide" else guide
+    steps = check_steps(net, data.x, data.lengths, num_samples=min(num_samples, 100), batch_size=64, guide=refined)
     return {
         "evidence": round(float(check.importance_weighted.mean()), 2),
         "gap": round(float(check.remaining.mean()), 2),
         "efficiency": round(float(torch.as_tensor(check.efficiency).median()), 4),
         "bad": len(check.bad_tails()),
+        "flagged_steps": int(steps.flagged().sum()),
+        "steps": int(steps.efficiency.notnull().sum()),
     }
 
 
@@ -85,7 +90,7 @@ def main(
     test = test.take(torch.arange(min(num_sequences, len(test.x))))
     rows = []
     print(f"{len(test.x)} utterances, filter of {num_particles} particles, {num_samples} samples; {threads} threads")
-    head = f"{'':>14} {'guide':>8} {'filter':>8} {'evidence':>9} {'gap':>7} {'efficiency':>11} {'bad':>5}"
+    head = f"{'':>14} {'guide':>8} {'filter':>8} {'evidence':>9} {'gap':>7} {'efficiency':>11} {'bad':>5} {'steps':>6}"
     print(f"{head} {'seconds':>8} {'processor':>10}")
     for name in nets or states:
         state = states[name]
@@ -111,7 +116,7 @@ def main(
             rows.append(row | {"seconds": round(seconds, 1), "processor": round(used, 1)})
             print(
                 f"{name:>14} {stage:>8} {row['filter']:8.2f} {row['evidence']:9.2f} {row['gap']:7.2f} "
-                f"{row['efficiency']:11.3f} {row['bad']:5d} {seconds:8.1f} {used:10.1f}",
+                f"{row['efficiency']:11.3f} {row['bad']:5d} {row['flagged_steps']:6d} {seconds:8.1f} {used:10.1f}",
                 flush=True,
             )
             if json is not None:
