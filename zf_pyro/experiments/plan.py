@@ -11,6 +11,7 @@ A plan is one JSON object::
 
 Every setting of a row runs under its first seed. The setting with the best validation figure then runs under the other
 seeds, and is the one that tables show. Flags of the plan, a table, a row and a setting are joined in this order. A
+table may have ``reach``, validation bounds in nats per sequence: its table then shows when each run reached them. A
 row's ``grid``, such as ``{"dropout": [0.0, 0.3]}``, is joined with each of its settings. Folders are relative to the
 working directory.
 """
@@ -62,6 +63,8 @@ class PlannedTable(NamedTuple):
 
     name: str
     rows: list[PlannedRow]
+    reach: list[float]
+    """Validation bounds, nats per sequence, whose steps and seconds the table shows."""
 
 
 class Sweep(NamedTuple):
@@ -119,12 +122,15 @@ def _plain(value: Any) -> str:
 
 
 def _table(found: Any, what: str, plan: Mapping[str, Any]) -> PlannedTable:
-    _known(found, what, {"name", "rows"}, {"flags", "select"})
+    _known(found, what, {"name", "rows"}, {"flags", "select", "reach"})
     flags = {**plan.get("flags", {}), **found.get("flags", {})}
     select = found.get("select", plan.get("select"))
     rows = _list(found["rows"], what)
     planned = [_row(row, f"{what}, row {i}", flags, select) for i, row in enumerate(rows)]
-    return PlannedTable(str(found["name"]), planned)
+    reach = found.get("reach", [])
+    if not isinstance(reach, list) or any(isinstance(bound, bool | str) for bound in reach):
+        raise ValueError(f"{what} must have numbers of nats per sequence to reach, got {reach!r}")
+    return PlannedTable(str(found["name"]), planned, [float(bound) for bound in reach])
 
 
 def _row(found: Any, what: str, flags: Flags, select: Any) -> PlannedRow:

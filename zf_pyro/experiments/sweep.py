@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from ..saving import RUN, write_atomically
+from .curves import LOGGED, thinned
 from .plan import Flags, PlannedRow, PlannedRun, Sweep, read_plan
+from .results import logged
 
 RESULTS = "results.json"
 KEPT = (
@@ -81,6 +83,15 @@ def chosen_setting(plan: Sweep, row: PlannedRow) -> Flags | None:
     return row.settings[figures.index(max(figures))]
 
 
+def finished(plan: Sweep, row: PlannedRow) -> dict[int, Results]:
+    """Results of the chosen setting by seed; none before it is chosen."""
+    chosen = chosen_setting(plan, row)
+    if chosen is None:
+        return {}
+    results = {seed: result_of(plan, row.run(chosen, seed)) for seed in row.seeds}
+    return {seed: result for seed, result in results.items() if result is not None}
+
+
 def pending(plan: Sweep, pattern: str = "*") -> list[PlannedRun]:
     """Runs that can start now: all settings under the first seed, then the best one under the others.
 
@@ -119,7 +130,8 @@ def execute(plan: Sweep, run: PlannedRun) -> str | None:
     results = json.loads((out / RESULTS).read_text(encoding="utf-8"))
     small = shortened(results) | {"arguments": run.arguments}
     small["command"] = shlex.join(["python", str(plan.script), *run.arguments])
-    text = json.dumps(small, indent=1) + "\n"
+    curves = {name: thinned(curve) for name, curve in logged(out).items() if name in LOGGED}
+    text = f'{json.dumps(small, indent=1)[:-2]},\n "curves": {json.dumps(curves)}\n}}\n'  # a line for all curves
     plan.results.mkdir(parents=True, exist_ok=True)
     write_atomically(plan.results / f"{run.name}.json", lambda file: file.write(text.encode()))
     return None
