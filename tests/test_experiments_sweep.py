@@ -283,3 +283,31 @@ def test_a_figure_of_nothing_is_refused(plan):
         figure.draw(read, "jsb")
     with pytest.raises(SystemExit, match="error: no run of the table"):
         figure.main(["plan.json", "--table", "jsb", "--out", "figure.png"])
+
+
+def test_a_table_shows_the_columns_of_its_plan(plan):
+    plan["columns"] = [["likelihood", "test, 8 particles", "particle"], ["KL", "test, 8 particles", "kl"]]
+    read = write(plan)
+    assert sweep.sweep(read) == []
+    header, _, _, mean = table.table_of(read, read.tables[0]).splitlines()[:4]
+    assert header == "| model | seed | validation | likelihood | KL | parameters | seconds | command |"
+    assert mean == "| **VRNN** | mean | 2.750 | 1.250 | 3.000 |  |  |  |"
+
+
+def test_columns_of_another_form_are_refused(plan):
+    plan["tables"][0]["columns"] = [["ELBO", "test"]]
+    with pytest.raises(ValueError, match="must have columns of a title, an evaluation and a bound"):
+        write(plan)
+
+
+def test_a_figure_is_that_of_the_named_evaluation_and_of_a_baseline_its_log_likelihood():
+    latent = {"bounds": {"elbo": [-3.0, 0.1]}, "kl": [1.0, 0.1]}
+    net = {"evaluations": {"validation": latent, "validation, raw": {"bounds": {"elbo": [-9.0, 0.1]}, "kl": None}}}
+    baseline = {"evaluations": {"validation": {"bounds": {"log_likelihood": [-4.0, 0.1]}, "kl": None}}}
+    assert sweep.figure(net, "validation", "elbo") == -3.0
+    assert sweep.figure(net, "validation", "kl") == 1.0
+    assert sweep.figure(net, "validation, raw", "elbo") == -9.0
+    assert sweep.figure(net, "validation, raw", "kl") is None
+    assert sweep.figure(net, "validation", "particle") is None
+    assert sweep.figure(baseline, "validation, 8 particles", "particle") == -4.0
+    assert sweep.figure(baseline, "validation", "kl") is None

@@ -55,12 +55,9 @@ def figure(result: Results, evaluation: str, bound: str) -> float | None:
         bound: name of the bound, or kl.
     """
     evaluations: Mapping[str, Any] = result["evaluations"]
-    exact = evaluations.get(evaluation.partition(",")[0])
-    if exact is not None:
-        found = exact["bounds"].get("log_likelihood")
-        return None if bound == "kl" or found is None else float(found[0])
-    named = evaluations.get(evaluation, {})
-    value = named.get("kl") if bound == "kl" else named.get("bounds", {}).get(bound)
+    found = evaluations.get(evaluation, evaluations.get(evaluation.partition(",")[0], {}))
+    bounds = found.get("bounds", {})
+    value = found.get("kl") if bound == "kl" else bounds.get("log_likelihood", bounds.get(bound))
     return None if value is None else float(value[0])
 
 
