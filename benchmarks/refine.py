@@ -1,7 +1,8 @@
 """Repair of the posterior of given sequences: gain and cost of refine and of fit_guide.
 
     python examples/quickstart.py --out runs/quickstart
-    python benchmarks/refine.py --weights runs/quickstart/weights.pt --json benchmarks/refine.json
+    python benchmarks/refine.py --weights runs/quickstart/weights.pt --threads 1 --json benchmarks/refine.json
+    python benchmarks/refine.py --page docs/inference.md
 
 The networks are the quickstart's, the sequences the 370 test utterances of Japanese Vowels (7 to 29 frames). Each
 network is judged with its own guide, with a refined guide, and with its guide fitted to these utterances. The model is
@@ -18,7 +19,7 @@ the same in all three.
 import copy
 import time
 import warnings
-from json import dumps
+from json import dumps, loads
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +31,27 @@ from zf_pyro import ZForcing, to_arviz
 from zf_pyro.data import NUM_CEPSTRA, load_vowels
 from zf_pyro.diagnostics import check_steps, check_weights
 from zf_pyro.emissions import Gaussian
+from zf_pyro.experiments.table import replaced
 from zf_pyro.inference import ParticleFilter, fit_guide, refine
 
 SIZES = {"embed_dim": 64, "hidden_dim": 64, "latent_dim": 16, "mlp_dim": 64}
 """Sizes of the quickstart."""
+NUMBERS = Path(__file__).with_suffix(".json")
+GUIDES = {"trained": "as trained", "refined": "`refine`, 100 steps", "fitted": "`fit_guide` on them, 300 steps"}
+"""Names of the guides on the page."""
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The numbers in Markdown."""
+    titles = ("guide", "filter", "evidence", "gap", "median effective share", "k-hat too high", "steps flagged")
+    lines = [(*titles, "seconds"), ("---",) * (len(titles) + 1)]
+    for row in rows:
+        figures = (f"{row[name]:.2f}" for name in ("filter", "evidence", "gap"))
+        flagged = f"{row['bad']} of 370", f"{row['flagged_steps']:,} of {row['steps']:,}"
+        seconds = f"{row['processor']:.0f}" if row["processor"] else ""
+        share = f"{100 * row['efficiency']:.1f} %"
+        lines.append((f"{row['net']}, {GUIDES[row['guide']]}", *figures, share, *flagged, seconds))
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def judged(net: ZForcing, data: Any, guide: Any, evidence: torch.Tensor, num_samples: int) -> dict[str, float]:
@@ -67,6 +85,7 @@ def main(
     threads: int = 2,
     smoke: bool = False,
     json: Path | None = None,
+    page: Path | None = None,
 ) -> None:
     """Print the table.
 
@@ -81,7 +100,11 @@ def main(
         threads: Threads of PyTorch.
         smoke: Only check that everything runs, at tiny sizes; the results are meaningless.
         json: File for the numbers.
+        page: Only write the table of the committed numbers into this page.
     """
+    if page is not None:
+        page.write_text(replaced(page.read_text(encoding="utf-8"), "repairs", table(loads(NUMBERS.read_text()))))
+        return
     torch.set_num_threads(threads)
     if smoke:
         num_sequences, num_particles, num_samples, steps, fit_steps = 4, 8, 30, 4, 2

@@ -23,6 +23,16 @@ def test_the_pages_show_the_committed_numbers(page):
         assert path.read_text(encoding="utf-8") == text, "run python benchmarks/diagnostics_page.py --render true"
 
 
+def test_the_table_of_repairs_shows_the_committed_numbers():
+    pytest.importorskip("jsonargparse", reason="the script needs jsonargparse")
+    script = runpy.run_path(str(BENCHMARK.parent / "refine.py"))
+    page = BENCHMARK.parent.parent / "docs" / "inference.md"
+    expected = script["table"](json.loads((BENCHMARK.parent / "refine.json").read_text()))
+    assert f"\n{expected}\n" in page.read_text(encoding="utf-8"), (
+        "run python benchmarks/refine.py --page docs/inference.md"
+    )
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["vowels-elbo", "vowels-annealing", "vowels"])
 def test_the_committed_numbers_are_those_of_the_code(page, name):
