@@ -38,8 +38,6 @@ __all__ = [
 
 MOST_PATHS = 60
 """Sequences in a phase plot, so that single paths can be told apart."""
-NAMED = 3
-"""Sequences with the highest k-hat that are named in its plot, so that the names do not cover each other."""
 
 
 def plot_kl(use: LatentUse, ax: "Axes | None" = None) -> "Axes":
@@ -56,7 +54,7 @@ def plot_kl(use: LatentUse, ax: "Axes | None" = None) -> "Axes":
 
 
 def plot_khat(check: WeightCheck, ax: "Axes | None" = None) -> "Axes":
-    """Plot k-hat of each sequence, as ArviZ's ``plot_khat`` does, with the names of the worst ones."""
+    """Plot k-hat of each sequence, as ArviZ's ``plot_khat`` does, with the name of the worst one."""
     require_result("check", check, WeightCheck, "check_weights")
     ax = axes(ax)
     good = check.pareto_k <= check.good_k
@@ -64,7 +62,8 @@ def plot_khat(check: WeightCheck, ax: "Axes | None" = None) -> "Axes":
     ax.plot(places[good], check.pareto_k[good], "+", color="C0", label="reliable")
     ax.plot(places[~good], check.pareto_k[~good], "x", color="C1", label="not reliable")
     ax.axhline(check.good_k, color="0.5", ls="--", lw=1)
-    for place in [place for place in np.argsort(-check.pareto_k)[:NAMED] if not good[place]]:
+    place = int(np.argmax(check.pareto_k))
+    if not good[place]:
         side = "left" if place < len(places) / 2 else "right"
         ax.annotate(str(check.sequences[place]), (place, check.pareto_k[place]), fontsize="small", ha=side, va="bottom")
     ax.legend()
