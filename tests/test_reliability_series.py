@@ -9,7 +9,16 @@ import pandas as pd
 import pytest
 import torch
 
-from zf_pyro.data import SeriesItem, collate_series, from_arrays, from_dataframe, from_folder, load_series, save_series
+from zf_pyro.data import (
+    Sequences,
+    SeriesItem,
+    collate_series,
+    from_arrays,
+    from_dataframe,
+    from_folder,
+    load_series,
+    save_series,
+)
 
 COLUMNS = {"sequence": "id", "time": "t", "values": ["y", "z"]}
 
@@ -496,6 +505,8 @@ def test_folders_of_other_data_are_refused(tmp_path):
     with pytest.raises(FileExistsError, match="holds prepared data"):
         data.save(tmp_path / "out")
     data.save(tmp_path / "out", overwrite=True)
+    with pytest.raises(ValueError, match="holds series with names and times: open it by zf_pyro.data.load_series"):
+        Sequences(tmp_path / "out", "train")
     record = tmp_path / "out" / "record.json"
     text = record.read_text()
     record.write_text(text.replace('"series"', '"speech"'))
