@@ -265,6 +265,7 @@ IMPORT_NAMES = {
     "arviz": "arviz",
     "xarray": "arviz",  # whose data are xarray's
     "pandas": "pandas",
+    "statsmodels": "statsmodels",
     "arviz_stats": "arviz",  # part of ArviZ 1.x
     "soundfile": "soundfile",
     "soxr": "soxr",

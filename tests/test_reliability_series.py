@@ -505,7 +505,7 @@ def test_folders_of_other_data_are_refused(tmp_path):
     with pytest.raises(FileExistsError, match="holds prepared data"):
         data.save(tmp_path / "out")
     data.save(tmp_path / "out", overwrite=True)
-    with pytest.raises(ValueError, match="holds series with names and times: open it by zf_pyro.data.load_series"):
+    with pytest.raises(ValueError, match=r"holds series with names and times: open it by zf_pyro.data.load_series"):
         Sequences(tmp_path / "out", "train")
     record = tmp_path / "out" / "record.json"
     text = record.read_text()
