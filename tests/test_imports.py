@@ -264,6 +264,8 @@ IMPORT_NAMES = {
     "numpy": "numpy",
     "arviz": "arviz",
     "xarray": "arviz",  # whose data are xarray's
+    "pandas": "pandas",
+    "statsmodels": "statsmodels",
     "arviz_stats": "arviz",  # part of ArviZ 1.x
     "soundfile": "soundfile",
     "soxr": "soxr",
@@ -280,8 +282,20 @@ IMPORT_NAMES = {
     "scipy": "scipy",
 }
 """What the package imports, and the distribution that brings it."""
-UNIMPORTED = {"h5netcdf", "h5py", "zarr", "tensorboard", "pytest", "pytest-xdist", "hypothesis", "ruff", "mypy"}
-"""Declared for files that ArviZ writes, for Lightning's logger, and for tests."""
+UNIMPORTED = {
+    "h5netcdf",
+    "h5py",
+    "zarr",
+    "tensorboard",
+    "pyarrow",
+    "polars",
+    "pytest",
+    "pytest-xdist",
+    "hypothesis",
+    "ruff",
+    "mypy",
+}
+"""Declared for files that ArviZ and pandas read and write, for Lightning's logger, and for tests."""
 
 
 def outside_imports(path):
