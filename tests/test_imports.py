@@ -283,19 +283,11 @@ IMPORT_NAMES = {
 }
 """What the package imports, and the distribution that brings it."""
 UNIMPORTED = {
-    "h5netcdf",
-    "h5py",
-    "zarr",
-    "tensorboard",
-    "pyarrow",
-    "polars",
-    "pytest",
-    "pytest-xdist",
-    "hypothesis",
-    "ruff",
-    "mypy",
+    *("h5netcdf", "h5py", "zarr", "tensorboard", "pyarrow", "polars", "onnx", "onnxscript", "onnxruntime"),
+    *("pytest", "pytest-xdist", "hypothesis", "ruff", "mypy"),
 }
-"""Declared for files that ArviZ and pandas read and write, for Lightning's logger, and for tests."""
+"""Declared for files that ArviZ and pandas read and write, for Lightning's logger, for PyTorch's ONNX exporter, and for
+tests."""
 
 
 def outside_imports(path):

@@ -6,6 +6,7 @@ from .evaluation import anomaly_scores, forecast
 from .models import DMM, SRNN, STORN, VRNN, StochasticRNN, ZForcing, pretrained
 from .networks import State, runs_eagerly
 from .objectives import FIVO, SIXO, Constant, ImportanceWeightedELBO, Linear, Terms, ZForcingELBO
+from .smc import export_step
 
 __all__ = [
     "DMM",
@@ -22,6 +23,7 @@ __all__ = [
     "ZForcing",
     "ZForcingELBO",
     "emissions",
+    "export_step",
     "pretrained",
     "to_arviz",
 ]

@@ -1,5 +1,6 @@
 """Sequential Monte Carlo over the latents of many sequences at once."""
 
+from .exporting import FilterStep, GenerationStep, export_step
 from .filter import Filtered, FilterSettings, Known, known_sequences, random_numbers, run_filter, start_states
 from .forms import steps_of
 from .online import OnlineFilter, OnlineStep
@@ -12,7 +13,9 @@ __all__ = [
     "SCHEMES",
     "FilterResult",
     "FilterSettings",
+    "FilterStep",
     "Filtered",
+    "GenerationStep",
     "Known",
     "OnlineFilter",
     "OnlineStep",
@@ -20,6 +23,7 @@ __all__ = [
     "Twist",
     "TwistedRun",
     "effective_sample_size",
+    "export_step",
     "known_sequences",
     "random_numbers",
     "require_observed",
