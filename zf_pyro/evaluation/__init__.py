@@ -1,7 +1,16 @@
 """Bounds per sequence and over data sets, and use of the latents by the posterior."""
 
 from .algorithms import Outcome, infer_and_judge, train_and_judge
-from .batching import EncodedPart, Part, encoded_parts, parts, replayed_paths, require_evaluation, require_sequences
+from .batching import (
+    EncodedPart,
+    Part,
+    encoded_parts,
+    parts,
+    replayed_paths,
+    require_evaluation,
+    require_given,
+    require_sequences,
+)
 from .bounds import Bounds, bounds, particle_bound, prior_mean_log_likelihood, prior_mean_steps
 from .estimates import Amount, Bound, Estimate, ratio
 from .evaluate import Evaluation, evaluate, report, summarise
@@ -35,6 +44,7 @@ __all__ = [
     "replayed_paths",
     "report",
     "require_evaluation",
+    "require_given",
     "require_sequences",
     "score",
     "score_density",
