@@ -2,8 +2,9 @@
 
 from . import emissions
 from .diagnostics import to_arviz
-from .models import DMM, SRNN, STORN, VRNN, ZForcing, pretrained
-from .networks import State
+from .evaluation import anomaly_scores, forecast
+from .models import DMM, SRNN, STORN, VRNN, StochasticRNN, ZForcing, pretrained
+from .networks import State, runs_eagerly
 from .objectives import FIVO, SIXO, Constant, ImportanceWeightedELBO, Linear, Terms, ZForcingELBO
 
 __all__ = [
@@ -24,3 +25,7 @@ __all__ = [
     "pretrained",
     "to_arviz",
 ]
+
+# Methods of models that run particle filters, which stand above models.
+for _function in (anomaly_scores, forecast):
+    setattr(StochasticRNN, _function.__name__, runs_eagerly(_function))

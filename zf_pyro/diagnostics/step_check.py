@@ -1,7 +1,8 @@
 """Check of the guide by the importance weights of each step, given the latents before it."""
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from ..checks import require_count
 from ..evaluation import EncodedPart, encoded_parts, require_evaluation, require_given
-from ..models import StochasticRNN
+from ..models import StochasticRNN, guided
 from ..networks import State
 from ..smc import effective_sample_size, start_states, steps_of
 from .arviz_versions import FEWEST_DRAWS, good_k, pareto_k
@@ -69,6 +70,7 @@ def check_steps(
     num_samples: int = 100,
     num_futures: int = 4,
     batch_size: int = 16,
+    guide: Callable[..., Any] | None = None,
 ) -> StepCheck:
     """Check the guide step by step: a filter whose weights look ahead to the end of the sequence.
 
@@ -90,12 +92,15 @@ def check_steps(
         num_futures: continuations of each sample; 0 for the incremental weights of the guided filter alone, which
             judge a guide that is to know no later frames, as that of :class:`~zf_pyro.VRNN`.
         batch_size: sequences processed at once.
+        guide: ``net.guide``, or a guide of :func:`zf_pyro.inference.refine` for these sequences.
 
     Raises:
-        TypeError, ValueError: x or lengths that ``net`` refuses, a model in training mode, or a bad count.
+        TypeError, ValueError: x or lengths that ``net`` refuses, a model in training mode, a bad count, or another
+            guide.
     """
     import xarray
 
+    net = guided(net, guide, "check_steps")
     require_evaluation(net)
     given = require_given(net, x, lengths, covariates=covariates, observed=observed)
     x, lengths = given.x, given.lengths

@@ -185,6 +185,19 @@ class Emission(ABC):
         """
         return most_probable(self.distribution, frames, torch.zeros(self.num_parameters))
 
+    def parameter_units(self, parameters: Tensor) -> Tensor:
+        """The unit of each parameter, by which the start multiplies the weights from h_t: 1 by default.
+
+        A location has the unit of the frames. So it is its scale, and the start does not depend on their unit.
+
+        Args:
+            parameters: of :meth:`marginal_parameters`, (num_parameters,).
+
+        Returns:
+            (num_parameters,), positive.
+        """
+        return torch.ones_like(parameters)
+
     # Decoding -------------------------------------------------------------------------------------------------------
 
     def mode(self, distribution: TorchDistribution) -> Tensor:

@@ -1,6 +1,7 @@
 """Bounds per sequence and over data sets, and use of the latents by the posterior."""
 
 from .algorithms import Outcome, infer_and_judge, train_and_judge
+from .anomalies import anomaly_scores
 from .batching import (
     EncodedPart,
     Part,
@@ -14,6 +15,7 @@ from .batching import (
 from .bounds import Bounds, bounds, particle_bound, prior_mean_log_likelihood, prior_mean_steps
 from .estimates import Amount, Bound, Estimate, ratio
 from .evaluate import Evaluation, evaluate, report, summarise
+from .forecasting import forecast
 from .latents import active_units, count_active, step_kl
 from .protocols import PROTOCOLS, Protocol
 from .scores import Scores, score, score_density
@@ -31,10 +33,12 @@ __all__ = [
     "Protocol",
     "Scores",
     "active_units",
+    "anomaly_scores",
     "bounds",
     "count_active",
     "encoded_parts",
     "evaluate",
+    "forecast",
     "infer_and_judge",
     "particle_bound",
     "parts",

@@ -244,10 +244,10 @@ def require_given(
 
 
 def require_sequences(
-    net: StochasticRNN, x: Tensor, lengths: Tensor | None, name: str = "x"
+    net: StochasticRNN, x: Tensor, lengths: Tensor | None, context: Tensor | None = None, name: str = "x"
 ) -> tuple[Tensor, Tensor | None]:
     """:func:`require_given` for what reads no covariates: x (batch, time, *frame), and lengths (batch,) as int64."""
-    given = require_given(net, x, lengths, name=name)
+    given = require_given(net, x, lengths, context, name)
     if given.named:
         raise TypeError(f"{name} must hold x and lengths alone here, got {next(iter(given.named))} too: leave it out")
     return given.x, given.lengths

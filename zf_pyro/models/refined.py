@@ -119,7 +119,16 @@ class RefinedNetwork(StochasticRNN):
         return torch.as_tensor(found, device=x.device)
 
     def corrected(self, b: Tensor, rows: Tensor) -> Tensor:
-        """b_t of the network (time, batch, backward), with the corrections of sequences ``rows`` (batch,) beside it."""
+        """b_t of the network (time, batch, backward), with the corrections of sequences ``rows`` (batch,) beside it.
+
+        Raises:
+            ValueError: b_t of another size than ``backward_dim`` says.
+        """
+        if b.shape[-1] != self.net.backward_dim:
+            raise ValueError(
+                f"{type(self.net).__name__}.scan_backward must return backward_dim = {self.net.backward_dim} values a "
+                f"step, got {b.shape[-1]}: define the property backward_dim of the model"
+            )
         shift, log_scale = (part[: len(b)].index_select(1, rows) for part in self.corrections)
         missing = len(b) - len(shift)  # frames beyond all lengths
         if missing > 0:

@@ -25,7 +25,7 @@ class ReadingNetwork(Protocol):
 
 
 def joined(net: ReadingNetwork, frames: Tensor, covariates: Tensor | None = None, seen: Tensor | None = None) -> Tensor:
-    """The input that a network reads of a frame, its covariates and its flags: the frame itself, if it reads nothing else.
+    """The input that a network reads: a frame with covariates and flags, or the frame alone if it reads nothing else.
 
     Symbols become floats of at least single precision, which hold integers up to 2^24.
 

@@ -2,6 +2,8 @@
 
 from .filter import Filtered, FilterSettings, Known, known_sequences, random_numbers, run_filter, start_states
 from .forms import steps_of
+from .online import OnlineFilter, OnlineStep
+from .online_frames import require_observed
 from .particle_filter import FilterResult, ParticleFilter
 from .resampling import SCHEMES, effective_sample_size
 from .twist import Twist, TwistedRun, require_twist, states_ahead
@@ -12,12 +14,15 @@ __all__ = [
     "FilterSettings",
     "Filtered",
     "Known",
+    "OnlineFilter",
+    "OnlineStep",
     "ParticleFilter",
     "Twist",
     "TwistedRun",
     "effective_sample_size",
     "known_sequences",
     "random_numbers",
+    "require_observed",
     "require_twist",
     "run_filter",
     "start_states",
