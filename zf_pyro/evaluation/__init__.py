@@ -3,7 +3,16 @@
 from .algorithms import Outcome, infer_and_judge, train_and_judge
 from .anomalies import anomaly_scores
 from .backtesting import Backtest, backtest
-from .batching import EncodedPart, Part, encoded_parts, parts, replayed_paths, require_evaluation, require_sequences
+from .batching import (
+    EncodedPart,
+    Part,
+    encoded_parts,
+    parts,
+    replayed_paths,
+    require_evaluation,
+    require_given,
+    require_sequences,
+)
 from .bounds import Bounds, bounds, particle_bound, prior_mean_log_likelihood, prior_mean_steps
 from .classical import ARIMA, ETS
 from .estimates import Amount, Bound, Estimate, ratio
@@ -55,6 +64,7 @@ __all__ = [
     "replayed_paths",
     "report",
     "require_evaluation",
+    "require_given",
     "require_sequences",
     "score",
     "score_density",

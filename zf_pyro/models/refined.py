@@ -161,9 +161,16 @@ class RefinedNetwork(StochasticRNN):
         scale = q.scale * log_scale.exp()
         return Normal(q.loc + scale * shift, scale).to_event(1)
 
-    def inputs(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+    def inputs(
+        self,
+        x: Tensor,
+        context: Tensor | None = None,
+        covariates: Tensor | None = None,
+        observed: Tensor | None = None,
+    ) -> Tensor:
         """As of the network; x (batch, time, *frame)."""
-        return self.net.inputs(x, context)
+        more = () if covariates is None and observed is None else (covariates, observed)
+        return self.net.inputs(x, context, *more)
 
     def initial_state(self, batch_shape: Sequence[int]) -> State:
         return self.net.initial_state(batch_shape)

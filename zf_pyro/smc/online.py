@@ -256,10 +256,16 @@ def _random_state(device: torch.device) -> Tensor:
 
 
 def refuse_covariates(net: StochasticRNN, covariates: Any, name: str) -> None:
-    """Refuse covariates (batch, ...), which no model has.
+    """Refuse covariates (batch, ...), and models that read them or flags of gaps, which this filter does not.
 
     Raises:
-        ValueError: they are given.
+        ValueError: they are given, or the model reads them.
     """
+    if net.covariate_dim or net.flag_dim:
+        read = "covariates" if net.covariate_dim else "flags of gaps (missing='fill')"
+        raise ValueError(
+            f"net must read neither covariates nor flags of gaps to be filtered frame by frame, got one that reads "
+            f"{read}: call ParticleFilter(net, ...).run on the frames so far"
+        )
     if covariates is not None:
         raise ValueError(f"{name} must be left out: {type(net).__name__} has no covariates")

@@ -111,6 +111,8 @@ class ParticleFilter:
         lengths: Tensor | None = None,
         context: Tensor | None = None,
         initial_state: State | None = None,
+        *,
+        covariates: Tensor | None = None,
     ) -> FilterResult:
         """Filter all sequences. A sequence that has ended keeps its weights and particles.
 
@@ -119,6 +121,7 @@ class ParticleFilter:
             lengths: real frames of each sequence, (batch,); all of them if None.
             context: the frame before the first, (batch, *frame); a start frame if None.
             initial_state: h_0, each field (batch, hidden) or (particles, batch, hidden); zeros if None.
+            covariates: c_1..c_T, (batch, time, K), for a model of ``covariate_dim`` K.
 
         Raises:
             TypeError, ValueError: an argument that the net refuses.
@@ -126,7 +129,7 @@ class ParticleFilter:
         """
         net, count, lengths = self.net, self.settings.num_particles, int64(lengths)
         require_tensor("x", x)
-        run = prepare_inputs(net, x, lengths, context, initial_state)
+        run = prepare_inputs(net, x, lengths, context, initial_state, covariates=covariates)
         number = net.emission_layer.weight.element_size()
         history = run.num_steps * run.batch_size * (net.latent_dim * number + 8)
         require_room(count, history + 24 * step_width(net) * number, x.device)
