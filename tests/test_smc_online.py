@@ -312,7 +312,11 @@ def zeros(*shape):
         ({"observed": torch.ones(3)}, TypeError, "observed must hold bools, True where seen, got torch.float32"),
         ({"observed": torch.ones(2).bool()}, ValueError, r"observed must have shape \(3,\), one value a frame, or"),
         ({"observed": [True] * 3}, TypeError, "observed must be a torch.Tensor"),
-        ({"covariates_t": torch.zeros(3, 1)}, ValueError, "covariates_t must be left out: ZForcing has no covariates"),
+        (
+            {"covariates_t": torch.zeros(3, 1)},
+            ValueError,
+            "covariates_t must be left out for a model",
+        ),
         ({"tail_samples": -1}, ValueError, "tail_samples must be an integer of at least 0, got -1"),
     ],
 )
@@ -345,7 +349,7 @@ def test_bad_starts_are_refused_by_name():
         (True, ValueError, "batch must be a positive integer, got True"),
         ("3", TypeError, "batch must be x, .*got str"),
         (x.numpy(), TypeError, "batch must be x, .*got ndarray; convert it"),
-        (x[0], ValueError, r"x must have shape \(batch, time, 2\)"),
+        (x[0], ValueError, r"batch must have shape \(batch, time, 2\)"),
     ):
         with pytest.raises(error, match=message):
             filter.start(batch)
@@ -353,8 +357,10 @@ def test_bad_starts_are_refused_by_name():
         filter.start(3, observed=torch.ones(3, 4).bool())
     with pytest.raises(ValueError, match=r"observed must have shape \(3, 4\), one value a frame, or \(3, 4, 2\)"):
         filter.start(x, observed=torch.ones(3, 5).bool())
-    with pytest.raises(ValueError, match="covariates must be left out: ZForcing has no covariates"):
+    with pytest.raises(ValueError, match="covariates must be left out where batch is a number of sequences"):
         filter.start(3, covariates=x)
+    with pytest.raises(ValueError, match="covariates must be left out for a model of covariate_dim=0"):
+        filter.start(x, covariates=x)
     with pytest.raises(ValueError, match="proposal must be one of"):
         filter.start(3, proposal="guide")
     with pytest.raises(TypeError, match="context must be left out where batch has one"):
