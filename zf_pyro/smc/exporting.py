@@ -4,6 +4,7 @@ A step is a pure function: state, frame and random numbers in, the next state ou
 sequence, and calls the program for each frame. Only a sampled frame takes random numbers of the program's own.
 """
 
+import copy
 import math
 import warnings
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from ..checks import require_choice, require_count
 from ..generation import drawn
 from ..models import StochasticRNN, require_model
-from ..networks import State, evaluating, joined, latent_of, sampled
+from ..networks import State, joined, latent_of, sampled
 from .filter import FilterSettings
 from .online_step import Particles, advanced, resampled, weighed
 from .resampling import effective_sample_size
@@ -189,6 +190,7 @@ def export_step(
     if missing:
         raise ImportError(f"format='onnx' needs {' and '.join(missing)}: pip install zf-pyro[export]")
     settings = FilterSettings(num_particles, "prior", resampling, threshold)
+    net = copy.deepcopy(net).eval()  # so that later training of the model changes no program
     step = FilterStep(net, settings) if kind == "filter" else GenerationStep(net)
     size = 2 if batch_size is None else require_count("batch_size", batch_size)  # 1 would be taken as fixed
     inputs = step.start(size)
@@ -198,7 +200,7 @@ def export_step(
     batch = torch.export.Dim("batch")
     free = {name: {0: batch} for name in inputs} if batch_size is None else None
     try:
-        with torch.no_grad(), evaluating(net), pyro.validation_enabled(False), warnings.catch_warnings():
+        with torch.no_grad(), pyro.validation_enabled(False), warnings.catch_warnings():
             # PyTorch's LSTM lists its own weights once more, which the exporter takes for forgotten ones.
             warnings.filterwarnings("ignore", "The tensor attributes? .*_flat_weights", UserWarning)
             program = torch.export.export(step, (), inputs, dynamic_shapes=free, strict=False)

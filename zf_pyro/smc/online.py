@@ -121,7 +121,7 @@ class OnlineFilter:
             emission = net.emission(state)
             log_likelihood = family.log_prob(emission, frame.x.unsqueeze(1), seen)
             log_weights, increment = weighed(chosen.log_weights, log_likelihood, ratio)
-            u = read.unsqueeze(1) if fills or seen is None else frame.with_unseen(net, drawn(emission))
+            u = read.unsqueeze(1).clone() if fills or seen is None else frame.with_unseen(net, drawn(emission))
         if not bool(increment.isfinite().all()):
             i = int((~increment.isfinite()).nonzero()[0])
             raise ValueError(
@@ -230,15 +230,10 @@ class OnlineFilter:
         """
         like = self.net.initial_state((1,)), carried_start(self.net, 1)
         found = require_state(state, self.net, self.settings.num_particles, like)
-        random = found.pop("random")
+        _set_random_state(found.pop("random"), self.frames.device)
         hidden, cell, u, log_weights, flags, *carried, frames, log_evidence = (found[name] for name in FIELDS)
         self._particles, self._carried = Particles(State(hidden, cell), u, log_weights, flags), Carried(*carried)
         self.frames, self.log_evidence = frames, log_evidence
-        device = frames.device
-        if device.type == "cpu":
-            torch.set_rng_state(random)
-        else:
-            torch.get_device_module(device).set_rng_state(random, device)
         return self
 
     def save(self, file: Path | str) -> None:
@@ -264,3 +259,17 @@ class OnlineFilter:
 def _random_state(device: torch.device) -> Tensor:
     """State of PyTorch's generator, (bytes,)."""
     return torch.get_rng_state() if device.type == "cpu" else torch.get_device_module(device).get_rng_state(device)
+
+
+def _set_random_state(random: Tensor, device: torch.device) -> None:
+    """Set the state of PyTorch's generator, (bytes,)."""
+    if len(random) != len(_random_state(device)):
+        raise ValueError(
+            f"state must be of a run on {device.type}, whose generator has a state of {len(_random_state(device))} "
+            f"bytes, got {len(random)}: move the model to the device of that run, or put a state of the generator here "
+            "in its place, state['random']"
+        )
+    if device.type == "cpu":
+        torch.set_rng_state(random)
+    else:
+        torch.get_device_module(device).set_rng_state(random, device)

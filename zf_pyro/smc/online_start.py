@@ -101,11 +101,11 @@ def _new(
 
 def _first(net: StochasticRNN, run: RunInputs, settings: FilterSettings) -> Particles:
     """Particles before the first frame."""
-    state = State(*(field.contiguous() for field in start_states(run, settings.num_particles)))
+    state = State(*(field.clone() for field in start_states(run, settings.num_particles)))
     shape = run.batch_size, settings.num_particles
     log_weights = state.hidden.new_full(shape, -math.log(settings.num_particles))
     flags = torch.ones(shape[0], 1, net.flag_dim, dtype=torch.bool, device=state.hidden.device)
-    return Particles(state, run.first.unsqueeze(1), log_weights, flags)
+    return Particles(state, run.first.unsqueeze(1).clone(), log_weights, flags)
 
 
 def _known(
