@@ -1,5 +1,6 @@
 """Series of tables and arrays: values, names, times and gaps come out as they went in, and nothing leaks."""
 
+import json
 import math
 import pickle
 
@@ -11,9 +12,12 @@ import xarray as xr
 
 from zf_pyro.data import (
     SeriesBatch,
+    continued,
+    empty_like,
     from_arrays,
     from_dataframe,
     from_folder,
+    joined,
     load_series,
     require_horizon,
     save_series,
@@ -649,3 +653,89 @@ def test_covariates_that_end_before_the_horizon_are_refused():
     require_horizon(torch.zeros(2, 7, 3), torch.tensor([5, 3]), 2)
     with pytest.raises(ValueError, match="must reach the end of the forecast, 8 steps for sequence 0 with 5 frames"):
         require_horizon(torch.zeros(2, 7, 3), torch.tensor([5, 3]), 3)
+
+
+# Parts joined, and steps that follow ----------------------------------------------------------------------------------
+
+
+def shops():
+    """Two shops over ten days, with a price and a kind."""
+    days = pd.date_range("2024-01-01", periods=10, freq="D")
+    tables = [
+        pd.DataFrame({"shop": f"s{i}", "day": days, "sold": np.arange(10.0) + i, "price": 0.5 * i, "kind": "ab"[i]})
+        for i in range(2)
+    ]
+    return from_dataframe(pd.concat(tables), "shop", "day", "sold", "price", "kind", frequency="D")
+
+
+def test_parts_of_a_split_by_time_join_to_whole_sequences():
+    series = shops()
+    sets = series.split("time", validation=0.2, test=0.2, context=2)
+    whole = joined(sets)
+    assert whole.ids == series.ids
+    assert whole.scaling == sets.train.scaling
+    for index in range(2):
+        assert all(np.array_equal(*pair) for pair in zip(whole.steps(index), series.steps(index), strict=True))
+
+
+def test_sequences_go_on_with_the_covariates_of_a_table():
+    series = shops()
+    days = pd.date_range("2024-01-10", periods=5, freq="D")
+    future = pd.concat([pd.DataFrame({"shop": f"s{i}", "day": days, "price": i + np.arange(5.0)}) for i in (1, 0)])
+    found = continued(series, 3, future)
+    assert found.lengths.tolist() == [13, 13]
+    assert np.isnan(found.steps(1).values[10:]).all()
+    assert found.steps(1).covariates[10:].tolist() == [[2.0, 1.0], [3.0, 1.0], [4.0, 1.0]]  # rows after the end alone
+    assert str(found.times(0)[-1])[:10] == "2024-01-13"
+    assert np.array_equal(found.steps(0, 0, 10).values, series.steps(0).values)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda table: None, r"future must be a table of the covariates \['price'\]"),
+        (lambda table: table.drop(columns="price"), "future must have a column 'price'"),
+        (
+            lambda table: table[table.shop == "s0"],
+            "future must hold the 3 steps after sequence 's1', which ends at day",
+        ),
+        (
+            lambda table: table[table.day != "2024-01-11"],
+            "future must hold step 1 after sequence 's0' at day 2024-01-11",
+        ),
+        (lambda table: table.assign(price=np.nan), "covariate 'price' must be known at every step"),
+    ],
+)
+def test_covariates_that_do_not_reach_the_horizon_are_refused(change, message):
+    days = pd.date_range("2024-01-11", periods=4, freq="D")
+    future = pd.concat([pd.DataFrame({"shop": f"s{i}", "day": days, "price": 1.0}) for i in (0, 1)])
+    with pytest.raises(ValueError, match=message):
+        continued(shops(), 3, change(future))
+
+
+def test_static_covariates_and_gaps_of_time_are_known_without_a_table():
+    table = pd.DataFrame({"day": [0, 1, 4], "sold": [1.0, 2.0, 3.0], "kind": "a"})
+    series = from_dataframe(table, time="day", values="sold", static="kind", time_gap=True, frequency=1)
+    found = continued(series, 2)
+    assert found.steps(0).times.tolist() == [0, 1, 2, 3, 4, 5, 6]
+    assert found.steps(0).covariates[-2:].tolist() == [[0.0, 1.0], [0.0, 1.0]]
+
+
+def test_names_and_scaling_are_kept_without_sequences():
+    series = shops()
+    names = empty_like(json.loads(json.dumps(series.record.settings)))
+    assert len(names) == 0
+    row = {"shop": "new", "day": ["2024-02-01"], "sold": 4.0, "price": 0.1, "kind": "b"}
+    again = from_dataframe(pd.DataFrame(row), like=names)
+    assert (again.layout, again.scaling) == (series.layout, series.scaling)
+    with pytest.raises(ValueError, match="settings must be those of the record of series"):
+        empty_like({"layout": 3})
+
+
+def test_a_file_is_read_as_the_earlier_one_was(tmp_path):
+    table = pd.DataFrame({"day": [1, 2, 3], "sold": [1.5, 2.5, 3.0]})
+    table.to_csv(tmp_path / "a.csv", index=False, sep=";", decimal=",")
+    first = from_folder(tmp_path / "a.csv", time="day", csv={"sep": ";", "decimal": ","})
+    table.assign(day=table.day + 3).to_csv(tmp_path / "b.csv", index=False, sep=";", decimal=",")
+    second = from_folder(tmp_path / "b.csv", like=empty_like(first.record.settings))
+    assert (second.ids, second.steps(0).values[:, 0].tolist()) == (["b"], [1.5, 2.5, 3.0])

@@ -4,10 +4,16 @@ import importlib
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
+from zf_pyro import ZForcing
+from zf_pyro.data import load_series
+from zf_pyro.data import prepare as corpora
 from zf_pyro.experiments import commands
+from zf_pyro.experiments.commands import completed
 from zf_pyro.experiments.commands.info import facts
+from zf_pyro.experiments.series_run import load_run
 
 pytest.importorskip("jsonargparse", reason="the command line needs jsonargparse")
 
@@ -49,3 +55,151 @@ def test_info_names_what_is_missing(monkeypatch):
     assert found["no-such-package"] == "not installed"
     assert found["torch"][0].isdigit()
     assert "cores" in found["processor"]
+
+
+# From a table to forecasts ------------------------------------------------------------------------------------------
+
+MONTHS = 48
+SIZES = ("--embed-dim", "4", "--hidden-dim", "5", "--latent-dim", "2", "--mlp-dim", "4")
+TRAINED = ("--max-steps", "4", "--validate-every", "2", "--evaluation-particles", "2", *SIZES, "--device", "cpu")
+
+
+def sales(shops=8, months=MONTHS, gaps=0.0):
+    """Sales of shops by month, with a price that is known beforehand and a kind of shop."""
+    pd = pytest.importorskip("pandas", reason="tables are read by pandas")
+    random = np.random.default_rng(0)
+    dates = pd.date_range("2015-01-01", periods=months, freq="MS")
+    tables = []
+    for shop in range(shops):
+        sold = 20 + shop + 5 * np.sin(2 * np.pi * np.arange(months) / 12) + random.normal(size=months)
+        sold[random.random(months) < gaps] = np.nan
+        price = random.normal(size=months)
+        columns = {"shop": f"s{shop}", "month": dates, "sold": sold, "price": price, "kind": "ab"[shop % 2]}
+        tables.append(pd.DataFrame(columns))
+    return pd.concat(tables, ignore_index=True)
+
+
+def prepared(folder, table, *flags):
+    path = folder / "sales.csv"
+    table.to_csv(path, index=False)
+    given = ["prepare", str(path), "--sequence", "shop", "--time", "month", "--frequency", "MS", "--values", "sold"]
+    commands.main([*given, *flags, "--out", str(folder / "prepared")])
+    return folder / "prepared"
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """A folder with a table, its prepared form, and a run on it."""
+    folder = tmp_path_factory.mktemp("plain")
+    data = prepared(folder, sales(), "--test", "0.25")
+    commands.main(["train", str(data), *TRAINED, "--objective", "elbo", "--out", str(folder / "run")])
+    return folder
+
+
+def test_prepare_writes_parts_names_and_scaling(tmp_path, capsys):
+    flags = ("--covariates", "price", "--static", "kind", "--by", "time", "--validation", "2017", "--test", "2018-01")
+    sets = load_series(prepared(tmp_path, sales(gaps=0.1), *flags, "--context", "12", "--scaling", "robust"))
+    assert [len(sets.train), len(sets.validation), len(sets.test)] == [8, 8, 8]
+    assert (int(sets.train.lengths[0]), int(sets.test.lengths[0])) == (24, 24)
+    assert str(sets.test.times(0)[12])[:10] == "2018-01-01"
+    assert sets.train.scaling.kinds == ("robust",)
+    assert sets.train.covariate_names == ["price", "kind=a", "kind=b"]
+    said = capsys.readouterr().out
+    assert "train: 8 sequences, 192 steps, month 2015-01-01" in said
+    assert "of the elements missing" in said
+
+
+def test_a_part_may_be_left_out(tmp_path):
+    sets = load_series(prepared(tmp_path, sales(), "--test", "null"))
+    assert sets.test is None
+    assert len(sets.validation) == 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--values", "cost"), "error: values must name columns of the table, .* got 'cost'"),
+        (("--values", "kind"), "error: feature 'kind' must hold numbers"),
+        (("--frequency", "fortnight"), "error: frequency must be a positive offset of pandas"),
+        (
+            ("--by", "time", "--validation", "soon", "--test", "null"),
+            "error: validation must be a part between 0 and 1 or a time",
+        ),
+        (("--by", "time", "--validation", "0.5", "--test", "0.5"), "error: validation and test must leave a part"),
+        (("--scaling", "log"), "error: scaling must be"),
+    ],
+)
+def test_prepare_refuses_with_a_sentence(tmp_path, flags, message):
+    with pytest.raises(SystemExit, match=message):
+        prepared(tmp_path, sales(2, 12), *flags)
+    assert not (tmp_path / "prepared").exists()
+
+
+def test_a_corpus_is_prepared_by_its_name(tmp_path, capsys):
+    assert tuple(corpora.CORPORA) == commands.CORPORA
+    with pytest.raises(SystemExit, match="0"), pytest.warns(RuntimeWarning, match="found in sys.modules"):
+        commands.main(["prepare", "digits", "--help"])
+    assert "--out" in capsys.readouterr().out
+
+
+def test_lists_and_switches_are_given_as_plain_words():
+    def function(values: list[str], quantiles: list[float] | None, overwrite: bool, out: str) -> None: ...
+
+    given = "a.csv --values a b --out x --quantiles 0.05,0.5 0.9 --overwrite"
+    expected = ["a.csv", '--values=["a", "b"]', "--out", "x", "--quantiles=[0.05,0.5,0.9]", "--overwrite=true"]
+    assert completed(given.split(), function) == expected
+    assert completed(["--values", '["a b"]', "--overwrite", "false"], function) == [
+        '--values=["a b"]',
+        "--overwrite=false",
+    ]
+
+
+def test_a_run_keeps_network_names_and_bounds(plain):
+    run = load_run(plain / "run")
+    assert isinstance(run.net, ZForcing)
+    assert (run.net.hidden_dim, run.net.covariate_dim, run.net.training) == (5, 0, False)
+    train = load_series(plain / "prepared").train
+    assert (run.names.layout, run.names.scaling) == (train.layout, train.scaling)
+    evaluations = run.results["evaluations"]
+    assert {"test", "validation", "test, original units"} <= set(evaluations)
+    scaled, original = (
+        evaluations[name]["bounds"]["elbo"]["nats_per_frame"][0] for name in ("test", "test, original units")
+    )
+    assert scaled - original == pytest.approx(np.log(train.scaling.scale[0]))
+    assert (plain / "run" / "figure.png").is_file()
+
+
+def test_training_reads_covariates_and_gaps(tmp_path):
+    data = prepared(tmp_path, sales(gaps=0.1), "--covariates", "price", "--static", "kind")
+    commands.main(
+        ["train", str(data), "--model", "vrnn", "--objective", "elbo", *TRAINED, "--out", str(tmp_path / "a")]
+    )
+    net = load_run(tmp_path / "a").net
+    assert (net.covariate_dim, net.missing) == (3, "fill")
+    rnn = ("--baseline", "rnn", "--logger", "csv")
+    commands.main(["train", str(data), *rnn, *TRAINED, "--out", str(tmp_path / "b")])
+    with pytest.raises(ValueError, match="holds the baseline 'rnn', take a run of a stochastic network"):
+        load_run(tmp_path / "b")
+    with pytest.raises(SystemExit, match="linear_gaussian is for series without covariates and gaps"):
+        commands.main(["train", str(data), "--baseline", "linear_gaussian", "--out", str(tmp_path / "c")])
+
+
+def test_counts_need_values_in_their_own_units(plain, tmp_path):
+    with pytest.raises(SystemExit, match=r"'sold' is scaled: prepare the table with\s+--scaling none"):
+        commands.main(["train", str(plain / "prepared"), "--emission", "poisson", "--out", str(tmp_path / "run")])
+    counts = sales(4, 24).assign(sold=lambda table: table.sold.round())
+    data = prepared(tmp_path, counts, "--scaling", "none")
+    flags = ("--emission", "poisson", "--objective", "elbo", *TRAINED, "--max-steps", "2")
+    commands.main(["train", str(data), *flags, "--out", str(tmp_path / "counts")])
+    assert type(load_run(tmp_path / "counts").net.emission_family).__name__ == "Poisson"
+
+
+def test_train_refuses_with_a_sentence(plain, tmp_path):
+    with pytest.raises(SystemExit, match=r"error: .*nothing"):
+        commands.main(["train", str(tmp_path / "nothing"), "--out", str(tmp_path / "a")])
+    with pytest.raises(SystemExit, match=r"error: .*run"):
+        commands.main(["train", str(plain / "prepared"), "--out", str(plain / "run")])
+    (tmp_path / "whole").mkdir()
+    data = prepared(tmp_path / "whole", sales(4, 24), "--validation", "null")
+    with pytest.raises(SystemExit, match="must have a validation part"):
+        commands.main(["train", str(data), "--out", str(tmp_path / "b")])

@@ -30,10 +30,11 @@ from .series.arrays import from_arrays
 from .series.batch import SeriesBatch, SeriesItem, collate_series, require_horizon
 from .series.folder import from_folder
 from .series.frames import from_dataframe
+from .series.joining import continued, joined
 from .series.scaling import Scaling
 from .series.series import Series
 from .series.splitting import SeriesSets, split_series
-from .series.storing import load_series, save_series
+from .series.storing import empty_like, load_series, save_series
 from .speech.prepare import prepare_blizzard, prepare_folder, prepare_timit
 from .text.docstrings import load_docstrings, prepare_docstrings
 from .text.imdb import prepare_imdb
@@ -73,12 +74,15 @@ __all__ = [
     "call_with",
     "collate",
     "collate_series",
+    "continued",
+    "empty_like",
     "from_arrays",
     "from_dataframe",
     "from_folder",
     "given_of",
     "givens_of",
     "is_batch",
+    "joined",
     "load_digits",
     "load_docstrings",
     "load_images",

@@ -34,19 +34,41 @@ def command_line(experiment: Callable[..., None]) -> None:
         ImportError: jsonargparse is not installed.
         ValueError: a resumed run with other flags.
     """
+    parser = parser_class()(description=(experiment.__doc__ or "").split("\n\n")[0])
+    add_flags(parser, experiment)
+    run_experiment(experiment, parser.parse_args(underscored(sys.argv[1:])).as_dict())
+
+
+def parser_class() -> Any:
+    """The parser of jsonargparse.
+
+    Raises:
+        ImportError: it is not installed.
+    """
     try:
         import jsonargparse
     except ImportError as error:
         raise ImportError("the command line needs jsonargparse: pip install zf-pyro[examples]") from error
-    parser = jsonargparse.ArgumentParser(description=(experiment.__doc__ or "").split("\n\n")[0])
-    parser.add_function_arguments(experiment, skip={"run"})
+    return jsonargparse.ArgumentParser
+
+
+def add_flags(parser: Any, experiment: Callable[..., None]) -> None:
+    """Add the flags of an experiment to a parser: its own, those of :class:`.Run` and those of :class:`.Preset`."""
+    parser.add_function_arguments(experiment, skip={"run"}, as_positional=True)
     parser.add_class_arguments(Run, skip={*SWITCHES, "changes"})
     for switch, text in SWITCHES.items():
         parser.add_argument(f"--{switch}", action="store_true", help=text)
     for name, (kind, text) in preset_flags().items():
         parser.add_argument(f"--{name}", type=kind, default=None, help=f"{text} (default: as in the preset)")
     parser.set_defaults({"out": Path("runs") / experiment.__name__})
-    flags: dict[str, Any] = parser.parse_args(underscored(sys.argv[1:])).as_dict()
+
+
+def run_experiment(experiment: Callable[..., None], flags: dict[str, Any]) -> None:
+    """Run ``experiment(run, ...)`` with the flags that a parser of :func:`add_flags` has read.
+
+    Raises:
+        Exception: as :func:`command_line`.
+    """
     found = {name: flags.pop(name) for name in CHANGEABLE}
     changes = {name: plain(value) for name, value in found.items() if value is not None}
     shared = {field.name: flags.pop(field.name) for field in dataclasses.fields(Run) if field.name in flags}

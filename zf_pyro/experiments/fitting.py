@@ -25,6 +25,8 @@ Model = StochasticRNN | DeterministicRNN | LinearGaussian
 BUCKET = 8
 """On a GPU batches are padded to a multiple of this many steps. Windows of 40 frames and images of 64 and 784 pixels
 are such multiples."""
+OF_DATA = ("covariate_dim", "missing")
+"""Options that follow from the data; baselines have them too."""
 CAPACITY = 16
 """Number of batch shapes captured on a GPU, more than an experiment has: lengths up to 40 by ``BUCKET``, each in full
 batches and in the last batch of an epoch."""
@@ -113,14 +115,17 @@ def build(run: Run, preset: Preset, emission: Emission) -> StochasticRNN | Deter
                 f"{type(net).__name__} has none here: take --objective kl_annealing"
             )
         return net
+    settings: dict[str, Any] = {
+        "embed_dim": preset.embed_dim,
+        "dropout": preset.dropout,
+        "layer_norm": run.baseline == "rnn_layer_norm",
+    }
     size = sum(parameter.numel() for parameter in net.parameters())
-    return DeterministicRNN.of_size(
-        emission,
-        size,
-        embed_dim=preset.embed_dim,
-        dropout=preset.dropout,
-        layer_norm=run.baseline == "rnn_layer_norm",
-    )
+    baseline = DeterministicRNN.of_size(emission, size, **settings)
+    of_data = {name: preset.options[name] for name in OF_DATA if name in preset.options}
+    if of_data:  # a few more parameters: those that read covariates and flags
+        baseline = DeterministicRNN(emission, hidden_dim=baseline.hidden_dim, **settings, **of_data)
+    return baseline
 
 
 def optimiser(preset: Preset, parameters: Iterable[Any]) -> torch.optim.Optimizer:
@@ -192,6 +197,7 @@ def train(run: Run, preset: Preset, model: StochasticRNN | DeterministicRNN, tra
         accelerator={"cuda": "gpu"}.get(run.device, run.device),
         precision=run.precision,
         callbacks=callbacks,
+        logger=["csv", "tensorboard"] if run.logger == "tensorboard" else run.logger,
         about=run.about,
     )
     seconds = time.perf_counter() - start
@@ -215,6 +221,8 @@ def scores_of(
 ) -> Scores:
     """Every bound on every sequence; for a baseline its log-likelihood, in nats.
 
+    A network that reads gaps has no particle bound, since the filter over whole sequences does not read them.
+
     Args:
         run: the flags.
         model: the fitted model.
@@ -232,7 +240,7 @@ def scores_of(
         protocol=protocol,
         reset_every=reset_every,
         num_particles=particles,
-        filter_particles=particles,
+        filter_particles=0 if model.flag_dim else particles,
         batch_size=32,
         chunk_particles=4,
     )

@@ -1,6 +1,6 @@
 """Data loaders of the experiments, with batches for each protocol."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils.data import Subset
 
 from ..checks import require_choice, require_count
-from ..data import ContextBatch, LengthBatches, Loader, collate
+from ..data import ContextBatch, LengthBatches, Loader, Series, collate, collate_series
 from ..evaluation import PROTOCOLS, Protocol
 
 
@@ -87,6 +87,8 @@ def training_loader(
 ) -> Loader:
     """Training batches (x, lengths), or (x, lengths, context) if the first frame is given.
 
+    Those of a :class:`zf_pyro.data.Series` have covariates and what was observed, too.
+
     Args:
         data: a data set with ``lengths``.
         batch_size: sequences per batch.
@@ -105,10 +107,24 @@ def training_loader(
         loader = Loader(scored, EpochBatches(scored, batch_size, **order))
         loader.collate_fn = given_first
         return loader
-    return Loader(data, EpochBatches(data, batch_size, **order))
+    loader = Loader(data, EpochBatches(data, batch_size, **order))
+    loader.collate_fn = collation(data)
+    return loader
 
 
 def evaluation_loader(data: Any, batch_size: int, count: int | None = None) -> Loader:
-    """Batches (x, lengths) of whole sequences, each once: ``count`` of them, evenly spread, or all if None."""
+    """Batches (x, lengths) of whole sequences, each once: ``count`` of them, evenly spread, or all if None.
+
+    Those of a :class:`zf_pyro.data.Series` have covariates and what was observed, too.
+    """
     chosen = spread(data, count)
-    return Loader(chosen, LengthBatches(chosen.lengths, batch_size, shuffle=False))
+    loader = Loader(chosen, LengthBatches(chosen.lengths, batch_size, shuffle=False))
+    loader.collate_fn = collation(chosen)
+    return loader
+
+
+def collation(data: Any) -> Callable[[Sequence[Any]], Any]:
+    """The function that stacks items of a data set, or of a part of it, into a batch."""
+    while isinstance(data, Subset):
+        data = data.dataset
+    return collate_series if isinstance(data, Series) else collate

@@ -36,7 +36,8 @@ def from_folder(
         time, values, covariates, static: columns, as for :func:`zf_pyro.data.from_dataframe`.
         csv: arguments for :func:`pandas.read_csv`, such as ``{"sep": ";", "decimal": ","}``, or ``{"dtype": {"id":
             str}}`` for identifiers with leading zeros.
-        settings: further arguments of :func:`zf_pyro.data.from_dataframe`.
+        settings: further arguments of :func:`zf_pyro.data.from_dataframe`. With ``like``, ``sequence`` and ``csv`` are
+            those of the earlier data if they are None.
 
     Raises:
         FileNotFoundError: no such folder, or no such file in it.
@@ -44,8 +45,10 @@ def from_folder(
         ValueError: a file that cannot be read, other columns than in the first file, or what
             :func:`zf_pyro.data.from_dataframe` refuses.
     """
-    import pandas as pd
-
+    try:
+        import pandas as pd
+    except ImportError as error:
+        raise ImportError("tables are read by pandas: pip install zf-pyro[series]") from error
     root = require_path("folder", folder)
     if not root.exists():
         raise FileNotFoundError(f"folder must be a folder of tables or a table, got {root}, which does not exist")
@@ -59,8 +62,13 @@ def from_folder(
         raise FileNotFoundError(f"{root} holds no {', '.join((*CSV, *PARQUET))} file: give the folder that does")
     if not isinstance(csv, Mapping | None):
         raise TypeError(f"csv must be a dictionary of arguments for pandas.read_csv, got {type(csv).__name__}")
+    like = settings.get("like")
+    earlier = like.layout.columns if isinstance(like, Series) else {}
+    csv = earlier.get("csv") if csv is None else csv
     tables = [_read(root / name, csv or {}) for name in names]
     columns = [*tables[0].columns]
+    if sequence is None and (earlier.get("sequence") != FILE or FILE in columns):
+        sequence = earlier.get("sequence")
     for name, table in zip(names, tables, strict=True):
         if set(table.columns) != set(columns):
             differing = sorted(map(str, set(table.columns) ^ set(columns)))
@@ -80,6 +88,8 @@ def from_folder(
     table = pd.concat(tables, ignore_index=True)
     found = from_dataframe(table, sequence, time, values, covariates, static, **settings)
     found.layout.columns["left_out"] = [list(pair) for pair in left_out]  # type: ignore[index]  # a plain dictionary
+    if csv is not None:
+        found.layout.columns["csv"] = dict(csv)  # type: ignore[index]  # likewise
     return found
 
 

@@ -13,7 +13,7 @@ from ...checks import require_path
 from ..folders.preparing import preparing
 from ..folders.record import Record, Split, StoredFile, read_record, versions_of
 from .layout import Layout
-from .rows import MappedRows, stored_form
+from .rows import HeldRows, MappedRows, Steps, stored_form
 from .scaling import Scaling
 from .series import Series, common
 from .splitting import SeriesSets
@@ -68,8 +68,7 @@ def load_series(folder: Path | str) -> SeriesSets:
     if record.corpus != CORPUS:
         raise ValueError(f"{folder} holds {record.corpus!r}, not series: open it by the function of that corpus")
     try:
-        layout = Layout.from_dict(record.settings["layout"])
-        scaling, covariates = (_scaling(record.settings[name]) for name in ("scaling", "covariate_scaling"))
+        layout, scaling, covariates = _meaning(record.settings)
         width = len(layout.features) + len(layout.covariates) + 2
         if record.frame != width or len(scaling.names) != len(layout.features):
             raise ValueError(f"its rows have {record.frame} columns instead of {width}")
@@ -78,6 +77,28 @@ def load_series(folder: Path | str) -> SeriesSets:
         raise ValueError(f"{folder} cannot be used ({error!r} in its record): save the data again") from error
     sets = {name: Series(rows, layout, scaling, covariates, record=record) for name, rows in parts.items()}
     return SeriesSets(sets["train"], sets.get("validation"), sets.get("test"))
+
+
+def empty_like(settings: Mapping[str, Any]) -> Series:
+    """A data set without sequences, of the names and the scaling in a record: for ``like=`` and units.
+
+    Args:
+        settings: ``record.settings`` of a data set, as :attr:`Series.record` and ``record.json`` have them.
+
+    Raises:
+        ValueError: they are not those of series.
+    """
+    try:
+        layout, scaling, covariates = _meaning(settings)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"settings must be those of the record of series, got {error!r} in them") from error
+    steps = Steps(np.zeros((0, len(layout.features))), np.zeros((0, len(layout.covariates))), np.zeros(0))
+    return Series(HeldRows([], np.zeros(1, np.int64), steps), layout, scaling, covariates)
+
+
+def _meaning(settings: Mapping[str, Any]) -> tuple[Layout, Scaling, Scaling]:
+    scaling, covariates = (_scaling(settings[name]) for name in ("scaling", "covariate_scaling"))
+    return Layout.from_dict(settings["layout"]), scaling, covariates
 
 
 def record_of(series: Series) -> Record:

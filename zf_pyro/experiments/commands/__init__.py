@@ -1,16 +1,23 @@
 """The command ``zf-pyro``: one subcommand a file, each a function whose parameters are its flags."""
 
+import inspect
+import json
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
-from ..command import underscored
+from ..command import SWITCHES, add_flags, parser_class, run_experiment, underscored
 from .info import info
+from .prepare_table import prepare, prepare_corpus
+from .train_series import train
 
 __all__ = ["COMMANDS", "main"]
 
-COMMANDS: dict[str, Callable[..., None]] = {"info": info}
-"""Subcommands by name. Their parameters become flags, their docstrings the help."""
+COMMANDS: dict[str, Callable[..., None]] = {"prepare": prepare, "train": train, "info": info}
+"""Subcommands by name. Their parameters become flags, their docstrings the help. One with a parameter ``run`` is an
+experiment, with the flags of all experiments."""
+CORPORA = ("timit", "blizzard", "folder", "mnist", "digits", "imdb", "docstrings", "polyphonic")
+"""Corpora that ``prepare`` knows by name, in place of a table."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -20,23 +27,71 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ImportError: jsonargparse is not installed.
         SystemExit: with a sentence, where a file or a value cannot be used.
     """
-    try:
-        import jsonargparse
-    except ImportError as error:
-        raise ImportError("the command line needs jsonargparse: pip install zf-pyro[examples]") from error
-    parser = jsonargparse.ArgumentParser(
-        prog="zf-pyro", description="Stochastic recurrent networks from the command line: COMMAND --help tells more."
-    )
+    words = underscored(list(sys.argv[1:] if arguments is None else arguments))
+    if words[:1] == ["prepare"] and words[1:2] and words[1] in CORPORA:
+        prepare_corpus(words[1:])
+        return
+    kind = parser_class()
+    parser = kind(prog="zf-pyro", description="Forecasts of series by stochastic recurrent networks, step by step.")
     commands = parser.add_subcommands(dest="command")
     for name, function in COMMANDS.items():
-        lines = (function.__doc__ or "").strip().splitlines()
-        command = jsonargparse.ArgumentParser(description=lines[0])
-        command.add_function_arguments(function, as_positional=False)
-        commands.add_subcommand(name, command, help=lines[0])
-    flags: dict[str, Any] = parser.parse_args(
-        underscored(list(sys.argv[1:] if arguments is None else arguments))
-    ).as_dict()
+        line = (function.__doc__ or "").strip().splitlines()[0]
+        command = kind(description=line)
+        if is_experiment(function):
+            add_flags(command, function)
+        else:
+            command.add_function_arguments(function, as_positional=True)
+        commands.add_subcommand(name, command, help=line)
+    if words and words[0] in COMMANDS:
+        words = [words[0], *completed(words[1:], COMMANDS[words[0]])]
+    flags: dict[str, Any] = parser.parse_args(words).as_dict()
+    function, given = COMMANDS[flags["command"]], flags[flags["command"]]
     try:
-        COMMANDS[flags["command"]](**flags[flags["command"]])
-    except (OSError, ValueError, ImportError) as error:
+        run_experiment(function, given) if is_experiment(function) else function(**given)
+    except (OSError, ValueError, TypeError, ImportError, MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not type(error).__module__.startswith("zf_pyro"):
+            raise
         sys.exit(f"error: {error}")
+
+
+def is_experiment(function: Callable[..., None]) -> bool:
+    """True for a function of the flags shared by all experiments."""
+    return "run" in inspect.signature(function).parameters
+
+
+def completed(words: Sequence[str], function: Callable[..., None]) -> list[str]:
+    """Arguments as jsonargparse takes them: lists in one word, and true after a switch.
+
+    ``--values a b`` becomes ``--values=["a","b"]``, ``--quantiles 0.05,0.95`` becomes ``--quantiles=[0.05,0.95]``.
+    """
+    kinds = {f"--{name}": kind for name, kind in get_type_hints(function).items()}
+    found: list[str] = []
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        kind = kinds.get(word)
+        if kind is bool and word[2:] not in SWITCHES:
+            found.append(f"{word}={rest.pop(0) if rest and rest[0] in ('true', 'false') else 'true'}")
+            continue
+        of = _element(kind)
+        if of is None:
+            found.append(word)
+            continue
+        parts: list[str] = []
+        while rest and not rest[0].startswith("--"):
+            parts.append(rest.pop(0))
+        if len(parts) == 1 and parts[0].startswith("["):
+            found.append(f"{word}={parts[0]}")
+        elif of is str:
+            found.append(f"{word}={json.dumps(parts)}")
+        else:
+            found.append(f"{word}=[{','.join(part.strip(',') for part in parts)}]")
+    return found
+
+
+def _element(kind: Any) -> Any:
+    """Type of the elements of a list, or of a list that may be None; None for other types."""
+    for option in (kind, *get_args(kind)):
+        if getattr(option, "__origin__", None) is list:
+            return get_args(option)[0]
+    return None
