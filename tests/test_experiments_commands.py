@@ -1,6 +1,7 @@
 """The command zf-pyro: its subcommands run, describe themselves, and end with a sentence where they cannot."""
 
 import importlib
+import json
 import subprocess
 import sys
 
@@ -203,3 +204,95 @@ def test_train_refuses_with_a_sentence(plain, tmp_path):
     data = prepared(tmp_path / "whole", sales(4, 24), "--validation", "null")
     with pytest.raises(SystemExit, match="must have a validation part"):
         commands.main(["train", str(data), "--out", str(tmp_path / "b")])
+
+
+def test_evaluate_scores_the_network_and_what_is_simple(plain, capsys):
+    given = ["evaluate", str(plain / "run"), "--horizon", "4", "--first", "30", "--every", "7", "--season", "12"]
+    commands.main([*given, "--samples", "20", "--particles", "4", "--out", str(plain / "scores.json")])
+    said = capsys.readouterr().out
+    assert "6 forecasts of 4 steps, of 2 sequences" in said
+    assert all(
+        head in said for head in ("CRPS, sold", "log score, nats", "coverage 90 %", "width 90 %, sold", "energy")
+    )
+    found = json.loads((plain / "scores.json").read_text())
+    scores = found["forecasts"]["scores"]
+    assert list(scores) == ["zforcing", "naive", "seasonal_naive", "ets"]
+    assert found["forecasts"]["left_out"] == {}
+    assert found["bounds"]["num_sequences"] == 2
+    skill = found["forecasts"]["crps_skill"]["naive"][0]
+    assert skill == pytest.approx(1 - scores["zforcing"]["crps"][0] / scores["naive"]["crps"][0])
+
+
+def test_a_baseline_that_cannot_forecast_is_named_with_its_reason(plain, capsys):
+    given = ["evaluate", str(plain / "run"), "--horizon", "4", "--first", "2", "--every", "40", "--samples", "20"]
+    commands.main([*given, "--particles", "4", "--baselines", "seasonal_naive", "ets", "--out", str(plain / "b.json")])
+    found = json.loads((plain / "b.json").read_text())["forecasts"]
+    assert found["left_out"]["seasonal_naive"] == "no season was given"
+    assert "ETS cannot be fitted to sequence 0 of 2 frames" in found["left_out"]["ets"]
+    assert "left out: ets, ETS cannot be fitted" in capsys.readouterr().out
+
+
+def test_forecasts_have_names_ids_and_times_in_original_units(plain):
+    given = ["forecast", str(plain / "run"), "--horizon", "3", "--quantiles", "0.1,0.9", "--samples", "40"]
+    commands.main([*given, "--particles", "8", "--out", str(plain / "forecasts.csv")])
+    import pandas as pd
+
+    found = pd.read_csv(plain / "forecasts.csv")
+    assert list(found) == ["shop", "month", "sold_mean", "sold_0.1", "sold_0.9"]
+    assert sorted(set(found["shop"])) == [f"s{i}" for i in range(8)]
+    assert list(found["month"][:3]) == ["2019-01-01", "2019-02-01", "2019-03-01"]
+    assert (found["sold_0.1"] < found["sold_mean"]).all()
+    assert (found["sold_mean"] < found["sold_0.9"]).all()
+    assert found["sold_mean"].between(5, 45).all()
+    commands.main([*given, "--particles", "8", "--out", str(plain / "again.parquet")])
+    pd.testing.assert_frame_equal(
+        pd.read_parquet(plain / "again.parquet").drop(columns="month"), found.drop(columns="month")
+    )
+
+
+def test_a_new_table_is_forecast_from_its_own_end(plain):
+    sales(2, 20).assign(shop=lambda table: "new" + table["shop"]).to_csv(plain / "new.csv", index=False)
+    given = ["forecast", str(plain / "run"), "--data", str(plain / "new.csv"), "--horizon", "2", "--samples", "10"]
+    commands.main([*given, "--particles", "4", "--out", str(plain / "new_forecasts.csv")])
+    lines = (plain / "new_forecasts.csv").read_text().splitlines()
+    assert [line.split(",")[:2] for line in lines[1:]] == [
+        [shop, month] for shop in ("news0", "news1") for month in ("2016-09-01", "2016-10-01")
+    ]
+
+
+def test_forecasts_with_covariates_and_gaps(tmp_path):
+    flags = ("--covariates", "price", "--static", "kind", "--by", "time", "--context", "12")
+    data = prepared(tmp_path, sales(4, gaps=0.1), *flags)
+    commands.main(["train", str(data), "--objective", "elbo", *TRAINED, "--out", str(tmp_path / "run")])
+    future = sales(4, MONTHS + 6)
+    future[future["month"] >= "2019"].drop(columns=["sold", "kind"]).to_csv(tmp_path / "future.csv", index=False)
+    given = ["forecast", str(tmp_path / "run"), "--horizon", "6", "--samples", "10", "--particles", "4"]
+    commands.main([*given, "--future", str(tmp_path / "future.csv")])
+    lines = (tmp_path / "run" / "forecasts.csv").read_text().splitlines()
+    assert len(lines) == 1 + 4 * 6
+    assert lines[1].startswith("s0,2019-01-01,")
+    with pytest.raises(SystemExit, match=r"future must be a table of the covariates \['price'\] of the 6 steps"):
+        commands.main(given)
+    with pytest.raises(SystemExit, match="future must hold the 9 steps after sequence 's0'"):
+        commands.main([*given, "--horizon", "9", "--future", str(tmp_path / "future.csv")])
+    scored = ["evaluate", str(tmp_path / "run"), "--horizon", "3", "--samples", "20", "--particles", "4"]
+    commands.main([*scored, "--baselines", "naive"])
+    found = json.loads((tmp_path / "run" / "evaluation.json").read_text())
+    assert found["forecasts"]["forecasts"] == 4
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("evaluate", "{run}", "--horizon", "60"), "sequences must have 61 frames at least"),
+        (("forecast", "{run}", "--out", "a.txt"), "out must end in .csv or .parquet, got a.txt"),
+        (("forecast", "{run}", "--quantiles", "0.5,1.5"), "quantiles must be between 0 and 1"),
+        (("forecast", "{run}", "--data", "{bad}"), "feature 'sold' must hold numbers"),
+        (("forecast", "{folder}"), "holds no results.json, as zf-pyro train leaves"),
+    ],
+)
+def test_a_finished_run_refuses_with_a_sentence(plain, words, message):
+    sales(1, 5).assign(sold="many").to_csv(plain / "bad.csv", index=False)
+    names = {"run": str(plain / "run"), "folder": str(plain), "bad": str(plain / "bad.csv")}
+    with pytest.raises(SystemExit, match=f"error: .*{message}"):
+        commands.main([word.format(**names) for word in words])

@@ -1,21 +1,29 @@
 """The command ``zf-pyro``: one subcommand a file, each a function whose parameters are its flags."""
 
-import inspect
 import json
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, get_args, get_type_hints
 
 from ..command import SWITCHES, add_flags, parser_class, run_experiment, underscored
+from ..settings import Run
+from .evaluate_run import evaluate
+from .forecast_run import forecast
 from .info import info
 from .prepare_table import prepare, prepare_corpus
 from .train_series import train
 
 __all__ = ["COMMANDS", "main"]
 
-COMMANDS: dict[str, Callable[..., None]] = {"prepare": prepare, "train": train, "info": info}
-"""Subcommands by name. Their parameters become flags, their docstrings the help. One with a parameter ``run`` is an
-experiment, with the flags of all experiments."""
+COMMANDS: dict[str, Callable[..., None]] = {
+    "prepare": prepare,
+    "train": train,
+    "evaluate": evaluate,
+    "forecast": forecast,
+    "info": info,
+}
+"""Subcommands by name. Their parameters become flags, their docstrings the help. One with the parameter
+``run: Run`` is an experiment, with the flags of all experiments."""
 CORPORA = ("timit", "blizzard", "folder", "mnist", "digits", "imdb", "docstrings", "polyphonic")
 """Corpora that ``prepare`` knows by name, in place of a table."""
 
@@ -56,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def is_experiment(function: Callable[..., None]) -> bool:
     """True for a function of the flags shared by all experiments."""
-    return "run" in inspect.signature(function).parameters
+    return get_type_hints(function).get("run") is Run
 
 
 def completed(words: Sequence[str], function: Callable[..., None]) -> list[str]:
