@@ -10,7 +10,6 @@ the official test utterances. About a minute on one CPU core.
 import json
 import warnings
 from pathlib import Path
-from typing import Any
 
 import jsonargparse
 import matplotlib
@@ -19,25 +18,13 @@ import torch
 from quickstart import SIZES, quickstart
 
 from zf_pyro import ZForcing, diagnostics, to_arviz
-from zf_pyro.data import NUM_CEPSTRA, Utterances, load_vowels
-from zf_pyro.diagnostics import LatentUse
-from zf_pyro.diagnostics.measurements import Measurement, measurements
-from zf_pyro.diagnostics.plots import (
-    plot_check,
-    plot_fan,
-    plot_khat,
-    plot_kl,
-    plot_phase,
-    plot_rank_ecdf,
-    plot_steps,
-    plot_training,
-    plot_traversal,
-)
-from zf_pyro.diagnostics.report import Section, Verdict, remedies, write_report
+from zf_pyro.data import NUM_CEPSTRA, load_vowels
+from zf_pyro.diagnostics import Given, ReportSizes, remedies, report_on, write_report
+from zf_pyro.diagnostics.plots import plot_training
+from zf_pyro.diagnostics.report import Section, Verdict
 from zf_pyro.emissions import Gaussian
 
 matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 
 CEPSTRA = [f"cepstrum {number}" for number in range(1, NUM_CEPSTRA + 1)]
 """Names of the features."""
@@ -51,65 +38,6 @@ def load(run: Path, seed: int) -> dict[str, ZForcing]:
         nets[name] = ZForcing(Gaussian(NUM_CEPSTRA), **SIZES, transition="concatenate").eval()
         nets[name].load_state_dict(weights)
     return nets
-
-
-def sections(
-    name: str, net: ZForcing, test: Utterances, data: Any, sizes: dict[str, int]
-) -> tuple[list[Section], list[Measurement], LatentUse]:
-    """Sections of the report on one model, all their measurements, and the use of its latents."""
-    use = diagnostics.latent_use(net, test.x, test.lengths)
-    found: list[Any] = [use, diagnostics.mutual_information(net, test.x, test.lengths)]
-    if len(test.x) >= 90:
-        found.append(diagnostics.linear_probe(data))
-    figure, axes = plt.subplots(1, 3, figsize=(13, 3.6), layout="constrained")
-    plot_kl(use, axes[0])
-    strongest = use.kl.nanmean((0, 1)).argsort(descending=True).tolist()
-    plot_phase(data, (strongest[0], strongest[1]), ax=axes[1])
-    longest = int(test.lengths.argmax())
-    frames = test.x[longest : longest + 1, : int(test.lengths[longest])]
-    plot_traversal(net, frames, strongest[0], ax=axes[2], name=CEPSTRA[0])
-    first = [one for result in found for one in measurements(result)]
-    caption = (
-        f"Left: KL by step and latent. Middle: paths of the two latents with the most KL, {strongest[0]} and "
-        f"{strongest[1]}. Right: the longest utterance while latent {strongest[0]} is moved by up to three deviations."
-    )
-    parts = [Section(f"{name}: do the latents matter?", use.verdict(), first, figure, caption)]
-
-    check = diagnostics.check_weights(data)
-    few = test.take(torch.linspace(0, len(test.x) - 1, sizes["by_step"]).long())
-    steps = diagnostics.check_steps(net, few.x, few.lengths, num_samples=sizes["draws"])
-    calibration = diagnostics.calibrate(net, sizes["simulations"], num_steps=10)
-    figure, axes = plt.subplots(1, 3, figsize=(13, 3.6), layout="constrained")
-    plot_khat(check, axes[0])
-    plot_steps(steps, "efficiency", ax=axes[1])
-    plot_rank_ecdf(calibration, axes[2])
-    second = [one for result in (check, steps, calibration) for one in measurements(result)]
-    text = (
-        f"Weights are those of {sizes['draws']} samples from the guide. Steps are those of {len(few.x)} utterances, "
-        f"and ranks those of {sizes['simulations']} sequences of the model itself. Samples from the guide are "
-        "independent, so there is no R-hat."
-    )
-    caption = "Left: k-hat of each utterance. Middle: effective share of the samples by step. Right: ECDF of ranks."
-    parts.append(Section(f"{name}: is the guide right?", text, second, figure, caption))
-
-    figure, axes = plt.subplots(1, 3, figsize=(13, 3.6), layout="constrained")
-    plot_fan(data, longest, ax=axes[0])
-    lags = diagnostics.predictive_check(data, diagnostics.autocorrelation(5))
-    plot_check(lags, range(1, 6), ax=axes[1]).set(xlabel="lag, frames", ylabel="autocorrelation")
-    powers = diagnostics.predictive_check(data, diagnostics.spectrum())
-    plot_check(powers, torch.linspace(0, 0.5, 8), ax=axes[2]).set(xlabel="cycles per frame", ylabel="log power")
-    third = [
-        Measurement(
-            f"largest surprise of the {what}", f"{abs(one.surprise).max():.1f}", "standard deviations", "about 2"
-        )
-        for what, one in (("autocorrelation", lags), ("spectrum", powers))
-    ]
-    caption = (
-        "Left: the first cepstrum of the longest utterance under the posterior predictive. Middle and right: of the "
-        "first cepstrum of real utterances, against what the model generates by itself."
-    )
-    parts.append(Section(f"{name}: do its samples resemble the data?", "", third, figure, caption))
-    return parts, first + second, use
 
 
 def diagnose(
@@ -127,31 +55,29 @@ def diagnose(
         smoke: Only check that everything runs, with six training steps and few draws; the results are meaningless.
     """
     torch.set_num_threads(1)
-    sizes = {"draws": 100, "simulations": 400, "utterances": 370, "by_step": 20}
+    sizes, utterances = ReportSizes(), 370
     if smoke:
-        run, sizes = out / "run", {"draws": 25, "simulations": 50, "utterances": 40, "by_step": 4}
+        run, sizes, utterances = out / "run", ReportSizes(draws=25, simulations=50, by_step=4), 40
         quickstart(run, seed, smoke=True)
     if not (run / "weights.pt").exists():
         raise FileNotFoundError(f"--run must be a folder with weights.pt, as examples/quickstart.py writes; got {run}")
     out.mkdir(parents=True, exist_ok=True)
     results = json.loads((run / "results.json").read_text())
     test = load_vowels(results["seed"]).test
-    test = test.take(torch.linspace(0, len(test.x) - 1, sizes["utterances"]).long())
-    utterances = [f"speaker {speaker}, row {row}" for row, speaker in enumerate(test.speakers.tolist())]
+    test = test.take(torch.linspace(0, len(test.x) - 1, utterances).long())
+    names = [f"speaker {speaker}, row {row}" for row, speaker in enumerate(test.speakers.tolist())]
     parts, verdicts, models, measured, top = [], {}, {}, {}, []
     for name, net in load(run, seed).items():
-        coords = {"sequence": utterances, "feature": CEPSTRA}
+        coords = {"sequence": names, "feature": CEPSTRA}
         data = to_arviz(
-            net, test.x, test.lengths, num_samples=sizes["draws"], labels=test.speakers, coords=coords, batch_size=37
+            net, test.x, test.lengths, num_samples=sizes.draws, labels=test.speakers, coords=coords, batch_size=37
         )
         models[name] = data
-        about, measured[name], use = sections(name, net, test, data, sizes)
-        parts += about
-        verdicts[name] = use.verdict()
-        failed = [one.name for one in measured[name] if one.good is False]
-        latents = "the latents are used" if use.used else "the latents have collapsed"
-        checks = "all checks passed" if not failed else f"failed: {'; '.join(failed)}"
-        top.append(Verdict(name, f"{latents}; {checks}.", not failed))
+        given, probe = Given(test.x, test.lengths), len(test.x) >= 90
+        about = report_on(name, net, data, given, sizes=sizes, feature=CEPSTRA[0], probe=probe)
+        parts += about.sections
+        measured[name], verdicts[name] = about.measurements, about.use.verdict()
+        top.append(about.verdict)
         print(f"{name}: {verdicts[name]}")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # about high k-hats, which are in the report

@@ -296,3 +296,16 @@ def test_a_finished_run_refuses_with_a_sentence(plain, words, message):
     names = {"run": str(plain / "run"), "folder": str(plain), "bad": str(plain / "bad.csv")}
     with pytest.raises(SystemExit, match=f"error: .*{message}"):
         commands.main([word.format(**names) for word in words])
+
+
+@pytest.mark.filterwarnings("ignore:.* have a k-hat above")  # of a network barely trained
+def test_diagnose_writes_one_page(plain, capsys):
+    given = ["diagnose", str(plain / "run"), "--part", "all", "--draws", "25", "--simulations", "20", "--by-step", "1"]
+    commands.main([*given, "--out", str(plain / "pages" / "report.html")])
+    page = (plain / "pages" / "report.html").read_text()
+    assert page.count("data:image/png") == 3
+    assert "do the latents matter?" in page
+    assert "is the guide right?" in page
+    assert "sold of the longest sequence" in page
+    assert 'src="http' not in page
+    assert "nats a sequence" in capsys.readouterr().out

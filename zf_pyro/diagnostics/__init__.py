@@ -10,9 +10,11 @@ from .forecasts import Forecasts, leave_future_out
 from .information import Information, mutual_information
 from .latent_use import LatentUse, latent_use
 from .model_comparison import compare
+from .model_report import Given, ModelReport, ReportSizes, report_on
 from .posterior_comparison import PosteriorComparison, compare_posteriors
 from .predictive_checks import PredictiveCheck, autocorrelation, predictive_check, quantiles, spectrum
 from .probe import Probe, linear_probe
+from .report import remedies, write_report
 from .step_check import StepCheck, check_steps
 from .weight_check import WeightCheck, check_weights
 
@@ -20,11 +22,14 @@ __all__ = [
     "GROUPS",
     "Calibration",
     "Forecasts",
+    "Given",
     "Information",
     "LatentUse",
+    "ModelReport",
     "PosteriorComparison",
     "PredictiveCheck",
     "Probe",
+    "ReportSizes",
     "StepCheck",
     "WeightCheck",
     "autocorrelation",
@@ -40,6 +45,9 @@ __all__ = [
     "mutual_information",
     "predictive_check",
     "quantiles",
+    "remedies",
+    "report_on",
     "spectrum",
     "to_arviz",
+    "write_report",
 ]

@@ -7,6 +7,7 @@ from typing import Any, get_args, get_type_hints
 
 from ..command import SWITCHES, add_flags, parser_class, run_experiment, underscored
 from ..settings import Run
+from .diagnose_run import diagnose
 from .evaluate_run import evaluate
 from .forecast_run import forecast
 from .info import info
@@ -20,6 +21,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "train": train,
     "evaluate": evaluate,
     "forecast": forecast,
+    "diagnose": diagnose,
     "info": info,
 }
 """Subcommands by name. Their parameters become flags, their docstrings the help. One with the parameter
