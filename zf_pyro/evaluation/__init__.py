@@ -16,6 +16,7 @@ from .bounds import Bounds, bounds, particle_bound, prior_mean_log_likelihood, p
 from .estimates import Amount, Bound, Estimate, ratio
 from .evaluate import Evaluation, evaluate, report, summarise
 from .forecasting import forecast
+from .imputation import impute
 from .latents import active_units, count_active, step_kl
 from .protocols import PROTOCOLS, Protocol
 from .scores import Scores, score, score_density
@@ -39,6 +40,7 @@ __all__ = [
     "encoded_parts",
     "evaluate",
     "forecast",
+    "impute",
     "infer_and_judge",
     "particle_bound",
     "parts",

@@ -1,6 +1,15 @@
 """Sequential Monte Carlo over the latents of many sequences at once."""
 
-from .filter import Filtered, FilterSettings, Known, known_sequences, random_numbers, run_filter, start_states
+from .filter import (
+    Filtered,
+    FilterSettings,
+    Known,
+    gaps_of,
+    known_sequences,
+    random_numbers,
+    run_filter,
+    start_states,
+)
 from .forms import steps_of
 from .online import OnlineFilter, OnlineStep
 from .online_frames import require_observed
@@ -20,6 +29,7 @@ __all__ = [
     "Twist",
     "TwistedRun",
     "effective_sample_size",
+    "gaps_of",
     "known_sequences",
     "random_numbers",
     "require_observed",

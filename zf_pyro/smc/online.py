@@ -264,8 +264,8 @@ def refuse_covariates(net: StochasticRNN, covariates: Any, name: str) -> None:
     if net.covariate_dim or net.flag_dim:
         read = "covariates" if net.covariate_dim else "flags of gaps (missing='fill')"
         raise ValueError(
-            f"net must read neither covariates nor flags of gaps to be filtered frame by frame, got one that reads {read}: "
-            f"call ParticleFilter(net, ...).run on the frames so far"
+            f"net must be a model of frames alone to be filtered frame by frame, got one that also reads {read}: call "
+            "ParticleFilter(net, ...).run on the frames so far"
         )
     if covariates is not None:
         raise ValueError(f"{name} must be left out: {type(net).__name__} has no covariates")
