@@ -134,7 +134,9 @@ SEEN = {
 }
 
 
-@pytest.mark.parametrize("case", SEEN)
+@pytest.mark.parametrize(
+    "case", [name if name == "elements of bits" else pytest.param(name, marks=pytest.mark.slow) for name in SEEN]
+)
 def test_gaps_are_marginalised_in_every_model_with_covariates(case, member):
     """log p of what was seen is that of all completions together, each by quadrature."""
     emission, flags = SEEN[case]
@@ -151,7 +153,7 @@ def test_gaps_are_marginalised_in_every_model_with_covariates(case, member):
 # What must not matter ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("emission", ["gaussian", "bernoulli", "categorical"])
+@pytest.mark.parametrize("emission", ["gaussian", pytest.param("categorical", marks=pytest.mark.slow)])
 def test_what_was_not_seen_and_padding_change_nothing(emission, member):
     net, x = random_net(emission, **member), random_frames(emission)
     lengths, seen = torch.tensor([4, 3, 1]), torch.tensor([[1, 0, 1, 1], [0, 1, 1, 1], [1, 1, 1, 1]]).bool()
