@@ -266,6 +266,8 @@ def test_large_offsets_keep_their_digits():
 def test_flags_are_not_scaled_unless_named():
     frame = pd.DataFrame({"on": [True, False, True, True]})
     assert from_dataframe(frame)[0].x.flatten().tolist() == [1.0, 0.0, 1.0, 1.0]
+    gappy = from_dataframe(pd.DataFrame({"on": [True, None, False]}))[0]
+    assert (gappy.x.flatten().tolist(), gappy.observed.flatten().tolist()) == ([1.0, 0.0, 0.0], [True, False, True])
     assert from_dataframe(frame, scaling={"on": "standard"})[0].x.mean().item() == pytest.approx(0.0, abs=1e-6)
 
 
@@ -341,6 +343,16 @@ def test_context_frames_precede_later_parts_and_change_no_scaling():
 def test_one_part_may_be_missing():
     sets = from_dataframe(many(), "id", "t").split(validation=0.1, test=None)
     assert (len(sets.train), len(sets.validation), sets.test) == (18, 2, None)
+
+
+def test_files_like_earlier_data_leave_its_columns_alone(tmp_path):
+    table().drop(columns="site")[:6].to_csv(tmp_path / "a.csv", index=False)
+    (tmp_path / "readme.md").write_text("")
+    data = from_folder(tmp_path, time="day", values="flow")
+    (tmp_path / "readme.md").unlink()
+    again = from_folder(tmp_path, like=data)
+    assert (data.layout.columns["left_out"], again.layout.columns["left_out"]) == ([["readme.md", "no table"]], [])
+    assert_same(again, data)
 
 
 def test_new_data_take_columns_categories_and_scaling_of_earlier_data():
@@ -491,6 +503,15 @@ def test_a_polars_table_equals_one_of_pandas():
     pytest.importorskip("pyarrow")
     frame = table()
     assert_same(from_dataframe(polars.from_pandas(frame), **KNOWN), from_dataframe(frame, **KNOWN))
+
+
+def test_columns_of_arrow_are_those_of_pandas():
+    pyarrow = pytest.importorskip("pyarrow")
+    frame = table()
+    arrow = frame.convert_dtypes(dtype_backend="pyarrow")
+    assert all(isinstance(dtype, pd.ArrowDtype) for dtype in arrow.dtypes)
+    assert_same(from_dataframe(arrow, **KNOWN), from_dataframe(frame, **KNOWN))
+    assert_same(from_dataframe(pyarrow.Table.from_pandas(frame), **KNOWN), from_dataframe(frame, **KNOWN))
 
 
 class Interchange:
