@@ -1,7 +1,8 @@
 """Repair of the posterior of given sequences: gain and cost of refine and of fit_guide.
 
     python examples/quickstart.py --out runs/quickstart
-    python benchmarks/refine.py --weights runs/quickstart/weights.pt --json benchmarks/refine.json
+    python benchmarks/refine.py --weights runs/quickstart/weights.pt --threads 1 --json benchmarks/refine.json
+    python benchmarks/refine.py --page docs/inference.md
 
 The networks are the quickstart's, the sequences the 370 test utterances of Japanese Vowels (7 to 29 frames). Each
 network is judged with its own guide, with a refined guide, and with its guide fitted to these utterances. The model is
@@ -11,13 +12,14 @@ the same in all three.
     gap        evidence of the particle filter (``--num_particles``, guide as trained) less that estimate
     efficiency median over sequences of the effective sample size, as a share of the samples
     bad        sequences with a k-hat of the weights above the threshold of PSIS
+    steps      steps that check_steps flags (100 samples, 4 continuations of each), in all sequences
     seconds    time of refine, or of fit_guide; and the processor time in it, which a busy machine does not lengthen
 """
 
 import copy
 import time
 import warnings
-from json import dumps
+from json import dumps, loads
 from pathlib import Path
 from typing import Any
 
@@ -27,27 +29,48 @@ import torch
 
 from zf_pyro import ZForcing, to_arviz
 from zf_pyro.data import NUM_CEPSTRA, load_vowels
-from zf_pyro.diagnostics import check_weights
+from zf_pyro.diagnostics import check_steps, check_weights
 from zf_pyro.emissions import Gaussian
+from zf_pyro.experiments.table import replaced
 from zf_pyro.inference import ParticleFilter, fit_guide, refine
 
 SIZES = {"embed_dim": 64, "hidden_dim": 64, "latent_dim": 16, "mlp_dim": 64}
 """Sizes of the quickstart."""
+NUMBERS = Path(__file__).with_suffix(".json")
+GUIDES = {"trained": "as trained", "refined": "`refine`, 100 steps", "fitted": "`fit_guide` on them, 300 steps"}
+"""Names of the guides on the page."""
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The numbers in Markdown."""
+    titles = ("guide", "filter", "evidence", "gap", "median effective share", "k-hat too high", "steps flagged")
+    lines = [(*titles, "seconds"), ("---",) * (len(titles) + 1)]
+    for row in rows:
+        figures = (f"{row[name]:.2f}" for name in ("filter", "evidence", "gap"))
+        flagged = f"{row['bad']} of 370", f"{row['flagged_steps']:,} of {row['steps']:,}"
+        seconds = f"{row['processor']:.0f}" if row["processor"] else ""
+        share = f"{100 * row['efficiency']:.1f} %"
+        lines.append((f"{row['net']}, {GUIDES[row['guide']]}", *figures, share, *flagged, seconds))
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def judged(net: ZForcing, data: Any, guide: Any, evidence: torch.Tensor, num_samples: int) -> dict[str, float]:
-    """Statistics of the importance weights of a guide."""
+    """Statistics of the importance weights of a guide, of whole sequences and by step."""
     samples = to_arviz(
         net, data.x, data.lengths, posterior=guide, num_samples=num_samples, groups=("sample_stats",), batch_size=64
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # ArviZ warns of a high k-hat
         check = check_weights(samples, evidence)
+    refined = None if guide == "guide" else guide
+    steps = check_steps(net, data.x, data.lengths, num_samples=min(num_samples, 100), batch_size=64, guide=refined)
     return {
         "evidence": round(float(check.importance_weighted.mean()), 2),
         "gap": round(float(check.remaining.mean()), 2),
         "efficiency": round(float(torch.as_tensor(check.efficiency).median()), 4),
         "bad": len(check.bad_tails()),
+        "flagged_steps": int(steps.flagged().sum()),
+        "steps": int(steps.efficiency.notnull().sum()),
     }
 
 
@@ -62,6 +85,7 @@ def main(
     threads: int = 2,
     smoke: bool = False,
     json: Path | None = None,
+    page: Path | None = None,
 ) -> None:
     """Print the table.
 
@@ -76,7 +100,11 @@ def main(
         threads: Threads of PyTorch.
         smoke: Only check that everything runs, at tiny sizes; the results are meaningless.
         json: File for the numbers.
+        page: Only write the table of the committed numbers into this page.
     """
+    if page is not None:
+        page.write_text(replaced(page.read_text(encoding="utf-8"), "repairs", table(loads(NUMBERS.read_text()))))
+        return
     torch.set_num_threads(threads)
     if smoke:
         num_sequences, num_particles, num_samples, steps, fit_steps = 4, 8, 30, 4, 2
@@ -85,7 +113,7 @@ def main(
     test = test.take(torch.arange(min(num_sequences, len(test.x))))
     rows = []
     print(f"{len(test.x)} utterances, filter of {num_particles} particles, {num_samples} samples; {threads} threads")
-    head = f"{'':>14} {'guide':>8} {'filter':>8} {'evidence':>9} {'gap':>7} {'efficiency':>11} {'bad':>5}"
+    head = f"{'':>14} {'guide':>8} {'filter':>8} {'evidence':>9} {'gap':>7} {'efficiency':>11} {'bad':>5} {'steps':>6}"
     print(f"{head} {'seconds':>8} {'processor':>10}")
     for name in nets or states:
         state = states[name]
@@ -111,7 +139,7 @@ def main(
             rows.append(row | {"seconds": round(seconds, 1), "processor": round(used, 1)})
             print(
                 f"{name:>14} {stage:>8} {row['filter']:8.2f} {row['evidence']:9.2f} {row['gap']:7.2f} "
-                f"{row['efficiency']:11.3f} {row['bad']:5d} {seconds:8.1f} {used:10.1f}",
+                f"{row['efficiency']:11.3f} {row['bad']:5d} {row['flagged_steps']:6d} {seconds:8.1f} {used:10.1f}",
                 flush=True,
             )
             if json is not None:

@@ -14,7 +14,7 @@ from typing import Literal
 
 from zf_pyro.data import prepare_blizzard
 from zf_pyro.data.speech.synthetic import write_blizzard
-from zf_pyro.experiments import Preset, Run, command_line, prepared_data, speech_experiment
+from zf_pyro.experiments import Preset, Run, SpeechEmission, command_line, prepared_data, speech_experiment
 
 PRESETS = {
     # Sizes, learning rate and KL weight: the paper's released code. Steps and auxiliary weight: our choice.
@@ -53,6 +53,8 @@ def blizzard(
     data: Path | None = None,
     part: Literal["segmented", "unsegmented"] = "segmented",
     protocol: Literal["first_frame_given", "full_density"] = "first_frame_given",
+    emission: SpeechEmission = "gaussian",
+    components: int = 10,
 ) -> None:
     """Train a stochastic recurrent network on Blizzard 2013 and report bounds on held-out utterances.
 
@@ -61,6 +63,9 @@ def blizzard(
         data: Folder of the corpus, or a prepared folder.
         part: Utterances listed in prompts.gui, or whole chapters as mp3.
         protocol: Condition on the first frame of each window, as in the paper's released code, or model it.
+        emission: Distribution of a frame: independent Gaussians, a mixture of them over the whole frame (with
+            --baseline rnn this is an RNN-GMM), or the probability of each 16-bit sample by a mixture of its own.
+        components: Components of a mixture.
     """
     preset = run.choose(PRESETS)
     with tempfile.TemporaryDirectory() as temporary:
@@ -69,7 +74,7 @@ def blizzard(
         if data is None:
             raise SystemExit("blizzard.py needs --data, the corpus: its licence has to be asked for")
         folder = prepared_data(run, data, functools.partial(prepare_blizzard, part=part))
-        speech_experiment(run, preset, folder, protocol)
+        speech_experiment(run, preset, folder, protocol, emission, components)
 
 
 if __name__ == "__main__":

@@ -39,6 +39,9 @@ from zf_pyro.emissions import Gaussian
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+CEPSTRA = [f"cepstrum {number}" for number in range(1, NUM_CEPSTRA + 1)]
+"""Names of the features."""
+
 
 def load(run: Path, seed: int) -> dict[str, ZForcing]:
     """Trained models of a quickstart folder, by name."""
@@ -63,7 +66,8 @@ def sections(
     strongest = use.kl.nanmean((0, 1)).argsort(descending=True).tolist()
     plot_phase(data, (strongest[0], strongest[1]), ax=axes[1])
     longest = int(test.lengths.argmax())
-    plot_traversal(net, test.x[longest : longest + 1, : int(test.lengths[longest])], strongest[0], ax=axes[2])
+    frames = test.x[longest : longest + 1, : int(test.lengths[longest])]
+    plot_traversal(net, frames, strongest[0], ax=axes[2], name=CEPSTRA[0])
     first = [one for result in found for one in measurements(result)]
     caption = (
         f"Left: KL by step and latent. Middle: paths of the two latents with the most KL, {strongest[0]} and "
@@ -133,9 +137,13 @@ def diagnose(
     results = json.loads((run / "results.json").read_text())
     test = load_vowels(results["seed"]).test
     test = test.take(torch.linspace(0, len(test.x) - 1, sizes["utterances"]).long())
+    utterances = [f"speaker {speaker}, row {row}" for row, speaker in enumerate(test.speakers.tolist())]
     parts, verdicts, models, measured, top = [], {}, {}, {}, []
     for name, net in load(run, seed).items():
-        data = to_arviz(net, test.x, test.lengths, num_samples=sizes["draws"], labels=test.speakers, batch_size=37)
+        coords = {"sequence": utterances, "feature": CEPSTRA}
+        data = to_arviz(
+            net, test.x, test.lengths, num_samples=sizes["draws"], labels=test.speakers, coords=coords, batch_size=37
+        )
         models[name] = data
         about, measured[name], use = sections(name, net, test, data, sizes)
         parts += about

@@ -19,7 +19,7 @@ from typing import Literal
 
 from zf_pyro.data import prepare_timit
 from zf_pyro.data.speech.synthetic import write_timit
-from zf_pyro.experiments import Preset, Run, command_line, prepared_data, speech_experiment
+from zf_pyro.experiments import Preset, Run, SpeechEmission, command_line, prepared_data, speech_experiment
 
 PRESETS = {
     # Sizes, learning rate and KL weight: the paper's released code. Steps and auxiliary weight: our choice.
@@ -56,6 +56,8 @@ def timit(
     run: Run,
     data: Path | None = None,
     protocol: Literal["first_frame_given", "full_density"] = "first_frame_given",
+    emission: SpeechEmission = "gaussian",
+    components: int = 10,
     sa: bool = True,
 ) -> None:
     """Train a stochastic recurrent network on TIMIT and report bounds on the test speakers' utterances.
@@ -64,6 +66,9 @@ def timit(
         run: Flags shared by all experiments.
         data: Folder of TIMIT, or a prepared folder. By default, NLTK's sample is downloaded.
         protocol: Condition on the first frame of each window, as in the paper's released code, or model it.
+        emission: Distribution of a frame: independent Gaussians, a mixture of them over the whole frame (with
+            --baseline rnn this is an RNN-GMM), or the probability of each 16-bit sample by a mixture of its own.
+        components: Components of a mixture.
         sa: Include the two sentences that all speakers read.
     """
     preset = run.choose(PRESETS)
@@ -71,7 +76,7 @@ def timit(
         if run.smoke:
             data = write_timit(Path(temporary))
         folder = prepared_data(run, data, functools.partial(prepare_timit, sa=sa))
-        speech_experiment(run, preset, folder, protocol)
+        speech_experiment(run, preset, folder, protocol, emission, components)
 
 
 if __name__ == "__main__":

@@ -46,11 +46,15 @@ def rule(nodes):
     return Rule(points, (weights / math.sqrt(2 * math.pi)).log())
 
 
-def grid(net, x, nodes=NODES):
-    """Place the latents of each step on a rule of ``nodes`` points, under the prior given the latents before."""
+def grid(net, x, nodes=NODES, *, u=None, score=None):
+    """Place the latents of each step on a rule of ``nodes`` points, under the prior given the latents before.
+
+    ``u`` are the inputs (batch, time, ...), those of x by default, and ``score`` is the log-density of step t of an
+    emission, of x by default.
+    """
     points, log_weights = rule(nodes)
     batch, time = x.shape[:2]
-    u, total, latents = net.inputs(x), torch.zeros(batch, dtype=torch.float64), []
+    u, total, latents = net.inputs(x) if u is None else u, torch.zeros(batch, dtype=torch.float64), []
     state = net.initial_state((batch,))
     for t in range(time):
         u_t = u[:, t].expand(*state.hidden.shape[:-1], *u.shape[2:])
@@ -60,21 +64,21 @@ def grid(net, x, nodes=NODES):
         z = prior.loc + prior.scale * noise
         past = zf_pyro.State(*(field.expand(*z.shape[:-1], -1) for field in past))
         state = net.transition(past, u[:, t].expand(*z.shape[:-1], *u.shape[2:]), z)
-        added = net.emission(state).log_prob(x[:, t])
+        added = net.emission(state).log_prob(x[:, t]) if score is None else score(net.emission(state), t)
         total = total + added + log_weights.reshape(nodes, *[1] * (added.dim() - 1))
         latents.append(z[..., 0])
     latents = [z.expand(total.shape).reshape(-1, batch) for z in latents]
     return Grid(total.reshape(-1, batch), torch.stack(latents, dim=-1))
 
 
-def log_evidence(net, x, nodes=NODES):
-    """Compute log p(x); (batch,) nats."""
-    return grid(net, x, nodes).log_joint.logsumexp(0)
+def log_evidence(net, x, nodes=NODES, **more):
+    """Compute log p(x); (batch,) nats. ``more`` as of :func:`grid`."""
+    return grid(net, x, nodes, **more).log_joint.logsumexp(0)
 
 
-def posterior_moments(net, x, nodes=NODES):
+def posterior_moments(net, x, nodes=NODES, **more):
     """Compute the mean and variance of every z_t given x; each (batch, time)."""
-    log_joint, z = grid(net, x, nodes)
+    log_joint, z = grid(net, x, nodes, **more)
     weights = log_joint.softmax(0).unsqueeze(-1)
     mean = (weights * z).sum(0)
     return mean, (weights * (z - mean).square()).sum(0)

@@ -97,3 +97,18 @@ def simulated(batch, time, seed=0):
         z = C * z + noise[0, :, t]
         x.append(A * z + S * noise[1, :, t])
     return torch.stack(x, 1).unsqueeze(-1)
+
+
+def joint(time):
+    """Compute the covariance of (z_1..z_T, x_1..x_T) of the linear-Gaussian model."""
+    powers = torch.arange(time).double()
+    z = torch.tril(C ** (powers[:, None] - powers).abs())
+    transfer = torch.cat([torch.cat([z, torch.zeros_like(z)], 1), torch.cat([A * z, S * torch.eye(time)], 1)])
+    return transfer @ transfer.T
+
+
+def conditional(time, wanted, given, values):
+    """Compute the mean (batch, wanted) and covariance of some of (z, x) given values (batch, given) of others."""
+    covariance = joint(time)
+    gain = torch.linalg.solve(covariance[given][:, given], covariance[given][:, wanted]).T
+    return values @ gain.T, covariance[wanted][:, wanted] - gain @ covariance[given][:, wanted]

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 
 from zf_pyro.data import Sequences, Windows, collate
 from zf_pyro.data import sequences as module
+from zf_pyro.emissions import DiscretizedLogisticMixture
 
 from .prepared import SAMPLES, prepare
 
@@ -168,3 +169,19 @@ def test_collate_pads_with_zeros_and_says_the_lengths(lengths, integers):
 def test_sequences_that_do_not_go_together_are_refused(sequences, message):
     with pytest.raises(ValueError, match=message):
         collate(sequences)
+
+
+def test_sixteen_bit_samples_can_be_read_as_levels(tmp_path):
+    samples = [np.array([-32768, -1, 0, 1, 32767, 12, 5, -7], np.int16)]
+    data = Sequences(prepare(tmp_path / "out", samples), "train", levels=True)
+    expected = 2 * (samples[0].astype(np.float64) + 32768) / 65535 - 1
+    torch.testing.assert_close(data[0].flatten().double(), torch.from_numpy(expected), rtol=0, atol=1e-7)
+    assert DiscretizedLogisticMixture(4, 1, bits=16).valid(data[0]).all()
+    assert [round(v * data.scale + data.mean) for v in data[0].flatten().double().tolist()] == samples[0].tolist()
+
+
+def test_levels_of_other_values_than_samples_are_refused(tmp_path):
+    values = [np.zeros(8, np.float32)]
+    folder = prepare(tmp_path / "out", values, dtype="float32")
+    with pytest.raises(ValueError, match=r"levels is for frames of 16-bit samples, and .* stores float32"):
+        Sequences(folder, "train", levels=True)

@@ -5,9 +5,18 @@ import warnings
 import numpy as np
 import pytest
 import torch
+import xarray
 
 from zf_pyro import emissions, to_arviz
-from zf_pyro.diagnostics import autocorrelation, calibrate, check_weights, evidence, latent_use, predictive_check
+from zf_pyro.diagnostics import (
+    autocorrelation,
+    calibrate,
+    check_weights,
+    evidence,
+    latent_use,
+    predictive_check,
+    quantiles,
+)
 from zf_pyro.diagnostics.arviz_versions import group, has_inference_data, require_arviz
 
 from .conftest import random_frames, random_net
@@ -150,6 +159,16 @@ def test_the_khat_plot_has_a_point_a_sequence():
     assert f"{len(check.bad_tails())} of 9" in ax.get_title()
 
 
+def test_the_worst_sequence_is_named_in_the_khat_plot():
+    names = [f"patient {row}" for row in range(9)]
+    check = check_weights(
+        to_arviz(LinearGaussian(shift=3.0), simulated(9, 3), num_samples=100, coords={"sequence": names})
+    )
+    assert [text.get_text() for text in plots.plot_khat(check).texts] == [names[check.pareto_k.argmax()]]
+    fine = check_weights(to_arviz(LinearGaussian(), simulated(9, 3), num_samples=100))
+    assert len(plots.plot_khat(fine).texts) == 0
+
+
 def test_rank_plots_show_a_calibration():
     calibration = calibrate(LinearGaussian(), 100, 2)
     assert sum(patch.get_height() for patch in plots.plot_ranks(calibration, 0, 0).patches[:16]) == 100
@@ -214,6 +233,23 @@ def test_training_curves_and_checks_take_the_axes_they_are_given(data):
     assert plots.plot_training({"elbo": ([1, 2], [0.0, 1.0])}, first) is first
     assert plots.plot_check(predictive_check(data, autocorrelation(2)), [1, 2], ax=second) is second
     assert figure.axes == [first, second]
+
+
+def test_features_are_called_by_their_names():
+    x, net = random_frames(), random_net().eval()
+    data = to_arviz(net, x, num_samples=3, coords={"feature": [f"sensor {i}" for i in range(x.shape[-1])]})
+    check = predictive_check(data, autocorrelation(2))
+    assert plots.plot_check(check, [1, 2], feature=1).get_title() == "feature sensor 1"
+    assert plots.plot_traversal(net, x[:1], 0, name="sensor 0").get_ylabel() == "mean of sensor 0"
+
+
+def test_features_of_frames_of_several_dimensions_are_called_by_all_their_coordinates():
+    x = np.zeros((2, 3, 2, 2))
+    frames = xarray.DataArray(x, {"row": [0, 1], "column": ["a", "b"]}, ("sequence", "step", "row", "column"), "x")
+    drawn = frames.expand_dims({"chain": 1, "draw": 2}, (0, 1))
+    tree = xarray.DataTree.from_dict({"observed_data": frames.to_dataset(), "prior_predictive": drawn.to_dataset()})
+    check = predictive_check(tree, quantiles((0.5,)))
+    assert check.features == ("0, a", "0, b", "1, a", "1, b")
 
 
 @pytest.mark.parametrize(

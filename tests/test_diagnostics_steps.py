@@ -7,6 +7,8 @@ from pyro.distributions import Normal
 
 from zf_pyro import VRNN, emissions
 from zf_pyro.diagnostics import calibrate, check_steps
+from zf_pyro.diagnostics.step_check import LEAST_EFFICIENCY
+from zf_pyro.inference import refine
 
 from . import exact
 from .conftest import random_frames, random_net
@@ -21,6 +23,10 @@ class WrongAt(LinearGaussian):
     def __init__(self, step, narrow=1.0, shift=0.0):
         super().__init__(narrow, shift)
         self.step = step
+
+    @property
+    def backward_dim(self):
+        return 3
 
     def scan_backward(self, x, mask, lengths):
         b = super().scan_backward(x, mask, lengths)
@@ -67,6 +73,27 @@ def test_k_hat_flags_a_step_far_off():
 
 def test_ranks_without_the_true_past_show_a_wrong_step_later_too():
     assert calibrate(WrongAt(1, shift=3.0), 200, STEPS).outside()[:, 0].sum() > 1
+
+
+def test_a_refined_guide_is_flagged_at_fewer_steps():
+    net, x = WrongAt(2, shift=3.0), simulated(20, STEPS)
+    refined = refine(net, x, steps=150)
+    before, after = (check_steps(net, x, num_futures=4, guide=guide) for guide in (net.guide, refined))
+    assert (before.efficiency.sel(step=2) < LEAST_EFFICIENCY).all()
+    assert float(after.efficiency.min()) > LEAST_EFFICIENCY
+    assert float(after.efficiency.sel(step=2).mean()) > 0.9
+    assert int(after.flagged().sum()) < 5 < 20 <= int(before.flagged().sum())
+
+
+def test_a_guide_of_another_network_or_for_other_sequences_is_refused():
+    x = simulated(4, 3)
+    refined = refine(LinearGaussian(), x, steps=1)
+    with pytest.raises(ValueError, match="guide must be refined for this net"):
+        check_steps(LinearGaussian(), x, guide=refined)
+    with pytest.raises(ValueError, match="x and lengths must hold sequences that the guide was refined for"):
+        check_steps(refined.net, x + 1, guide=refined)
+    with pytest.raises(TypeError, match=r"guide must be net\.guide or the result of zf_pyro\.inference\.refine"):
+        check_steps(refined.net, x, guide=lambda x: x)
 
 
 def test_weights_that_do_not_look_ahead_differ_for_an_exact_guide_that_does():

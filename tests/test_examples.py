@@ -41,6 +41,19 @@ def test_every_model_goes_through_the_experiments(name: str, model: str, tmp_pat
     assert json.loads((tmp_path / "results.json").read_text())["model"] == model
 
 
+@pytest.mark.slow
+def test_densities_of_speech_are_comparable_between_emissions(tmp_path: Path) -> None:
+    script, bits = next(path for path in EXAMPLES if path.stem == "timit"), []
+    for name in ("gaussian", "gaussian_mixture", "discretized_logistic_mixture"):
+        out = tmp_path / name
+        done = run(script, "--smoke", "--baseline", "rnn", "--emission", name, "--components", "2", "--out", str(out))
+        assert done.returncode == 0, done.stderr
+        found = json.loads((out / "results.json").read_text())["evaluations"]
+        bound = found["test, first_frame_given, whole, raw waveform"]["bounds"]["log_likelihood"]
+        bits.append(bound["bits_per_value"][0])
+    assert max(bits) - min(bits) < 0.5  # bits of a sample, after three steps from the same marginals
+
+
 @BY_NAME
 def test_help_describes_every_flag(script: Path) -> None:
     done = run(script, "--help")

@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import torch
 
+from zf_pyro import emissions
 from zf_pyro.data import Sequences, collate
 from zf_pyro.data.speech.prepare import prepare_blizzard, prepare_timit
 from zf_pyro.data.speech.synthetic import write_blizzard, write_timit
@@ -13,13 +14,14 @@ from zf_pyro.experiments import (
     Preset,
     Run,
     count_parameters,
+    emission_of,
     evaluation_loader,
     fit_model,
     prepared_data,
     spread,
     training_loader,
 )
-from zf_pyro.experiments.command import _underscored
+from zf_pyro.experiments.command import underscored
 from zf_pyro.experiments.fitting import build, train
 from zf_pyro.experiments.results import logged
 from zf_pyro.models import DeterministicRNN
@@ -194,4 +196,23 @@ def test_synthetic_corpora_are_what_the_loaders_expect(tmp_path):
 
 def test_a_dash_in_a_flag_is_as_good_as_an_underscore():
     given = ["--max-steps", "5", "--test-sequences=3", "--out", "a-b", "--data=c-d", "-h"]
-    assert _underscored(given) == ["--max_steps", "5", "--test_sequences=3", "--out", "a-b", "--data=c-d", "-h"]
+    assert underscored(given) == ["--max_steps", "5", "--test_sequences=3", "--out", "a-b", "--data=c-d", "-h"]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("gaussian", emissions.Gaussian(200)),
+        ("gaussian_mixture", emissions.GaussianMixture(200, 3)),
+        ("discretized_logistic_mixture", emissions.DiscretizedLogisticMixture(200, 3, bits=16)),
+    ],
+)
+def test_speech_has_an_emission_by_name(name, expected):
+    assert emission_of(name, 200, 3) == expected
+
+
+def test_an_unknown_emission_of_speech_is_refused():
+    with pytest.raises(ValueError, match=r"emission must be one of .*gaussian_mixture.*got 'mixture'"):
+        emission_of("mixture", 200, 3)
+    with pytest.raises(ValueError, match="components must be a positive integer, got 0"):
+        emission_of("gaussian_mixture", 200, 0)

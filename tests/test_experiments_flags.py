@@ -119,6 +119,17 @@ def test_each_option_of_the_auxiliary_is_a_flag(monkeypatch, tmp_path):
     assert dataclasses.replace(PRESET, aux_contrastive=True).objective("zforcing").auxiliary.contrastive
 
 
+def test_free_nats_are_a_flag_of_the_objectives_with_a_kl_of_each_step(monkeypatch, tmp_path):
+    preset = parsed(monkeypatch, tmp_path, "--free_nats", "0.25").choose({"small": PRESET})
+    assert [preset.objective(name).free_nats for name in ("elbo", "kl_annealing", "zforcing")] == [0.25] * 3
+    assert PRESET.objective("elbo").free_nats == 0.0
+    for name in ("iwae", "fivo"):
+        with pytest.raises(ValueError, match=f"free_nats must be 0 for {name}, which has no KL of each step, got 0.25"):
+            preset.objective(name)
+    with pytest.raises(ValueError, match="free_nats must be a finite number of at least 0"):
+        dataclasses.replace(PRESET, free_nats=-1.0)
+
+
 def test_bad_options_of_the_auxiliary_are_refused_before_a_run():
     for changes, match in (
         ({"aux_contrastive": True, "aux_per_unit": True}, "per_unit must be False with contrastive"),

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from zf_pyro.experiments import sweep, table
+from zf_pyro.experiments import figure, sweep, table
+from zf_pyro.experiments.curves import mean_curve, steps_to, thinned
 from zf_pyro.experiments.plan import arguments_of, read_plan
 
 SCRIPT = """
@@ -25,7 +26,11 @@ evaluation = lambda value: {
 }
 results = {"parameters": 1234, "training_seconds": 5.5, "model": "vrnn", "command": "python", "evaluations": {
     "test, 8 particles": evaluation(-quality), "validation, 8 particles": evaluation(quality)}}
-(out / "results.json").write_text(json.dumps(results))
+(out / "results.json").write_text(json.dumps(results | {"steps": 100}))
+log = out / "logs" / "version_0" / "metrics.csv"
+log.parent.mkdir(parents=True, exist_ok=True)
+lines = [f"{10 * i},{i * quality + int(flags['--seed'])},{i},1.0" for i in range(11)]
+log.write_text("\\n".join(["step,validation/elbo,train/kl,train/lr", *lines]))
 """
 """A run in milliseconds. The larger the dropout, the better its validation figures, and the worse those of the test."""
 
@@ -221,3 +226,88 @@ def test_runs_use_the_interpreter_of_the_sweep(plan, monkeypatch):
 def test_the_plan_of_the_repository_is_one():
     plan = read_plan(Path(__file__).parent.parent / "benchmarks" / "polyphonic" / "plan.json")
     assert plan.rows
+
+
+# Curves ---------------------------------------------------------------------------------------------------------------
+
+
+def test_a_long_curve_keeps_the_means_of_equal_parts():
+    curve = [(float(step), float(step % 2)) for step in range(1, 101)]
+    assert thinned(curve, 50) == [(2.0 * i, 0.5) for i in range(1, 51)]
+    assert thinned(curve[:7], 50) == curve[:7]
+
+
+def test_a_bound_is_reached_at_the_first_step_at_or_above_it():
+    curve = [(10, -5.0), (20, -3.0), (30, -4.0), (40, -1.0)]
+    assert steps_to(curve, -3.0) == 20
+    assert steps_to(curve, -2.0) == 40
+    assert steps_to(curve, 0.0) is None
+
+
+def test_curves_are_averaged_where_all_have_a_value():
+    assert mean_curve([[(1, 0.0), (2, 2.0)], [(2, 4.0), (3, 9.0)]]) == [(2, 3.0)]
+    assert mean_curve([]) == []
+
+
+def test_results_keep_the_curves_and_the_table_says_when_a_bound_was_reached(plan):
+    plan["tables"][0]["reach"] = [3.0, 100.0]
+    read = write(plan)
+    assert sweep.sweep(read) == []
+    kept = json.loads(Path("results/vrnn.dropout-0.75.seed1.json").read_text())["curves"]
+    assert kept.keys() == {"validation/elbo", "train/kl"}
+    assert kept["validation/elbo"][-1] == [100, 8.5]
+    lines = table.table_of(read, read.tables[0]).splitlines()
+    assert "steps, seconds to 3 | steps, seconds to 100 | command" in lines[0]
+    seeds = [line for line in lines if "`python script.py" in line]
+    assert [line.split(" | ")[-3:-1] for line in seeds] == [["40, 2", "never"], ["30, 2", "never"], ["20, 1", "never"]]
+    assert len({line.count(" | ") for line in lines[:6]}) == 1
+
+
+def test_the_figure_has_a_line_a_row_in_each_panel_with_curves(plan):
+    pytest.importorskip("matplotlib")
+    read = write(plan)
+    assert sweep.sweep(read) == []
+    found = figure.draw(read, "jsb")
+    titles = [axis.get_title() for axis in found.axes if axis.lines]
+    assert titles == ["validation bound", "KL(q || p)"]
+    assert found.axes[0].lines[0].get_ydata().tolist() == [0.75 * i + 1.0 for i in range(11)]
+    figure.main(["plan.json", "--table", "jsb", "--out", "figure.png"])
+    assert Path("figure.png").stat().st_size > 1000
+
+
+def test_a_figure_of_nothing_is_refused(plan):
+    read = write(plan)
+    with pytest.raises(ValueError, match="table must be one of 'jsb', got 'nottingham'"):
+        figure.draw(read, "nottingham")
+    with pytest.raises(ValueError, match="no run of the table 'jsb' has finished with its curves"):
+        figure.draw(read, "jsb")
+    with pytest.raises(SystemExit, match="error: no run of the table"):
+        figure.main(["plan.json", "--table", "jsb", "--out", "figure.png"])
+
+
+def test_a_table_shows_the_columns_of_its_plan(plan):
+    plan["columns"] = [["likelihood", "test, 8 particles", "particle"], ["KL", "test, 8 particles", "kl"]]
+    read = write(plan)
+    assert sweep.sweep(read) == []
+    header, _, _, mean = table.table_of(read, read.tables[0]).splitlines()[:4]
+    assert header == "| model | seed | validation | likelihood | KL | parameters | seconds | command |"
+    assert mean == "| **VRNN** | mean | 2.750 | 1.250 | 3.000 |  |  |  |"
+
+
+def test_columns_of_another_form_are_refused(plan):
+    plan["tables"][0]["columns"] = [["ELBO", "test"]]
+    with pytest.raises(ValueError, match="must have columns of a title, an evaluation and a bound"):
+        write(plan)
+
+
+def test_a_figure_is_that_of_the_named_evaluation_and_of_a_baseline_its_log_likelihood():
+    latent = {"bounds": {"elbo": [-3.0, 0.1]}, "kl": [1.0, 0.1]}
+    net = {"evaluations": {"validation": latent, "validation, raw": {"bounds": {"elbo": [-9.0, 0.1]}, "kl": None}}}
+    baseline = {"evaluations": {"validation": {"bounds": {"log_likelihood": [-4.0, 0.1]}, "kl": None}}}
+    assert sweep.figure(net, "validation", "elbo") == -3.0
+    assert sweep.figure(net, "validation", "kl") == 1.0
+    assert sweep.figure(net, "validation, raw", "elbo") == -9.0
+    assert sweep.figure(net, "validation, raw", "kl") is None
+    assert sweep.figure(net, "validation", "particle") is None
+    assert sweep.figure(baseline, "validation, 8 particles", "particle") == -4.0
+    assert sweep.figure(baseline, "validation", "kl") is None

@@ -10,6 +10,7 @@ import torch
 from zf_pyro import ZForcing, emissions
 from zf_pyro.data import LengthBatches, Loader
 from zf_pyro.emissions import marginals
+from zf_pyro.evaluation import bounds
 from zf_pyro.models import DeterministicRNN
 from zf_pyro.models.checksums import checksums
 
@@ -137,6 +138,30 @@ def test_an_initialised_model_starts_at_the_marginals(name):
         assert float(found) == pytest.approx(marginal, rel=1e-9)
 
 
+@pytest.mark.parametrize("factor", [1e-3, 1e3])
+@pytest.mark.parametrize(
+    "family", [emissions.Gaussian(3), emissions.GaussianMixture(3, 2), emissions.StudentT(2)], ids=str
+)
+def test_the_start_does_not_depend_on_the_unit_of_the_frames(family, factor):
+    found = []
+    for unit in (1.0, factor):
+        x = some_frames(family).view(30, 100, -1).double() * unit
+        net = an_untrained_model(family)
+        net.initialise(x)
+        torch.manual_seed(1)
+        found.append(bounds(net, x[:, :5], num_particles=1).elbo + 5 * x.shape[-1] * math.log(unit))
+    torch.testing.assert_close(*found, rtol=1e-3, atol=1e-3)
+
+
+def test_levels_start_at_the_marginals_however_narrow_they_are():
+    family = emissions.DiscretizedLogisticMixture(2, 3, bits=16)
+    x = (torch.randn(20, 50, 2, dtype=torch.float64) * 500).round().mul(2).add(1) / 65535
+    net = an_untrained_model(family)
+    net.initialise(x)
+    constant = family.distribution(family.marginal_parameters(x.flatten(0, 1))).log_prob(x).mean()
+    assert (bounds(net, x, num_particles=1).elbo.mean() / 50 - constant).abs() < 0.3  # nats a frame
+
+
 def test_padding_does_not_count_in_the_start():
     x, lengths = torch.randn(3, 5, 2).double() * 3 + 7, torch.tensor([5, 2, 3])
     one, other = (an_untrained_model(emissions.Gaussian(2)) for _ in range(2))
@@ -209,7 +234,8 @@ def test_a_parametrised_layer_keeps_its_parametrisation():
     weight, embedding = net.emission_layer.weight.clone(), net.embedding[0].weight.clone()
     x = 3.0 * torch.randn(4, 5, 2).double()
     net.initialise(x)
-    torch.testing.assert_close(net.emission_layer.weight, weight)
+    units = torch.cat([x.flatten(0, 1).std(0, correction=0), torch.ones(2).double()])  # means, then log-variances
+    torch.testing.assert_close(net.emission_layer.weight, weight * units.unsqueeze(1))
     scale = (x - x.mean((0, 1))).square().mean().sqrt()
     torch.testing.assert_close(net.embedding[0].weight, embedding / scale)
 

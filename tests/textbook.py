@@ -74,24 +74,51 @@ class Textbook:
     def _masked(self, lengths, t):
         return nullcontext() if lengths is None else poutine.mask(mask=t < lengths)
 
-    def model(self, x=None, lengths=None, *, context=None, initial_state=None, num_steps=None, batch_shape=None):
+    def model(
+        self,
+        x=None,
+        lengths=None,
+        *,
+        context=None,
+        initial_state=None,
+        num_steps=None,
+        batch_shape=None,
+        covariates=None,
+        observed=None,
+    ):
         net = self.net
         state, u_t, num_steps, batch_size = self._start(x, context, initial_state, num_steps, batch_shape)
+        seen_before = None
         frames = []
         with pyro.plate("sequences", batch_size, dim=-1):
             for t in range(num_steps):
                 with self._masked(lengths, t):
-                    past = net.past(state, u_t)
+                    read = beside(net, u_t, covariates, t, seen_before)
+                    past = net.past(state, read)
                     z_t = pyro.sample(f"z_{t}", net.prior(past))
-                    state = net.transition(past, u_t, z_t)
-                    u_t = pyro.sample(f"x_{t}", net.emission(state), obs=None if x is None else x[:, t])
+                    state = net.transition(past, read, z_t)
+                    if observed is None:
+                        u_t = pyro.sample(f"x_{t}", net.emission(state), obs=None if x is None else x[:, t])
+                    else:
+                        seen_before = observed[:, t]
+                        given = seen_alone(net.emission(state), seen_before)
+                        u_t = pyro.sample(f"x_{t}", given, obs=frame_for_density(x[:, t], seen_before))
                     frames.append(u_t)
+                    if observed is not None:
+                        u_t = filled(net, u_t, seen_before)
         return torch.stack(torch.broadcast_tensors(*frames), dim=-1 - len(net.emission_family.event_shape))
 
-    def guide(self, x, lengths=None, *, context=None, initial_state=None):
+    def guide(self, x, lengths=None, *, context=None, initial_state=None, covariates=None, observed=None):
         net = self.net
-        state, _first, num_steps, batch_size = self._start(x, context, initial_state, None, None)
-        u, b = net.inputs(x, context).unbind(1), net.backward_states(x, lengths).unbind(0)
+        state, first, num_steps, batch_size = self._start(x, context, initial_state, None, None)
+        more = {"covariates": covariates, "observed": observed}
+        more = {name: value for name, value in more.items() if value is not None}
+        b, frames, flags = net.backward_states(x, lengths, **more).unbind(0), [first], [None]
+        for t in range(num_steps):
+            seen = None if observed is None else observed[:, t]
+            frames.append(x[:, t] if seen is None else filled(net, x[:, t], seen))
+            flags.append(seen)
+        u = [beside(net, frames[t], covariates, t, flags[t]) for t in range(num_steps)]
         noise = next(self.noise, {})
         with pyro.plate("sequences", batch_size, dim=-1):
             for t in range(num_steps):
@@ -102,6 +129,48 @@ class Textbook:
                         q = with_noise(q, noise[t])
                     z_t = pyro.sample(f"z_{t}", q)
                     state = net.transition(past, u[t], z_t)
+
+
+def beside(net, frame, covariates, t, seen=None):
+    """What a network reads at step t: a frame (..., *frame), or with covariates and flags beside it."""
+    if not net.covariate_dim and not net.flag_dim:
+        return frame
+    scalar = not net.emission_family.event_shape
+    parts = [frame.unsqueeze(-1).double() if scalar else frame]
+    if covariates is not None:
+        parts.append(covariates[:, t])
+    if net.flag_dim:
+        flags = torch.ones(net.flag_dim, dtype=torch.float64) if seen is None else elements(seen, net).double()
+        parts.append(flags)
+    shape = torch.broadcast_shapes(*(part.shape[:-1] for part in parts))
+    return torch.cat([part.expand(*shape, -1) for part in parts], -1)
+
+
+def elements(seen, net):
+    """Flags of frames (batch,) or elements (batch, frame), as a network reads them; (batch, flags)."""
+    return seen.unsqueeze(-1).expand(-1, net.flag_dim) if seen.dim() == 1 else seen
+
+
+def filled(net, frame, seen):
+    """A frame with the start frame in place of what was not seen."""
+    start = net.emission_family.start(frame)
+    if seen.dim() == 1 and frame.dim() > 1:
+        seen = seen.unsqueeze(-1)
+    return torch.where(seen, frame, start)
+
+
+def frame_for_density(frame, seen):
+    """A frame with zeros, of which every emission of the tests has a density, in place of what was not seen."""
+    if seen.dim() < frame.dim():
+        seen = seen.unsqueeze(-1)
+    return torch.where(seen, frame, torch.zeros_like(frame))
+
+
+def seen_alone(emission, seen):
+    """The emission of a frame, of which only what was seen counts."""
+    if seen.dim() == 1:
+        return emission.mask(seen)
+    return emission.base_dist.mask(seen).to_event(1)
 
 
 def hand_terms(net, x, lengths, z, *, context=None, initial_state=None, auxiliary=True):

@@ -2,9 +2,11 @@
 
 from . import emissions
 from .diagnostics import to_arviz
-from .models import DMM, SRNN, STORN, VRNN, ZForcing, pretrained
-from .networks import State
+from .evaluation import anomaly_scores, forecast
+from .models import DMM, SRNN, STORN, VRNN, StochasticRNN, ZForcing, pretrained
+from .networks import State, runs_eagerly
 from .objectives import FIVO, SIXO, Constant, ImportanceWeightedELBO, Linear, Terms, ZForcingELBO
+from .smc import export_step
 
 __all__ = [
     "DMM",
@@ -21,6 +23,11 @@ __all__ = [
     "ZForcing",
     "ZForcingELBO",
     "emissions",
+    "export_step",
     "pretrained",
     "to_arviz",
 ]
+
+# Methods of models that run particle filters, which stand above models.
+for _function in (anomaly_scores, forecast):
+    setattr(StochasticRNN, _function.__name__, runs_eagerly(_function))

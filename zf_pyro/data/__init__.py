@@ -1,6 +1,17 @@
 """Sequence data sets in memory-mapped storage, padded batches by length, and the preparation of corpora."""
 
-from .arguments import ContextBatch, arguments_of, batches_of, is_batch, pair_of
+from .arguments import (
+    POSITIONAL,
+    ContextBatch,
+    GivenSequences,
+    arguments_of,
+    batches_of,
+    call_with,
+    given_of,
+    givens_of,
+    is_batch,
+    pair_of,
+)
 from .batches import LengthBatches
 from .folders.preparing import preparing
 from .folders.record import RECORD, Record, read_record
@@ -32,10 +43,12 @@ from .vowels import NUM_CEPSTRA, Utterances, Vowels, load_vowels
 
 __all__ = [
     "NUM_CEPSTRA",
+    "POSITIONAL",
     "RECORD",
     "Batch",
     "Binarized",
     "ContextBatch",
+    "GivenSequences",
     "ImageSets",
     "LengthBatches",
     "Loader",
@@ -57,11 +70,14 @@ __all__ = [
     "Windows",
     "arguments_of",
     "batches_of",
+    "call_with",
     "collate",
     "collate_series",
     "from_arrays",
     "from_dataframe",
     "from_folder",
+    "given_of",
+    "givens_of",
     "is_batch",
     "load_digits",
     "load_docstrings",

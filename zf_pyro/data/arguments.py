@@ -9,9 +9,11 @@ from torch import Tensor
 from ..checks import int64
 from .padding import Batch, has_columns
 
-ARGUMENTS = ("x", "lengths", "context", "initial_state")
-"""Arguments of the model and the guide of a network, in their order."""
-_FORMS = "x, (x, lengths), or a dictionary or NamedTuple with the fields x, lengths, context, initial_state"
+POSITIONAL = ("x", "lengths", "context", "initial_state")
+"""Arguments of the model and the guide of a network by position, in their order."""
+ARGUMENTS = (*POSITIONAL, "covariates", "observed")
+"""All arguments of the model and the guide that a batch may hold. Those after :data:`POSITIONAL` go by name alone."""
+_FORMS = f"x, (x, lengths), or a dictionary or NamedTuple with the fields {', '.join(ARGUMENTS)}"
 
 
 class ContextBatch(NamedTuple):
@@ -32,7 +34,8 @@ def arguments_of(batch: Any, name: str = "batch") -> dict[str, Any]:
 
     - x, (batch, time, *frame);
     - a tuple or list (x, lengths), with lengths (batch,) or None;
-    - a dictionary or NamedTuple with fields of :data:`ARGUMENTS`, such as :class:`ContextBatch`.
+    - a dictionary or NamedTuple with fields of :data:`ARGUMENTS`, such as :class:`ContextBatch`; among them
+      ``covariates`` (batch, time, K) and ``observed`` (batch, time) or (batch, time, *frame).
 
     A tuple holds no more than x and lengths: a third element may be a label, which cannot be told from the context of
     a model of symbols.
@@ -80,6 +83,25 @@ def _positional(batch: tuple[Any, ...] | list[Any], name: str) -> dict[str, Any]
     return {"x": x} if lengths is None else {"x": x, "lengths": lengths}
 
 
+def call_with(batch: Any, name: str = "batch") -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of a network's model in a batch, as a call takes them: by position, and by name.
+
+    A context goes by position, since Pyro's handlers have a parameter of that name. Positions up to the last argument
+    that is there are filled by None.
+
+    Args:
+        batch: what a loader gave, in one of the forms of :func:`arguments_of`.
+        name: the argument's name, for errors.
+
+    Raises:
+        TypeError: another form, or a field of another name.
+    """
+    found = arguments_of(batch, name)
+    last = max(POSITIONAL.index(field) for field in found if field in POSITIONAL)
+    named = {field: value for field, value in found.items() if field not in POSITIONAL}
+    return tuple(map(found.get, POSITIONAL[: last + 1])), named
+
+
 def is_batch(data: Any) -> bool:
     """True for one batch, False for several: lists and other iterables of batches.
 
@@ -93,6 +115,89 @@ def is_batch(data: Any) -> bool:
     if not isinstance(data, list) or len(data) < 2 or not isinstance(data[0], Tensor):
         return False
     return data[1] is None or (isinstance(data[1], Tensor) and data[1].dim() < 2 <= data[0].dim())
+
+
+class GivenSequences(NamedTuple):
+    """Sequences with all that is given of them but a context."""
+
+    x: Any
+    """Frames; (batch, time, *frame)."""
+    lengths: Any
+    """Real frames of each sequence, (batch,) int64; None if all are."""
+    covariates: Any = None
+    """c_1..c_T, (batch, time, K); None without."""
+    observed: Any = None
+    """True where x was seen, (batch, time) or (batch, time, *frame); None if all was."""
+
+    @property
+    def named(self) -> dict[str, Any]:
+        """Covariates and what was seen, as arguments by name; those that are None are left out."""
+        found = {"covariates": self.covariates, "observed": self.observed}
+        return {name: value for name, value in found.items() if value is not None}
+
+    def taken(self, rows: Tensor | slice) -> "GivenSequences":
+        """Some sequences, cut to the longest of them; rows (sequences,) are indices."""
+        lengths = None if self.lengths is None else self.lengths[rows]
+        time = None if lengths is None else int(lengths.max())
+        cut = (None if part is None else part[rows, :time] for part in (self.covariates, self.observed))
+        return GivenSequences(self.x[rows, :time], lengths, *cut)
+
+    def to(self, device: Any) -> "GivenSequences":
+        """The same on a device; what is no tensor stays."""
+        return GivenSequences(*(part.to(device) if isinstance(part, Tensor) else part for part in self))
+
+
+def given_of(
+    x: Any, lengths: Any = None, covariates: Any = None, observed: Any = None, name: str = "x"
+) -> GivenSequences:
+    """Sequences of several arguments, or of one batch in place of x. Values are not checked.
+
+    Args:
+        x: frames (batch, time, *frame), or a batch in one of the forms of :func:`arguments_of`.
+        lengths: (batch,) integers or None.
+        covariates: (batch, time, K) or None.
+        observed: (batch, time) or (batch, time, *frame) bools, or None.
+        name: the argument's name, for errors.
+
+    Raises:
+        TypeError: a batch with a context or a state, or further arguments beside it.
+    """
+    if isinstance(x, Tensor) or not is_batch(x):
+        return GivenSequences(x, int64(lengths), covariates, observed)
+    found = arguments_of(x, name)
+    others = [field for field in found if field not in GivenSequences._fields]
+    if others:
+        raise TypeError(f"{name} must hold no {others[0]} here, got one: leave it out")
+    for field, value in (("lengths", lengths), ("covariates", covariates), ("observed", observed)):
+        if value is not None:
+            raise TypeError(f"{field} must be left out where {name} is a batch, which brings its own")
+    return given_of(**found)
+
+
+def givens_of(
+    data: Any, lengths: Any = None, covariates: Any = None, observed: Any = None, name: str = "data"
+) -> Iterator[GivenSequences]:
+    """Sequences of one batch, or of each of several.
+
+    Args:
+        data: x (batch, time, *frame) with the arguments that follow, one batch in one of the forms of
+            :func:`arguments_of`, or an iterable of such batches.
+        lengths: lengths of x, (batch,), where ``data`` is x; None if all frames are real.
+        covariates: (batch, time, K), where ``data`` is x; None without.
+        observed: (batch, time) or (batch, time, *frame), where ``data`` is x; None if all was seen.
+        name: the argument's name, for errors.
+
+    Raises:
+        TypeError: another form, or a batch with a context.
+        ValueError: further arguments beside batches, which bring their own.
+    """
+    if is_batch(data):
+        return iter([given_of(data, lengths, covariates, observed, name)])
+    _require_batches(data, lengths, name)
+    if covariates is not None or observed is not None:
+        raise ValueError(f"covariates and observed go with {name} that is a tensor: batches bring their own")
+    each = f"a batch of {name}"
+    return (given_of(arguments_of(batch, each), name=each) for batch in data)
 
 
 def pair_of(x: Any, lengths: Any = None, name: str = "x") -> tuple[Any, Any]:
@@ -131,6 +236,13 @@ def batches_of(data: Any, lengths: Any = None, name: str = "data") -> Iterator[t
     """
     if is_batch(data):
         return iter([pair_of(data, lengths, name)])
+    _require_batches(data, lengths, name)
+    each = f"a batch of {name}"
+    return (pair_of(arguments_of(batch, each), None, each) for batch in data)
+
+
+def _require_batches(data: Any, lengths: Any, name: str) -> None:
+    """Refuse what is no iterable of batches, and lengths beside it."""
     if isinstance(data, str | bytes | np.ndarray) or has_columns(data) or not isinstance(data, Iterable):
         advice = ""
         if isinstance(data, np.ndarray):
@@ -143,5 +255,3 @@ def batches_of(data: Any, lengths: Any = None, name: str = "data") -> Iterator[t
         raise TypeError(f"{name} must be x, a batch, or a loader of batches (x, lengths), got {got}{advice}")
     if lengths is not None:
         raise ValueError(f"lengths go with {name} that is a tensor: batches (x, lengths) bring their own")
-    each = f"a batch of {name}"
-    return (pair_of(arguments_of(batch, each), None, each) for batch in data)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..checks import require_count, require_path
+from ..checks import require_count, require_flag, require_path
 from .folders.preparing import open_array
 from .folders.record import Record, read_record
 from .music.rolls import Rolls
@@ -19,6 +19,8 @@ MAPPED = 64 << 20
 """Bytes read through a memory mapping before it is closed."""
 PAGES = 64 << 10
 """Bytes that one access may map in addition to those it reads."""
+LEVELS = -0.5, 32767.5
+"""Mean and scale that put 16-bit samples on 65,536 levels from -1 to 1."""
 
 
 class Sequences(Dataset[Tensor]):
@@ -47,17 +49,20 @@ class Sequences(Dataset[Tensor]):
         names: the source of each sequence, or None.
     """
 
-    def __init__(self, folder: Path | str, split: str, *, frame: int | None = None) -> None:
+    def __init__(self, folder: Path | str, split: str, *, frame: int | None = None, levels: bool = False) -> None:
         """Check the record and the sizes of all files; no values are read.
 
         Args:
             folder: a prepared folder.
             split: the name of a split, for example ``train``.
             frame: values per frame; by default as recorded.
+            levels: whether items have 16-bit samples v as levels (2 v + 1) / 65535 from -1 to 1, for
+                ``emissions.DiscretizedLogisticMixture(frame, num_components, bits=16)``, in place of standardised ones.
 
         Raises:
             FileNotFoundError: the folder was not prepared, or one of its files is missing.
-            ValueError: no such split, truncated or foreign files, or a frame longer than a sequence.
+            ValueError: no such split, truncated or foreign files, a frame longer than a sequence, or levels of other
+                values than 16-bit samples.
         """
         self.folder, self.split = require_path("folder", folder), split
         self.record: Record = read_record(self.folder)
@@ -71,10 +76,13 @@ class Sequences(Dataset[Tensor]):
             symbols = f", and None for the symbols of {self.record.corpus}" if self.record.frame is None else ""
             raise ValueError(f"frame must be a positive number of values{symbols}, got {frame!r}")
         self.frame = self.record.frame if frame is None else int(frame)
-        self.mean, self.scale = self.record.mean, self.record.scale
+        self.mean, self.scale = LEVELS if require_flag("levels", levels) else (self.record.mean, self.record.scale)
         self.names = self.record.splits[split].names
         self._arrays: dict[str, np.ndarray] = {}
         self._mapped = 0
+        stored = self._array("values").dtype
+        if levels and (self.frame is None or stored != np.int16):
+            raise ValueError(f"levels is for frames of 16-bit samples, and {self.folder} stores {stored}: leave it out")
         sizes = np.diff(self._array("offsets"))
         self._check(sizes)
         self.lengths = torch.from_numpy(sizes // (self.frame or 1))

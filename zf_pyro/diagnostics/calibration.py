@@ -10,6 +10,7 @@ from torch import Tensor
 from ..checks import require_count, require_flag, require_tensor
 from ..evaluation import EncodedPart, encoded_parts, require_evaluation
 from ..models import StochasticRNN
+from ..paths import check_covariates
 from .arviz_versions import assemble
 from .per_step import Step, draw, generate, score
 from .remedies import FOR_THE_GUIDE
@@ -104,6 +105,7 @@ def calibrate(
     num_draws: int = 63,
     posterior: Sampler | None = None,
     *,
+    covariates: Tensor | None = None,
     given_past: bool = False,
     batch_size: int = 64,
 ) -> Calibration:
@@ -116,6 +118,7 @@ def calibrate(
         num_draws: posterior samples per simulation. 63 give 64 ranks, which divide evenly into bins.
         posterior: a function from frames (batch, time, ...) and a number of samples to latents (samples, batch, time,
             latent); the guide if None.
+        covariates: those of the simulations, (num_simulations, num_steps, K), for a model of ``covariate_dim`` K.
         given_past: whether each step of the guide is sampled given the true latents before it. Ranks of a step are then
             uniform if the guide is right at this step, whatever it does at others. Without it, samples of a step follow
             samples of the steps before, and a wrong step shows at later ones, too.
@@ -137,9 +140,11 @@ def calibrate(
         )
     if given_past and posterior is not None:
         raise ValueError("given_past must be left out for a posterior of your own: it asks the guide for single steps")
-    z, x = (value[:, 0].transpose(0, 1) for value in generate(net, num_steps, 1, num_simulations))
+    known = check_covariates(covariates, num_simulations, num_steps, net)
+    known = None if known is None else known.transpose(0, 1)
+    z, x = (value[:, 0].transpose(0, 1) for value in generate(net, num_steps, 1, num_simulations, known))
     ranks = []
-    for batch in encoded_parts(net, x, None, batch_size):
+    for batch in encoded_parts(net, x, None, batch_size, covariates=covariates):
         truth = z[batch.rows]
         if given_past:
             truth = _noise_given_past(net, batch, truth)

@@ -12,9 +12,10 @@ from pyro.infer import MCMC
 from torch import Tensor
 
 from ..checks import require_count, require_flag
-from ..evaluation import EncodedPart, encoded_parts, require_evaluation, require_sequences
+from ..evaluation import EncodedPart, encoded_parts, require_evaluation, require_given
 from ..models import RefinedGuide, StochasticRNN, guided
 from ..networks import chain_diagnostics
+from ..paths import replaced, seen_parts
 from .arviz_groups import Table
 from .arviz_names import SEQUENCE, require_constants, require_names
 from .arviz_versions import assemble, require_arviz
@@ -40,6 +41,8 @@ def to_arviz(
     x: Tensor,
     lengths: Tensor | None = None,
     *,
+    covariates: Tensor | None = None,
+    observed: Tensor | None = None,
     posterior: str | MCMC | RefinedGuide = "guide",
     num_samples: int | None = None,
     num_chains: int | None = None,
@@ -85,6 +88,8 @@ def to_arviz(
         net: the model, in evaluation mode.
         x: (batch, time, frame) floats or (batch, time) integers.
         lengths: real frames of each sequence, (batch,); all of them if None.
+        covariates: c_1..c_T, (batch, time, K), for a model of ``covariate_dim`` K.
+        observed: True where x was seen, (batch, time) or (batch, time, *frame), for a model of ``missing="fill"``.
         posterior: ``"guide"``; ``"importance"`` (samples from the guide, resampled by weight); ``"smoother"`` (a
             :class:`~zf_pyro.inference.ParticleFilter`); a guide of :func:`zf_pyro.inference.refine` for these
             sequences, in place of ``net.guide`` in all groups; or a :class:`pyro.infer.MCMC` that was run over the
@@ -100,8 +105,8 @@ def to_arviz(
             are numbered from 0.
         dims: names of dimensions by variable as in ArviZ, for example ``{"x": ["sequence", "step", "cepstrum"]}``. The
             first two stay.
-        constant_data: further constants by name, for example covariates: (sequence,), (sequence, step) or (sequence,
-            step, ...).
+        constant_data: further constants by name, (sequence,), (sequence, step) or (sequence, step, ...). Covariates are
+            among them.
         batch_size: sequences processed at once.
         chunk: samples processed at once. With ``batch_size`` it bounds the memory needed beside the result.
         progress: whether to show a progress bar.
@@ -119,11 +124,14 @@ def to_arviz(
     refined = isinstance(posterior, RefinedGuide)
     if isinstance(posterior, RefinedGuide):
         net, posterior = guided(net, posterior, "to_arviz"), "guide"
-    x, lengths = require_sequences(net, x, lengths)
+    given = require_given(net, x, lengths, covariates=covariates, observed=observed)
+    x, lengths = given.x, given.lengths
     batch_size, chunk = require_count("batch_size", batch_size), require_count("chunk", chunk)
     real = torch.ones(x.shape[:2], dtype=torch.bool)
     if lengths is not None:
         real = torch.arange(x.shape[1]) < lengths.cpu().unsqueeze(1)
+    if given.covariates is not None and (constant_data is None or isinstance(constant_data, Mapping)):
+        constant_data = {"covariates": given.covariates, **(constant_data or {})}
     constants = require_constants(constant_data, x, real)
     names = require_names(net, x, coords, dims, labels, constants)
     for name, flag in (("hidden", hidden), ("progress", progress)):
@@ -132,11 +140,11 @@ def to_arviz(
     sizes = plan(posterior, num_samples, num_chains, num_particles, chunk)
     if isinstance(posterior, MCMC):
         require_same_sequences(posterior, net, x)
-    table = Table(sizes, x, real, names)
+    table = Table(sizes, _with_gaps(net, x, given.observed), real, names)
     weights = LooValues(sizes.total, len(x))
     total = x.shape[0] * sizes.total
     with tqdm(total=total, desc="posterior draws", disable=not progress) as bar:
-        for batch in encoded_parts(net, x, lengths, batch_size):
+        for batch in encoded_parts(net, x, lengths, batch_size, **given.named):
             with pyro.validation_enabled(False):  # encoded_parts has validated the inputs
                 _fill(table, weights, net, batch, sizes, wanted, hidden)
                 kl_attribute = KL_ATTRIBUTE[has_analytic_kl(net, batch)]
@@ -155,6 +163,14 @@ def to_arviz(
         table.constants(constants)
     about = {"guide": "refined" if refined else "amortised", "kl": kl_attribute}
     return assemble({name: table.dataset(name, _attributes(name, sizes, about)) for name in GROUPS if name in wanted})
+
+
+def _with_gaps(net: StochasticRNN, x: Tensor, observed: Tensor | None) -> Tensor:
+    """Frames (batch, time, *frame) with NaN where nothing was seen; symbols stay as they are."""
+    if observed is None or net.emission_family.integer:
+        return x
+    nothing = torch.full_like(x, torch.nan)
+    return replaced(x, seen_parts(observed, net.emission_family), nothing, net.emission_family)
 
 
 def _attributes(name: str, sizes: Plan, about: Mapping[str, str]) -> dict[str, str]:
@@ -230,7 +246,7 @@ def _fill(
     prior = {"prior", "prior_predictive"} & set(wanted)
     for first in range(0, sizes.total, sizes.chunk) if prior else ():
         count = min(sizes.chunk, sizes.total - first)
-        z, x = generate(net, batch.run.num_steps, count, batch.run.batch_size)
+        z, x = generate(net, batch.run.num_steps, count, batch.run.batch_size, batch.run.covariates)
         put = table.writer(batch, first)
         if "prior" in wanted:
             put("prior", "z", z)

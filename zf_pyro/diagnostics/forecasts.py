@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..checks import require_count
-from ..evaluation import parts, require_evaluation, require_sequences
+from ..evaluation import parts, require_evaluation, require_given
 from ..inference import ParticleFilter
 from ..models import StochasticRNN
 
@@ -48,6 +48,8 @@ def leave_future_out(
     x: Tensor,
     lengths: Tensor | None = None,
     *,
+    covariates: Tensor | None = None,
+    observed: Tensor | None = None,
     first: int = 1,
     horizon: int = 1,
     num_particles: int = 256,
@@ -63,6 +65,8 @@ def leave_future_out(
         net: the model, in evaluation mode.
         x: (batch, time, frame) floats or (batch, time) integers.
         lengths: real frames of each sequence, (batch,); all of them if None.
+        covariates: c_1..c_T, (batch, time, K), for a model of ``covariate_dim`` K.
+        observed: True where x was seen, (batch, time) or (batch, time, *frame), for a model of ``missing="fill"``.
         first: frames before the first forecast; 0 forecasts the first frame too.
         horizon: frames of each forecast.
         num_particles: particles of the filter.
@@ -73,7 +77,8 @@ def leave_future_out(
             of ``first + horizon`` frames.
     """
     require_evaluation(net)
-    x, lengths = require_sequences(net, x, lengths)
+    given = require_given(net, x, lengths, covariates=covariates, observed=observed)
+    x, lengths = given.x, given.lengths
     num_particles, batch_size = require_count("num_particles", num_particles), require_count("batch_size", batch_size)
     first, horizon = require_count("first", first, least=0), require_count("horizon", horizon)
     full = torch.full((len(x),), x.shape[1], device=x.device)
@@ -83,8 +88,8 @@ def leave_future_out(
         raise ValueError(f"first + horizon must be at most {longest}, the longest sequence, got {first} + {horizon}")
     filtering = ParticleFilter(net, num_particles, proposal="prior")
     increments = torch.zeros(x.shape[:2], dtype=torch.float64, device=x.device)
-    for part in parts(x, real, None, batch_size):
-        found = filtering.run(part.x, part.lengths).log_increments
+    for part in parts(x, real, None, batch_size, **given.named):
+        found = filtering.run(part.x, part.lengths, **part.named).log_increments
         increments[part.rows, : len(found)] = found.T.double()
     windows = increments[:, first:longest].unfold(1, horizon, 1).sum(-1)
     ends = first + horizon + torch.arange(windows.shape[1], device=x.device)

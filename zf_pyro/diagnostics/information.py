@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..checks import require_count
-from ..evaluation import encoded_parts, require_evaluation, require_sequences
+from ..evaluation import encoded_parts, require_evaluation, require_given
 from ..models import StochasticRNN
 from .per_step import Step, draw, score
 
@@ -37,6 +37,8 @@ def mutual_information(
     x: Tensor,
     lengths: Tensor | None = None,
     *,
+    covariates: Tensor | None = None,
+    observed: Tensor | None = None,
     num_steps: int | None = None,
     num_sequences: int = 64,
     chunk: int = 16,
@@ -47,6 +49,8 @@ def mutual_information(
         net: the model, in evaluation mode.
         x: (batch, time, frame) floats or (batch, time) integers.
         lengths: real frames of each sequence, (batch,); all of them if None.
+        covariates: c_1..c_T, (batch, time, K), for a model of ``covariate_dim`` K.
+        observed: True where x was seen, (batch, time) or (batch, time, *frame), for a model of ``missing="fill"``.
         num_steps: K, the number of steps; shorter sequences are left out. By default the median length.
         num_sequences: maximal number of sequences, chosen at random if there are more. Each is compared with each.
         chunk: sequences whose latents are scored against all sequences at once.
@@ -56,7 +60,8 @@ def mutual_information(
             two sequences of at least ``num_steps`` frames.
     """
     require_evaluation(net)
-    x, lengths = require_sequences(net, x, lengths)
+    given = require_given(net, x, lengths, covariates=covariates, observed=observed)
+    x, lengths = given.x, given.lengths
     chunk = require_count("chunk", chunk)
     num_sequences = None if num_sequences is None else require_count("num_sequences", num_sequences)
     num_steps = None if num_steps is None else require_count("num_steps", num_steps)
@@ -67,7 +72,8 @@ def mutual_information(
     if len(rows) < 2:
         raise ValueError(f"num_steps must leave at least 2 sequences of as many frames, got {steps} and {len(rows)}")
     rows = rows[torch.randperm(len(rows), device=rows.device)[:num_sequences]]
-    (batch,) = encoded_parts(net, x[rows], real[rows], len(rows))
+    more = {name: value[rows] for name, value in given.named.items()}
+    (batch,) = encoded_parts(net, x[rows], real[rows], len(rows), **more)
     values = draw(net, batch, 1, [Step.z, Step.kl])
     size = len(rows)
     log_q = torch.empty(size, size, dtype=torch.float64, device=x.device)

@@ -13,7 +13,7 @@ from ..evaluation import (
     encoded_parts,
     prior_mean_steps,
     require_evaluation,
-    require_sequences,
+    require_given,
 )
 from ..models import StochasticRNN
 from ..networks import State, latent_of, noise_of, sampled
@@ -113,6 +113,8 @@ def latent_use(
     x: Tensor,
     lengths: Tensor | None = None,
     *,
+    covariates: Tensor | None = None,
+    observed: Tensor | None = None,
     threshold: float = 2.0,
     batch_size: int = 64,
     auxiliary: Auxiliary = PLAIN,
@@ -123,6 +125,8 @@ def latent_use(
         net: the model, in evaluation mode.
         x: (batch, time, frame) floats or (batch, time) integers; at least two sequences.
         lengths: real frames of each sequence, (batch,); all of them if None.
+        covariates: c_1..c_T, (batch, time, K), for a model of ``covariate_dim`` K.
+        observed: True where x was seen, (batch, time) or (batch, time, *frame), for a model of ``missing="fill"``.
         threshold: nats per sequence below which latents count as collapsed.
         batch_size: sequences processed at once.
         auxiliary: form of the auxiliary that the model was trained with.
@@ -132,14 +136,15 @@ def latent_use(
             threshold that is not positive, or a bad count.
     """
     require_evaluation(net)
-    x, lengths = require_sequences(net, x, lengths)
+    given = require_given(net, x, lengths, covariates=covariates, observed=observed)
+    x, lengths = given.x, given.lengths
     batch_size = require_count("batch_size", batch_size)
     if len(x) < 2:
         raise ValueError("x must hold at least 2 sequences, whose latents can be exchanged; got 1")
     threshold = require_number("threshold", threshold, "positive, in nats a sequence", 0.0, ends="(]")
     kl = torch.full((*x.shape[:2], net.latent_dim), torch.nan, device=x.device, dtype=net.emission_layer.weight.dtype)
     sums, means, residuals, targets = torch.zeros(5, dtype=torch.float64), [], [], []
-    for batch in encoded_parts(net, x, lengths, batch_size, at_least=2):
+    for batch in encoded_parts(net, x, lengths, batch_size, at_least=2, **given.named):
         values = draw(net, batch, 1, [Step.z, Step.past_hidden, Step.past_cell, Step.log_likelihood, Step.kl_by_latent])
         real = batch.real.T
         step_kl = values[Step.kl_by_latent][:, 0].transpose(0, 1)

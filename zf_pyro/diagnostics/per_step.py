@@ -29,6 +29,7 @@ class Step:
         transition: ``net.transition`` or a faster form of it.
         past: what z_t depends on.
         known: u_t, b_t and x_t; (batch, ...).
+        seen: True for parts of x_t that were seen, (batch, flags); None if all were.
         z: z_t, (samples, batch, latent); sampled from the guide if None.
     """
 
@@ -39,8 +40,9 @@ class Step:
         past: State,
         known: tuple[Tensor, Tensor, Tensor],
         z: Tensor | None,
+        seen: Tensor | None = None,
     ) -> None:
-        self.net, self.past = net, past
+        self.net, self.past, self.seen = net, past, seen
         u_t, self.b_t, self.x_t = known
         self._log_guide: Tensor | None = None
         if z is None:
@@ -108,8 +110,8 @@ class Step:
         return drawn(self.emission)
 
     def log_likelihood(self) -> Tensor:
-        """log p(x_t | h_t)."""
-        return self.emission.log_prob(self.x_t)
+        """log p(x_t | h_t), of what was seen."""
+        return self.net.emission_family.log_prob(self.emission, self.x_t, self.seen)
 
     def log_prior(self) -> Tensor:
         """log p(z_t | h_{t-1})."""
@@ -190,8 +192,9 @@ def _steps(net: StochasticRNN, batch: EncodedPart, count: int, z: Tensor | None)
     state = State(*(field.expand(count, *field.shape) for field in batch.run.initial_state))
     latents = [None] * batch.run.num_steps if z is None else z.unbind(0)
     known = zip(batch.u, batch.b, batch.frames, strict=True)
-    for known_t, z_t in zip(known, latents, strict=True):
-        step = Step(net, transition, net.past(state, known_t[0]), known_t, z_t)
+    flags = [None] * batch.run.num_steps if batch.run.seen is None else batch.run.seen.unbind(0)
+    for known_t, z_t, seen in zip(known, latents, flags, strict=True):
+        step = Step(net, transition, net.past(state, known_t[0]), known_t, z_t, seen)
         yield step
         state = step.after
 
@@ -211,11 +214,17 @@ def _log_density(latent: Latent, z: Tensor) -> Tensor:
     return -0.5 * deviation.square_().sum(-1) - logs
 
 
-def generate(net: StochasticRNN, num_steps: int, count: int, batch_size: int) -> tuple[Tensor, Tensor]:
-    """Sample latents (time, count, batch, latent) and frames (time, count, batch, *frame) from the model alone."""
+def generate(
+    net: StochasticRNN, num_steps: int, count: int, batch_size: int, covariates: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Sample latents (time, count, batch, latent) and frames (time, count, batch, *frame) from the model alone.
+
+    Covariates are (time, batch, K).
+    """
     family, like = net.emission_family, net.emission_layer.weight
     dtype = torch.long if family.integer else like.dtype
     u_t = family.start(torch.zeros(count, batch_size, *family.event_shape, dtype=dtype, device=like.device))
     state = net.initial_state((count, batch_size))
-    z, x = zip(*ancestral(net, state, u_t, num_steps, drawn), strict=True)
+    known = None if covariates is None else covariates.unsqueeze(1)
+    z, x = zip(*ancestral(net, state, u_t, num_steps, drawn, covariates=known), strict=True)
     return torch.stack(z), torch.stack(x)

@@ -54,7 +54,7 @@ def plot_kl(use: LatentUse, ax: "Axes | None" = None) -> "Axes":
 
 
 def plot_khat(check: WeightCheck, ax: "Axes | None" = None) -> "Axes":
-    """Plot k-hat of each sequence, as ArviZ's ``plot_khat`` does."""
+    """Plot k-hat of each sequence, as ArviZ's ``plot_khat`` does, with the name of the worst one."""
     require_result("check", check, WeightCheck, "check_weights")
     ax = axes(ax)
     good = check.pareto_k <= check.good_k
@@ -62,6 +62,10 @@ def plot_khat(check: WeightCheck, ax: "Axes | None" = None) -> "Axes":
     ax.plot(places[good], check.pareto_k[good], "+", color="C0", label="reliable")
     ax.plot(places[~good], check.pareto_k[~good], "x", color="C1", label="not reliable")
     ax.axhline(check.good_k, color="0.5", ls="--", lw=1)
+    place = int(np.argmax(check.pareto_k))
+    if not good[place]:
+        side = "left" if place < len(places) / 2 else "right"
+        ax.annotate(str(check.sequences[place]), (place, check.pareto_k[place]), fontsize="small", ha=side, va="bottom")
     ax.legend()
     ax.set(
         xlabel="sequence", ylabel="Pareto k-hat", title=f"{int((~good).sum())} of {len(good)} above {check.good_k:.2f}"
@@ -137,6 +141,7 @@ def plot_traversal(
     values: Sequence[float] = (-3.0, -1.5, 0.0, 1.5, 3.0),
     feature: int = 0,
     ax: "Axes | None" = None,
+    name: str | None = None,
 ) -> "Axes":
     """Plot the mean frames of a sequence for several values of one latent, with the others at their posterior means.
 
@@ -147,6 +152,7 @@ def plot_traversal(
         values: shifts in standard deviations of its posterior; of a flow, those of the noise.
         feature: index of the plotted feature.
         ax: axes of the plot; a new figure if None.
+        name: name of the feature; its index if None.
 
     Raises:
         ValueError: more than one sequence, an unknown latent, or a model in training mode.
@@ -179,7 +185,7 @@ def plot_traversal(
     for i, (value, line) in enumerate(zip(values, lines, strict=True)):
         ax.plot(line, color=_colour(i / max(1, len(values) - 1)), lw=1.2, label=f"{value:+g} sd")
     ax.legend(title=f"latent {latent}")
-    ax.set(xlabel="step", ylabel=f"mean of feature {feature}", title="latent traversal")
+    ax.set(xlabel="step", ylabel=f"mean of {name or f'feature {feature}'}", title="latent traversal")
     return ax
 
 
@@ -247,7 +253,7 @@ def plot_check(
     ax.plot(places, middle, lw=1)
     ax.plot(places, observed, "k.-", lw=1, label="observed")
     ax.legend()
-    ax.set(title=f"feature {feature}")
+    ax.set(title=f"feature {check.features[feature] if check.features else feature}")
     return ax
 
 

@@ -100,7 +100,9 @@ def posterior_draws(
                 z = _resampled(net, batch, plan)
             else:
                 # Each chain is a separate filter, so that differences between chains show a filter's errors.
-                filtered = ParticleFilter(net, plan.num_particles).run(batch.x, batch.real.sum(0))
+                filtered = ParticleFilter(net, plan.num_particles).run(
+                    batch.x, batch.real.sum(0), **batch.named(net.emission_family)
+                )
                 z = filtered.smoothed(plan.num_samples).movedim(-2, 0)
             yield from _scored(net, batch, plan, z, chain * plan.num_samples, quantities)
 

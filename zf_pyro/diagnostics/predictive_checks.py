@@ -1,12 +1,16 @@
 """Predictive checks: statistics of the observed sequences against those of replicated ones."""
 
+import itertools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from ..checks import require_choice, require_count, require_number
 from .arviz_versions import group
+
+if TYPE_CHECKING:
+    from xarray import DataArray
 
 Statistic = Callable[[np.ndarray], np.ndarray]
 """From frames (sequence, step, feature), NaN for padding, to an array of any shape."""
@@ -19,6 +23,8 @@ class PredictiveCheck(NamedTuple):
     """Statistic of the data; (...)."""
     replicated: np.ndarray
     """Statistic of each replicate; (draw, ...), draws of all chains."""
+    features: tuple[str, ...] = ()
+    """Names of the features, as given to :func:`zf_pyro.to_arviz`; their numbers otherwise."""
 
     @property
     def p_value(self) -> np.ndarray:
@@ -54,10 +60,12 @@ def predictive_check(data: Any, statistic: Statistic, group_name: str = "prior_p
     require_choice("group_name", group_name, ("prior_predictive", "posterior_predictive"))
     if not callable(statistic):
         raise TypeError(f"statistic must be a function of frames, such as quantiles(), got {type(statistic).__name__}")
-    observed = _frames(group(data, "observed_data")["x"].values)
+    frames = group(data, "observed_data")["x"]
+    observed = _frames(frames.values)
     drawn = group(data, group_name)["x"].values
     replicates = drawn.reshape(-1, *drawn.shape[2:])
-    return PredictiveCheck(statistic(observed), np.stack([statistic(_frames(draw)) for draw in replicates]))
+    replicated = np.stack([statistic(_frames(draw)) for draw in replicates])
+    return PredictiveCheck(statistic(observed), replicated, _feature_names(frames))
 
 
 def autocorrelation(max_lag: int = 5) -> Statistic:
@@ -118,6 +126,12 @@ def spectrum(num_frequencies: int = 8) -> Statistic:
         return np.log(power.mean(0))
 
     return statistic
+
+
+def _feature_names(frames: "DataArray") -> tuple[str, ...]:
+    """Names of the features of frames (sequence, step, ...), with several dimensions flattened as the frames are."""
+    names = [[str(value) for value in frames[dim].values] for dim in frames.dims if dim not in ("sequence", "step")]
+    return tuple(", ".join(each) for each in itertools.product(*names)) if names else ("0",)
 
 
 def _frames(x: np.ndarray) -> np.ndarray:

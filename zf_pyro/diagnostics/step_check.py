@@ -1,15 +1,16 @@
 """Check of the guide by the importance weights of each step, given the latents before it."""
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..checks import require_count
-from ..evaluation import EncodedPart, encoded_parts, require_evaluation, require_sequences
-from ..models import StochasticRNN
+from ..evaluation import EncodedPart, encoded_parts, require_evaluation, require_given
+from ..models import StochasticRNN, guided
 from ..networks import State
 from ..smc import effective_sample_size, start_states, steps_of
 from .arviz_versions import FEWEST_DRAWS, good_k, pareto_k
@@ -64,9 +65,12 @@ def check_steps(
     x: Tensor,
     lengths: Tensor | None = None,
     *,
+    covariates: Tensor | None = None,
+    observed: Tensor | None = None,
     num_samples: int = 100,
     num_futures: int = 4,
     batch_size: int = 16,
+    guide: Callable[..., Any] | None = None,
 ) -> StepCheck:
     """Check the guide step by step: a filter whose weights look ahead to the end of the sequence.
 
@@ -82,25 +86,31 @@ def check_steps(
         net: the model, in evaluation mode.
         x: (batch, time, frame) floats or (batch, time) integers.
         lengths: real frames of each sequence, (batch,); all of them if None.
+        covariates: c_1..c_T, (batch, time, K), for a model of ``covariate_dim`` K.
+        observed: True where x was seen, (batch, time) or (batch, time, *frame), for a model of ``missing="fill"``.
         num_samples: samples from the guide at each step, at least 25.
         num_futures: continuations of each sample; 0 for the incremental weights of the guided filter alone, which
             judge a guide that is to know no later frames, as that of :class:`~zf_pyro.VRNN`.
         batch_size: sequences processed at once.
+        guide: ``net.guide``, or a guide of :func:`zf_pyro.inference.refine` for these sequences.
 
     Raises:
-        TypeError, ValueError: x or lengths that ``net`` refuses, a model in training mode, or a bad count.
+        TypeError, ValueError: x or lengths that ``net`` refuses, a model in training mode, a bad count, or another
+            guide.
     """
     import xarray
 
+    net = guided(net, guide, "check_steps")
     require_evaluation(net)
-    x, lengths = require_sequences(net, x, lengths)
+    given = require_given(net, x, lengths, covariates=covariates, observed=observed)
+    x, lengths = given.x, given.lengths
     num_samples = require_count("num_samples", num_samples, least=FEWEST_DRAWS)
     num_futures, batch_size = (
         require_count("num_futures", num_futures, least=0),
         require_count("batch_size", batch_size),
     )
     tails = np.full((2, *x.shape[:2]), np.nan)
-    for batch in encoded_parts(net, x, lengths, batch_size):
+    for batch in encoded_parts(net, x, lengths, batch_size, **given.named):
         log_weights, real = _step_weights(net, batch, num_samples, num_futures), batch.real.T.cpu().numpy()
         share = effective_sample_size(log_weights, dim=-1).cpu().numpy() / num_samples
         values = np.stack([pareto_k(log_weights.cpu().numpy()), share])

@@ -32,6 +32,8 @@ class WeightCheck(NamedTuple):
     """Given log p(x), nats: exact, annealed or by particles; NaN if none was given."""
     good_k: float
     """min(1 - 1 / log10(samples), 0.7), below which PSIS is reliable (Vehtari et al. 2024)."""
+    sequences: np.ndarray
+    """Names of the sequences, as given to :func:`zf_pyro.to_arviz`; numbers from 0 otherwise."""
 
     @property
     def gap(self) -> np.ndarray:
@@ -93,6 +95,7 @@ def check_weights(data: Any, evidence: Tensor | np.ndarray | None = None) -> Wei
         importance_weighted=log_weights.logsumexp(0).numpy() - np.log(draws),
         evidence=known,
         good_k=good_k(draws),
+        sequences=stacked["sequence"].values,
     )
 
 

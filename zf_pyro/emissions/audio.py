@@ -80,6 +80,12 @@ class DiscretizedLogisticMixture(Frames):
         start = torch.stack([torch.zeros_like(means), means, log_scales.unsqueeze(-1).expand_as(means)]).flatten()
         return most_probable(self.distribution, frames, start)
 
+    def parameter_units(self, parameters: Tensor) -> Tensor:
+        """Each logistic density's scale for its mean; parameters (num_parameters,)."""
+        units = torch.ones_like(parameters).view(3, self.frame_dim, self.num_components)
+        units[1] = parameters.view_as(units)[2].exp()
+        return units.flatten()
+
 
 @dataclass(frozen=True)
 class MuLaw(Frames):

@@ -55,6 +55,11 @@ class Gaussian(Frames):
     def marginal_parameters(self, frames: Tensor) -> Tensor:
         return torch.cat([frames.mean(0), spread(frames).log()])
 
+    def parameter_units(self, parameters: Tensor) -> Tensor:
+        """Standard deviations for the means; parameters (num_parameters,)."""
+        log_variance = parameters[self.frame_dim :]
+        return torch.cat([(0.5 * log_variance).exp(), torch.ones_like(log_variance)])
+
 
 @dataclass(frozen=True)
 class GaussianMixture(Frames):
@@ -84,6 +89,12 @@ class GaussianMixture(Frames):
         least = 1e-4 * spread(frames)
         logits = frames.new_zeros(self.num_components)
         return torch.cat([logits, means.flatten(), variances.maximum(least).log().flatten()])
+
+    def parameter_units(self, parameters: Tensor) -> Tensor:
+        """Each component's standard deviations for its means; parameters (num_parameters,)."""
+        log_variances = parameters[self.num_components * (1 + self.frame_dim) :]
+        ones = torch.ones_like(log_variances)
+        return torch.cat([ones[: self.num_components], (0.5 * log_variances).exp(), ones])
 
 
 @dataclass(frozen=True)
@@ -179,12 +190,22 @@ class StudentT(Frames):
         return dist.StudentT(base.df, base.loc, base.scale * temperature**0.5).to_event(1)
 
     def marginal_parameters(self, frames: Tensor) -> Tensor:
-        """The most probable parameters for frames (frames, frame), from the median and 5 degrees of freedom."""
+        """The most probable parameters for frames (frames, frame), from the median and 5 degrees of freedom.
+
+        They are found for elements in units of their scale, in which the search is well-conditioned.
+        """
         median = frames.median(0).values
         deviation = (frames - median).abs().mean(0)
         scale = deviation.maximum(spread(frames).sqrt())
-        start = torch.cat([median, scale.log(), torch.full_like(scale, 4.0)])
+        start = torch.cat([torch.zeros_like(scale).repeat(2), torch.full_like(scale, 4.0)])
         # The likelihood of an element that never changes has no maximum. It keeps the start.
         places = torch.linspace(-1.0, 1.0, len(frames), dtype=frames.dtype).unsqueeze(1)
-        varying = frames.where(deviation > 0.0, median + scale * places)
-        return most_probable(self.distribution, varying, start).where((deviation > 0.0).repeat(3), start)
+        varying = ((frames - median) / scale).where(deviation > 0.0, places)
+        found = most_probable(self.distribution, varying, start).where((deviation > 0.0).repeat(3), start)
+        loc, log_scale, freedom = found.chunk(3)
+        return torch.cat([median + scale * loc, log_scale + scale.log(), freedom])
+
+    def parameter_units(self, parameters: Tensor) -> Tensor:
+        """Scales for the locations; parameters (num_parameters,)."""
+        log_scale = parameters.chunk(3)[1]
+        return torch.cat([log_scale.exp(), torch.ones_like(log_scale).repeat(2)])

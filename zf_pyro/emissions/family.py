@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import torch
 from pyro.distributions import TorchDistribution, constraints
 from torch import Tensor, nn
+from torch.distributions import Independent
 
 from .decoding import most_likely, tempered
 from .marginals import most_probable
@@ -71,6 +72,70 @@ class Emission(ABC):
         return found
 
     @property
+    def factorises(self) -> bool:
+        """Whether the density of a frame is a product over its elements, of which some may then be missing."""
+        if type(self).weights is not Emission.weights:  # elements of a density with weights of its own may depend
+            return False
+        found = self._example
+        return isinstance(found, Independent) and not found.base_dist.event_shape
+
+    @property
+    def flag_dim(self) -> int:
+        """Parts of a frame that may be missing by themselves: its elements, or 1 where it is seen as a whole or not."""
+        return self.event_shape.numel() if self.factorises else 1
+
+    def log_prob(self, distribution: TorchDistribution, x: Tensor, seen: Tensor | None) -> Tensor:
+        """Log-density of what was seen of frames.
+
+        Args:
+            distribution: p(x_t | h_t), of batch shape (...).
+            x: frames, (..., *event_shape); where nothing was seen, any that have a density.
+            seen: (..., flags), see :attr:`flag_dim`; None where all was.
+
+        Returns:
+            (...) nats; 0 for a frame of which nothing was seen.
+
+        Raises:
+            TypeError: flags of elements for a density that is no product over them.
+        """
+        if seen is None:
+            return distribution.log_prob(x)
+        if not self.factorises:
+            return distribution.log_prob(x).where(seen.squeeze(-1), 0.0)
+        if not isinstance(distribution, Independent) or distribution.base_dist.event_shape:
+            raise TypeError(
+                f"emission must return independent elements, as {self} does, for frames with missing elements, got "
+                f"{type(distribution).__name__}: mark whole frames as missing, or return a distribution.to_event(...)"
+            )
+        elements = distribution.base_dist.log_prob(x)
+        event_dim = len(self.event_shape)
+        flags = seen.reshape(*seen.shape[:-1], *self.event_shape)
+        return elements.where(flags, 0.0).sum([-1 - i for i in range(event_dim)])
+
+    def masked(self, distribution: TorchDistribution, seen: Tensor) -> TorchDistribution:
+        """The distribution of frames whose log-density counts what was seen alone, as :meth:`log_prob` does.
+
+        Args:
+            distribution: p(x_t | h_t), of batch shape (...).
+            seen: (..., flags), see :attr:`flag_dim`.
+        """
+        if not self.factorises:
+            return distribution.mask(seen.squeeze(-1))
+        base, flags = distribution.base_dist, seen.reshape(*seen.shape[:-1], *self.event_shape)
+        return base.mask(flags).to_event(len(self.event_shape))
+
+    @cached_property
+    def example_frame(self) -> Tensor:
+        """A frame that has a density under all parameters, to stand where nothing was seen; (*event_shape)."""
+        zeros = torch.zeros(self.event_shape, dtype=torch.long if self.integer else torch.get_default_dtype())
+        if bool(self.valid(zeros)):
+            return zeros
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            found = self._example.sample()
+        return found.long() if self.integer else found
+
+    @property
     def has_units(self) -> bool:
         """Whether frames are real or positive numbers, whose density depends on their unit."""
         support = self.support
@@ -119,6 +184,19 @@ class Emission(ABC):
             (num_parameters,).
         """
         return most_probable(self.distribution, frames, torch.zeros(self.num_parameters))
+
+    def parameter_units(self, parameters: Tensor) -> Tensor:
+        """The unit of each parameter, by which the start multiplies the weights from h_t: 1 by default.
+
+        A location has the unit of the frames. So it is its scale, and the start does not depend on their unit.
+
+        Args:
+            parameters: of :meth:`marginal_parameters`, (num_parameters,).
+
+        Returns:
+            (num_parameters,), positive.
+        """
+        return torch.ones_like(parameters)
 
     # Decoding -------------------------------------------------------------------------------------------------------
 

@@ -1,13 +1,24 @@
 """Bounds per sequence and over data sets, use of the latents by the posterior, and scores of forecasts."""
 
 from .algorithms import Outcome, infer_and_judge, train_and_judge
+from .anomalies import anomaly_scores
 from .backtesting import Backtest, backtest
-from .batching import EncodedPart, Part, encoded_parts, parts, replayed_paths, require_evaluation, require_sequences
+from .batching import (
+    EncodedPart,
+    Part,
+    encoded_parts,
+    parts,
+    replayed_paths,
+    require_evaluation,
+    require_given,
+    require_sequences,
+)
 from .bounds import Bounds, bounds, particle_bound, prior_mean_log_likelihood, prior_mean_steps
 from .classical import ARIMA, ETS
 from .estimates import Amount, Bound, Estimate, ratio
 from .evaluate import Evaluation, evaluate, report, summarise
 from .forecast_scores import Interval, crps, energy_score, interval, log_score, pit
+from .forecasting import forecast
 from .latents import active_units, count_active, step_kl
 from .naive import Naive, SeasonalNaive
 from .protocols import PROTOCOLS, Protocol
@@ -32,6 +43,7 @@ __all__ = [
     "Scores",
     "SeasonalNaive",
     "active_units",
+    "anomaly_scores",
     "backtest",
     "bounds",
     "count_active",
@@ -39,6 +51,7 @@ __all__ = [
     "encoded_parts",
     "energy_score",
     "evaluate",
+    "forecast",
     "infer_and_judge",
     "interval",
     "log_score",
@@ -51,6 +64,7 @@ __all__ = [
     "replayed_paths",
     "report",
     "require_evaluation",
+    "require_given",
     "require_sequences",
     "score",
     "score_density",

@@ -2,14 +2,15 @@
 
 from collections.abc import Iterator
 from functools import partial
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import pyro
 import torch
 from torch import Tensor
 
 from ..checks import int64, require_count, require_tensor
-from ..data import pair_of
+from ..data import GivenSequences, given_of
+from ..emissions import Emission
 from ..models import StochasticRNN, require_model
 from ..objectives import replayed_traces
 from ..paths import (
@@ -17,9 +18,14 @@ from ..paths import (
     PosteriorPath,
     PriorPath,
     RunInputs,
+    backward_states_of,
     check_context,
+    check_covariates,
     check_frames,
     check_lengths,
+    check_observed,
+    observed_of,
+    of_context,
     prepare_inputs,
 )
 
@@ -35,6 +41,16 @@ class Part(NamedTuple):
     """Real frames of each sequence, (part,); None if all are."""
     context: Tensor | None
     """Frame before the first, (part, *frame), or None."""
+    covariates: Tensor | None = None
+    """c_1..c_T, (part, time, K), or None."""
+    observed: Tensor | None = None
+    """True where x was seen, (part, time) or (part, time, *frame); None if all was."""
+
+    @property
+    def named(self) -> dict[str, Any]:
+        """Covariates and what was seen, as arguments by name; those that are None are left out."""
+        found = {"covariates": self.covariates, "observed": self.observed}
+        return {name: value for name, value in found.items() if value is not None}
 
 
 class EncodedPart(NamedTuple):
@@ -59,6 +75,12 @@ class EncodedPart(NamedTuple):
         """Frames, zero beyond each length; (batch, time, *frame)."""
         return self.frames.transpose(0, 1)
 
+    def named(self, emission: Emission) -> dict[str, Any]:
+        """Covariates and what was seen, as arguments by name; those that are None are left out."""
+        covariates = None if self.run.covariates is None else self.run.covariates.transpose(0, 1)
+        found = {"covariates": covariates, "observed": observed_of(self.run.seen, emission)}
+        return {name: value for name, value in found.items() if value is not None}
+
     @property
     def frames(self) -> Tensor:
         """Frames, zero beyond each length; (time, batch, *frame)."""
@@ -79,7 +101,14 @@ class EncodedPart(NamedTuple):
 
 
 def parts(
-    x: Tensor, lengths: Tensor | None, context: Tensor | None, batch_size: int, *, at_least: int | None = None
+    x: Tensor,
+    lengths: Tensor | None,
+    context: Tensor | None,
+    batch_size: int,
+    *,
+    covariates: Tensor | None = None,
+    observed: Tensor | None = None,
+    at_least: int | None = None,
 ) -> Iterator[Part]:
     """Split sequences into batches, shortest first, so that a batch holds little padding.
 
@@ -88,6 +117,8 @@ def parts(
         lengths: real frames of each sequence, (batch,); None if all are.
         context: the frame before the first, (batch, *frame), or None.
         batch_size: sequences in a batch.
+        covariates: c_1..c_T, (batch, time, K), or None.
+        observed: True where x was seen, (batch, time) or (batch, time, *frame); None if all was.
         at_least: None for full batches and a remainder. A number for batches of similar size with at least that many
             sequences each, even if that takes more than ``batch_size``.
     """
@@ -108,20 +139,32 @@ def parts(
         rows = rows.to(x.device)
         real = None if lengths is None else lengths[rows]
         time = None if real is None else int(real.max())
-        yield Part(rows, x[rows, :time], real, None if context is None else context[rows])
+        known = None if covariates is None else covariates[rows, :time]
+        seen = None
+        if observed is not None:  # with a context, one more step may stand in front
+            seen = observed[rows, : None if time is None else time + observed.shape[1] - x.shape[1]]
+        yield Part(rows, x[rows, :time], real, None if context is None else context[rows], known, seen)
 
 
 def encoded_parts(
-    net: StochasticRNN, x: Tensor, lengths: Tensor | None, batch_size: int, *, at_least: int = 1
+    net: StochasticRNN,
+    x: Tensor,
+    lengths: Tensor | None,
+    batch_size: int,
+    *,
+    covariates: Tensor | None = None,
+    observed: Tensor | None = None,
+    at_least: int = 1,
 ) -> Iterator[EncodedPart]:
     """Split sequences into batches of similar size, shortest first, with their backward states.
 
     Arguments are those of :func:`parts`: x (batch, time, *frame) and lengths (batch,).
     """
     require_model(net)
-    for rows, frames, real, _ in parts(x, lengths, None, batch_size, at_least=at_least):
-        run = prepare_inputs(net, frames, real, None, None)
-        yield EncodedPart(rows, run, net.backward_states(cast(Tensor, run.x).transpose(0, 1), real))
+    cut = parts(x, lengths, None, batch_size, at_least=at_least, covariates=covariates, observed=observed)
+    for part in cut:
+        run = prepare_inputs(net, part.x, part.lengths, None, None, **part.named)
+        yield EncodedPart(part.rows, run, backward_states_of(net, run, part.lengths))
 
 
 def replayed_paths(
@@ -140,7 +183,8 @@ def replayed_paths(
     """
     particles = pyro.plate("particles", num_particles, dim=-2)
     guide_program = partial(particles(net.guide), b=b)
-    model, guide = replayed_traces(particles(net.model), guide_program, part.x, part.lengths, part.context)
+    arguments = (part.x, part.lengths, part.context)
+    model, guide = replayed_traces(particles(net.model), guide_program, *arguments, **part.named)
     model_path = cast(LatentStep, model.nodes["z_0"]["fn"]).path
     guide_path = cast(LatentStep, guide.nodes["z_0"]["fn"]).path
     return cast(PriorPath, model_path), cast(PosteriorPath, guide_path)
@@ -157,29 +201,53 @@ def require_evaluation(net: StochasticRNN) -> None:
         raise ValueError("net must be in evaluation mode, where nothing is dropped out; got training mode: net.eval()")
 
 
-def require_sequences(
-    net: StochasticRNN, x: Tensor, lengths: Tensor | None, context: Tensor | None = None, name: str = "x"
-) -> tuple[Tensor, Tensor | None]:
+def require_given(
+    net: StochasticRNN,
+    x: Tensor,
+    lengths: Tensor | None,
+    context: Tensor | None = None,
+    name: str = "x",
+    *,
+    covariates: Tensor | None = None,
+    observed: Tensor | None = None,
+) -> GivenSequences:
     """Validate all sequences at once, before they are split into batches.
 
     Args:
         net: the model.
-        x: (batch, time, frame) floats or (batch, time) integers; or a batch (x, lengths).
+        x: (batch, time, frame) floats or (batch, time) integers; or a batch (x, lengths), or with further fields.
         lengths: real frames of each sequence, (batch,); None if all are.
         context: the frame before the first, (batch, *frame), or None.
         name: the name of x, for errors.
+        covariates: c_1..c_T, (batch, time, K), or None.
+        observed: True where x was seen, (batch, time) or (batch, time, *frame); None if all was.
 
     Returns:
-        x, and the lengths (batch,) as int64.
+        The same, with the lengths (batch,) as int64.
 
     Raises:
         TypeError, ValueError: arguments that :meth:`zf_pyro.ZForcing.model` refuses.
     """
     like = require_model(net).emission_layer.weight
-    x, lengths = pair_of(x, lengths, name)
-    check_frames(x, net.emission_family, like, name)
-    if lengths is not None:
-        check_lengths(lengths, x.shape[0], x.shape[1], like.device)
+    given = given_of(x, lengths, covariates, observed, name)
+    check_frames(given.x, net.emission_family, like, name)
+    steps = (len(given.x), given.x.shape[1])
+    if given.lengths is not None:
+        check_lengths(given.lengths, *steps, like.device)
     if context is not None:
-        check_context(context, x.shape[0], net.emission_family, like)
-    return x, lengths
+        check_context(context, steps[0], net.emission_family, like)
+    check_covariates(given.covariates, *steps, net)
+    if given.observed is not None:
+        own = of_context(given.observed, steps[1], context)[1]
+        check_observed(own, steps, net.emission_family, like.device)
+    return given
+
+
+def require_sequences(
+    net: StochasticRNN, x: Tensor, lengths: Tensor | None, context: Tensor | None = None, name: str = "x"
+) -> tuple[Tensor, Tensor | None]:
+    """:func:`require_given` for what reads no covariates: x (batch, time, *frame), and lengths (batch,) as int64."""
+    given = require_given(net, x, lengths, context, name)
+    if given.named:
+        raise TypeError(f"{name} must hold x and lengths alone here, got {next(iter(given.named))} too: leave it out")
+    return given.x, given.lengths

@@ -14,7 +14,7 @@ from ..networks import State, evaluating, latent_of
 from ..objectives import path_densities
 from ..paths import RunInputs, prepare_inputs
 from ..recurrence import in_chunks
-from .batching import Part, parts, replayed_paths, require_sequences
+from .batching import Part, parts, replayed_paths, require_given
 
 
 class Bounds(NamedTuple):
@@ -38,6 +38,8 @@ def bounds(
     *,
     guide: Callable[..., Any] | None = None,
     context: Tensor | None = None,
+    covariates: Tensor | None = None,
+    observed: Tensor | None = None,
     batch_size: int = 64,
     chunk_particles: int = 8,
 ) -> Bounds:
@@ -50,6 +52,9 @@ def bounds(
         num_particles: K, samples of the latents of each sequence.
         guide: ``net.guide``, or a guide of :func:`zf_pyro.inference.refine` for these sequences.
         context: the frame before the first, given and not scored; (batch, frame) or (batch,).
+        covariates: c_1..c_T, (batch, time, K), for a model of ``covariate_dim`` K.
+        observed: True where x was seen, (batch, time) or (batch, time, *frame), for a model of ``missing="fill"``. What
+            was not seen is not scored.
         batch_size: sequences processed at once.
         chunk_particles: samples processed at once. With ``batch_size`` it bounds the memory; it does not change the
             bounds.
@@ -59,10 +64,11 @@ def bounds(
     """
     num_particles, batch_size = require_count("num_particles", num_particles), require_count("batch_size", batch_size)
     chunk_particles, net = require_count("chunk_particles", chunk_particles), guided(net, guide, "bounds")
-    x, lengths = require_sequences(net, x, lengths, context)
+    given = require_given(net, x, lengths, context, covariates=covariates, observed=observed)
+    x, lengths, covariates, observed = given
     rows, found = [], []
     with evaluating(net):
-        for part in parts(x, lengths, context, batch_size):
+        for part in parts(x, lengths, context, batch_size, covariates=covariates, observed=observed):
             left, chunks, b = num_particles, [], None
             while left > 0:
                 sums, b = _particles(net, part, min(left, chunk_particles), b)
@@ -85,6 +91,8 @@ def particle_bound(
     *,
     guide: Callable[..., Any] | None = None,
     context: Tensor | None = None,
+    covariates: Tensor | None = None,
+    observed: Tensor | None = None,
     batch_size: int = 64,
 ) -> Tensor:
     """Log of the particle filter's estimate of p(x), a lower bound on log p(x) in expectation.
@@ -100,6 +108,9 @@ def particle_bound(
             :class:`zf_pyro.inference.ParticleFilter`.
         guide: ``net.guide``, or a guide of :func:`zf_pyro.inference.refine` for these sequences.
         context: the frame before the first, given and not scored; (batch, frame) or (batch,).
+        covariates: c_1..c_T, (batch, time, K), for a model of ``covariate_dim`` K.
+        observed: True where x was seen, (batch, time) or (batch, time, *frame), for a model of ``missing="fill"``. What
+            was not seen is not scored.
         batch_size: sequences filtered at once.
 
     Returns:
@@ -111,12 +122,13 @@ def particle_bound(
     """
     num_particles = require_count("num_particles", num_particles)
     batch_size = require_count("batch_size", batch_size)
-    x, lengths = require_sequences(net, x, lengths, context)
+    given = require_given(net, x, lengths, context, covariates=covariates, observed=observed)
+    x, lengths, covariates, observed = given
     particles = ParticleFilter(net, num_particles, guide=guide)
     result = torch.empty(len(x), dtype=net.emission_layer.weight.dtype, device=x.device)
     with evaluating(net):
-        for part in parts(x, lengths, context, batch_size):
-            result[part.rows] = particles.run(part.x, part.lengths, part.context).log_evidence
+        for part in parts(x, lengths, context, batch_size, covariates=covariates, observed=observed):
+            result[part.rows] = particles.run(part.x, part.lengths, part.context, **part.named).log_evidence
     return result
 
 
@@ -127,6 +139,8 @@ def prior_mean_log_likelihood(
     lengths: Tensor | None = None,
     *,
     context: Tensor | None = None,
+    covariates: Tensor | None = None,
+    observed: Tensor | None = None,
     batch_size: int = 64,
 ) -> Tensor:
     """sum_t log p(x_t | h_t) where each z_t is the mean of its prior p(z_t | h_{t-1}).
@@ -139,6 +153,9 @@ def prior_mean_log_likelihood(
         x: (batch, time, frame) floats or (batch, time) integers.
         lengths: real frames of each sequence, (batch,); all of them if None.
         context: the frame before the first, given and not scored; (batch, frame) or (batch,).
+        covariates: c_1..c_T, (batch, time, K), for a model of ``covariate_dim`` K.
+        observed: True where x was seen, (batch, time) or (batch, time, *frame), for a model of ``missing="fill"``. What
+            was not seen is not scored.
         batch_size: sequences processed at once.
 
     Returns:
@@ -148,11 +165,12 @@ def prior_mean_log_likelihood(
         TypeError, ValueError: a count that is not a positive integer; or x, lengths or context that ``net`` refuses.
     """
     batch_size = require_count("batch_size", batch_size)
-    x, lengths = require_sequences(net, x, lengths, context)
+    given = require_given(net, x, lengths, context, covariates=covariates, observed=observed)
+    x, lengths, covariates, observed = given
     result = torch.empty(len(x), dtype=net.emission_layer.weight.dtype, device=x.device)
     with evaluating(net):
-        for part in parts(x, lengths, context, batch_size):
-            run = prepare_inputs(net, part.x, part.lengths, part.context, None)
+        for part in parts(x, lengths, context, batch_size, covariates=covariates, observed=observed):
+            run = prepare_inputs(net, part.x, part.lengths, part.context, None, **part.named)
             steps = prior_mean_steps(net, run)
             result[part.rows] = (steps if run.mask is None else steps.where(run.mask, 0.0)).sum(0)
     return result
@@ -170,11 +188,11 @@ def prior_mean_steps(net: StochasticRNN, run: RunInputs) -> Tensor:
     if scalar:
         frames = frames.unsqueeze(-1)
 
-    def log_prob(hidden: Tensor, cell: Tensor, x: Tensor) -> Tensor:
+    def log_prob(hidden: Tensor, cell: Tensor, x: Tensor, seen: Tensor | None = None) -> Tensor:
         x = x.squeeze(-1) if scalar else x
-        return net.emission(State(hidden, cell)).log_prob(x)
+        return net.emission_family.log_prob(net.emission(State(hidden, cell)), x, seen)
 
-    return in_chunks(log_prob, hidden, cell, frames)
+    return in_chunks(log_prob, hidden, cell, frames, *(() if run.seen is None else (run.seen,)))
 
 
 def _particles(net: StochasticRNN, part: Part, count: int, b: Tensor | None) -> tuple[Tensor, Tensor]:

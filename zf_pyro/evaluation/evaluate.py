@@ -53,6 +53,8 @@ def evaluate(
     data: Data,
     lengths: Tensor | None = None,
     *,
+    covariates: Tensor | None = None,
+    observed: Tensor | None = None,
     protocol: Protocol = "full_density",
     reset_every: int | None = None,
     scale: float | None = None,
@@ -69,6 +71,9 @@ def evaluate(
         data: x, (batch, time, frame) floats or (batch, time) integers, with ``lengths``; a batch (x, lengths); or an
             iterable of batches, with each sequence in exactly one batch. Only values per sequence are kept of a batch.
         lengths: real frames of each sequence of x, (batch,); all of them if None.
+        covariates: c_1..c_T, (batch, time, K), where data is x, for a model of ``covariate_dim`` K.
+        observed: True where x was seen, (batch, time) or (batch, time, *frame), where data is x, for a model of
+            ``missing="fill"``. What was not seen is neither scored nor counted.
         protocol: ``full_density`` scores every frame. ``first_frame_given`` takes the first frame as the context of the
             second and does not score it, as the paper's released code does.
         reset_every: scored frames per chunk. Each chunk is scored separately from h_0 = 0, and the chunks of a sequence
@@ -93,6 +98,8 @@ def evaluate(
         net,
         data,
         lengths,
+        covariates=covariates,
+        observed=observed,
         protocol=protocol,
         reset_every=reset_every,
         num_particles=num_particles,

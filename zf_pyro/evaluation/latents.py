@@ -7,7 +7,7 @@ from ..checks import require_count, require_number, require_tensor
 from ..models import StochasticRNN
 from ..networks import AutoregressiveFlow, evaluating
 from ..objectives import step_terms
-from .batching import parts, replayed_paths, require_sequences
+from .batching import parts, replayed_paths, require_given
 
 ACTIVE_VARIANCE = 0.01
 """Variance of the posterior mean of an active latent, by Burda et al. 2016; in units of z squared."""
@@ -20,6 +20,8 @@ def active_units(
     lengths: Tensor | None = None,
     threshold: float = ACTIVE_VARIANCE,
     *,
+    covariates: Tensor | None = None,
+    observed: Tensor | None = None,
     batch_size: int = 64,
 ) -> int:
     """Count the latent dimensions that the posterior uses: those whose mean varies over the data.
@@ -37,6 +39,8 @@ def active_units(
         x: (batch, time, frame) floats or (batch, time) integers.
         lengths: real frames of each sequence, (batch,); all of them if None.
         threshold: variance of the mean, in units of z squared.
+        covariates: c_1..c_T, (batch, time, K), for a model of ``covariate_dim`` K.
+        observed: True where x was seen, (batch, time) or (batch, time, *frame), for a model of ``missing="fill"``.
         batch_size: sequences processed at once.
 
     Raises:
@@ -45,10 +49,11 @@ def active_units(
     """
     threshold = require_number("threshold", threshold, "a variance of at least 0", 0.0)
     batch_size = require_count("batch_size", batch_size)
-    x, lengths = require_sequences(net, x, lengths)
+    given = require_given(net, x, lengths, covariates=covariates, observed=observed)
+    x, lengths, covariates, observed = given
     pairs = []
     with evaluating(net):
-        for part in parts(x, lengths, None, batch_size):
+        for part in parts(x, lengths, None, batch_size, covariates=covariates, observed=observed):
             _, guide = replayed_paths(net, part, 1)
             group, mask = guide.group(), guide.run.mask
             # The covariance of two samples is the variance of the mean, which a flow has not in closed form.
@@ -69,13 +74,23 @@ def count_active(means: Tensor, threshold: float = ACTIVE_VARIANCE) -> int:
 
 
 @torch.no_grad()
-def step_kl(net: StochasticRNN, x: Tensor, lengths: Tensor | None = None, *, batch_size: int = 64) -> Tensor:
+def step_kl(
+    net: StochasticRNN,
+    x: Tensor,
+    lengths: Tensor | None = None,
+    *,
+    covariates: Tensor | None = None,
+    observed: Tensor | None = None,
+    batch_size: int = 64,
+) -> Tensor:
     """KL(q(z_t | h_{t-1}, b_t) || p(z_t | h_{t-1})) of each step, given one sample of the earlier latents.
 
     Args:
         net: the model; its mode is restored afterwards.
         x: (batch, time, frame) floats or (batch, time) integers.
         lengths: real frames of each sequence, (batch,); all of them if None.
+        covariates: c_1..c_T, (batch, time, K), for a model of ``covariate_dim`` K.
+        observed: True where x was seen, (batch, time) or (batch, time, *frame), for a model of ``missing="fill"``.
         batch_size: sequences processed at once.
 
     Returns:
@@ -85,10 +100,11 @@ def step_kl(net: StochasticRNN, x: Tensor, lengths: Tensor | None = None, *, bat
         TypeError, ValueError: a count that is not a positive integer; or x or lengths that ``net`` refuses.
     """
     batch_size = require_count("batch_size", batch_size)
-    x, lengths = require_sequences(net, x, lengths)
+    given = require_given(net, x, lengths, covariates=covariates, observed=observed)
+    x, lengths, covariates, observed = given
     result = torch.full(x.shape[:2], float("nan"), device=x.device, dtype=net.emission_layer.weight.dtype)
     with evaluating(net):
-        for part in parts(x, lengths, None, batch_size):
+        for part in parts(x, lengths, None, batch_size, covariates=covariates, observed=observed):
             model, guide = replayed_paths(net, part, 1)
             kl, mask = step_terms(model, guide).kl[:, 0], guide.run.mask
             result[part.rows, : len(kl)] = (kl if mask is None else kl.where(mask, float("nan"))).T

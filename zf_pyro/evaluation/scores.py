@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from ..checks import require_count, require_tensor
-from ..data import batches_of
+from ..data import givens_of
 from ..emissions import Emission
 from ..models import StochasticRNN, require_model
 from ..networks import evaluating
-from ..paths import check_frames, check_lengths
+from ..paths import check_frames, check_lengths, check_observed
 from .bounds import bounds, particle_bound, prior_mean_log_likelihood
-from .protocols import Protocol, cut
+from .protocols import Pieces, Protocol, cut
 
 Data = Tensor | tuple[Tensor, Tensor | None] | Iterable[tuple[Tensor, Tensor | None]]
 """x (batch, time, *frame), a batch (x, lengths), or such batches as of :class:`zf_pyro.data.Loader`, each sequence in
@@ -34,7 +34,7 @@ class Scores(NamedTuple):
     emission: Emission
     """Distribution family of the frames."""
     num_frames: Tensor
-    """Scored frames."""
+    """Scored frames of which anything was seen."""
     bounds: Nats
     """Nats by the name of the bound: ``elbo``, ``importance_weighted``, ``particle`` if requested, and ``prior_mean``,
     the likelihood with each z_t at its prior mean. A density without latents has ``log_likelihood`` alone."""
@@ -79,6 +79,8 @@ def score(
     data: Data,
     lengths: Tensor | None = None,
     *,
+    covariates: Tensor | None = None,
+    observed: Tensor | None = None,
     protocol: Protocol = "full_density",
     reset_every: int | None = None,
     num_particles: int = 64,
@@ -95,27 +97,19 @@ def score(
     filter_particles = require_count("filter_particles", filter_particles, least=0)
     num_particles = require_count("num_particles", num_particles)
 
-    def nats(x: Tensor, lengths: Tensor, context: Tensor | None) -> Nats:
-        found = bounds(
-            net,
-            x,
-            lengths,
-            num_particles,
-            guide=guide,
-            context=context,
-            batch_size=batch_size,
-            chunk_particles=chunk_particles,
-        )
+    def nats(pieces: Pieces) -> Nats:
+        x, lengths = pieces.x, pieces.lengths
+        more: dict[str, Any] = {"covariates": pieces.covariates, "observed": pieces.observed}
+        more |= {"context": pieces.context, "batch_size": batch_size}
+        found = bounds(net, x, lengths, num_particles, guide=guide, chunk_particles=chunk_particles, **more)
         scored = found._asdict()
         if filter_particles:
-            scored["particle"] = particle_bound(
-                net, x, lengths, filter_particles, guide=guide, context=context, batch_size=batch_size
-            )
-        scored["prior_mean"] = prior_mean_log_likelihood(net, x, lengths, context=context, batch_size=batch_size)
+            scored["particle"] = particle_bound(net, x, lengths, filter_particles, guide=guide, **more)
+        scored["prior_mean"] = prior_mean_log_likelihood(net, x, lengths, **more)
         return scored
 
-    weight = net.emission_layer.weight
-    num_frames, found = _collect(data, lengths, protocol, reset_every, net.emission_family, weight.device, nats)
+    weight, rest = net.emission_layer.weight, (lengths, covariates, observed)
+    num_frames, found = _collect(data, rest, protocol, reset_every, net.emission_family, weight.device, nats)
     kl = found.pop("kl")
     return Scores(
         protocol, reset_every, net.emission_family, num_frames, found, kl, num_particles, filter_particles or None
@@ -127,6 +121,8 @@ def score_density(
     data: Data,
     lengths: Tensor | None = None,
     *,
+    covariates: Tensor | None = None,
+    observed: Tensor | None = None,
     protocol: Protocol = "full_density",
     reset_every: int | None = None,
     batch_size: int = 64,
@@ -138,6 +134,8 @@ def score_density(
             evaluation mode, without dropout, and its mode is restored afterwards.
         data: as for :func:`zf_pyro.evaluation.evaluate`; x is (batch, time, frame) or (batch, time).
         lengths: real frames of each sequence, (batch,); all of them if None.
+        covariates: c_1..c_T, (batch, time, K), where data is x.
+        observed: True where x was seen, (batch, time) or (batch, time, *frame), where data is x.
         protocol: the scored frames.
         reset_every: scored frames per chunk; states are reset after each.
         batch_size: sequences processed at once.
@@ -153,45 +151,50 @@ def score_density(
         )
 
     @torch.no_grad()
-    def nats(x: Tensor, lengths: Tensor, context: Tensor | None) -> Nats:
-        split = zip(
-            x.split(batch_size),
-            lengths.split(batch_size),
-            [None] * -(-len(x) // batch_size) if context is None else context.split(batch_size),
-            strict=True,
-        )
+    def nats(pieces: Pieces) -> Nats:
+        found = []
+        named = {name: getattr(pieces, name) for name in ("covariates", "observed")}
         with evaluating(density) if isinstance(density, nn.Module) else nullcontext():
-            return {"log_likelihood": torch.cat([density.log_prob(*part) for part in split])}
+            for first in range(0, len(pieces.x), batch_size):
+                rows = slice(first, first + batch_size)
+                context = None if pieces.context is None else pieces.context[rows]
+                more = {name: part[rows] for name, part in named.items() if part is not None}
+                found.append(density.log_prob(pieces.x[rows], pieces.lengths[rows], context, **more))
+        return {"log_likelihood": torch.cat(found)}
 
-    num_frames, found = _collect(data, lengths, protocol, reset_every, density.emission, density.device, nats)
+    rest = (lengths, covariates, observed)
+    num_frames, found = _collect(data, rest, protocol, reset_every, density.emission, density.device, nats)
     return Scores(protocol, reset_every, density.emission, num_frames, found, None, None, None)
 
 
 def _collect(
     data: Data,
-    lengths: Tensor | None,
+    rest: tuple[Tensor | None, Tensor | None, Tensor | None],
     protocol: Protocol,
     reset_every: int | None,
     emission: Emission,
     device: torch.device,
-    nats: Callable[[Tensor, Tensor, Tensor | None], Nats],
+    nats: Callable[[Pieces], Nats],
 ) -> tuple[Tensor, Nats]:
     """Scored frames and nats of every sequence, summed over its pieces; nothing else is kept of a batch."""
     frames: list[Tensor] = []
     found: dict[str, list[Tensor]] = {}
-    for x, real in batches_of(data, lengths):
-        if require_tensor("x", x).is_meta:
+    for given in givens_of(data, *rest):
+        if require_tensor("x", given.x).is_meta:
             raise ValueError(f"x must be on {device}, where the net's parameters are, got meta, which holds no data")
-        x = x.to(device)
+        x, real, covariates, observed = given.to(device)
         check_frames(x, emission, x)  # its dtype is for the density to check
         if real is None:
             real = torch.full((len(x),), x.shape[1], device=device)
         else:
-            real = require_tensor("lengths", real).to(device)
+            require_tensor("lengths", real)
             check_lengths(real, x.shape[0], x.shape[1], device)
-        pieces = cut(x, real, protocol, reset_every)
-        parts = nats(*pieces[:3])
-        for name, values in {"": pieces.lengths, **parts}.items():
+        if covariates is not None and require_tensor("covariates", covariates).shape[:2] != x.shape[:2]:
+            raise ValueError(f"covariates must begin with {tuple(x.shape[:2])}, as x, got {tuple(covariates.shape)}")
+        if observed is not None:
+            check_observed(observed, x.shape[:2], emission, device)
+        pieces = cut(x, real, protocol, reset_every, covariates=covariates, observed=observed)
+        for name, values in {"": pieces.counts, **nats(pieces)}.items():
             total = torch.zeros(len(x), dtype=torch.float64, device=device)
             total.index_add_(0, pieces.owner, values.double())
             (frames if not name else found.setdefault(name, [])).append(total.cpu())

@@ -46,7 +46,7 @@ def command_line(experiment: Callable[..., None]) -> None:
     for name, (kind, text) in preset_flags().items():
         parser.add_argument(f"--{name}", type=kind, default=None, help=f"{text} (default: as in the preset)")
     parser.set_defaults({"out": Path("runs") / experiment.__name__})
-    flags: dict[str, Any] = parser.parse_args(_underscored(sys.argv[1:])).as_dict()
+    flags: dict[str, Any] = parser.parse_args(underscored(sys.argv[1:])).as_dict()
     found = {name: flags.pop(name) for name in CHANGEABLE}
     changes = {name: plain(value) for name, value in found.items() if value is not None}
     shared = {field.name: flags.pop(field.name) for field in dataclasses.fields(Run) if field.name in flags}
@@ -101,7 +101,7 @@ def prepared_data(run: Run, data: Path | None, prepare: Callable[[Path, Path | N
     return run.out / "data"
 
 
-def _underscored(arguments: list[str]) -> list[str]:
+def underscored(arguments: list[str]) -> list[str]:
     """Replace - by _ in the names of flags."""
     split = (argument.partition("=") for argument in arguments)
     return [

@@ -11,6 +11,8 @@ A plan is one JSON object::
 
 Every setting of a row runs under its first seed. The setting with the best validation figure then runs under the other
 seeds, and is the one that tables show. Flags of the plan, a table, a row and a setting are joined in this order. A
+plan or a table may have ``columns``, such as ``[["ELBO", "test", "elbo"]]``: a title, an evaluation and a bound. A
+table may have ``reach``, validation bounds in nats per sequence: its table then shows when each run reached them. A
 row's ``grid``, such as ``{"dropout": [0.0, 0.3]}``, is joined with each of its settings. Folders are relative to the
 working directory.
 """
@@ -57,11 +59,36 @@ class PlannedRow(NamedTuple):
         return PlannedRun(name, arguments_of({**self.flags, **setting, "seed": seed}))
 
 
+class Column(NamedTuple):
+    """A figure of the results, in nats per frame."""
+
+    title: str
+    evaluation: str
+    """Name of the evaluation in results.json."""
+    bound: str
+    """Name of the bound, or kl."""
+
+
+COLUMNS = (
+    Column("ELBO", "test, 8 particles", "elbo"),
+    Column("IWAE-5", "test, 5 particles", "importance_weighted"),
+    Column("FIVO-5", "test, 5 particles", "particle"),
+    Column("FIVO-8", "test, 8 particles", "particle"),
+    Column("FIVO-64", "test, 64 particles", "particle"),
+    Column("KL", "test, 8 particles", "kl"),
+)
+"""Bounds on the test set of polyphonic music, by the names that they have in the literature."""
+
+
 class PlannedTable(NamedTuple):
     """A table of results."""
 
     name: str
     rows: list[PlannedRow]
+    reach: list[float]
+    """Validation bounds, nats per sequence, whose steps and seconds the table shows."""
+    columns: tuple[Column, ...]
+    """What the table shows of each run. A log-likelihood stands for all bounds."""
 
 
 class Sweep(NamedTuple):
@@ -92,7 +119,7 @@ def read_plan(path: Path) -> Sweep:
     except ValueError as error:
         raise ValueError(f"{path} is no JSON ({error})") from error
     what = f"{path}: a plan"
-    _known(found, what, {"script", "runs", "results", "tables"}, {"flags", "select"})
+    _known(found, what, {"script", "runs", "results", "tables"}, {"flags", "select", "columns"})
     tables = [_table(table, f"{path}: table {i}", found) for i, table in enumerate(_list(found["tables"], what))]
     plan = Sweep(Path(found["script"]), Path(found["runs"]), Path(found["results"]), tables)
     names = [row.run(setting, seed).name for row in plan.rows for setting in row.settings for seed in row.seeds]
@@ -119,12 +146,21 @@ def _plain(value: Any) -> str:
 
 
 def _table(found: Any, what: str, plan: Mapping[str, Any]) -> PlannedTable:
-    _known(found, what, {"name", "rows"}, {"flags", "select"})
+    _known(found, what, {"name", "rows"}, {"flags", "select", "reach", "columns"})
     flags = {**plan.get("flags", {}), **found.get("flags", {})}
     select = found.get("select", plan.get("select"))
     rows = _list(found["rows"], what)
     planned = [_row(row, f"{what}, row {i}", flags, select) for i, row in enumerate(rows)]
-    return PlannedTable(str(found["name"]), planned)
+    reach = found.get("reach", [])
+    if not isinstance(reach, list) or any(isinstance(bound, bool | str) for bound in reach):
+        raise ValueError(f"{what} must have numbers of nats per sequence to reach, got {reach!r}")
+    columns = found.get("columns", plan.get("columns"))
+    if columns is None:
+        return PlannedTable(str(found["name"]), planned, [float(bound) for bound in reach], COLUMNS)
+    if not isinstance(columns, list) or any(not isinstance(each, list) or len(each) != 3 for each in columns):
+        raise ValueError(f"{what} must have columns of a title, an evaluation and a bound, got {columns!r}")
+    shown = tuple(Column(*map(str, each)) for each in columns)
+    return PlannedTable(str(found["name"]), planned, [float(bound) for bound in reach], shown)
 
 
 def _row(found: Any, what: str, flags: Flags, select: Any) -> PlannedRow:

@@ -52,6 +52,7 @@ class Preset:
         aux_per_unit: Apply the auxiliary's weight to the mean over the units of its target, not to their sum.
         aux_budget: Bound on the auxiliary's gradient norm, as a share of that of the other terms; none if left out.
         kl_weight: First weight of the KL where it is annealed; the last is 1.
+        free_nats: KL of each step, in nats, below which it has no gradient, under elbo, kl_annealing and zforcing.
         backward_weight: First and last weight of the backward RNN's likelihood under zforcing.
         backward_steps: Steps between these weights; those of the annealing if left out.
         transition: How latents enter the recurrence, conditional_layer_norm or concatenate. For models that have it.
@@ -75,6 +76,7 @@ class Preset:
     annealing_steps: int
     aux_weight: tuple[float, float]
     kl_weight: float = 0.2
+    free_nats: float = 0.0
     backward_weight: tuple[float, float] = (0.0, 0.0)
     annealing_epochs: float | None = None
     aux_steps: int | None = None
@@ -104,6 +106,7 @@ class Preset:
             ("clip_norm", POSITIVE, "(]"),
             ("annealing_epochs", POSITIVE, "(]"),
             ("weight_decay", AT_LEAST_0, "[]"),
+            ("free_nats", AT_LEAST_0, "[]"),
         ):
             value = getattr(self, name)
             if value is not None:
@@ -177,24 +180,27 @@ class Preset:
             steps_per_epoch: training steps of an epoch, for ``annealing_epochs``.
 
         Raises:
-            ValueError: an unknown name, ``anneal`` for another objective, or a form of the auxiliary without weight.
+            ValueError: an unknown name, ``anneal`` for another objective, ``free_nats`` for an objective of particles,
+                or a form of the auxiliary without weight.
         """
         require_choice("objective", name, CHOICES["objective"])
         if require_flag("anneal", anneal) and name not in OF_PARTICLES:
             raise ValueError(f"anneal is for {' and '.join(OF_PARTICLES)}, got it with {name}: take kl_annealing")
+        if self.free_nats and name in OF_PARTICLES:
+            raise ValueError(f"free_nats must be 0 for {name}, which has no KL of each step, got {self.free_nats}")
         steps = self.annealing(steps_per_epoch)
         annealed = Linear(self.kl_weight, 1.0, steps)
         match name:
             case "elbo":
-                return ZForcingELBO()
+                return ZForcingELBO(free_nats=self.free_nats)
             case "kl_annealing":
-                return ZForcingELBO(annealed)
+                return ZForcingELBO(annealed, free_nats=self.free_nats)
             case "zforcing":
                 auxiliary: Schedule = Linear(*self.aux_weight, self.aux_steps or steps)
                 if self.aux_delay is not None:
                     auxiliary = Delayed(auxiliary, self.aux_delay)
                 backward = Linear(*self.backward_weight, self.backward_steps or steps)
-                return ZForcingELBO(annealed, auxiliary, backward, auxiliary=self.form)
+                return ZForcingELBO(annealed, auxiliary, backward, auxiliary=self.form, free_nats=self.free_nats)
             case "iwae":
                 return ImportanceWeightedELBO(num_particles, kl_weight=annealed if anneal else 1.0)
             case _:

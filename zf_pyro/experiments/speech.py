@@ -1,11 +1,13 @@
 """Speech experiments, TIMIT and Blizzard: windows of frames in training, whole utterances in evaluation."""
 
 from pathlib import Path
+from typing import Literal, get_args
 
 import torch
 
+from ..checks import require_choice, require_count
 from ..data import Sequences, Windows, collate
-from ..emissions import Gaussian
+from ..emissions import DiscretizedLogisticMixture, Emission, Gaussian, GaussianMixture
 from ..evaluation import PROTOCOLS, Evaluation, Protocol, Scores, active_units, summarise
 from ..models import StochasticRNN
 from .fitting import fit_model, save, scores_of
@@ -15,11 +17,41 @@ from .presets import Preset
 from .results import write_results
 from .settings import Run
 
+SpeechEmission = Literal["gaussian", "gaussian_mixture", "discretized_logistic_mixture"]
+"""Distribution of the samples of a frame: independent Gaussians; a mixture of them over the whole frame; or the exact
+probability of each 16-bit sample, a mixture of logistic densities of its own."""
 WINDOW = 40
 """Scored frames of a training window: half a second at 16 kHz and 200 samples per frame."""
 
 
-def speech_experiment(run: Run, preset: Preset, folder: Path, protocol: Protocol) -> None:
+def emission_of(name: SpeechEmission, frame_dim: int, components: int) -> Emission:
+    """The emission of that name.
+
+    Args:
+        name: see :data:`SpeechEmission`.
+        frame_dim: samples in a frame.
+        components: of a mixture.
+
+    Raises:
+        TypeError, ValueError: an unknown name, or a count that is not positive.
+    """
+    require_choice("emission", name, get_args(SpeechEmission))
+    components = require_count("components", components)
+    if name == "gaussian":
+        return Gaussian(frame_dim)
+    if name == "gaussian_mixture":
+        return GaussianMixture(frame_dim, components)
+    return DiscretizedLogisticMixture(frame_dim, components, bits=16)
+
+
+def speech_experiment(
+    run: Run,
+    preset: Preset,
+    folder: Path,
+    protocol: Protocol,
+    emission: SpeechEmission = "gaussian",
+    components: int = 10,
+) -> None:
     """Train on windows, evaluate on the utterances of test and validation, and write results and samples.
 
     Args:
@@ -30,15 +62,19 @@ def speech_experiment(run: Run, preset: Preset, folder: Path, protocol: Protocol
             are scored three times: whole, with states reset after each window, and whole under the other protocol. The
             first two are the two definitions of the released scripts; they score the same frames. Validation
             utterances are scored whole.
+        emission: distribution of a frame. Figures named "raw waveform" are comparable between them: per 16-bit sample,
+            a probability for discretized_logistic_mixture, a density with respect to its unit for the others.
+        components: of a mixture.
     """
-    train, validation, test = (Sequences(folder, split) for split in ("train", "validation", "test"))
+    levels = emission == "discretized_logistic_mixture"
+    train, validation, test = (Sequences(folder, split, levels=levels) for split in ("train", "validation", "test"))
     given = int(protocol == "first_frame_given")
     windows = Windows(train, WINDOW, overlap=given)
     checks = spread(Windows(validation, WINDOW, overlap=given), run.validation_sequences)
     fitted = fit_model(
         run,
         preset,
-        Gaussian(int(train.frame or 0)),
+        emission_of(emission, int(train.frame or 0), components),
         training_loader(windows, preset.batch_size, protocol, seed=run.seed, share=run.share),
         training_loader(checks, preset.batch_size, protocol, shuffle=False, share=run.share),
         evaluation_loader(train, preset.batch_size),
@@ -59,7 +95,7 @@ def speech_experiment(run: Run, preset: Preset, folder: Path, protocol: Protocol
         evaluations[name] = summarise(scores)
         kept.setdefault(split, scores)
         if (split, scored, reset_every) == ("test", protocol, None):
-            evaluations[f"{name}, raw waveform"] = summarise(scores, scale=test.scale)
+            evaluations[f"{name}, raw waveform"] = summarise(scores, scale=None if levels else test.scale)
     more = fitted.facts
     if isinstance(fitted.model, StochasticRNN):
         x, lengths = collate([test[i] for i in range(min(len(test), 32))])

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from ..saving import RUN, write_atomically
+from .curves import LOGGED, thinned
 from .plan import Flags, PlannedRow, PlannedRun, Sweep, read_plan
+from .results import logged
 
 RESULTS = "results.json"
 KEPT = (
@@ -53,12 +55,9 @@ def figure(result: Results, evaluation: str, bound: str) -> float | None:
         bound: name of the bound, or kl.
     """
     evaluations: Mapping[str, Any] = result["evaluations"]
-    exact = evaluations.get(evaluation.partition(",")[0])
-    if exact is not None:
-        found = exact["bounds"].get("log_likelihood")
-        return None if bound == "kl" or found is None else float(found[0])
-    named = evaluations.get(evaluation, {})
-    value = named.get("kl") if bound == "kl" else named.get("bounds", {}).get(bound)
+    found = evaluations.get(evaluation, evaluations.get(evaluation.partition(",")[0], {}))
+    bounds = found.get("bounds", {})
+    value = found.get("kl") if bound == "kl" else bounds.get("log_likelihood", bounds.get(bound))
     return None if value is None else float(value[0])
 
 
@@ -79,6 +78,15 @@ def chosen_setting(plan: Sweep, row: PlannedRow) -> Flags | None:
             raise ValueError(f"{row.name} is to be selected by {row.select}, which its results lack; they have {known}")
         figures.append(value)
     return row.settings[figures.index(max(figures))]
+
+
+def finished(plan: Sweep, row: PlannedRow) -> dict[int, Results]:
+    """Results of the chosen setting by seed; none before it is chosen."""
+    chosen = chosen_setting(plan, row)
+    if chosen is None:
+        return {}
+    results = {seed: result_of(plan, row.run(chosen, seed)) for seed in row.seeds}
+    return {seed: result for seed, result in results.items() if result is not None}
 
 
 def pending(plan: Sweep, pattern: str = "*") -> list[PlannedRun]:
@@ -119,7 +127,8 @@ def execute(plan: Sweep, run: PlannedRun) -> str | None:
     results = json.loads((out / RESULTS).read_text(encoding="utf-8"))
     small = shortened(results) | {"arguments": run.arguments}
     small["command"] = shlex.join(["python", str(plan.script), *run.arguments])
-    text = json.dumps(small, indent=1) + "\n"
+    curves = {name: thinned(curve) for name, curve in logged(out).items() if name in LOGGED}
+    text = f'{json.dumps(small, indent=1)[:-2]},\n "curves": {json.dumps(curves)}\n}}\n'  # a line for all curves
     plan.results.mkdir(parents=True, exist_ok=True)
     write_atomically(plan.results / f"{run.name}.json", lambda file: file.write(text.encode()))
     return None

@@ -6,31 +6,12 @@ With ``--page`` each table replaces what stands between ``<!-- table NAME -->`` 
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from ..saving import write_atomically
+from .curves import steps_to
 from .plan import PlannedRow, PlannedTable, Sweep, read_plan
-from .sweep import Results, chosen_setting, figure, result_of
+from .sweep import Results, figure, finished
 
-
-class Column(NamedTuple):
-    """A figure of the results, in nats per frame."""
-
-    title: str
-    evaluation: str
-    bound: str
-
-
-COLUMNS = (
-    Column("ELBO", "test, 8 particles", "elbo"),
-    Column("IWAE-5", "test, 5 particles", "importance_weighted"),
-    Column("FIVO-5", "test, 5 particles", "particle"),
-    Column("FIVO-8", "test, 8 particles", "particle"),
-    Column("FIVO-64", "test, 64 particles", "particle"),
-    Column("KL", "test, 8 particles", "kl"),
-)
-"""Bounds on the test set, by the names that they have in the literature. A log-likelihood stands in all of them."""
-HEADER = ("model", "seed", "validation", *(column.title for column in COLUMNS), "parameters", "seconds", "command")
 MISSING = ""
 
 
@@ -39,14 +20,16 @@ def table_of(plan: Sweep, table: PlannedTable) -> str:
 
     Rows whose runs are not finished are left out, and named below the table.
     """
-    lines, unfinished = [HEADER, ("---",) * len(HEADER)], []
+    titles, times = [column.title for column in table.columns], [f"steps, seconds to {b:g}" for b in table.reach]
+    header = ("model", "seed", "validation", *titles, "parameters", "seconds", *times, "command")
+    lines, unfinished = [header, ("---",) * len(header)], []
     for row in table.rows:
         if row.published is not None:
-            figures = [_shown(row.published.get(column.title)) for column in COLUMNS]
-            lines.append((row.label, "", "", *figures, "", "", "as published"))
+            figures = [_shown(row.published.get(column.title)) for column in table.columns]
+            lines.append((row.label, "", "", *figures, "", "", *("",) * len(table.reach), "as published"))
             continue
-        found = _finished(plan, row)
-        lines += _lines(row, found)
+        found = finished(plan, row)
+        lines += _lines(row, found, table)
         if len(found) < len(row.seeds):
             unfinished.append(f"{row.label} ({len(found)} of {len(row.seeds)} seeds)")
     text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
@@ -68,32 +51,33 @@ def replaced(page: str, name: str, text: str) -> str:
     return f"{before}{start}\n\n{text}\n\n{end}{after}"
 
 
-def _finished(plan: Sweep, row: PlannedRow) -> dict[int, Results]:
-    """Results of the chosen setting by seed; none before it is chosen."""
-    chosen = chosen_setting(plan, row)
-    if chosen is None:
-        return {}
-    results = {seed: result_of(plan, row.run(chosen, seed)) for seed in row.seeds}
-    return {seed: result for seed, result in results.items() if result is not None}
-
-
-def _lines(row: PlannedRow, found: dict[int, Results]) -> list[tuple[str, ...]]:
+def _lines(row: PlannedRow, found: dict[int, Results], table: PlannedTable) -> list[tuple[str, ...]]:
     """The mean over the seeds, if there are several, and a line per seed."""
-    wanted = [row.select, *((column.evaluation, column.bound) for column in COLUMNS)]
+    wanted = [row.select, *((column.evaluation, column.bound) for column in table.columns)]
     values = {seed: [figure(result, *names) for names in wanted] for seed, result in found.items()}
     lines: list[tuple[str, ...]] = []
     label = f"**{row.label}**"
     if len(found) > 1:
         lines.append(
-            (label, "mean", *(_shown(_mean(column)) for column in zip(*values.values(), strict=True)), "", "", "")
+            (label, "mean", *(_shown(_mean(column)) for column in zip(*values.values(), strict=True)), "", "")
+            + ("",) * (len(table.reach) + 1)
         )
         label = ""
     for seed, result in found.items():
         figures = [_shown(value) for value in values[seed]]
         size, seconds = f"{result['parameters']:,}", f"{result['training_seconds']:,.0f}"
-        lines.append((label, str(seed), *figures, size, seconds, f"`{result['command']}`"))
+        times = [_time(result, bound) for bound in table.reach]
+        lines.append((label, str(seed), *figures, size, seconds, *times, f"`{result['command']}`"))
         label = ""
     return lines
+
+
+def _time(result: Results, bound: float) -> str:
+    """Steps and seconds of training until the validation bound was reached; "never" if it was not."""
+    if "curves" not in result:
+        return MISSING
+    step = steps_to(result["curves"].get("validation/elbo", []), bound)
+    return "never" if step is None else f"{step}, {step / result['steps'] * result['training_seconds']:.0f}"
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

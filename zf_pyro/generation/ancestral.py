@@ -6,7 +6,7 @@ import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 
-from ..networks import AutoregressiveFlow, State, StepFunctions, base_of, latent_of, sampled
+from ..networks import AutoregressiveFlow, State, StepFunctions, base_of, joined, latent_of, sampled
 
 
 def ancestral(
@@ -18,6 +18,7 @@ def ancestral(
     *,
     latent_temperature: float = 1.0,
     stop: int | None = None,
+    covariates: Tensor | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Sample z_t ~ p(z_t | h_{t-1}) and choose x_t from p(x_t | h_t) in turn. Call it without gradients.
 
@@ -29,6 +30,7 @@ def ancestral(
         choose: decoding strategy, from p(x_t | h_t) to x_t.
         latent_temperature: factor of the prior's variance.
         stop: for symbols, the end token. It is repeated after its first occurrence.
+        covariates: those of the steps, (num_steps, ..., K), for a model that has them.
 
     Yields:
         z_t (..., latent) and x_t (..., *frame).
@@ -39,8 +41,9 @@ def ancestral(
     """
     transition = net.loop_transition()
     going = None if stop is None else torch.ones_like(u_t, dtype=torch.bool)
-    for _ in range(num_steps):
-        past = net.past(state, u_t)
+    for t in range(num_steps):
+        read = joined(net, u_t, None if covariates is None else covariates[t])
+        past = net.past(state, read)
         latent = latent_of(net.prior(past), "prior", net.latent_dim, past.hidden.shape[:-1])
         prior = base_of(latent)
         noise = torch.randn_like(prior.loc)
@@ -54,7 +57,7 @@ def ancestral(
         else:
             scale = prior.scale if latent_temperature == 1.0 else prior.scale * latent_temperature**0.5
             z_t = torch.addcmul(prior.loc, scale, noise)
-        state = transition(past, u_t, z_t)
+        state = transition(past, read, z_t)
         u_t = choose(net.emission(state))
         if stop is not None and going is not None:
             u_t = u_t.where(going, stop)

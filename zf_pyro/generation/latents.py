@@ -3,11 +3,18 @@
 import torch
 from torch import Tensor
 
-from ..networks import PosteriorScan, State, StepFunctions, latent_of
-from ..paths import real_frames, with_last_repeated
+from ..networks import PosteriorScan, State, StepFunctions, joined, latent_of
+from ..paths import KnownSteps, known_steps, real_frames
 
 
-def prompted(net: StepFunctions, x: Tensor, lengths: Tensor, context: Tensor | None, count: int) -> State:
+def prompted(
+    net: StepFunctions,
+    x: Tensor,
+    lengths: Tensor,
+    context: Tensor | None,
+    count: int,
+    covariates: Tensor | None = None,
+) -> State:
     """The state after each prompt, with latents sampled from the posterior.
 
     One of ``count`` samples is chosen by its weight p(x, z) / q(z | x).
@@ -18,16 +25,18 @@ def prompted(net: StepFunctions, x: Tensor, lengths: Tensor, context: Tensor | N
         lengths: real frames of each prompt; (batch,).
         context: the frame before the first, or None.
         count: number of samples.
+        covariates: c_1..c_T, (batch, time, K), or None.
 
     Returns:
         A State of (batch, hidden).
     """
     batch, time = x.shape[:2]
     real = real_frames(lengths, time)
-    x = with_last_repeated(x.transpose(0, 1), lengths).transpose(0, 1)
-    b = net.backward_states(x, lengths)
+    known = known_steps(net, x.transpose(0, 1), lengths, covariates, None)
+    x = known.x.transpose(0, 1)
+    b = backward_of(net, known, lengths)
     noise = torch.randn(time, count, batch, net.latent_dim, dtype=b.dtype, device=b.device)
-    u = net.inputs(x, context).transpose(0, 1)
+    u = inputs_of(net, known, context)
     scan = net.scan_posterior(net.initial_state((count, batch)), u, b, noise)
     sequences, chosen = torch.arange(batch, device=x.device), torch.zeros_like(lengths)
     if count > 1:
@@ -38,7 +47,13 @@ def prompted(net: StepFunctions, x: Tensor, lengths: Tensor, context: Tensor | N
     return State(*(field[lengths, chosen, sequences] for field in scan.states))
 
 
-def posterior_means(net: StepFunctions, x: Tensor, lengths: Tensor | None, context: Tensor | None) -> PosteriorScan:
+def posterior_means(
+    net: StepFunctions,
+    x: Tensor,
+    lengths: Tensor | None,
+    context: Tensor | None,
+    covariates: Tensor | None = None,
+) -> PosteriorScan:
     """Run the posterior with every z_t at its mean, or at what a flow makes of the mean of its normal.
 
     Args:
@@ -46,22 +61,41 @@ def posterior_means(net: StepFunctions, x: Tensor, lengths: Tensor | None, conte
         x: (batch, time, frame) floats or (batch, time) integers.
         lengths: real frames of each sequence, (batch,); all of them if None.
         context: the frame before the first, (batch, *frame), or None.
+        covariates: c_1..c_T, (batch, time, K), or None.
     """
     x = x.long() if net.emission_family.integer else x
-    if lengths is not None:
-        x = with_last_repeated(x.transpose(0, 1), lengths).transpose(0, 1)
-    b = net.backward_states(x, lengths)
+    known = known_steps(net, x.transpose(0, 1), lengths, covariates, None)
+    b = backward_of(net, known, lengths)
     noise = b.new_zeros(*b.shape[:2], net.latent_dim)
-    return net.scan_posterior(net.initial_state(x.shape[:1]), net.inputs(x, context).transpose(0, 1), b, noise)
+    u = inputs_of(net, known, context)
+    return net.scan_posterior(net.initial_state(x.shape[:1]), u, b, noise)
 
 
-def decode(net: StepFunctions, z: Tensor, first: Tensor) -> Tensor:
-    """The likeliest frames given z (time, ..., latent), each fed back as the next input; (time, ..., *frame)."""
+def backward_of(net: StepFunctions, known: KnownSteps, lengths: Tensor | None) -> Tensor:
+    """b_1..b_T of given sequences with ``lengths`` (batch,) or None; (time, batch, backward)."""
+    if known.covariates is None:
+        return net.backward_states(known.x.transpose(0, 1), lengths)
+    mask = None if lengths is None else real_frames(lengths, len(known.x))
+    return net.scan_backward(known.read, mask, lengths)
+
+
+def inputs_of(net: StepFunctions, known: KnownSteps, context: Tensor | None) -> Tensor:
+    """u_1..u_T of given sequences with the context (batch, *frame) or None; (time, batch, ...)."""
+    more = () if known.covariates is None else (known.covariates.transpose(0, 1),)
+    return net.inputs(known.x.transpose(0, 1), context, *more).transpose(0, 1)
+
+
+def decode(net: StepFunctions, z: Tensor, first: Tensor, covariates: Tensor | None = None) -> Tensor:
+    """The likeliest frames given z (time, ..., latent), each fed back as the next input; (time, ..., *frame).
+
+    Covariates are (time, ..., K), and ``first`` is a frame (..., *frame).
+    """
     batch_shape = z.shape[1:-1]
     state = net.initial_state(batch_shape)
     u_t, frames = first.expand(*batch_shape, *net.emission_family.event_shape), []
-    for z_t in z.unbind(0):
-        state = net.transition(net.past(state, u_t), u_t, z_t)
+    for t, z_t in enumerate(z.unbind(0)):
+        read = joined(net, u_t, None if covariates is None else covariates[t])
+        state = net.transition(net.past(state, read), read, z_t)
         u_t = net.emission_family.mode(net.emission(state))
         frames.append(u_t)
     return torch.stack(frames)

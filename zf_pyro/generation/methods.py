@@ -13,7 +13,17 @@ from ..checks import int64, require_count, require_flag, require_number
 from ..data import pair_of
 from ..emissions import Emission
 from ..networks import State, StepFunctions, evaluating
-from ..paths import check_context, check_frames, check_lengths, check_values, real_frames, zero_padding
+from ..paths import (
+    check_context,
+    check_covariates,
+    check_frames,
+    check_lengths,
+    check_values,
+    real_frames,
+    require_finite,
+    with_last_repeated,
+    zero_padding,
+)
 from ..recurrence import in_chunks
 from .ancestral import ancestral
 from .latents import decode, posterior_means, prompted, stretched
@@ -41,6 +51,7 @@ def generate(
     prompt: Tensor | tuple[Tensor, Tensor | None] | None = None,
     prompt_particles: int = 1,
     context: Tensor | None = None,
+    covariates: Tensor | None = None,
     stop: int | None = None,
 ) -> Tensor:
     """Generate sequences, z_t ~ p(z_t | h_{t-1}) and x_t ~ p(x_t | h_t) in turn, as ``model(num_steps=...)`` does.
@@ -58,14 +69,17 @@ def generate(
         prompt_particles: K samples of a prompt's latents, of which one is chosen by its weight p(x, z) / q(z | x). As
             K grows, the continuation follows p(continuation | prompt) even if the guide is wrong.
         context: the frame before the first (of the prompt, if there is one); (num_sequences, *frame).
+        covariates: c_1, c_2, ..., (num_sequences, steps, K), for a model of ``covariate_dim`` K: of a prompt, then
+            of the new frames, which follow each prompt's own length. There must be ``num_steps`` of them, or as
+            many more than the longest prompt has frames. Further ones are left out.
         stop: for symbols, the end token. It is repeated after its first occurrence.
 
     Returns:
         The new frames without the prompt; (num_sequences, num_steps, *frame).
 
     Raises:
-        TypeError, ValueError: an argument out of range or of no meaning for these frames, or a prompt that the net
-            refuses.
+        TypeError, ValueError: an argument out of range or of no meaning for these frames, a prompt that the net
+            refuses, or covariates that end before the last new frame.
     """
     family, like = net.emission_family, net.emission_layer.weight
     num_sequences = require_count("num_sequences", num_sequences)
@@ -80,17 +94,28 @@ def generate(
     if context is not None:
         check_context(context, num_sequences, family, like)
     given = None if prompt is None else _prompt(net, prompt, num_sequences)
+    seen = 0 if given is None else int(given[1].max())
+    known = check_covariates(covariates, num_sequences, seen + num_steps, net, least=True)
+    if known is not None:
+        ends = torch.full((num_sequences,), num_steps, device=known.device) if given is None else given[1] + num_steps
+        require_finite(known.transpose(0, 1), real_frames(ends, known.shape[1]))
     with torch.no_grad(), evaluating(net):
         if given is None:
             dtype = torch.long if family.integer else like.dtype
             first = torch.zeros(num_sequences, *family.event_shape, dtype=dtype, device=like.device)
             u_t, state = family.start(first), net.initial_state((num_sequences,))
             u_t = u_t if context is None else context.to(dtype)
+            ahead = known
         else:
             x, lengths = given
-            state = prompted(net, x, lengths, context, prompt_particles)
-            u_t = x[torch.arange(len(x), device=x.device), lengths - 1]
-        steps = ancestral(net, state, u_t, num_steps, choose, latent_temperature=latent_temperature, stop=stop)
+            before = None if known is None else _padded(known[:, : x.shape[1]], x.shape[1])
+            state = prompted(net, x, lengths, context, prompt_particles, before)
+            rows = torch.arange(len(x), device=x.device)
+            u_t = x[rows, lengths - 1]
+            following = lengths.unsqueeze(1) + torch.arange(num_steps, device=x.device)
+            ahead = None if known is None else known[rows.unsqueeze(1), following]
+        more = {} if ahead is None else {"covariates": ahead.transpose(0, 1)}
+        steps = ancestral(net, state, u_t, num_steps, choose, latent_temperature=latent_temperature, stop=stop, **more)
         return torch.stack([x_t for _, x_t in steps], dim=1)
 
 
@@ -100,6 +125,7 @@ def reconstruct(
     lengths: Tensor | None = None,
     *,
     context: Tensor | None = None,
+    covariates: Tensor | None = None,
     teacher_forcing: bool = True,
 ) -> Tensor:
     """Reconstruct x: the likeliest frames given its latents, each z_t at its posterior mean.
@@ -110,6 +136,7 @@ def reconstruct(
         x: (batch, time, frame) floats or (batch, time) integers.
         lengths: real frames of each sequence, (batch,); all of them if None.
         context: the frame before the first; (batch, *frame).
+        covariates: c_1..c_T, (batch, time, K), for a model of ``covariate_dim`` K.
         teacher_forcing: feed back the frames of x. If False, feed back the reconstruction, so that only the latents
             (and the context) depend on x.
 
@@ -123,7 +150,7 @@ def reconstruct(
     lengths = int64(lengths)
     _check_frames(net, x, lengths, context)
     with torch.no_grad(), evaluating(net):
-        scan = posterior_means(net, x, lengths, context)
+        scan = posterior_means(net, x, lengths, context, covariates)
         if teacher_forcing:
 
             def decoded(hidden: Tensor, cell: Tensor) -> Tensor:
@@ -131,7 +158,12 @@ def reconstruct(
 
             frames = in_chunks(decoded, *scan.after)
         else:
-            frames = decode(net, scan.z, net.inputs(x[:, :1], context)[:, 0])
+            x = x.long() if net.emission_family.integer else x
+            first = net.emission_family.start(x[:, 0]) if context is None else context.to(x.dtype)
+            known = None if covariates is None else covariates.transpose(0, 1)
+            if known is not None and lengths is not None:
+                known = with_last_repeated(known, lengths)
+            frames = decode(net, scan.z, first, known)
         if lengths is not None:
             frames = zero_padding(frames, real_frames(lengths, len(frames)))
         return frames.transpose(0, 1)
@@ -145,6 +177,8 @@ def interpolate(
     *,
     lengths_a: Tensor | None = None,
     lengths_b: Tensor | None = None,
+    covariates_a: Tensor | None = None,
+    covariates_b: Tensor | None = None,
 ) -> Interpolation:
     """Sequences between x_a and x_b through their latents, as in the paper's text experiment.
 
@@ -160,6 +194,9 @@ def interpolate(
         num: sequences per pair, both ends included; at least 2.
         lengths_a: real frames of each sequence of x_a, (batch,); all of them if None.
         lengths_b: of x_b.
+        covariates_a: c_1..c_T of x_a, (batch, time, K), for a model of ``covariate_dim`` K. Those of a sequence in
+            between are stretched and interpolated as its latents are.
+        covariates_b: of x_b.
 
     Raises:
         TypeError, ValueError: arguments that the net refuses, or fewer than 2 sequences.
@@ -172,16 +209,22 @@ def interpolate(
         raise ValueError(f"x_b must hold as many sequences as x_a, {len(x_a)}, got {len(x_b)}")
     with torch.no_grad(), evaluating(net):
         ends = [
-            (posterior_means(net, x, lengths, None).z, _lengths(x, lengths))
-            for x, lengths in ((x_a, lengths_a), (x_b, lengths_b))
+            (posterior_means(net, x, lengths, None, covariates).z, _lengths(x, lengths))
+            for x, lengths, covariates in ((x_a, lengths_a, covariates_a), (x_b, lengths_b, covariates_b))
         ]
         (z_a, length_a), (z_b, length_b) = ends
         alpha = torch.linspace(0.0, 1.0, num, device=z_a.device, dtype=z_a.dtype).unsqueeze(1)
         lengths = ((1.0 - alpha) * length_a + alpha * length_b).round().long()
         steps = int(lengths.max())
-        z = (1.0 - alpha).unsqueeze(-1) * stretched(z_a, length_a, lengths, steps)
-        z = z + alpha.unsqueeze(-1) * stretched(z_b, length_b, lengths, steps)
-        frames = decode(net, z, net.emission_family.start(x_a[:, 0]))
+
+        def between(a: Tensor, b: Tensor) -> Tensor:
+            part = (1.0 - alpha).unsqueeze(-1) * stretched(a, length_a, lengths, steps)
+            return part + alpha.unsqueeze(-1) * stretched(b, length_b, lengths, steps)
+
+        known = None
+        if covariates_a is not None and covariates_b is not None:
+            known = between(covariates_a.transpose(0, 1), covariates_b.transpose(0, 1))
+        frames = decode(net, between(z_a, z_b), net.emission_family.start(x_a[:, 0]), known)
         real = real_frames(lengths.flatten(), steps).view(steps, *lengths.shape)
         frames = frames.where(real.view(*real.shape, *[1] * (frames.dim() - 3)), 0)
         return Interpolation(frames.movedim(0, 2), lengths)
@@ -228,6 +271,12 @@ def _check_frames(
     if is_validation_enabled():
         mask = None if lengths is None else real_frames(lengths, x.shape[1])
         check_values(x.transpose(0, 1), mask, net.emission_family, name)
+
+
+def _padded(covariates: Tensor, num_steps: int) -> Tensor:
+    """Covariates (batch, time, K) with the last repeated up to a number of steps, of which prompts have fewer."""
+    missing = num_steps - covariates.shape[1]
+    return covariates if missing <= 0 else torch.cat([covariates, covariates[:, -1:].expand(-1, missing, -1)], dim=1)
 
 
 def _lengths(x: Tensor, lengths: Tensor | None) -> Tensor:

@@ -2,7 +2,7 @@
 
 from ..models import BoundGain, Corrections, RefinedGuide
 from ..objectives import FIVO, SIXO, replayed_traces
-from ..smc import FilterResult, ParticleFilter, Twist, effective_sample_size
+from ..smc import FilterResult, OnlineFilter, OnlineStep, ParticleFilter, Twist, effective_sample_size
 from .algorithm import Algorithm
 from .annealing import AnnealedImportanceSampling, AnnealedResult
 from .fit_guide import GuideFit, fit_guide
@@ -26,6 +26,8 @@ __all__ = [
     "Corrections",
     "FilterResult",
     "GuideFit",
+    "OnlineFilter",
+    "OnlineStep",
     "ParticleFilter",
     "RefinedGuide",
     "StepwiseGuide",

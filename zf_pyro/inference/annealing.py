@@ -10,7 +10,7 @@ from torch import Tensor
 from ..checks import int64, require_choice, require_count, require_number, require_room, require_tensor
 from ..models import StochasticRNN, guided
 from ..networks import Latent, State, latent_of
-from ..paths import RunInputs, prepare_inputs, run_bytes
+from ..paths import RunInputs, backward_states_of, prepare_inputs, run_bytes
 from ..recurrence import reference_posterior_scan
 
 STARTS = ("posterior", "prior")
@@ -106,6 +106,9 @@ class AnnealedImportanceSampling:
         lengths: Tensor | None = None,
         context: Tensor | None = None,
         initial_state: State | None = None,
+        *,
+        covariates: Tensor | None = None,
+        observed: Tensor | None = None,
     ) -> AnnealedResult:
         """Estimate the evidence of each sequence.
 
@@ -114,19 +117,25 @@ class AnnealedImportanceSampling:
             lengths: real frames of each sequence, (batch,); all of them if None.
             context: the frame before the first, (batch, frame) or (batch,); see :meth:`zf_pyro.ZForcing.inputs`.
             initial_state: h_0, each field (..., batch, hidden); zeros if None.
+            covariates: c_1..c_T, (batch, time, K), for a model of ``covariate_dim`` K.
+            observed: True where x was seen, (batch, time) or (batch, time, *frame), for a model of ``missing="fill"``.
 
         Raises:
             TypeError, ValueError: an argument that the model refuses.
             MemoryError: the chains do not fit; the message says how many would.
         """
         lengths = int64(lengths)
-        prepare_inputs(
-            self.net, require_tensor("x", x), lengths, context, initial_state
-        )  # for its checks, on x before it is cut
+        given = (lengths, context, initial_state)
+        known: dict[str, Any] = {"covariates": covariates, "observed": observed}
+        prepare_inputs(self.net, require_tensor("x", x), *given, **known)  # for its checks, on x before it is cut
         num_steps = x.shape[1]
         if lengths is not None:
-            x = x[:, : int(lengths.max())]
-        run = prepare_inputs(self.net, x, lengths, context, initial_state)
+            longest = int(lengths.max())
+            more = 0 if observed is None else observed.shape[1] - num_steps  # a step in front, of the context
+            x = x[:, :longest]
+            known["covariates"] = None if covariates is None else covariates[:, :longest]
+            known["observed"] = None if observed is None else observed[:, : longest + more]
+        run = prepare_inputs(self.net, x, *given, **known)
         each = run_bytes(self.net, run.batch_size, run.num_steps, gradients=True)
         require_room(self.num_chains, each, x.device, "num_chains")
         with torch.no_grad():
@@ -199,7 +208,8 @@ def _score_of(net: StochasticRNN, run: RunInputs, lengths: Tensor | None, start:
     if x is None or u is None:
         raise ValueError("x must be given: there is no evidence to estimate without it")
     frames = x.unsqueeze(1)
-    b = net.backward_states(x.transpose(0, 1), lengths)
+    b = backward_states_of(net, run, lengths)
+    seen = None if run.seen is None else run.seen.unsqueeze(1)
 
     def from_prior(past: State, _: Tensor) -> Latent:
         return latent_of(net.prior(past), "prior", net.latent_dim)
@@ -210,7 +220,7 @@ def _score_of(net: StochasticRNN, run: RunInputs, lengths: Tensor | None, start:
             scan = net.scan_posterior(state, u, b, noise)
         else:
             scan = reference_posterior_scan(net.past, from_prior, net.transition, state, u, b, noise)
-        log_prob = net.emission(scan.after).log_prob(frames)
+        log_prob = net.emission_family.log_prob(net.emission(scan.after), frames, seen)
         if start == "posterior":
             prior = latent_of(net.prior(scan.before), "prior", net.latent_dim)
             log_prob = log_prob + (prior.log_prob(scan.z) - scan.log_prob(noise))

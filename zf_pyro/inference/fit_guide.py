@@ -1,14 +1,14 @@
 """fit_guide: train the guide of a network with its model fixed."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import pyro
 import torch
 from torch import Tensor
 
-from ..checks import int64, require_choice, require_count, require_number
-from ..data import batches_of, is_batch, pair_of
+from ..checks import require_choice, require_count, require_number
+from ..data import GivenSequences, given_of, givens_of, is_batch
 from ..models import RefinedNetwork, StochasticRNN, require_model
 from ..objectives import FIVO, ImportanceWeightedELBO, Objective, WakePhi, ZForcingELBO
 from ..paths import prepare_inputs
@@ -30,8 +30,6 @@ OBJECTIVES: dict[str, Callable[[int], Objective]] = {
 JUDGED, REPORTED = 256, 64
 """Most sequences for the reported bounds, and samples of each."""
 
-Sequences = tuple[Tensor, Tensor | None]
-
 
 class GuideFit(NamedTuple):
     """Result of :func:`fit_guide`. The bounds are of the same sequences, from the same fresh samples of noise."""
@@ -50,9 +48,11 @@ class GuideFit(NamedTuple):
 
 def fit_guide(
     net: StochasticRNN,
-    data: Tensor | Sequences | Iterable[Sequences],
+    data: Tensor | tuple[Tensor, Tensor | None] | Iterable[Any],
     lengths: Tensor | None = None,
     *,
+    covariates: Tensor | None = None,
+    observed: Tensor | None = None,
     objective: str | Objective = "importance_weighted",
     steps: int = 300,
     num_particles: int = 8,
@@ -78,9 +78,11 @@ def fit_guide(
 
     Args:
         net: the model. Dropout is off.
-        data: x, (batch, time, *frame), with ``lengths``; a batch (x, lengths); or a loader of such batches, read again
-            and again.
+        data: x, (batch, time, *frame), with ``lengths``; a batch (x, lengths), or with further fields; or a loader
+            of such batches, read again and again.
         lengths: real frames of each sequence, (batch,).
+        covariates: c_1..c_T, (batch, time, K), where data is x.
+        observed: True where x was seen, (batch, time) or (batch, time, *frame), where data is x.
         objective: a name, or an objective of :mod:`zf_pyro.objectives`.
         steps: optimisation steps.
         num_particles: K, where the objective is given by name.
@@ -99,9 +101,11 @@ def fit_guide(
     learning_rate = require_number("learning_rate", learning_rate, "a positive number", 0.0, ends="(]")
     batch_size = require_count("batch_size", batch_size)
     loss = _objective(objective, num_particles)
-    batches = _batches(net, data, lengths, batch_size)
-    chosen = list(_first(_passes(net, data, lengths), JUDGED))
-    own = guide_parameters(net, chosen[0][0][:1, :2])
+    given = (lengths, covariates, observed)
+    batches = _batches(net, data, given, batch_size)
+    chosen = list(_first(_passes(net, givens_of(data, *given)), JUDGED))
+    few = GivenSequences(*(None if part is None or part.dim() < 2 else part[:1, :2] for part in chosen[0]))
+    own = guide_parameters(net, few.x, **few.named)
     if not own:
         raise ValueError(
             "net must have trainable parameters that its guide has for itself, such as those of its posterior network, "
@@ -114,10 +118,11 @@ def fit_guide(
         for _ in range(steps):
             optimiser.zero_grad()
             with torch.enable_grad():
-                loss.loss_and_grads(net.model, net.guide, *next(batches))
+                batch = next(batches)
+                loss.loss_and_grads(net.model, net.guide, batch.x, batch.lengths, **batch.named)
             optimiser.step()
     after = _bound(net, chosen, seed)
-    count = sum(len(x) for x, _ in chosen)
+    count = sum(len(part.x) for part in chosen)
     return GuideFit(before, after, steps, count, tuple(own))
 
 
@@ -130,27 +135,25 @@ def _objective(objective: str | Objective, num_particles: int) -> Objective:
     return OBJECTIVES[require_choice("objective", objective, OBJECTIVES)](num_particles)
 
 
-def _passes(net: StochasticRNN, data: Any, lengths: Tensor | None) -> Iterator[Sequences]:
+def _passes(net: StochasticRNN, given: Iterable[GivenSequences]) -> Iterator[GivenSequences]:
     """Batches of one pass, where the weights are, each checked."""
     like = net.emission_layer.weight
-    for x, real in batches_of(data, lengths):
-        if isinstance(x, Tensor):
-            x = x.to(like.device)
-        real = real.to(like.device) if isinstance(real, Tensor) else real
-        prepare_inputs(net, x, real, None, None)  # for its checks
-        yield x, real
+    for part in given:
+        part = part.to(like.device)
+        prepare_inputs(net, part.x, part.lengths, None, None, **part.named)  # for its checks
+        yield part
 
 
-def _batches(net: StochasticRNN, data: Any, lengths: Tensor | None, batch_size: int) -> Iterator[Sequences]:
+def _batches(net: StochasticRNN, data: Any, rest: Sequence[Any], batch_size: int) -> Iterator[GivenSequences]:
     """Batches without end."""
     if is_batch(data):
-        x, real = pair_of(data, lengths, "data")
+        whole = given_of(data, *rest)
         while True:
-            for rows in torch.randperm(len(x)).split(batch_size):
-                yield _cut(x, int64(real), rows.to(x.device))
+            for rows in torch.randperm(len(whole.x)).split(batch_size):
+                yield whole.taken(rows.to(whole.x.device))
     while True:
         found = False
-        for batch in _passes(net, data, lengths):
+        for batch in _passes(net, givens_of(data, *rest)):
             found = True
             yield batch
         if not found:
@@ -159,32 +162,25 @@ def _batches(net: StochasticRNN, data: Any, lengths: Tensor | None, batch_size: 
             )
 
 
-def _cut(x: Tensor, lengths: Tensor | None, rows: Tensor) -> Sequences:
-    """Some sequences, cut to the longest of them."""
-    if lengths is None:
-        return x[rows], None
-    real = lengths[rows]
-    return x[rows, : int(real.max())], real
-
-
-def _first(batches: Iterator[Sequences], count: int) -> Iterator[Sequences]:
+def _first(batches: Iterator[GivenSequences], count: int) -> Iterator[GivenSequences]:
     """The first sequences of batches, at most ``count`` of them."""
     left = count
-    for x, lengths in batches:
+    for batch in batches:
         if left <= 0:
             return
-        yield x[:left], None if lengths is None else lengths[:left]
-        left -= len(x)
+        yield GivenSequences(*(None if part is None else part[:left] for part in batch))
+        left -= len(batch.x)
     if left == count:
         raise ValueError("data must hold at least one sequence, got no batches")
 
 
-def _bound(net: StochasticRNN, batches: list[Sequences], seed: int) -> float:
+def _bound(net: StochasticRNN, batches: list[GivenSequences], seed: int) -> float:
     """Mean importance-weighted bound over sequences, in nats."""
     found = []
     with fixed(net), pyro.validation_enabled(False), torch.no_grad():
-        for number, (x, lengths) in enumerate(batches):
-            for rows in torch.arange(len(x), device=x.device).split(64):
-                part = SequenceBound(net, *_cut(x, lengths, rows), None, None)
+        for number, batch in enumerate(batches):
+            for rows in torch.arange(len(batch.x), device=batch.x.device).split(64):
+                some = batch.taken(rows)
+                part = SequenceBound(net, some.x, some.lengths, None, None, **some.named)
                 found.append(mean_bound(part.weighed(part.zeros(), REPORTED, seed + number), REPORTED))
     return torch.cat(found).mean().item()

@@ -23,6 +23,8 @@ def latent_mcmc(
     context: Tensor | None = None,
     initial_state: State | None = None,
     *,
+    covariates: Tensor | None = None,
+    observed: Tensor | None = None,
     kernel: str = "nuts",
     num_samples: int = 500,
     warmup_steps: int = 300,
@@ -46,6 +48,8 @@ def latent_mcmc(
         lengths: (batch,), all equal to time; or None.
         context: the frame before the first, (batch, frame) or (batch,); see :meth:`zf_pyro.ZForcing.inputs`.
         initial_state: h_0, each field (batch, hidden); zeros if None.
+        covariates: c_1..c_T, (batch, time, K), for a model of ``covariate_dim`` K.
+        observed: True where x was seen, (batch, time) or (batch, time, *frame), for a model of ``missing="fill"``.
         kernel: ``"nuts"`` or ``"hmc"``.
         num_samples: samples kept of each chain.
         warmup_steps: samples before them, which adapt step size and mass matrix.
@@ -74,8 +78,10 @@ def latent_mcmc(
         check_lengths(lengths, x.shape[0], x.shape[1], net.emission_layer.weight.device)
         _require_whole(lengths, x.shape[1])
     arguments = (x, None, context, initial_state)
+    known = {"covariates": covariates, "observed": observed}
+    named = {name: value for name, value in known.items() if value is not None}
     with fixed(net):
-        starts = [_start(net, arguments) for _ in range(num_chains)]
+        starts = [_start(net, arguments, named) for _ in range(num_chains)]
         merged = {name: torch.stack([start[name] for start in starts]) for name in starts[0]}
         mcmc = MCMC(
             KERNELS[kernel](net.model, max_plate_nesting=1, **settings),
@@ -85,7 +91,7 @@ def latent_mcmc(
             num_chains=num_chains,
             disable_progbar=not progress,
         )
-        mcmc.run(*arguments)
+        mcmc.run(*arguments, **named)
     return mcmc
 
 
@@ -100,9 +106,9 @@ def _require_whole(lengths: Tensor, num_steps: int) -> None:
         )
 
 
-def _start(net: StochasticRNN, arguments: tuple[Any, ...]) -> dict[str, Tensor]:
+def _start(net: StochasticRNN, arguments: tuple[Any, ...], named: dict[str, Any]) -> dict[str, Tensor]:
     """Sample from the guide, by site."""
     with torch.no_grad(), poutine.block():
-        trace = poutine.trace(net.guide).get_trace(*arguments)
+        trace = poutine.trace(net.guide).get_trace(*arguments, **named)
     sites: dict[str, Any] = {name: trace.nodes[name] for name in trace.stochastic_nodes}
     return {name: site["value"].clone() for name, site in sites.items() if name.startswith("z_")}

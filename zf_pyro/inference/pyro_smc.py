@@ -33,9 +33,9 @@ class StepwiseModel:
         self.net = require_model(net)
         self.run: RunInputs | None = None
 
-    def init(self, state: Any, *args: Any) -> None:
+    def init(self, state: Any, *args: Any, **kwargs: Any) -> None:
         """Prepare a run on x, lengths, context and initial_state, the arguments of :meth:`zf_pyro.ZForcing.model`."""
-        self.run = _given(self.net, args)
+        self.run = _given(self.net, args, kwargs)
 
     def step(self, state: Any, t: int) -> None:
         """Step ``t``, from 0."""
@@ -45,7 +45,10 @@ class StepwiseModel:
         with sequences(run.batch_size), _masked(run, t):
             z_t = pyro.sample(f"z_{t}", latent_of(self.net.prior(past), "prior", self.net.latent_dim))
             after = self.net.transition(past, u_t, z_t)
-            pyro.sample(f"x_{t}", self.net.emission(after), obs=_step(run.x, t))
+            emission: Any = self.net.emission(after)
+            if run.seen is not None:
+                emission = self.net.emission_family.masked(emission, run.seen[t])
+            pyro.sample(f"x_{t}", emission, obs=_step(run.x, t))
         state["hidden"], state["cell"], state["z"] = after.hidden, after.cell, z_t
 
 
@@ -65,12 +68,12 @@ class StepwiseGuide:
         self.run: RunInputs | None = None
         self.b: tuple[Tensor, ...] = ()
 
-    def init(self, state: Any, *args: Any) -> None:
+    def init(self, state: Any, *args: Any, **kwargs: Any) -> None:
         """Prepare a run on the arguments of :meth:`StepwiseModel.init`."""
-        self.run = _given(self.net, args)
+        self.run = _given(self.net, args, kwargs)
         lengths = args[1] if len(args) > 1 else None
         if self.proposal == "posterior":
-            self.b = self.net.scan_backward(cast(Tensor, self.run.x), self.run.mask, lengths).unbind(0)
+            self.b = self.net.scan_backward(cast(Tensor, self.run.read), self.run.mask, lengths).unbind(0)
 
     def step(self, state: Any, t: int) -> None:
         """Step ``t``, from 0."""
@@ -91,6 +94,8 @@ def smc_filter(
     context: Tensor | None = None,
     initial_state: State | None = None,
     *,
+    covariates: Tensor | None = None,
+    observed: Tensor | None = None,
     num_particles: int = 64,
     proposal: str = "posterior",
     guide: Callable[..., Any] | None = None,
@@ -107,6 +112,8 @@ def smc_filter(
         lengths: real frames of each sequence, (batch,); all of them if None.
         context: the frame before the first, (batch, frame) or (batch,); see :meth:`zf_pyro.ZForcing.inputs`.
         initial_state: h_0, each field (..., batch, hidden); zeros if None.
+        covariates: c_1..c_T, (batch, time, K), for a model of ``covariate_dim`` K.
+        observed: True where x was seen, (batch, time) or (batch, time, *frame), for a model of ``missing="fill"``.
         num_particles: particles of the batch.
         proposal: ``"posterior"`` or ``"prior"``.
         guide: ``net.guide``, or a guide of :func:`zf_pyro.inference.refine` for these sequences.
@@ -132,7 +139,7 @@ def smc_filter(
             ess_threshold=ess_threshold,
         )
         smc.state = _State(num_particles)
-        smc.init(x, lengths, context, initial_state)
+        smc.init(x, lengths, context, initial_state, covariates=covariates, observed=observed)
         for t in range(x.shape[1]):
             smc.step(t)
     return smc
@@ -148,9 +155,9 @@ class _State(SMCState):
         super()._resample(index.clamp(max=len(index) - 1))
 
 
-def _given(net: StochasticRNN, args: tuple[Any, ...]) -> RunInputs:
+def _given(net: StochasticRNN, args: tuple[Any, ...], kwargs: dict[str, Any]) -> RunInputs:
     x, lengths, context, initial_state = (*args, None, None, None)[:4]
-    return prepare_inputs(net, x, lengths, context, initial_state)
+    return prepare_inputs(net, x, lengths, context, initial_state, **kwargs)
 
 
 def _require_init(run: RunInputs | None) -> RunInputs:

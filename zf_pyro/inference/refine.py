@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..checks import int64, require_count, require_number, require_room, require_tensor
+from ..data import GivenSequences
 from ..models import BoundGain, Corrections, RefinedGuide, RefinedNetwork, StochasticRNN, require_model
 from ..networks import State
 from ..paths import prepare_inputs, run_bytes
@@ -28,6 +29,8 @@ def refine(
     context: Tensor | None = None,
     initial_state: State | None = None,
     *,
+    covariates: Tensor | None = None,
+    observed: Tensor | None = None,
     steps: int = 100,
     num_particles: int = 4,
     learning_rate: float = 0.1,
@@ -59,6 +62,8 @@ def refine(
         lengths: real frames of each, (batch,); all of them if None.
         context: the frame before the first, (batch, *frame); see :meth:`zf_pyro.ZForcing.inputs`.
         initial_state: h_0, each field (batch, hidden); zeros if None.
+        covariates: c_1..c_T, (batch, time, K), for a model of ``covariate_dim`` K.
+        observed: True where x was seen, (batch, time) or (batch, time, *frame), for a model of ``missing="fill"``.
         steps: optimisation steps; 0 gives the numbers of ``net.guide``.
         num_particles: K, samples of each sequence in a step; with 1 the bound is the ELBO throughout.
         learning_rate: Adam's, in units of the posterior's standard deviation.
@@ -79,7 +84,10 @@ def refine(
     learning_rate = require_number("learning_rate", learning_rate, "a positive number", 0.0, ends="(]")
     batch_size, lengths = require_count("batch_size", batch_size), int64(lengths)
     _require_own_programs(net)
-    run = prepare_inputs(net, require_tensor("x", x), lengths, context, initial_state)
+    require_tensor("x", x)
+    if observed is not None and observed.dim() > 1 and observed.shape[1] == x.shape[1] + 1:
+        raise ValueError("observed must have the steps of x to refine a guide: give a context that was seen as a whole")
+    run = prepare_inputs(net, x, lengths, context, initial_state, covariates=covariates, observed=observed)
     if run.initial_state.hidden.dim() != 2:
         raise ValueError(
             "initial_state must be one state a sequence, (batch, hidden), to refine a guide, got shape "
@@ -94,7 +102,8 @@ def refine(
     num_samples = num_particles * -(-JUDGED // num_particles)
     with fixed(net), pyro.validation_enabled(False), torch.autocast(x.device.type, enabled=False):
         for rows in _by_length(lengths, len(x)).to(x.device).split(batch_size):
-            part = SequenceBound(net, *_taken(rows, x, lengths, context, initial_state))
+            known = GivenSequences(x, lengths, covariates, observed).taken(rows)
+            part = SequenceBound(net, *_taken(rows, x, lengths, context, initial_state), **known.named)
             corrections = _optimised(part, steps, num_particles, learning_rate)
             for whole, own in zip(result, corrections, strict=True):
                 whole[: len(own), rows] = own
@@ -105,7 +114,8 @@ def refine(
                     mean_bound(weighed, num_particles),
                     mean_bound(weighed, num_samples),
                 )
-    network = RefinedNetwork(net, x, lengths, result)
+    known_by = x if run.read is None else run.read.transpose(0, 1)  # with covariates and flags, if there are any
+    network = RefinedNetwork(net, known_by, lengths, result)
     return RefinedGuide(
         network,
         context,

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..models import Corrections, StochasticRNN, correctable
 from ..networks import State, base_of
-from ..paths import RunInputs, prepare_inputs
+from ..paths import RunInputs, backward_states_of, prepare_inputs
 
 AT_ONCE = 16
 """Samples of each sequence that are evaluated at once."""
@@ -36,19 +36,19 @@ class SequenceBound:
     Args:
         net: the model, with fixed parameters.
         arguments: x, lengths, context and initial state.
+        more: covariates (batch, time, K), and what was seen, ``observed``.
     """
 
-    def __init__(self, net: StochasticRNN, *arguments: object) -> None:
+    def __init__(self, net: StochasticRNN, *arguments: object, **more: Tensor | None) -> None:
         self.net = net
-        self.run: RunInputs = prepare_inputs(net, *arguments)  # type: ignore[arg-type]  # as the caller's
+        self.run: RunInputs = prepare_inputs(net, *arguments, **more)  # type: ignore[arg-type]  # as the caller's
         with torch.no_grad():
-            frames = cast(Tensor, self.run.x)
-            self.b = net.backward_states(frames.transpose(0, 1), cast(Tensor | None, arguments[1]))
+            self.b = backward_states_of(net, self.run, cast(Tensor | None, arguments[1]))
             self._require_normal()
 
     def _require_normal(self) -> None:
         """Refuse a posterior of another kind."""
-        past = self.net.past(self.run.initial_state, self.run.first)
+        past = self.net.past(self.run.initial_state, cast(Tensor, self.run.u)[0])
         correctable(self.net, "posterior", self.net.posterior(past, self.b[0]))
         correctable(self.net, "prior", self.net.prior(past))
 
@@ -67,7 +67,8 @@ class SequenceBound:
         state = State(*(field.expand(*noise.shape[1:-1], -1) for field in run.initial_state))
         scan = net.scan_posterior(state, cast(Tensor, run.u), self.b, changed)
         prior = base_of(net.scan_prior(scan.before))
-        frames = net.emission(scan.after).log_prob(cast(Tensor, run.x).unsqueeze(1))
+        seen = None if run.seen is None else run.seen.unsqueeze(1)
+        frames = net.emission_family.log_prob(net.emission(scan.after), cast(Tensor, run.x).unsqueeze(1), seen)
         shift, log_scale = (part.detach().unsqueeze(1) for part in corrections)
         again = changed * (-log_scale).exp() - shift  # the noise as a function of z, with the corrections held fixed
         ratio = (scan.scale / prior.scale).log() + log_scale

@@ -30,6 +30,8 @@ class WakeSleepPrograms:
         context: Tensor | None = None,
         initial_state: State | None = None,
         *,
+        covariates: Tensor | None = None,
+        observed: Tensor | None = None,
         observations: dict[str, Tensor] | None = None,
     ) -> Tensor:
         """Run :meth:`zf_pyro.ZForcing.model`, without reading ``observations``, which are left from an earlier dream.
@@ -39,9 +41,11 @@ class WakeSleepPrograms:
             lengths: real frames of each sequence, (batch,); all of them if None.
             context: the frame before the first, (batch, frame) or (batch,); see :meth:`zf_pyro.ZForcing.inputs`.
             initial_state: h_0, each field (..., batch, hidden); zeros if None.
+            covariates: c_1..c_T, (batch, time, K).
+            observed: True where x was seen, (batch, time) or (batch, time, *frame).
             observations: ignored.
         """
-        return self.net.model(x, lengths, context, initial_state)
+        return self.net.model(x, lengths, context, initial_state, covariates=covariates, observed=observed)
 
     def guide(
         self,
@@ -50,6 +54,8 @@ class WakeSleepPrograms:
         context: Tensor | None = None,
         initial_state: State | None = None,
         *,
+        covariates: Tensor | None = None,
+        observed: Tensor | None = None,
         observations: dict[str, Tensor] | None = None,
     ) -> Tensor:
         """Run :meth:`zf_pyro.ZForcing.guide` on x, or on dreamt frames.
@@ -59,6 +65,8 @@ class WakeSleepPrograms:
             lengths: real frames of each sequence, (batch,); all of them if None.
             context: the frame before the first, (batch, frame) or (batch,); see :meth:`zf_pyro.ZForcing.inputs`.
             initial_state: h_0, each field (..., batch, hidden); zeros if None.
+            covariates: c_1..c_T, (batch, time, K).
+            observed: True where x was seen, (batch, time) or (batch, time, *frame). Dreams have the gaps of x.
             observations: dreamt frames ``x_{t}``, used in place of x; each (batch, *frame).
 
         Raises:
@@ -66,7 +74,7 @@ class WakeSleepPrograms:
         """
         if observations:
             x = self._dreamt(x, observations)
-        return self.net.guide(x, lengths, context, initial_state)
+        return self.net.guide(x, lengths, context, initial_state, covariates=covariates, observed=observed)
 
     def _dreamt(self, x: Tensor, observations: dict[str, Any]) -> Tensor:
         frames = torch.stack([observations[f"x_{t}"] for t in range(x.shape[1])], dim=-1 - x.dim() + 2)

@@ -22,6 +22,7 @@ from ..paths import (
     PriorPath,
     check_backward_states,
     check_context,
+    check_covariates,
     check_frames,
     check_latents,
     check_state,
@@ -39,6 +40,18 @@ class StochasticRNN(Equations):
     Subclasses have the step functions; this class has :meth:`model` and :meth:`guide`. Sites: latents ``z_{t}``, frames
     ``x_{t}``, t from 0, in the plate ``sequences`` at dim -1, or in a plate at dim -1 around the program, which may
     subsample. Shapes: x (batch, time, *frame), z (batch, time, latent).
+
+    Covariates c_t are known at every step, future ones included. They join x_{t-1} where it is embedded for the model
+    (:meth:`inputs`), and x_t where it is embedded for the guide (:meth:`backward_states`).
+
+    Frames may have gaps (``observed=``), of whole frames or, if the emission is a product over its elements, of single
+    elements. What was not seen is not scored, and changes nothing. There are two treatments:
+
+    - ``missing="fill"``: networks read the start frame in its place, and flags that say so. Such a model is trained on
+      data with gaps, by any objective. Its density is that of what was seen, given where the gaps are.
+    - ``missing="draw"``: a model of whole frames. :class:`zf_pyro.inference.ParticleFilter` marginalises the gaps: each
+      particle draws what was not seen from p(x_t | h_t) and goes on with it. :meth:`model` and :meth:`guide` refuse
+      gaps, since a guide of z alone has no posterior of x.
 
     Args:
         emission: the family of p(x_t | h_t), such as ``emissions.Gaussian(200)``.
@@ -66,6 +79,9 @@ class StochasticRNN(Equations):
             raise TypeError(f"{type(self).__name__} must define {', '.join(missing)}")
         self.emission_family = emission
         self.settings = dict(settings)
+        self.covariate_dim, self.missing = self.settings.get("covariate_dim", 0), self.settings.get("missing", "draw")
+        self.flag_dim = emission.flag_dim if self.missing == "fill" else 0
+        self.extra_dim = self.covariate_dim + self.flag_dim
         self.changes: set[str] = set()
         self.loop_memory = LoopMemory()
 
@@ -88,7 +104,15 @@ class StochasticRNN(Equations):
         self.loop_memory.release()
 
     @runs_eagerly
-    def states(self, x: Tensor, z: Tensor, context: Tensor | None = None, initial_state: State | None = None) -> State:
+    def states(
+        self,
+        x: Tensor,
+        z: Tensor,
+        context: Tensor | None = None,
+        initial_state: State | None = None,
+        covariates: Tensor | None = None,
+        observed: Tensor | None = None,
+    ) -> State:
         """h_1..h_T for given frames and latents.
 
         The last one, ``State(*(field[-1] for field in states))``, is the ``initial_state`` of the frames that follow;
@@ -99,6 +123,8 @@ class StochasticRNN(Equations):
             z: latents (..., batch, time, latent).
             context: the frame before the first, (batch, *frame); see :meth:`inputs`.
             initial_state: h_0, each field (..., batch, hidden); zeros if None.
+            covariates: c_1..c_T, (batch, time, K), as for :meth:`model`.
+            observed: True where x was seen, (batch, time) or (batch, time, *frame), as for :meth:`model`.
 
         Returns:
             A State of (time, ..., batch, hidden) tensors.
@@ -109,12 +135,15 @@ class StochasticRNN(Equations):
         like = self.emission_layer.weight
         check_frames(x, self.emission_family, like)
         check_latents(z, x.shape[0], x.shape[1], self.latent_dim, like)
+        covariates = check_covariates(covariates, x.shape[0], x.shape[1], self)
         if context is not None:
             check_context(context, x.shape[0], self.emission_family, like)
         if initial_state is not None:
             check_state(initial_state, x.shape[0], self.initial_state((1,)))
         start = self.initial_state((x.shape[0],)) if initial_state is None else initial_state
-        states = self.scan_states(start, self.inputs(x, context).transpose(0, 1), z.movedim(-2, 0))
+        more = () if covariates is None and observed is None else (covariates, observed)
+        u = self.inputs(x, context, *more)
+        states = self.scan_states(start, u.transpose(0, 1), z.movedim(-2, 0))
         return State(states.hidden[1:], states.cell[1:])
 
     # The Pyro programs ----------------------------------------------------------------------------------------------
@@ -127,6 +156,8 @@ class StochasticRNN(Equations):
         context: Tensor | None = None,
         initial_state: State | None = None,
         *,
+        covariates: Tensor | None = None,
+        observed: Tensor | None = None,
         num_steps: int | None = None,
         batch_shape: Sequence[int] | int | None = None,
     ) -> Tensor:
@@ -138,6 +169,10 @@ class StochasticRNN(Equations):
             context: a frame before the first, given and never scored; (batch, frame) or (batch,). Through Pyro's own
                 handlers and objectives pass it by position: their first parameter has the same name.
             initial_state: h_0, carried over from the frames before; zeros if None.
+            covariates: c_1..c_T, (batch, time, K), for a model of ``covariate_dim`` K: what is known at every step.
+            observed: True where x was seen, (batch, time) or (batch, time, *frame), for a model of ``missing="fill"``;
+                None if all was. What was not seen is not scored, and may be NaN. One more step may stand in front, for
+                a context.
             num_steps: T, where x is None.
             batch_shape: sequences to generate, where x is None; the last dimension is the plate's.
 
@@ -148,7 +183,9 @@ class StochasticRNN(Equations):
             TypeError, ValueError: an argument of the wrong type, shape, dtype, device or (under validation) value.
         """
         self.register()
-        run = prepare_inputs(self, x, lengths, context, initial_state, num_steps, batch_shape)
+        run = prepare_inputs(
+            self, x, lengths, context, initial_state, num_steps, batch_shape, covariates=covariates, observed=observed
+        )
         path = PriorPath(self, run)
         with sequences(run.batch_size, path.batch_shape):
             for t in range(run.num_steps):
@@ -165,6 +202,8 @@ class StochasticRNN(Equations):
         context: Tensor | None = None,
         initial_state: State | None = None,
         *,
+        covariates: Tensor | None = None,
+        observed: Tensor | None = None,
         b: Tensor | None = None,
     ) -> Tensor:
         """The inference program: for each step z_t ~ q(z_t | h_{t-1}, b_t).
@@ -174,6 +213,8 @@ class StochasticRNN(Equations):
             lengths: real frames of each sequence, (batch,) integers.
             context: a frame before the first; (batch, frame) or (batch,).
             initial_state: h_0; each field (..., batch, hidden).
+            covariates: c_1..c_T, (batch, time, K), as for :meth:`model`.
+            observed: True where x was seen, (batch, time) or (batch, time, *frame), as for :meth:`model`.
             b: the :meth:`backward_states` of x, (time, batch, backward); computed if None.
 
         Returns:
@@ -185,9 +226,9 @@ class StochasticRNN(Equations):
         """
         refuse_swapped()
         self.register()
-        run = prepare_inputs(self, x, lengths, context, initial_state)
+        run = prepare_inputs(self, x, lengths, context, initial_state, covariates=covariates, observed=observed)
         if b is None:
-            b = self.scan_backward(cast(Tensor, run.x), run.mask, lengths)
+            b = self.scan_backward(cast(Tensor, run.read), run.mask, lengths)
         else:
             check_backward_states(b, run.num_steps, run.batch_size, self.backward_dim, self.emission_layer.weight)
         path = PosteriorPath(self, run, b)

@@ -11,8 +11,20 @@ from torch import Tensor, nn
 
 from ..checks import int64, require_count, require_flag, require_number, require_tensor
 from ..emissions import Emission
-from ..networks import LSTM
-from ..paths import check_context, check_frames, check_lengths, check_values, real_frames, sequences, with_last_repeated
+from ..networks import LSTM, frame_embedding, joined
+from ..paths import (
+    check_context,
+    check_frames,
+    check_lengths,
+    check_values,
+    filled,
+    flags_before,
+    known_steps,
+    real_frames,
+    require_finite,
+    sequences,
+)
+from .options import checked
 from .registration import RegisteredNetwork
 from .start import start_at
 
@@ -63,6 +75,9 @@ class DeterministicRNN(RegisteredNetwork):
         hidden_dim: size of h_t.
         dropout: probability of zeroing an element of an embedded frame, in training mode.
         layer_norm: take :class:`LayerNormLSTM` in place of PyTorch's LSTM.
+        covariate_dim: K, covariates of a step, read beside each frame; 0 for none.
+        missing: ``"fill"`` to read gaps (``observed=``) as the start frame with flags, so that it trains on them;
+            ``"draw"`` for whole frames alone.
         name: name of the model in Pyro's parameter store; unique within the process if None.
 
     Raises:
@@ -78,14 +93,20 @@ class DeterministicRNN(RegisteredNetwork):
         hidden_dim: int = 1024,
         dropout: float = 0.0,
         layer_norm: bool = False,
+        covariate_dim: int = 0,
+        missing: str = "draw",
         name: str | None = None,
     ) -> None:
         super().__init__(name, "deterministic_rnn")
         embed_dim, hidden_dim = require_count("embed_dim", embed_dim), require_count("hidden_dim", hidden_dim)
         dropout = require_number("dropout", dropout, "a probability in [0, 1)", 0.0, 1.0, "[)")
         _require_emission(emission)
-        self.emission, self.hidden_dim = emission, hidden_dim
-        self.embedding = nn.Sequential(emission.embedding(embed_dim), nn.Dropout(dropout))
+        more = checked(covariate_dim=covariate_dim, missing=missing)
+        self.emission = self.emission_family = emission
+        self.hidden_dim, self.covariate_dim, self.missing = hidden_dim, more["covariate_dim"], more["missing"]
+        self.flag_dim = emission.flag_dim if self.missing == "fill" else 0
+        extra_dim = self.covariate_dim + self.flag_dim
+        self.embedding = nn.Sequential(frame_embedding(emission, embed_dim, extra_dim), nn.Dropout(dropout))
         if require_flag("layer_norm", layer_norm):
             self.lstm: nn.Module = LayerNormLSTM(embed_dim, hidden_dim)
         else:
@@ -103,9 +124,17 @@ class DeterministicRNN(RegisteredNetwork):
         """Trained values."""
         return sum(parameter.numel() for parameter in self.parameters())
 
-    def initialise(self, x: Tensor | Iterable[Any], lengths: Tensor | None = None) -> int:
+    def initialise(
+        self,
+        x: Tensor | Iterable[Any],
+        lengths: Tensor | None = None,
+        *,
+        covariates: Tensor | None = None,
+        observed: Tensor | None = None,
+    ) -> int:
         """Start at the marginals of x (batch, time, *frame), or of a loader; see :meth:`.ZForcing.initialise`."""
-        return start_at(self.emission, [self.emission_layer], self.embedding, x, lengths)
+        layers = [self.emission_layer]
+        return start_at(self, layers, self.embedding, x, lengths, covariates=covariates, observed=observed)
 
     @classmethod
     def of_size(
@@ -139,13 +168,24 @@ class DeterministicRNN(RegisteredNetwork):
         hidden_dim = min(sizes, key=lambda h: abs(4 * h * h + linear * h + fixed - num_parameters))
         return cls(emission, embed_dim=embed_dim, hidden_dim=hidden_dim, dropout=dropout, layer_norm=layer_norm)
 
-    def log_prob(self, x: Tensor, lengths: Tensor | None = None, context: Tensor | None = None) -> Tensor:
+    def log_prob(
+        self,
+        x: Tensor,
+        lengths: Tensor | None = None,
+        context: Tensor | None = None,
+        *,
+        covariates: Tensor | None = None,
+        observed: Tensor | None = None,
+    ) -> Tensor:
         """The log-likelihood of each sequence.
 
         Args:
             x: (batch, time, frame) floats or (batch, time) integers.
             lengths: real frames of each sequence, (batch,); all of them if None.
             context: the frame before the first, given and not scored; (batch, frame) or (batch,).
+            covariates: c_1..c_T, (batch, time, K), for a model of ``covariate_dim`` K.
+            observed: True where x was seen, (batch, time) or (batch, time, *frame), for a model of ``missing="fill"``.
+                What was not seen is not scored.
 
         Returns:
             (batch,) nats.
@@ -159,26 +199,54 @@ class DeterministicRNN(RegisteredNetwork):
         if lengths is not None:
             check_lengths(lengths, x.shape[0], x.shape[1], like.device)
             real = real_frames(lengths, x.shape[1])
-            x = with_last_repeated(x.transpose(0, 1), lengths).transpose(0, 1)
+        if observed is not None and not self.flag_dim:
+            raise ValueError(
+                "observed must be left out for a model of missing='draw', which reads whole frames: build the model "
+                "with missing='fill'"
+            )
+        x = x.long() if self.emission.integer else x
+        known = known_steps(self, x.transpose(0, 1), lengths, covariates, observed)
         if is_validation_enabled():
-            check_values(x.transpose(0, 1), real, self.emission)
+            check_values(known.x, real, self.emission)
+        if known.covariates is not None:
+            require_finite(known.covariates, real)
         if context is not None:
             check_context(context, x.shape[0], self.emission, like)
-        x = x.long() if self.emission.integer else x
-        first = self.emission.start(x[:, 0]) if context is None else context.to(x.dtype)
-        u = torch.cat([first.unsqueeze(1), x[:, :-1]], dim=1)
+        frames, flags = known.x, None
+        if known.seen is not None:
+            frames, flags = filled(frames, known.seen, self.emission), flags_before(known.seen, None)
+        first = self.emission.start(frames[0]) if context is None else context.to(x.dtype)
+        u = joined(self, torch.cat([first.unsqueeze(0), frames[:-1]]), known.covariates, flags).transpose(0, 1)
         hidden, _ = self.lstm(self.embedding(u))
-        found = self.emission.distribution(self.emission_layer(hidden), *self.emission_weights).log_prob(x)
+        distribution = self.emission.distribution(self.emission_layer(hidden), *self.emission_weights)
+        seen = None if known.seen is None else known.seen.transpose(0, 1)
+        found = self.emission.log_prob(distribution, known.x.transpose(0, 1), seen)
         return (found if real is None else found.where(real.T, 0.0)).sum(1)
 
-    def model(self, x: Tensor, lengths: Tensor | None = None, context: Tensor | None = None) -> None:
+    def model(
+        self,
+        x: Tensor,
+        lengths: Tensor | None = None,
+        context: Tensor | None = None,
+        *,
+        covariates: Tensor | None = None,
+        observed: Tensor | None = None,
+    ) -> None:
         """The log-likelihood as a factor of a Pyro program, for x (batch, time, *frame); see :meth:`log_prob`."""
         self.register()
-        log_prob = self.log_prob(require_tensor("x", x), lengths, context)
+        log_prob = self.log_prob(require_tensor("x", x), lengths, context, covariates=covariates, observed=observed)
         with sequences(len(x)):
             pyro.factor("x", log_prob)
 
-    def guide(self, x: Tensor, lengths: Tensor | None = None, context: Tensor | None = None) -> None:
+    def guide(
+        self,
+        x: Tensor,
+        lengths: Tensor | None = None,
+        context: Tensor | None = None,
+        *,
+        covariates: Tensor | None = None,
+        observed: Tensor | None = None,
+    ) -> None:
         """An empty program, since there is nothing to infer in x (batch, time, *frame)."""
 
 

@@ -6,7 +6,9 @@ https://arxiv.org/abs/1609.09869; Pyro's example ``dmm.py``. Sequences x_1..x_T 
     generation    z_t ~ p(z_t | z_{t-1})      x_t ~ p(x_t | z_t)
     inference     b_t = g(x_t, b_{t+1})       z_t ~ q(z_t | z_{t-1}, b_t), a normal or a flow of one
 
-There is no recurrence but z: no x_{t-1} enters, and the state is z_t. z_0 is a parameter.
+There is no recurrence but z: no x_{t-1} enters, and the state is z_t. z_0 is a parameter. Covariates c_t enter the
+transition, p(z_t | z_{t-1}, c_t), as the actions of Krishnan, Shalit, Sontag, "Deep Kalman filters", 2015,
+https://arxiv.org/abs/1511.05121.
 """
 
 from collections.abc import Sequence
@@ -31,6 +33,8 @@ from ..networks import (
     backward_kind,
     backward_rnn,
     bounded,
+    extras_of,
+    frame_embedding,
     with_fast_form,
 )
 from ..paths import align
@@ -76,6 +80,8 @@ class DMM(StochasticRNN):
         auxiliary_l2: fix the auxiliary's variance at 1/2.
         auxiliary_floor: f, which makes the auxiliary's deviation sqrt(s^2 + f^2). At 0.4 no density is above 1.
         dropout: probability of zeroing an element of an embedded frame, in training mode.
+        covariate_dim: K, covariates of a step, read beside each frame; 0 for none.
+        missing: what is done about gaps, ``"draw"`` or ``"fill"``; see :class:`.StochasticRNN`.
         recurrence: ``"deferred"`` (fast loops) or ``"reference"`` (plain loops).
         name: name of the model in Pyro's parameter store; unique within the process by default.
 
@@ -104,6 +110,8 @@ class DMM(StochasticRNN):
         auxiliary_l2: bool = False,
         auxiliary_floor: float = 0.0,
         dropout: float = 0.0,
+        covariate_dim: int = 0,
+        missing: str = "draw",
         recurrence: str = "deferred",
         name: str | None = None,
     ) -> None:
@@ -123,6 +131,8 @@ class DMM(StochasticRNN):
             auxiliary_l2=auxiliary_l2,
             auxiliary_floor=auxiliary_floor,
             dropout=dropout,
+            covariate_dim=covariate_dim,
+            missing=missing,
             recurrence=recurrence,
         )
         super().__init__(emission, settings, name)
@@ -135,13 +145,17 @@ class DMM(StochasticRNN):
         self.combiner, self.recurrence = combiner, recurrence
         self.has_fast_loops = combiner == "mlp" and not settings["num_flows"]
 
-        self.embedding = nn.Sequential(emission.embedding(embed_dim), nn.Dropout(dropout))
+        self.embedding = nn.Sequential(frame_embedding(emission, embed_dim, self.extra_dim), nn.Dropout(dropout))
         self.z_0 = nn.Parameter(torch.zeros(latent_dim))
         self.backward_rnn = backward_rnn(cell, embed_dim, hidden_dim, num_layers)
         if bidirectional:
             self.forward_rnn = Recurrence(cell, embed_dim, hidden_dim, num_layers)
+        covariate_dim = self.covariate_dim
+        beside = (covariate_dim,) if covariate_dim else ()
         self.prior_network = (
-            GatedTransition(latent_dim, mlp_dim) if gated else MLP((latent_dim,), mlp_dim, 2 * latent_dim)
+            GatedTransition(latent_dim, mlp_dim, covariate_dim)
+            if gated
+            else MLP((latent_dim, *beside), mlp_dim, 2 * latent_dim)
         )
         states = self.backward_dim // hidden_dim
         self.posterior_network: Combiner | MLP
@@ -153,7 +167,7 @@ class DMM(StochasticRNN):
             FlowLayer(latent_dim, settings["flow_dim"], reverse=i % 2 == 1) for i in range(settings["num_flows"])
         )
         self.flow_elements = settings["num_flows"] * (settings["flow_dim"] + 4 * latent_dim)
-        read = (latent_dim,) if z_force else (latent_dim, latent_dim)
+        read = (latent_dim,) if z_force else (latent_dim, latent_dim + covariate_dim)
         self.auxiliary_network = MLP(read, mlp_dim, 2 * self.backward_dim)
         self.emission_hidden = nn.Sequential(
             nn.Linear(latent_dim, mlp_dim), ClippedLeakyReLU(), nn.Linear(mlp_dim, mlp_dim), ClippedLeakyReLU()
@@ -175,15 +189,25 @@ class DMM(StochasticRNN):
         return State(self.z_0.expand(*batch_shape, -1), self.z_0.new_zeros(*batch_shape, 0))
 
     @with_fast_form
+    def past(self, state: State, u_t: Tensor) -> State:
+        """z_{t-1}, with c_t beside it where there are covariates; ``hidden`` (..., latent + K), u_t (..., *frame)."""
+        if not self.covariate_dim:
+            return state
+        c = extras_of(self, u_t)[..., : self.covariate_dim].to(state.hidden.dtype)
+        shape = torch.broadcast_shapes(state.hidden.shape[:-1], c.shape[:-1])
+        hidden = torch.cat([part.expand(*shape, -1) for part in (state.hidden, c)], dim=-1)
+        return State(hidden, state.cell.expand(*shape, -1))
+
+    @with_fast_form
     def prior(self, past: State) -> dist.TorchDistribution:
-        """p(z_t | z_{t-1}), a diagonal normal; ``past`` is z_{t-1}."""
+        """p(z_t | z_{t-1} [, c_t]), a diagonal normal; ``past`` is :meth:`past` of step t."""
         parameters = self.prior_network(past.hidden)
         return dist.Normal(*(parameters if self.gated else bounded(parameters))).to_event(1)
 
     @with_fast_form
     def posterior(self, past: State, b_t: Tensor) -> dist.TorchDistribution:
-        """q(z_t | z_{t-1}, b_t), a diagonal normal or a flow of one; ``past`` is z_{t-1}, b_t (..., backward)."""
-        parameters = self.posterior_network(past.hidden, b_t)
+        """q(z_t | z_{t-1}, b_t), a diagonal normal or a flow of one; ``past`` is of step t, b_t (..., backward)."""
+        parameters = self.posterior_network(past.hidden[..., : self.latent_dim], b_t)
         loc, scale = parameters if self.combiner == "average" else bounded(parameters)
         if self.flows:
             return AutoregressiveFlow(loc, scale, self.flows)  # type: ignore[arg-type]  # a list of such layers
@@ -215,6 +239,15 @@ class DMM(StochasticRNN):
         }
         return parts.get(step_function, {})
 
+    def covariate_readers(self) -> Sequence[tuple[nn.Linear, int]]:
+        """Layers of the transition, and of the auxiliary, that read c_t; see :meth:`.Equations.covariate_readers`."""
+        network, size = self.prior_network, self.latent_dim
+        if isinstance(network, GatedTransition):
+            found = [(layer, size) for layer in (network.gate.first, network.proposal.first, network.linear)]
+        else:
+            found = [(network.first, size)]
+        return found if self.z_force else [*found, (self.auxiliary_network.first, 2 * size)]
+
     # The same over whole sequences ----------------------------------------------------------------------------------
 
     @in_full_precision
@@ -231,7 +264,10 @@ class DMM(StochasticRNN):
             return scans.reference_posterior_scan(self.past, self.posterior, self.transition, state, u, b, noise)
         network = cast(MLP, self.posterior_network)
         contexts = network.rest(align(b, noise.dim() - 2))
-        return scans.latent_scan(network, state.hidden, contexts, noise, self.loop_memory.forward)
+        scan = scans.latent_scan(network, state.hidden, contexts, noise, self.loop_memory.forward)
+        if not self.covariate_dim:
+            return scan
+        return scan._replace(before=self.past(scan.before, align(u, noise.dim() - 2)))
 
     @in_full_precision
     def scan_states(self, state: State, u: Tensor, z: Tensor) -> State:

@@ -13,8 +13,18 @@ from torch import Tensor, nn
 
 from ..checks import int64
 from ..emissions import Emission
-from ..networks import PosteriorScan, State, Transition, with_fast_form
-from ..paths import check_frames, check_lengths, real_frames, with_last_repeated
+from ..networks import PosteriorScan, State, Transition, joined, with_fast_form
+from ..paths import (
+    check_frames,
+    check_lengths,
+    check_observed,
+    filled,
+    flags_before,
+    known_steps,
+    of_context,
+    real_frames,
+    seen_parts,
+)
 from .registration import RegisteredNetwork
 from .start import start_at
 
@@ -43,6 +53,10 @@ class Equations(RegisteredNetwork):
     """Elements that a pass through the flows of the posterior keeps for its gradient, for a step of a particle."""
     hidden_dim: int
     latent_dim: int
+    covariate_dim: int = 0
+    """K, covariates of a step."""
+    flag_dim: int = 0
+    """Flags of a step, 1 for seen and 0 for unseen, that the network reads beside a frame."""
     emission_family: Emission
     emission_layer: nn.Linear
     backward_emission_layer: nn.Linear
@@ -51,18 +65,40 @@ class Equations(RegisteredNetwork):
 
     # Step functions -------------------------------------------------------------------------------------------------
 
-    def inputs(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+    def inputs(
+        self,
+        x: Tensor,
+        context: Tensor | None = None,
+        covariates: Tensor | None = None,
+        observed: Tensor | None = None,
+    ) -> Tensor:
         """u_t = x_{t-1}, with u_1 the context frame, or a start frame (zeros; for symbols, a token of its own).
+
+        With covariates u_t is (x_{t-1}, c_t), the elements of both in one tensor. A network of ``missing="fill"`` reads
+        flags m_{t-1} after them, 1 where x_{t-1} was seen; the context and the start frame count as seen.
 
         Args:
             x: (batch, time, frame) floats or (batch, time) integers.
             context: a frame before the first, given and never scored; (batch, frame) or (batch,).
+            covariates: c_1..c_T, (batch, time, K).
+            observed: True where x was seen, (batch, time) or (batch, time, *frame); None if all was. One more step may
+                stand in front, for a context.
 
         Returns:
-            u, of the shape of x.
+            u, of the shape of x; or (batch, time, elements of a frame + K + flags).
         """
-        first = self.emission_family.start(x[:, 0]) if context is None else context
-        return torch.cat([first.unsqueeze(1), x[:, :-1]], dim=1)
+        family, flags = self.emission_family, None
+        if observed is not None:
+            before, observed = of_context(observed, x.shape[1], context)
+            check_observed(observed, x.shape[:2], family)
+            seen = seen_parts(observed, family)
+            if self.flag_dim:
+                if context is not None and before is not None:
+                    before = seen_parts(before, family)
+                    context = filled(context.unsqueeze(1), before, family).squeeze(1)
+                x, flags = filled(x, seen, family), flags_before(seen, before, 1)
+        first = family.start(x[:, 0]) if context is None else context
+        return joined(self, torch.cat([first.unsqueeze(1), x[:, :-1]], dim=1), covariates, flags)
 
     @property
     def backward_dim(self) -> int:
@@ -117,12 +153,20 @@ class Equations(RegisteredNetwork):
     # Scans over whole sequences -------------------------------------------------------------------------------------
 
     @with_fast_form
-    def backward_states(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """b_1..b_T, what the posterior reads of the frames.
+    def backward_states(
+        self,
+        x: Tensor,
+        lengths: Tensor | None = None,
+        covariates: Tensor | None = None,
+        observed: Tensor | None = None,
+    ) -> Tensor:
+        """b_1..b_T, what the posterior reads of the frames, and of the covariates beside them.
 
         Args:
             x: (batch, time, frame) floats or (batch, time) integers.
             lengths: real frames of each sequence, (batch,); all of them if None.
+            covariates: c_1..c_T, (batch, time, K), where the network has them.
+            observed: True where x was seen, (batch, time) or (batch, time, *frame); None if all was.
 
         Returns:
             b, (time, batch, backward). Its values beyond a length are undefined.
@@ -132,17 +176,19 @@ class Equations(RegisteredNetwork):
                 value.
         """
         check_frames(x, self.emission_family, self.emission_layer.weight)
-        frames, mask = x.transpose(0, 1), None
-        lengths = int64(lengths)
+        mask, lengths = None, int64(lengths)
         if lengths is not None:
             check_lengths(lengths, x.shape[0], x.shape[1], x.device)
             mask = real_frames(lengths, x.shape[1])
-            frames = with_last_repeated(frames, lengths)
-        return self.scan_backward(frames, mask, lengths)
+        known = known_steps(self, x.transpose(0, 1), lengths, covariates, observed)
+        return self.scan_backward(known.read, mask, lengths)
 
     @abstractmethod
     def scan_backward(self, x: Tensor, mask: Tensor | None, lengths: Tensor | None) -> Tensor:
-        """:meth:`backward_states` of frames (time, batch, *frame), real where ``mask`` (time, batch) is True."""
+        """:meth:`backward_states` of frames (time, batch, *frame), real where ``mask`` (time, batch) is True.
+
+        Frames come as :func:`zf_pyro.networks.joined` made them where the network reads covariates or flags.
+        """
 
     @abstractmethod
     def scan_posterior(self, state: State, u: Tensor, b: Tensor, noise: Tensor) -> PosteriorScan:
@@ -176,15 +222,25 @@ class Equations(RegisteredNetwork):
 
     # The start ------------------------------------------------------------------------------------------------------
 
-    def initialise(self, x: Tensor | Iterable[Any], lengths: Tensor | None = None) -> int:
+    def initialise(
+        self,
+        x: Tensor | Iterable[Any],
+        lengths: Tensor | None = None,
+        *,
+        covariates: Tensor | None = None,
+        observed: Tensor | None = None,
+    ) -> int:
         """Start at the data: the untrained model has the marginals of the frames, whatever the time step.
 
         Output layers are set to :meth:`.Emission.marginal_parameters`, and a linear embedding of frames to their centre
-        and scale. Call it on a new model, before training; :func:`zf_pyro.training.fit` does.
+        and scale, each covariate's included. Call it on a new model, before training; :func:`zf_pyro.training.fit`
+        does.
 
         Args:
-            x: (batch, time, *frame), with ``lengths``; or a loader of batches (x, lengths).
+            x: (batch, time, *frame), with ``lengths``; or a loader of batches (x, lengths), or with further fields.
             lengths: real frames of each sequence, (batch,); all of them if None.
+            covariates: c_1..c_T, (batch, time, K), where x is a tensor.
+            observed: True where x was seen, (batch, time) or (batch, time, *frame), where x is a tensor.
 
         Returns:
             Number of frames read.
@@ -194,4 +250,9 @@ class Equations(RegisteredNetwork):
         """
         backward = getattr(self, "backward_emission_layer", None)  # a model of the user's own may have none
         layers = [self.emission_layer] if backward is None else [self.emission_layer, backward]
-        return start_at(self.emission_family, layers, getattr(self, "embedding", nn.Identity()), x, lengths)
+        embedding, readers = getattr(self, "embedding", nn.Identity()), self.covariate_readers()
+        return start_at(self, layers, embedding, x, lengths, covariates=covariates, observed=observed, readers=readers)
+
+    def covariate_readers(self) -> Sequence[tuple[nn.Linear, int]]:
+        """Linear layers that read covariates past the embedding, each with its first column that does; none here."""
+        return ()

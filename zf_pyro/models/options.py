@@ -11,6 +11,7 @@ CHOICES = {
     "cell": RECURRENCES,
     "prior": ("standard", "trained"),
     "combiner": ("mlp", "average"),
+    "missing": ("draw", "fill"),
     "recurrence": ("deferred", "reference"),
 }
 """Values of the arguments that are names."""
@@ -25,14 +26,14 @@ def checked(**arguments: Any) -> dict[str, Any]:
 
     Raises:
         TypeError: a switch that is no bool, or a size that is no number.
-        ValueError: a size or number of layers that is no positive integer, a negative number of flows, dropout outside
-            [0, 1), an unknown name, or a floor of a deviation that is fixed.
+        ValueError: a size or number of layers that is no positive integer, a negative number of flows or covariates,
+            dropout outside [0, 1), an unknown name, or a floor of a deviation that is fixed.
     """
     found: dict[str, Any] = {}
     for name, value in arguments.items():
         if name in (*SIZES, "num_layers", "flow_dim"):
             found[name] = require_count(name, value)
-        elif name == "num_flows":
+        elif name in ("num_flows", "covariate_dim"):
             found[name] = require_count(name, value, least=0)
         elif name == "dropout":
             found[name] = require_number(name, value, "a probability in [0, 1)", 0.0, 1.0, "[)")

@@ -119,7 +119,16 @@ class RefinedNetwork(StochasticRNN):
         return torch.as_tensor(found, device=x.device)
 
     def corrected(self, b: Tensor, rows: Tensor) -> Tensor:
-        """b_t of the network (time, batch, backward), with the corrections of sequences ``rows`` (batch,) beside it."""
+        """b_t of the network (time, batch, backward), with the corrections of sequences ``rows`` (batch,) beside it.
+
+        Raises:
+            ValueError: b_t of another size than ``backward_dim`` says.
+        """
+        if b.shape[-1] != self.net.backward_dim:
+            raise ValueError(
+                f"{type(self.net).__name__}.scan_backward must return backward_dim = {self.net.backward_dim} values a "
+                f"step, got {b.shape[-1]}: define the property backward_dim of the model"
+            )
         shift, log_scale = (part[: len(b)].index_select(1, rows) for part in self.corrections)
         missing = len(b) - len(shift)  # frames beyond all lengths
         if missing > 0:
@@ -152,9 +161,16 @@ class RefinedNetwork(StochasticRNN):
         scale = q.scale * log_scale.exp()
         return Normal(q.loc + scale * shift, scale).to_event(1)
 
-    def inputs(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+    def inputs(
+        self,
+        x: Tensor,
+        context: Tensor | None = None,
+        covariates: Tensor | None = None,
+        observed: Tensor | None = None,
+    ) -> Tensor:
         """As of the network; x (batch, time, *frame)."""
-        return self.net.inputs(x, context)
+        more = () if covariates is None and observed is None else (covariates, observed)
+        return self.net.inputs(x, context, *more)
 
     def initial_state(self, batch_shape: Sequence[int]) -> State:
         return self.net.initial_state(batch_shape)

@@ -1,7 +1,7 @@
 """Guides with corrections for given sequences, and the networks that have them."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -87,6 +87,8 @@ class RefinedGuide:
         context: Tensor | None = None,
         initial_state: State | None = None,
         *,
+        covariates: Tensor | None = None,
+        observed: Tensor | None = None,
         b: Tensor | None = None,
     ) -> Tensor:
         """Sample the latents, as :meth:`zf_pyro.ZForcing.guide`.
@@ -96,6 +98,8 @@ class RefinedGuide:
             lengths: real frames of each sequence, (batch,); all of them if None.
             context: their frames before the first, (batch, *frame).
             initial_state: their h_0; each field (..., batch, hidden).
+            covariates: their c_1..c_T, (batch, time, K).
+            observed: what was seen of them, (batch, time) or (batch, time, *frame).
             b: ``net.backward_states(x, lengths)``, (time, batch, backward); computed if None.
 
         Returns:
@@ -105,15 +109,16 @@ class RefinedGuide:
             ValueError: other sequences, another context, or a state where there was none, or the other way round.
             TypeError, ValueError: as for ``net.guide``.
         """
-        self._check(x, lengths, context, initial_state)
+        more: dict[str, Any] = {"covariates": covariates, "observed": observed}
+        self._check(x, lengths, context, initial_state, more)
         if b is not None:
-            prepare_inputs(self.net, x, lengths, context, initial_state)  # for its checks
+            run = prepare_inputs(self.net, x, lengths, context, initial_state, **more)
             like = self.net.emission_layer.weight
             check_backward_states(b, x.shape[1], x.shape[0], self.net.backward_dim, like)
-            b = self.network.corrected(b, self.network.rows(x.transpose(0, 1), lengths))
-        return self.network.guide(x, lengths, context, initial_state, b=b)
+            b = self.network.corrected(b, self.network.rows(cast(Tensor, run.read), lengths))
+        return self.network.guide(x, lengths, context, initial_state, b=b, **more)
 
-    def _check(self, x: Any, lengths: Any, context: Any, initial_state: Any) -> None:
+    def _check(self, x: Any, lengths: Any, context: Any, initial_state: Any, more: dict[str, Any]) -> None:
         for name, given, own in (
             ("context", context, self._context),
             ("initial_state", initial_state, self._initial_state),
@@ -124,8 +129,8 @@ class RefinedGuide:
                     f"guide of the other kind call zf_pyro.inference.refine {'with' if own is None else 'without'} it"
                 )
         if context is not None and self._context is not None:
-            prepare_inputs(self.net, x, lengths, context, initial_state)  # for its checks
-            rows = self.network.rows(x.transpose(0, 1), lengths)
+            run = prepare_inputs(self.net, x, lengths, context, initial_state, **more)
+            rows = self.network.rows(cast(Tensor, run.read), lengths)
             own = self._context.index_select(0, rows)
             if context.shape == own.shape and not torch.equal(context.to(own), own):
                 raise ValueError(

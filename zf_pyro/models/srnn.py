@@ -30,6 +30,7 @@ from ..networks import (
     backward_rnn,
     bounded,
     clipped_leaky_relu,
+    frame_embedding,
     latent_of,
     own_step_functions,
     with_fast_form,
@@ -64,6 +65,8 @@ class SRNN(StochasticRNN):
         auxiliary_l2: fix the auxiliary's variance at 1/2.
         auxiliary_floor: f, which makes the auxiliary's deviation sqrt(s^2 + f^2). At 0.4 no density is above 1.
         dropout: probability of zeroing an element of an embedded frame, in training mode.
+        covariate_dim: K, covariates of a step, read beside each frame; 0 for none.
+        missing: what is done about gaps, ``"draw"`` or ``"fill"``; see :class:`.StochasticRNN`.
         recurrence: ``"deferred"`` (fast loops) or ``"reference"`` (plain loops).
         name: name of the model in Pyro's parameter store; unique within the process by default.
 
@@ -91,6 +94,8 @@ class SRNN(StochasticRNN):
         auxiliary_l2: bool = False,
         auxiliary_floor: float = 0.0,
         dropout: float = 0.0,
+        covariate_dim: int = 0,
+        missing: str = "draw",
         recurrence: str = "deferred",
         name: str | None = None,
     ) -> None:
@@ -107,6 +112,8 @@ class SRNN(StochasticRNN):
             auxiliary_l2=auxiliary_l2,
             auxiliary_floor=auxiliary_floor,
             dropout=dropout,
+            covariate_dim=covariate_dim,
+            missing=missing,
             recurrence=recurrence,
         )
         super().__init__(emission, settings, name)
@@ -124,7 +131,7 @@ class SRNN(StochasticRNN):
         self.auxiliary_floor = settings["auxiliary_floor"]
         self.has_auxiliary, self.recurrence = not filtering, recurrence
 
-        self.embedding = nn.Sequential(emission.embedding(embed_dim), nn.Dropout(dropout))
+        self.embedding = nn.Sequential(frame_embedding(emission, embed_dim, self.extra_dim), nn.Dropout(dropout))
         self.forward_rnn = Recurrence(cell, embed_dim, hidden_dim, num_layers)
         self.prior_network = MLP((latent_dim, hidden_dim), mlp_dim, 2 * latent_dim)
         self.posterior_network = MLP((latent_dim, hidden_dim, self.backward_dim), mlp_dim, 2 * latent_dim)

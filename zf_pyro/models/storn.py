@@ -28,6 +28,7 @@ from ..networks import (
     State,
     Transition,
     bounded,
+    frame_embedding,
     fused_drive,
     latent_cell,
     with_fast_form,
@@ -65,6 +66,8 @@ class STORN(StochasticRNN):
         cell: recurrent units, ``"lstm"`` or ``"gru"``.
         num_layers: layers of f and of g, of which the other networks see the top one.
         dropout: probability of zeroing an element of an embedded frame, in training mode.
+        covariate_dim: K, covariates of a step, read beside each frame; 0 for none.
+        missing: what is done about gaps, ``"draw"`` or ``"fill"``; see :class:`.StochasticRNN`.
         recurrence: ``"deferred"`` (fast loops, for LSTM units of one layer) or ``"reference"`` (plain loops).
         name: name of the model in Pyro's parameter store; unique within the process by default.
 
@@ -87,6 +90,8 @@ class STORN(StochasticRNN):
         cell: str = "lstm",
         num_layers: int = 1,
         dropout: float = 0.0,
+        covariate_dim: int = 0,
+        missing: str = "draw",
         recurrence: str = "deferred",
         name: str | None = None,
     ) -> None:
@@ -99,6 +104,8 @@ class STORN(StochasticRNN):
             cell=cell,
             num_layers=num_layers,
             dropout=dropout,
+            covariate_dim=covariate_dim,
+            missing=missing,
             recurrence=recurrence,
         )
         super().__init__(emission, settings, name)
@@ -108,7 +115,7 @@ class STORN(StochasticRNN):
         self.num_layers, self.recurrence = num_layers, recurrence
         self.has_fast_loops = cell == "lstm" and num_layers == 1
 
-        self.embedding = nn.Sequential(emission.embedding(embed_dim), nn.Dropout(dropout))
+        self.embedding = nn.Sequential(frame_embedding(emission, embed_dim, self.extra_dim), nn.Dropout(dropout))
         self.recognition_rnn = ForwardRNN(cell, embed_dim, hidden_dim, num_layers)
         self.cell = latent_cell(cell, num_layers, (embed_dim, hidden_dim, latent_dim, mlp_dim), features=False)
         self.cell_dim = 0 if cell == "gru" else num_layers * hidden_dim

@@ -32,6 +32,7 @@ from ..networks import (
     State,
     bounded,
     clipped_leaky_relu,
+    frame_embedding,
     latent_cell,
     own_step_functions,
     with_fast_form,
@@ -68,6 +69,8 @@ class VRNN(StochasticRNN):
         num_layers: layers of the recurrence.
         feature_networks: phi_x and phi_z are nonlinear layers, as in the paper. Otherwise both are linear.
         dropout: probability of zeroing an element of an embedded frame, in training mode.
+        covariate_dim: K, covariates of a step, read beside each frame; 0 for none.
+        missing: what is done about gaps, ``"draw"`` or ``"fill"``; see :class:`.StochasticRNN`.
         recurrence: ``"deferred"`` (fast loops, for LSTM units of one layer) or ``"reference"`` (plain loops).
         name: name of the model in Pyro's parameter store; unique within the process by default.
 
@@ -91,6 +94,8 @@ class VRNN(StochasticRNN):
         num_layers: int = 1,
         feature_networks: bool = True,
         dropout: float = 0.0,
+        covariate_dim: int = 0,
+        missing: str = "draw",
         recurrence: str = "deferred",
         name: str | None = None,
     ) -> None:
@@ -103,6 +108,8 @@ class VRNN(StochasticRNN):
             num_layers=num_layers,
             feature_networks=feature_networks,
             dropout=dropout,
+            covariate_dim=covariate_dim,
+            missing=missing,
             recurrence=recurrence,
         )
         super().__init__(emission, settings, name)
@@ -112,7 +119,7 @@ class VRNN(StochasticRNN):
         self.num_layers, self.feature_networks, self.recurrence = num_layers, feature_networks, recurrence
         self.has_fast_loops = cell == "lstm" and num_layers == 1
 
-        embedding = emission.embedding(embed_dim)
+        embedding = frame_embedding(emission, embed_dim, self.extra_dim)
         rectified = [ClippedLeakyReLU()] if feature_networks else []
         self.embedding = nn.Sequential(embedding, *rectified, nn.Dropout(dropout))
         dims = embed_dim, hidden_dim, latent_dim, mlp_dim

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from .. import recurrence as scans
 from ..emissions import Emission
-from ..networks import CELLS, MLP, BackwardRNN, StackedCell, State, Transition, bounded, with_fast_form
+from ..networks import CELLS, MLP, BackwardRNN, StackedCell, State, Transition, bounded, frame_embedding, with_fast_form
 from .base import StochasticRNN
 from .options import SIZES, checked
 
@@ -65,6 +65,8 @@ class ZForcing(StochasticRNN):
             a constant: the L2 variant of the released code.
         auxiliary_floor: f, which makes the auxiliary's deviation sqrt(s^2 + f^2). At 0.4 no density is above 1.
         dropout: probability of zeroing an element of an embedded frame, in training mode.
+        covariate_dim: K, covariates of a step, read beside each frame; 0 for none.
+        missing: what is done about gaps, ``"draw"`` or ``"fill"``; see :class:`.StochasticRNN`.
         recurrence: ``"deferred"`` (fast loops, for one layer; weight gradients are formed once per loop) or
             ``"reference"`` (a plain loop over the step functions, for comparison). Step functions of the user's own,
             in a subclass or on the instance, always run in the plain loop.
@@ -90,6 +92,8 @@ class ZForcing(StochasticRNN):
         auxiliary_l2: bool = False,
         auxiliary_floor: float = 0.0,
         dropout: float = 0.0,
+        covariate_dim: int = 0,
+        missing: str = "draw",
         recurrence: str = "deferred",
         name: str | None = None,
     ) -> None:
@@ -105,6 +109,8 @@ class ZForcing(StochasticRNN):
             auxiliary_l2=auxiliary_l2,
             auxiliary_floor=auxiliary_floor,
             dropout=dropout,
+            covariate_dim=covariate_dim,
+            missing=missing,
             recurrence=recurrence,
         )
         super().__init__(emission, settings, name)
@@ -115,7 +121,7 @@ class ZForcing(StochasticRNN):
         self.auxiliary_floor = settings["auxiliary_floor"]
         self.recurrence, self.has_fast_loops = recurrence, num_layers == 1
 
-        self.embedding = nn.Sequential(emission.embedding(embed_dim), nn.Dropout(dropout))
+        self.embedding = nn.Sequential(frame_embedding(emission, embed_dim, self.extra_dim), nn.Dropout(dropout))
         self.backward_rnn = BackwardRNN(embed_dim, hidden_dim, num_layers)
         first = CELLS[transition](embed_dim, hidden_dim, latent_dim, mlp_dim)
         self.cell = first if num_layers == 1 else StackedCell(first, "lstm", num_layers)
@@ -133,12 +139,19 @@ class ZForcing(StochasticRNN):
     # The paper's equations; u_t and h_0 are those of StochasticRNN --------------------------------------------------
 
     @with_fast_form
-    def backward_states(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+    def backward_states(
+        self,
+        x: Tensor,
+        lengths: Tensor | None = None,
+        covariates: Tensor | None = None,
+        observed: Tensor | None = None,
+    ) -> Tensor:
         """b_t = g(x_t, b_{t+1}), an LSTM run backwards from the last real frame of each sequence.
 
-        x (batch, time, *frame) and ``lengths`` (batch,) to (time, batch, hidden); see :class:`.Equations`.
+        x (batch, time, *frame), ``lengths`` (batch,), covariates (batch, time, K) and ``observed`` (batch, time[,
+        *frame]) to (time, batch, hidden); see :class:`.Equations`.
         """
-        return super().backward_states(x, lengths)
+        return super().backward_states(x, lengths, covariates, observed)
 
     def initial_state(self, batch_shape: Sequence[int]) -> State:
         """h_0 = 0 of all layers, for hidden and cell; each (*batch_shape, layers x hidden)."""

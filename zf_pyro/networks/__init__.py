@@ -4,6 +4,7 @@ from .as_built import as_built
 from .backward import GRU, LSTM, BackwardRNN, ForwardRNN, in_gate_order, input_weights, turned
 from .cells import CELLS, ConcatenateCell, ConditionalLayerNormCell, FeatureCell, GatedCell, Transition, lstm
 from .compilation import runs_eagerly
+from .covariates import JoinedEmbedding, ReadingNetwork, extras_of, frame_embedding, joined
 from .dependencies import (
     BATCHES_STEPPED,
     add_in_place,
@@ -55,11 +56,13 @@ __all__ = [
     "ForwardRNN",
     "GatedCell",
     "GatedTransition",
+    "JoinedEmbedding",
     "Latent",
     "LatentGRUCell",
     "LayeredBackwardRNN",
     "PlainLoopWarning",
     "PosteriorScan",
+    "ReadingNetwork",
     "Recurrence",
     "StackedCell",
     "State",
@@ -75,6 +78,8 @@ __all__ = [
     "chain_diagnostics",
     "clipped_leaky_relu",
     "evaluating",
+    "extras_of",
+    "frame_embedding",
     "function_modes",
     "fused_drive",
     "handled_program",
@@ -82,6 +87,7 @@ __all__ = [
     "has_samples",
     "in_gate_order",
     "input_weights",
+    "joined",
     "latent_cell",
     "latent_of",
     "loc_scale",

@@ -16,24 +16,27 @@ class GatedTransition(nn.Module):
 
     loc = (1 - g) (W z + c) + g m,  g = sigmoid(MLP(z)),  m = MLP(z),  scale = softplus(V phi(m) + d).
 
-    W starts as the identity. The argument of softplus is clamped to [-8, 8], so that no scale vanishes.
+    W starts as the identity. The argument of softplus is clamped to [-8, 8], so that no scale vanishes. With covariates
+    all three read (z, c_t) in place of z, and W starts as the identity in z.
 
     Args:
         latent_dim: size of z_t.
         mlp_dim: hidden size of both MLPs.
+        covariate_dim: size of c_t.
     """
 
-    def __init__(self, latent_dim: int, mlp_dim: int) -> None:
+    def __init__(self, latent_dim: int, mlp_dim: int, covariate_dim: int = 0) -> None:
         super().__init__()
-        self.gate = MLP((latent_dim,), mlp_dim, latent_dim)
-        self.proposal = MLP((latent_dim,), mlp_dim, latent_dim)
-        self.linear = nn.Linear(latent_dim, latent_dim)
+        read = latent_dim + covariate_dim
+        self.gate = MLP((read,), mlp_dim, latent_dim)
+        self.proposal = MLP((read,), mlp_dim, latent_dim)
+        self.linear = nn.Linear(read, latent_dim)
         self.deviation = nn.Linear(latent_dim, latent_dim)
         nn.init.eye_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation from z_{t-1} (..., latent); each (..., latent)."""
+        """Mean and standard deviation from z_{t-1}, or (z_{t-1}, c_t), (..., read); each (..., latent)."""
         proposed = self.proposal(z)
         loc = torch.lerp(self.linear(z), proposed, self.gate(z).sigmoid())
         return loc, positive(self.deviation(clipped_leaky_relu(proposed)))

@@ -36,6 +36,10 @@ class StepFunctions(Protocol):
     """Elements that a pass through the flows of the posterior keeps for its gradient, for a step of a particle."""
     emission_family: Emission
     emission_layer: nn.Linear
+    covariate_dim: int
+    """K, covariates of a step."""
+    flag_dim: int
+    """Flags of a step, 1 for seen and 0 for unseen, that the network reads beside a frame."""
     changes: set[str]
     """Changes to parts that a warning has named."""
 
@@ -53,12 +57,28 @@ class StepFunctions(Protocol):
         """Names and built kinds of the parts that the fast form of a step function reads."""
         ...
 
-    def inputs(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """u_t = x_{t-1}; x (batch, time, *frame), the result likewise."""
+    def inputs(
+        self,
+        x: Tensor,
+        context: Tensor | None = None,
+        covariates: Tensor | None = None,
+        observed: Tensor | None = None,
+    ) -> Tensor:
+        """u_t = x_{t-1}; x (batch, time, *frame), the result likewise, or with what is read beside it."""
         ...
 
-    def backward_states(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+    def backward_states(
+        self,
+        x: Tensor,
+        lengths: Tensor | None = None,
+        covariates: Tensor | None = None,
+        observed: Tensor | None = None,
+    ) -> Tensor:
         """b_1..b_T of x (batch, time, *frame); (time, batch, backward)."""
+        ...
+
+    def scan_backward(self, x: Tensor, mask: Tensor | None, lengths: Tensor | None) -> Tensor:
+        """b_1..b_T of what is read (time, batch, ...), with the mask (time, batch) and lengths (batch,)."""
         ...
 
     def initial_state(self, batch_shape: Sequence[int]) -> State:

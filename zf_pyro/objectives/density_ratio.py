@@ -5,7 +5,7 @@ from torch import Tensor
 
 from ..generation import ancestral, drawn
 from ..models import StochasticRNN
-from ..networks import State, evaluating
+from ..networks import State, evaluating, joined
 from ..paths import RunInputs
 from ..smc import Twist
 
@@ -35,17 +35,20 @@ def density_ratio_loss(
     start = [field[(0,) * (field.dim() - 2)] for field in run.initial_state]
     state = State(*(field.expand(run.batch_size, -1) for field in start))
     first, mask = run.first, run.mask
+    covariates = run.covariates
     if run.batch_size == 1:
+        covariates = None if covariates is None else torch.cat([covariates, covariates], dim=1)
         state, first = State(*(torch.cat([field, field]) for field in state)), torch.cat([first, first])
         lengths = None if lengths is None else torch.cat([lengths, lengths])
         mask = None if mask is None else torch.cat([mask, mask], dim=1)
     full = torch.autocast(first.device.type, enabled=False)  # samples in the dtype of frames
     with torch.no_grad(), evaluating(net), full:
-        pairs = list(ancestral(net, state, first, run.num_steps, drawn))
+        pairs = list(ancestral(net, state, first, run.num_steps, drawn, covariates=covariates))
         z, x = (torch.stack(values) for values in zip(*pairs, strict=True))
-        u = torch.cat([first.unsqueeze(0), x[:-1]])
+        u = joined(net, torch.cat([first.unsqueeze(0), x[:-1]]), covariates)
         states = net.scan_states(state, u, z).hidden[1:-1]
-        b = net.backward_states(x.transpose(0, 1), lengths)[1:]
+        more = {} if covariates is None else {"covariates": covariates.transpose(0, 1)}
+        b = net.backward_states(x.transpose(0, 1), lengths, **more)[1:]
     if mask is not None:
         b = torch.where(mask[1:].unsqueeze(-1), b, 0.0)
     count = b.shape[1]

@@ -147,7 +147,11 @@ def _inputs(
     lengths: Tensor | None = None,
     context: Tensor | None = None,
     initial_state: State | None = None,
+    *,
+    covariates: Tensor | None = None,
+    observed: Tensor | None = None,
 ) -> tuple[RunInputs, Tensor | None]:
     """Validated inputs of a run, and lengths (batch,)."""
     require_tensor("x", x)
-    return prepare_inputs(net, x, lengths, context, initial_state), lengths
+    run = prepare_inputs(net, x, lengths, context, initial_state, covariates=covariates, observed=observed)
+    return run, lengths

@@ -90,13 +90,14 @@ class GraphedELBO(HeldELBO):
         net = getattr(guide, "__self__", None)
         if not isinstance(net, StochasticRNN) or not _own(net, model, guide) or self.measure_earned:
             return self._uncaptured(model, guide, *args, **kwargs)
-        x, lengths, context, initial_state = _data(*args, **kwargs)
+        x, lengths, context, initial_state, covariates, observed = _data(*args, **kwargs)
         lengths = int64(lengths)
         if self.capture is None and require_tensor("x", x).device.type == "cuda" and self.capacity:
             self.capture = CudaCapture()
         if self.capture is None:
             return self._uncaptured(model, guide, *args, **kwargs)
-        inputs = *_pad(x, lengths, self.bucket), context, *(initial_state or (None, None))
+        x, lengths, *more = _pad(x, lengths, self.bucket, covariates, observed)
+        inputs = x, lengths, context, *(initial_state or (None, None)), *more
         weights = self.kl_weight, self.aux_weight, self.backward_weight
         positive = tuple(weight > 0 for weight in weights)
         configuration = positive, _state_of(net), _precision(x.device)
@@ -140,14 +141,16 @@ class _Graph:
         limited = form.budget is not None and positive[1]
 
         def evaluate() -> Evaluated:
-            x, lengths, context, *state = self.inputs
-            given = (x, lengths, context, None if state[0] is None else State(*state))  # type: ignore[arg-type]
+            x, lengths, context, hidden, cell, covariates, observed = self.inputs
+            state = None if hidden is None or cell is None else State(hidden, cell)
+            given, found = (x, lengths, context, state), {"covariates": covariates, "observed": observed}
+            named = {name: value for name, value in found.items() if value is not None}
             with pyro.validation_enabled(False), poutine.block(), _casts_not_cached():
                 if limited:
-                    ((rest, auxiliary),) = tuple(objective.split_losses(net.model, net.guide, given, {}))
+                    ((rest, auxiliary),) = tuple(objective.split_losses(net.model, net.guide, given, named))
                     loss = rest + auxiliary
                 else:
-                    loss = objective.differentiable_loss(net.model, net.guide, *given)
+                    loss = objective.differentiable_loss(net.model, net.guide, *given, **named)
                 with torch.autocast(loss.device.type, enabled=False):
                     if limited:
                         gradients = within_budget(rest, auxiliary, self.parameters, cast(float, form.budget))
@@ -188,19 +191,36 @@ class _Fixed:
 
 
 def _data(
-    x: Tensor, lengths: Tensor | None = None, context: Tensor | None = None, initial_state: State | None = None
-) -> tuple[Tensor, Tensor | None, Tensor | None, State | None]:
+    x: Tensor,
+    lengths: Tensor | None = None,
+    context: Tensor | None = None,
+    initial_state: State | None = None,
+    *,
+    covariates: Tensor | None = None,
+    observed: Tensor | None = None,
+) -> tuple[Tensor, Tensor | None, Tensor | None, State | None, Tensor | None, Tensor | None]:
     """The arguments of the programs in order."""
-    return x, lengths, context, initial_state
+    return x, lengths, context, initial_state, covariates, observed
 
 
-def _pad(x: Tensor, lengths: Tensor | None, bucket: int) -> tuple[Tensor, Tensor]:
-    """x with zeros up to a multiple of ``bucket`` steps, and the lengths; (batch, time, ...) and (batch,)."""
+def _pad(
+    x: Tensor, lengths: Tensor | None, bucket: int, *more: Tensor | None
+) -> tuple[Tensor, Tensor, *tuple[Tensor | None, ...]]:
+    """x with zeros up to a multiple of ``bucket`` steps, the lengths, and more padded as x is.
+
+    All are (batch, time, ...), but for the lengths, (batch,).
+    """
     batch_size, num_steps = x.shape[:2]
     if lengths is None:
         lengths = torch.full((batch_size,), num_steps, device=x.device)
     missing = -num_steps % bucket
-    return (x if missing == 0 else torch.cat([x, x.new_zeros(batch_size, missing, *x.shape[2:])], dim=1)), lengths
+
+    def padded(value: Tensor) -> Tensor:
+        if missing == 0:
+            return value
+        return torch.cat([value, value.new_zeros(batch_size, missing, *value.shape[2:])], dim=1)
+
+    return padded(x), lengths, *(None if value is None else padded(value) for value in more)
 
 
 def _own(net: StochasticRNN, model: PyroProgram, guide: PyroProgram) -> bool:

@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from ..checks import int64, require_count, require_flag, require_tensor
 from ..models import ZForcing
 from ..networks import State, handlers, own_step_functions, under
-from ..paths import prepare_inputs, real_frames
+from ..paths import backward_states_of, observed_of, prepare_inputs, real_frames
 from .auxiliary import Statistics
 from .elbo import ZForcingELBO
 from .held import HeldELBO
@@ -81,13 +81,18 @@ class _Run:
         lengths: Tensor | None = None,
         context: Tensor | None = None,
         initial_state: State | None = None,
+        *,
+        covariates: Tensor | None = None,
+        observed: Tensor | None = None,
     ) -> None:
         net = network_of("SegmentedELBO", model, guide)
         lengths = int64(lengths)
-        run = prepare_inputs(net, require_tensor("x", x), lengths, context, initial_state)  # all checks, on the whole
+        require_tensor("x", x)  # all checks are of the whole
+        run = prepare_inputs(net, x, lengths, context, initial_state, covariates=covariates, observed=observed)
         self.around = list(handlers())  # also those of the recomputation, which may come after the block that set them
         self.net, self.lengths, self.context = net, lengths, context
         self.frames = x.transpose(0, 1) if run.x is None else run.x
+        self.read, self.run = self.frames if run.read is None else run.read, run
         if run.initial_state.hidden.dim() != 2:
             raise ValueError(
                 f"initial_state must be one state per sequence, each field ({len(x)}, hidden), in segments, "
@@ -104,10 +109,14 @@ class _Run:
         """The loss of each segment, with truncation."""
         state = self.state
         for start, stop in self.segments:
-            x, lengths, context = self._given(start, stop)
+            x, lengths, *others = self._given(start, stop)
             with pyro.validation_enabled(False):  # some sequences have ended, with length 0
-                b = self.net.backward_states(x, lengths)
-            loss, hidden, cell, earned, *terms = self._evaluate(self.anchor, b, *state, x, lengths, context)
+                if self.run.covariates is None and self.run.seen is None:
+                    b = self.net.backward_states(x, lengths)
+                else:
+                    mask = None if lengths is None else real_frames(lengths, stop - start)
+                    b = self.net.scan_backward(self.read[start:stop], mask, lengths)
+            loss, hidden, cell, earned, *terms = self._evaluate(self.anchor, b, *state, x, lengths, *others)
             state = State(hidden.detach(), cell.detach())
             parts.append(Terms(*terms).with_earned(earned))
             yield loss
@@ -130,10 +139,27 @@ class _Run:
             parts.append(Terms(*(term.detach() for term in terms)).with_earned(earned.detach()))
         return torch.stack(losses).sum()
 
-    def _given(self, start: int, stop: int) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """x, lengths (0 where a sequence has ended) and context of a segment."""
-        lengths = None if self.lengths is None else (self.lengths - start).clamp(0, stop - start)
-        return self.frames[start:stop].transpose(0, 1), lengths, self.frames[start - 1] if start else self.context
+    def _given(
+        self, start: int, stop: int
+    ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
+        """x, lengths (0 where a sequence has ended), context, covariates and observed of a segment."""
+        run, lengths = self.run, None if self.lengths is None else (self.lengths - start).clamp(0, stop - start)
+        covariates = None if run.covariates is None else run.covariates[start:stop].transpose(0, 1)
+        context = self.frames[start - 1] if start else self.context
+        return self.frames[start:stop].transpose(0, 1), lengths, context, covariates, self._observed(start, stop)
+
+    def _observed(self, start: int, stop: int) -> Tensor | None:
+        """What was seen in a segment, with a step in front for its context, if it has one."""
+        seen = self.run.seen
+        if seen is None:
+            return None
+        if start:
+            seen = seen[start - 1 : stop]
+        elif self.run.first_seen is not None:
+            seen = torch.cat([self.run.first_seen, seen[:stop]])
+        else:
+            seen = seen[:stop]
+        return observed_of(seen, self.net.emission_family)
 
     def _evaluate(
         self,
@@ -144,6 +170,8 @@ class _Run:
         x: Tensor,
         lengths: Tensor | None,
         context: Tensor | None,
+        covariates: Tensor | None,
+        observed: Tensor | None,
     ) -> tuple[Tensor, ...]:
         """Loss, last state, what z earns, and terms of a segment.
 
@@ -151,9 +179,9 @@ class _Run:
         """
         last: list[State] = []
 
-        def guide(*args: Any) -> Tensor:
+        def guide(*args: Any, **kwargs: Any) -> Tensor:
             with poutine.trace() as tracer:
-                z = self.net.guide(*args, b=b)
+                z = self.net.guide(*args, b=b, **kwargs)
             step: Any = tracer.trace.nodes["z_0"]["fn"]
             # Copies: a view would keep the states of every step.
             last.append(State(*(field[-1].clone() for field in step.path.stacked())))
@@ -163,7 +191,10 @@ class _Run:
         self.elbo._statistics = self.statistics
         try:
             with pyro.validation_enabled(False), under(self.around):
-                loss = self.elbo.differentiable_loss(self.net.model, guide, x, lengths, context, State(hidden, cell))
+                given = {"covariates": covariates, "observed": observed}
+                known = {name: value for name, value in given.items() if value is not None}
+                arguments = (x, lengths, context, State(hidden, cell))
+                loss = self.elbo.differentiable_loss(self.net.model, guide, *arguments, **known)
         finally:
             self.elbo._statistics = None
         terms = self.elbo.terms
@@ -177,7 +208,7 @@ class _Run:
         one_layer = isinstance(self.net, ZForcing) and self.net.has_fast_loops
         if not one_layer or not own_step_functions(self.net, "backward_states"):
             # Another backward pass, one of several layers, or a changed one, runs as a whole.
-            b = self.net.backward_states(self.frames.transpose(0, 1), self.lengths)
+            b = backward_states_of(self.net, self.run, self.lengths)
             return list(b.split([stop - start for start, stop in self.segments]))
         hidden, cell = (torch.zeros_like(field).unsqueeze(0) for field in self.state)
         ends = set() if self.lengths is None else set(self.lengths.tolist())
@@ -193,7 +224,7 @@ class _Run:
         pieces = []
         for first, last in reversed(list(pairwise(cuts))):
             net = cast(ZForcing, self.net)
-            embedded = net.embedding(self.frames[first:last].flip(0))
+            embedded = net.embedding(self.read[first:last].flip(0))
             states, (read, kept) = net.backward_rnn.lstm(embedded, (hidden, cell))
             pieces.append(states.flip(0))
             if self.lengths is None:

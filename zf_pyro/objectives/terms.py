@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..networks import AutoregressiveFlow, noise_of, sampled
-from ..paths import PosteriorPath, PriorPath, align
+from ..paths import PosteriorPath, PriorPath, align, flags_before
 from .auxiliary import Auxiliary, Statistics
 
 PLAIN = Auxiliary()
@@ -134,10 +134,12 @@ def require_analytic_kl(model: PriorPath, guide: PosteriorPath) -> None:
 
 def backward_log_prob(guide: PosteriorPath) -> Tensor:
     """log p_bwd(x_{t-1} | b_t) at every step; (time, ..., batch). Zero at the first step, unless a context is given."""
-    frames, context = guide.inputs(0, guide.run.num_steps), guide.run.has_context
-    if not context:  # u_1 is then no frame: score another one in its place, and drop the result
-        frames = torch.cat([cast(Tensor, guide.run.x)[:1], frames[1:]])
-    log_prob = guide.net.backward_emission(guide.b).log_prob(frames)
+    x, context, seen = cast(Tensor, guide.run.x), guide.run.has_context, guide.run.seen
+    # Without a context u_1 is no frame: score another one in its place, and drop the result.
+    frames = torch.cat([guide.run.first.unsqueeze(0) if context else x[:1], x[:-1]])
+    if seen is not None:
+        seen = flags_before(seen, guide.run.first_seen if context else seen[:1])
+    log_prob = guide.net.emission_family.log_prob(guide.net.backward_emission(guide.b), frames, seen)
     if not context:  # here, since the backward pass of a slice of b would write a full-size gradient
         log_prob = torch.cat([torch.zeros_like(log_prob[:1]), log_prob[1:]])
     return align(log_prob, len(guide.batch_shape), 0)

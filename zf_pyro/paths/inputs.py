@@ -9,11 +9,22 @@ import torch
 from pyro.infer.util import is_validation_enabled
 from torch import Tensor
 
-from ..checks import int64, require_count, require_tensor
-from ..emissions import Emission
-from ..networks import State, StepFunctions, versions
+from ..checks import int64, require_count
+from ..networks import State, StepFunctions, joined, versions
+from .frame_checks import check_context, check_frames, check_values
+from .known import (
+    check_covariates,
+    check_observed,
+    filled,
+    flags_before,
+    known_steps,
+    of_context,
+    require_finite,
+    seen_parts,
+)
 from .lengths import check_lengths, real_frames, with_last_repeated
 from .stamp import same_elements
+from .state_checks import check_state
 
 
 class RunInputs(NamedTuple):
@@ -26,11 +37,22 @@ class RunInputs(NamedTuple):
     initial_state: State
     """h_0; (..., batch, hidden)."""
     x: Tensor | None
-    """Frames, the last real one repeated beyond a length; (time, batch, *frame). None where they are generated."""
+    """Frames, the last real one repeated beyond a length; (time, batch, *frame). None where they are generated. Any of
+    the support where nothing was seen."""
     u: Tensor | None
-    """Inputs u_t; (time, batch, *frame). None where x is."""
+    """Inputs u_t; (time, batch, *frame), or with covariates and flags beside the frame. None where x is."""
+    read: Tensor | None
+    """What backward RNNs read: x, or x with covariates and flags beside it; (time, batch, ...). None where x is."""
+    covariates: Tensor | None
+    """c_1..c_T; (time, batch, K). None without."""
+    seen: Tensor | None
+    """True for parts of frames that were seen; (time, batch, flags). None if all were."""
+    first_seen: Tensor | None
+    """The same of the context; (1, batch, flags). None if it was seen as a whole, or is a start frame."""
     first: Tensor
     """u_1: the context frame or the start frame; (batch, *frame)."""
+    input_dim: int
+    """Event dimensions of an input u_t: those of a frame, or 1 with covariates or flags beside it."""
     has_context: bool
     """Whether ``first`` is a given context frame, not the start frame."""
     mask: Tensor | None
@@ -58,6 +80,10 @@ def prepare_inputs(
     initial_state: State | None,
     num_steps: int | None = None,
     batch_shape: Sequence[int] | int | None = None,
+    *,
+    covariates: Tensor | None = None,
+    observed: Tensor | None = None,
+    draws: bool = False,
 ) -> RunInputs:
     """Validate the arguments of a model or guide and put time first.
 
@@ -69,12 +95,18 @@ def prepare_inputs(
         initial_state: h_0, each field (..., batch, hidden); that of the model if None.
         num_steps: T, where x is None.
         batch_shape: sequences to generate, where x is None.
+        covariates: c_1..c_T, (batch, time, K), for a model with covariates.
+        observed: True where x was seen, (batch, time) or (batch, time, *frame); None if all was. With a context one
+            more step may stand in front, for it.
+        draws: the caller samples what was not seen, for a model that cannot read gaps.
 
     Raises:
         TypeError, ValueError: an argument of the wrong type, shape, dtype, device or (under Pyro's validation) value.
     """
     family, like = net.emission_family, net.emission_layer.weight
     source = (x, lengths, context, *(initial_state if isinstance(initial_state, State) else (initial_state,)))
+    if covariates is not None or observed is not None:
+        source = (*source, covariates, observed)
     lengths = int64(lengths)
     if x is None:
         num_steps, shape = check_sizes(num_steps, batch_shape)
@@ -89,31 +121,61 @@ def prepare_inputs(
         check_lengths(lengths, batch_size, num_steps, like.device)
         mask = real_frames(lengths, num_steps)
     if context is not None:
-        check_context(context, batch_size, family, like)
+        check_context(context, batch_size, family, like, values=observed is None)
     if initial_state is None:
         initial_state = net.initial_state(shape)
     else:
         check_state(initial_state, batch_size, net.initial_state((1,)))
+    seen = first_seen = None
     if x is None:
-        frames = u = None
+        if observed is not None:
+            raise ValueError("observed says which part of x was seen: leave it out where x is generated")
+        frames = u = read = None
         dtype = torch.long if family.integer else like.dtype
         empty = torch.zeros(batch_size, *family.event_shape, dtype=dtype, device=like.device)
         first = family.start(empty) if context is None else context.to(dtype)
+        covariates = check_covariates(covariates, batch_size, num_steps, net)
+        covariates = None if covariates is None else covariates.transpose(0, 1)
     else:
+        if observed is not None and not draws and not net.flag_dim:
+            raise ValueError(
+                "observed must be left out for a model of missing='draw', whose programs read whole frames: build the "
+                "model with missing='fill' to train on gaps, or marginalise them by inference.ParticleFilter"
+            )
+        if observed is not None:
+            first_seen, observed = of_context(observed, num_steps, context)
+            if context is not None and first_seen is not None:
+                check_observed(first_seen, (batch_size, 1), family, like.device)
+                first_seen = seen_parts(first_seen, family)
+                context = filled(context.unsqueeze(1), first_seen, family).squeeze(1)
+                first_seen = first_seen.transpose(0, 1)
+            if context is not None:
+                given = True if first_seen is None else first_seen[0].all(-1)
+                check_values(context.unsqueeze(0), torch.as_tensor(given).expand(1, batch_size), family, "context")
         frames = (x.long() if family.integer else x).transpose(0, 1).contiguous()
-        if lengths is not None:
-            frames = with_last_repeated(frames, lengths)
+        if covariates is None and observed is None and not net.covariate_dim:
+            if lengths is not None:
+                frames = with_last_repeated(frames, lengths)
+            read = joined(net, frames)
+        else:
+            frames, read, covariates, seen = known_steps(net, frames, lengths, covariates, observed)
         if is_validation_enabled():
             check_values(frames, mask, family)
-        u = net.inputs(frames.transpose(0, 1), context).transpose(0, 1)
-        first = u[0]
+        u, first = _inputs(net, frames, context, covariates, seen, first_seen)
+    if covariates is not None:
+        require_finite(covariates, mask)
     return RunInputs(
         num_steps=num_steps,
         batch_size=batch_size,
         initial_state=initial_state,
         x=frames,
         u=u,
+        read=read,
+        covariates=covariates,
+        seen=seen,
+        first_seen=first_seen,
         first=first,
+        input_dim=1 if net.covariate_dim or net.flag_dim else first.dim() - 1,
         has_context=context is not None,
         mask=mask,
         source=source,
@@ -121,117 +183,42 @@ def prepare_inputs(
     )
 
 
-def check_frames(x: Tensor, emission: Emission, like: Tensor, name: str = "x") -> None:
-    """Refuse frames that the emission cannot have produced.
+def backward_states_of(net: StepFunctions, run: RunInputs, lengths: Tensor | None) -> Tensor:
+    """The backward states b_1..b_T of a run with frames, (time, batch, backward).
 
     Args:
-        x: (batch, time, *frame) floats or integers.
-        emission: the family of frames.
-        like: a parameter of the model of any shape, for its dtype and device.
-        name: the argument's name, for errors.
+        net: the model.
+        run: the inputs of the run.
+        lengths: real frames of each sequence, (batch,); None if all are.
 
     Raises:
-        TypeError: x is no tensor, or of a wrong dtype.
-        ValueError: wrong rank or frame size, no sequences, no steps, or another device.
+        ValueError: a run without frames.
     """
-    require_tensor(name, x)
-    if emission.integer:
-        if x.is_floating_point() or x.is_complex() or x.dtype == torch.bool:
-            raise TypeError(f"{name} must hold integers for {emission}, got {x.dtype}; convert it with {name}.long()")
-    elif x.dtype != like.dtype:
-        raise TypeError(
-            f"{name} must be {like.dtype}, the dtype of the net's parameters, got {x.dtype}; "
-            f"convert it with {name}.to({like.dtype}), or the net with net.to({x.dtype})"
-        )
-    frame = emission.event_shape
-    if x.dim() != 2 + len(frame) or x.shape[2:] != frame:
-        expected = f"({', '.join(['batch', 'time', *map(str, frame)])})"
-        raise ValueError(f"{name} must have shape {expected} for {emission}, got {tuple(x.shape)}")
-    if x.shape[0] == 0 or x.shape[1] == 0:
-        raise ValueError(f"{name} must hold at least one sequence and one step, got shape {tuple(x.shape)}")
-    if x.device != like.device:
-        raise ValueError(f"{name} must be on {like.device}, where the net's parameters are, got {x.device}")
+    if run.x is None or run.read is None:
+        raise ValueError("x must be given: there are no backward states without frames")
+    if run.covariates is None and run.seen is None:
+        return net.backward_states(run.x.transpose(0, 1), lengths)
+    return net.scan_backward(run.read, run.mask, int64(lengths))
 
 
-def check_values(x: Tensor, mask: Tensor | None, emission: Emission, name: str = "x") -> None:
-    """Refuse real frames without a density. Reads the data back from the device.
-
-    Args:
-        x: frames; (time, batch, *frame).
-        mask: True on real frames, (time, batch); None if all are.
-        emission: the family of frames.
-        name: the argument's name, for errors.
-    """
-    wrong = ~emission.valid(x)
-    if mask is not None:
-        wrong = wrong & mask
-    if wrong.any():
-        t, i = wrong.nonzero()[0].tolist()
-        raise ValueError(
-            f"{name} must hold {emission.values} for {emission}, got {x[t, i].tolist()} at sequence {i}, step {t}"
-        )
-
-
-def check_state(state: State, batch_size: int, like: State) -> None:
-    """Refuse an ``initial_state`` that is no State of fields (..., batch, hidden) as ``like``, one of one sequence."""
-    if not isinstance(state, State):
-        raise TypeError(f"initial_state must be a zf_pyro.State(hidden, cell), got {type(state).__name__}")
-    for name, field, same in zip(State._fields, state, like, strict=True):
-        require_tensor(f"initial_state.{name}", field)
-        if field.dim() < 2 or field.shape[-1] != same.shape[-1] or field.shape[-2] not in (1, batch_size):
-            raise ValueError(
-                f"initial_state.{name} must have shape (..., {batch_size}, {same.shape[-1]}), got {tuple(field.shape)}"
-            )
-        if field.dtype != same.dtype or field.device != same.device:
-            raise ValueError(
-                f"initial_state.{name} must be {same.dtype} on {same.device} like the net's parameters, "
-                f"got {field.dtype} on {field.device}"
-            )
-    if state.hidden.shape[:-1] != state.cell.shape[:-1]:
-        raise ValueError(
-            "initial_state.hidden and initial_state.cell must have the same shape, got "
-            f"{tuple(state.hidden.shape)} and {tuple(state.cell.shape)}; expand one to the other's"
-        )
-
-
-def check_backward_states(b: Tensor, num_steps: int, batch_size: int, backward_dim: int, like: Tensor) -> None:
-    """Refuse backward states that are not one per frame, (time, batch, backward), or of another dtype or device."""
-    _check_sequences("b", b, "(time, batch, hidden)", (num_steps, batch_size, backward_dim), like)
-
-
-def check_latents(z: Tensor, batch_size: int, num_steps: int, latent_dim: int, like: Tensor) -> None:
-    """Refuse latents that are not one per frame, (..., batch, time, latent), or of another dtype or device."""
-    _check_sequences("z", z, "(..., batch, time, latent)", (batch_size, num_steps, latent_dim), like)
-
-
-def _check_sequences(name: str, values: Tensor, meaning: str, sizes: tuple[int, ...], like: Tensor) -> None:
-    """Refuse values whose last sizes, or all where ``meaning`` has no dots, are not those given."""
-    require_tensor(name, values)
-    found, rest = tuple(values.shape), meaning.startswith("(...")
-    if (found[-3:] if rest else found) != sizes:
-        needed = ", ".join(map(str, (("...", *sizes) if rest else sizes)))
-        source = "net.backward_states(x, lengths)" if name == "b" else "the guide's result"
-        raise ValueError(
-            f"{name} must have shape {meaning} = ({needed}), one for each frame of x, got {found}; take {source} for "
-            "the same x"
-        )
-    cast = torch.is_autocast_enabled(like.device.type) and values.is_floating_point()  # scans then convert it
-    if values.device != like.device or (values.dtype != like.dtype and not cast):
-        raise ValueError(
-            f"{name} must be {like.dtype} on {like.device} like the net's parameters, got {values.dtype} on "
-            f"{values.device}; convert it with {name}.to(...)"
-        )
-
-
-def check_context(context: Tensor, batch_size: int, emission: Emission, like: Tensor) -> None:
-    """Refuse a ``context`` that is not one frame per sequence, (batch, *frame)."""
-    expected = (batch_size, *emission.event_shape)
-    if not isinstance(context, Tensor) or context.shape != expected:
-        got = tuple(context.shape) if isinstance(context, Tensor) else type(context).__name__
-        raise ValueError(f"context must be one frame a sequence, of shape {expected}, got {got}")
-    check_frames(context.unsqueeze(1), emission, like, "context")
-    if is_validation_enabled() and not emission.valid(context).all():
-        raise ValueError(f"context must hold {emission.values} for {emission}")
+def _inputs(
+    net: StepFunctions,
+    frames: Tensor,
+    context: Tensor | None,
+    covariates: Tensor | None,
+    seen: Tensor | None,
+    first_seen: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """u_1..u_T (time, batch, ...) of frames with time first, and the frame of u_1, (batch, *frame)."""
+    if not net.covariate_dim and not net.flag_dim:
+        u = net.inputs(frames.transpose(0, 1), context).transpose(0, 1)
+        return u, u[0]
+    flags = None
+    if seen is not None and net.flag_dim:
+        frames = filled(frames, seen, net.emission_family)
+        flags = flags_before(seen, first_seen)
+    first = net.emission_family.start(frames[0]) if context is None else context.to(frames.dtype)
+    return joined(net, torch.cat([first.unsqueeze(0), frames[:-1]]), covariates, flags), first
 
 
 def check_sizes(num_steps: int | None, batch_shape: Any) -> tuple[int, torch.Size]:

@@ -115,7 +115,7 @@ class LatentPath(ABC):
 
     @abstractmethod
     def inputs(self, start: int, stop: int) -> Tensor:
-        """u_{start+1}..u_{stop}; (stop - start, ..., *frame)."""
+        """u_{start+1}..u_{stop}; (stop - start, ..., *frame), or with what is read beside frames."""
 
     def past(self, t: int) -> State:
         """What z_t depends on, from the values recorded so far."""
@@ -167,7 +167,7 @@ class LatentPath(ABC):
             with torch.set_grad_enabled(self.stamp.gradients):
                 sliced = torch.jit.is_tracing()  # torch.jit cannot trace a custom autograd function
                 early, late = (hidden[:-1], hidden[1:]) if sliced else Neighbours.apply(hidden)
-                u = align(self.inputs(0, len(early)), len(self.batch_shape), self.run.first.dim() - 1)
+                u = align(self.inputs(0, len(early)), len(self.batch_shape), self.run.input_dim)
                 after = State(late, cell[1:])
                 self._pairs = self.net.scan_past(State(early, cell[:-1]), u, after), after
         return self._pairs

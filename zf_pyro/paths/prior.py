@@ -4,8 +4,9 @@ import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 
-from ..networks import Latent, State, StepFunctions
+from ..networks import Latent, State, StepFunctions, joined
 from .inputs import RunInputs
+from .known import filled, flags_before
 from .path import LatentPath, align
 from .posterior import PATH_OF_FIRST_LATENT, PosteriorPath
 from .sites import FrameStep
@@ -58,7 +59,16 @@ class PriorPath(LatentPath):
         if self._untouched and self.run.u is not None:
             return self.run.u[start:stop]
         frames = self.x[start - 1 : stop - 1] if start else [self.run.first, *self.x[: stop - 1]]
-        return torch.stack(torch.broadcast_tensors(*frames))
+        stacked = torch.stack(torch.broadcast_tensors(*frames))
+        if not self.net.covariate_dim and not self.net.flag_dim:
+            return stacked
+        dims = stacked.dim() - self.run.first.dim()
+        covariates = None if self.run.covariates is None else align(self.run.covariates[start:stop], dims)
+        flags = None
+        if self.run.seen is not None:
+            flags = align(flags_before(self.run.seen, self.run.first_seen)[start:stop], dims)
+            stacked = filled(stacked, flags, self.emission)
+        return joined(self.net, stacked, covariates, flags)
 
     def local(self, t: int) -> Latent:
         with torch.set_grad_enabled(self.stamp.gradients):
@@ -117,9 +127,11 @@ class PriorPath(LatentPath):
 
     def frame_log_prob(self) -> Tensor:
         """Log-densities of all x_t of a finished run, in nats; (time, ...)."""
-        x = self.frames()
-        frame_dim = self.run.first.dim() - 1
-        return self.frame_group().log_prob(align(x, len(self.batch_shape), frame_dim))
+        x = align(self.frames(), len(self.batch_shape), self.run.first.dim() - 1)
+        seen = self.run.seen
+        if seen is None:
+            return self.frame_group().log_prob(x)
+        return self.emission.log_prob(self.frame_group(), x, align(seen, len(self.batch_shape)))
 
     def frame_step_log_prob(self, t: int, value: Tensor) -> Tensor:
         """Log-density of ``value`` (..., *frame) at x_t, given the values recorded before it; (...) nats."""
@@ -128,4 +140,5 @@ class PriorPath(LatentPath):
             if gradients not in self._frame_log_probs:
                 self._frame_log_probs[gradients] = self.frame_log_prob().unbind(0)
             return self._frame_log_probs[gradients][t]
-        return self.frame_step(t).log_prob(value)
+        seen = None if self.run.seen is None else self.run.seen[t]
+        return self.emission.log_prob(self.frame_step(t), value, seen)

@@ -5,6 +5,7 @@ from .files import remove_partial, write_atomically
 from .locking import LOCK, FolderInUseError, hold
 from .nets import DESCRIPTION, SavedNetwork, load_net, save_net
 from .runs import RUN, left_behind, read_run, require_new, require_same, write_run
+from .tensors import read_tensors, write_tensors
 
 __all__ = [
     "ABSENT",
@@ -22,10 +23,12 @@ __all__ = [
     "name_of",
     "plain",
     "read_run",
+    "read_tensors",
     "remove_partial",
     "require_new",
     "require_same",
     "save_net",
     "write_atomically",
     "write_run",
+    "write_tensors",
 ]

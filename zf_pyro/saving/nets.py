@@ -15,6 +15,7 @@ from .. import emissions
 from ..checks import require_name, require_path
 from .emission_record import described, rebuilt
 from .files import write_atomically
+from .tensors import safetensors_modules
 
 DESCRIPTION = "net.json"
 """File name of the description in a saved folder."""
@@ -71,7 +72,7 @@ def save_net(net: "SavedNetwork", folder: Path | str, normalisation: Mapping[str
     folder = require_path("folder", folder)
     replaced = _weights_named(folder / DESCRIPTION)
     tensors = _separate({name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()})
-    content = _safetensors()[1].save(tensors)
+    content = safetensors_modules()[1].save(tensors)
     digest = hashlib.sha256(content).hexdigest()
     weights = folder / f"weights-{digest[:16]}.safetensors"
     description = {
@@ -126,7 +127,7 @@ def load_net(kind: type[Network], folder: Path | str, *, name: str | None = None
     content = _weights(folder, description)
     shapes = {key: tensor.shape for key, tensor in net.state_dict().items()}
     _check_sizes(folder / description["weights"]["file"], content, shapes)
-    net.to_empty(device="cpu").load_state_dict(_safetensors()[1].load(content), assign=True)
+    net.to_empty(device="cpu").load_state_dict(safetensors_modules()[1].load(content), assign=True)
     net.normalisation = normalisation  # type: ignore[assignment]  # declared by SavedNetwork
     for parameter in net.parameters():
         parameter.requires_grad_(True)
@@ -254,7 +255,7 @@ def _weights(folder: Path, description: dict[str, Any]) -> bytes:
 
 def _check_sizes(path: Path, content: bytes, shapes: Mapping[str, torch.Size]) -> None:
     """Refuse weights of another model, by their header alone."""
-    safetensors, _ = _safetensors()
+    safetensors, _ = safetensors_modules()
     try:
         header = dict(safetensors.deserialize(content))
     except safetensors.SafetensorError as error:
@@ -268,12 +269,3 @@ def _check_sizes(path: Path, content: bytes, shapes: Mapping[str, torch.Size]) -
                 f"{path} is of another net: {key} is {entry['dtype']} {tuple(entry['shape'])}, "
                 f"expected {tuple(shapes[key])} of {', '.join(DTYPES)}"
             )
-
-
-def _safetensors() -> tuple[Any, Any]:
-    try:
-        import safetensors
-        import safetensors.torch
-    except ImportError as error:
-        raise ImportError("saving and loading nets needs safetensors: pip install zf-pyro[training]") from error
-    return safetensors, safetensors.torch

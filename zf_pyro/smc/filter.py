@@ -16,7 +16,7 @@ from torch import Tensor
 from ..checks import require_choice, require_count, require_number
 from ..models import StochasticRNN
 from ..networks import State
-from ..paths import RunInputs, step_width
+from ..paths import RunInputs, backward_states_of, step_width
 from .forms import steps_of
 from .resampling import SCHEMES, effective_sample_size
 from .steps import FilterSteps
@@ -89,7 +89,7 @@ def known_sequences(net: StochasticRNN, run: RunInputs, lengths: Tensor | None, 
     if run.x is None or run.u is None:
         raise ValueError("x must be given: a filter weighs particles by what was observed")
     guided = settings.proposal == "posterior"
-    return Known(run.u, net.backward_states(run.x.transpose(0, 1), lengths) if guided else None, run.x)
+    return Known(run.u, backward_states_of(net, run, lengths) if guided else None, run.x)
 
 
 def random_numbers(like: Tensor, num_steps: int, shape: tuple[int, int, int]) -> Iterator[tuple[Tensor, Tensor]]:

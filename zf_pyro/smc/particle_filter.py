@@ -11,6 +11,8 @@ from ..models import StochasticRNN, guided
 from ..networks import State
 from ..paths import prepare_inputs, step_width
 from .filter import FilterSettings, filter_sequences
+from .online import OnlineFilter, OnlineStep, refuse_covariates
+from .online_start import start_online
 from .twist import Twist, require_twist
 
 
@@ -100,6 +102,7 @@ class ParticleFilter:
         self.net = guided(net, guide, "ParticleFilter")
         self.twist = None if twist is None else require_twist(twist)
         self.settings = FilterSettings(num_particles, proposal, resampling, threshold)
+        self.online: OnlineFilter | None = None
 
     @torch.no_grad()
     def run(
@@ -108,6 +111,8 @@ class ParticleFilter:
         lengths: Tensor | None = None,
         context: Tensor | None = None,
         initial_state: State | None = None,
+        *,
+        covariates: Tensor | None = None,
     ) -> FilterResult:
         """Filter all sequences. A sequence that has ended keeps its weights and particles.
 
@@ -116,6 +121,7 @@ class ParticleFilter:
             lengths: real frames of each sequence, (batch,); all of them if None.
             context: the frame before the first, (batch, *frame); a start frame if None.
             initial_state: h_0, each field (batch, hidden) or (particles, batch, hidden); zeros if None.
+            covariates: c_1..c_T, (batch, time, K), for a model of ``covariate_dim`` K.
 
         Raises:
             TypeError, ValueError: an argument that the net refuses.
@@ -123,7 +129,7 @@ class ParticleFilter:
         """
         net, count, lengths = self.net, self.settings.num_particles, int64(lengths)
         require_tensor("x", x)
-        run = prepare_inputs(net, x, lengths, context, initial_state)
+        run = prepare_inputs(net, x, lengths, context, initial_state, covariates=covariates)
         number = net.emission_layer.weight.element_size()
         history = run.num_steps * run.batch_size * (net.latent_dim * number + 8)
         require_room(count, history + 24 * step_width(net) * number, x.device)
@@ -136,3 +142,68 @@ class ParticleFilter:
             z=found.z.transpose(1, 2),
             ancestors=found.ancestors.transpose(1, 2),
         )
+
+    # One frame at a time --------------------------------------------------------------------------------------------
+
+    def start(
+        self,
+        batch: int | Any,
+        *,
+        context: Tensor | None = None,
+        initial_state: State | None = None,
+        covariates: Tensor | None = None,
+        observed: Tensor | None = None,
+        proposal: str | None = None,
+    ) -> OnlineFilter:
+        """Begin an online run, which takes in one frame at a time in constant memory.
+
+        Proposals of the frames to come:
+
+        - ``"prior"``: the run equals :meth:`run` of the same proposal step by step.
+        - ``"posterior"``: the guide reads the frames up to now. In VRNN, STORN, and SRNN with ``filtering``, it never
+          reads others, and the run equals :meth:`run`. A backward RNN reads x_t alone, as at the end of a sequence. It
+          was trained to read the future, and may propose worse than the prior: compare the effective sample sizes.
+
+        Frames that are given here are known, so that the proposal of :meth:`run` reads them all.
+
+        :meth:`step` and :meth:`forecast` of this object go on with the run that began last.
+
+        Args:
+            batch: number of sequences, none of which has begun; or frames already seen, x (batch, time, *frame) or
+                (x, lengths), to be taken in first.
+            context: the frame before the first, (batch, *frame); a start frame if None.
+            initial_state: h_0, each field (batch, hidden) or (particles, batch, hidden); zeros if None.
+            covariates: of the frames already seen, (batch, time, covariates); None for a model without.
+            observed: True where these frames are not missing, (batch, time) or (batch, time, *frame). With it the
+                guide reads the frames up to now.
+            proposal: ``"posterior"`` or ``"prior"``, of the frames to come. If None, that of the filter, but the prior
+                where the guide has a backward RNN.
+
+        Returns:
+            The run.
+
+        Raises:
+            TypeError: the filter has a twist or a refined guide, which look at later frames.
+            TypeError, ValueError: an argument that the net refuses.
+            MemoryError: the particles do not fit; says how many would.
+        """
+        if self.twist is not None:
+            raise TypeError("twist must be left out for an online run: it looks at later frames")
+        refuse_covariates(self.net, covariates, "covariates")
+        self.online = start_online(self.net, self.settings, batch, proposal, context, initial_state, observed)
+        return self.online
+
+    def step(
+        self, x_t: Tensor, covariates_t: Tensor | None = None, *, observed: Tensor | None = None, tail_samples: int = 0
+    ) -> OnlineStep:
+        """Take in one frame x_t (batch, *frame) of each sequence; see :meth:`.OnlineFilter.step`."""
+        return self._begun().step(x_t, covariates_t, observed=observed, tail_samples=tail_samples)
+
+    def forecast(self, horizon: int, covariates: Tensor | None = None, *, num_samples: int = 100) -> Tensor:
+        """Sample the next frames, (num_samples, batch, horizon, *frame); see :meth:`.OnlineFilter.forecast`."""
+        return self._begun().forecast(horizon, covariates, num_samples=num_samples)
+
+    def _begun(self) -> OnlineFilter:
+        if self.online is None:
+            raise RuntimeError("start(batch) comes before the first step: begin with the number of sequences")
+        return self.online

@@ -8,11 +8,8 @@ import pyro.poutine as poutine
 import torch
 from torch import Tensor, nn
 
-from ..data import Batch, arguments_of
+from ..data import POSITIONAL, Batch, call_with
 from ..objectives import PyroProgram, replayed_traces
-
-ARGUMENTS = ["x", "lengths", "context", "initial_state"]
-"""First parameters of the programs of a network, and of programs around them."""
 
 
 def call(program: Any, batch: Any, model: PyroProgram, guide: PyroProgram) -> Any:
@@ -35,9 +32,8 @@ def call(program: Any, batch: Any, model: PyroProgram, guide: PyroProgram) -> An
     if isinstance(batch, Batch) or (type(batch) in (tuple, list) and len(batch) in (1, 2)):
         return program(model, guide, *batch)
     if _is_of_network(model):
-        given = arguments_of(batch)
-        last = max(map(ARGUMENTS.index, given))
-        return program(model, guide, *map(given.get, ARGUMENTS[: last + 1]))  # Pyro's handlers have a ``context``, too
+        by_position, by_name = call_with(batch)
+        return program(model, guide, *by_position, **by_name)
     if isinstance(batch, Mapping):
         return program(model, guide, **batch)
     return program(model, guide, *batch) if isinstance(batch, tuple | list) else program(model, guide, batch)
@@ -49,7 +45,7 @@ def _is_of_network(model: PyroProgram) -> bool:
         names = list(inspect.signature(model).parameters)
     except (TypeError, ValueError):  # not written in Python
         return False
-    return names[:3] == ARGUMENTS[:3]
+    return tuple(names[:3]) == POSITIONAL[:3]
 
 
 def known_parameters(model: PyroProgram, guide: PyroProgram, batch: Any) -> dict[str, Tensor]:

@@ -1,0 +1,105 @@
+"""Forecasts of the frames after each sequence, as named data.
+
+They come from a particle filter: from weighted samples of the latents given the frames, not from a single sample. This
+is the method ``net.forecast``, and ``net.anomaly_scores`` is another. Filters stand above models, which cannot import
+them. So ``zf_pyro/__init__.py``, where all wings meet, adds the methods.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..checks import require_choice, require_count, require_flag, require_room
+from ..inference import ParticleFilter, effective_sample_size
+from ..models import StochasticRNN
+from ..networks import evaluating
+from ..smc import require_observed
+from .batching import parts, require_sequences
+from .named import coordinates, frame_dims, numpy_of
+
+PROPOSALS = ("posterior", "prior")
+
+
+@torch.no_grad()
+def forecast(
+    net: StochasticRNN,
+    x: Tensor,
+    lengths: Tensor | None = None,
+    *,
+    horizon: int,
+    num_samples: int = 100,
+    num_particles: int = 256,
+    proposal: str = "posterior",
+    context: Tensor | None = None,
+    observed: Tensor | None = None,
+    covariates: Tensor | None = None,
+    coords: Mapping[str, Any] | None = None,
+    batch_size: int = 64,
+    progress: bool = False,
+) -> Any:
+    """Sample the frames that follow each sequence, x_{T+1}..x_{T+horizon} ~ p(. | x_1..x_T).
+
+    A particle filter reads the sequence up to its own length. Each sample goes on from one of its particles, chosen by
+    weight, by ancestral sampling.
+
+    Args:
+        net: the model; in evaluation mode meanwhile.
+        x: (batch, time, frame) floats or (batch, time) integers; or a batch (x, lengths).
+        lengths: real frames of each sequence, (batch,); all of them if None.
+        horizon: frames to forecast.
+        num_samples: samples of each sequence.
+        num_particles: particles of the filter. If ``ess`` is low, take more.
+        proposal: of the filter, ``"posterior"`` (the guide) or ``"prior"``.
+        context: the frame before the first, (batch, *frame); a start frame if None.
+        observed: True where x was seen, (batch, time) or (batch, time, *frame); all of it if None.
+        covariates: known at all steps, (batch, time + horizon, covariates); None for a model without.
+        coords: values by dimension, for example ``{"sequence": ids, "feature": names}``. Those left out are numbered,
+            steps from 1.
+        batch_size: sequences processed at once, which bounds the memory needed beside the result.
+        progress: whether to show a progress bar.
+
+    Returns:
+        An :class:`xarray.DataArray` ``x`` with dims (sample, sequence, step, feature): without ``feature`` for symbols,
+        with ``feature_0``, ``feature_1``, ... for frames of several dimensions. Step k is the k-th after a sequence's
+        end. Further coordinates: ``length``, the frames before it, and ``ess``, the effective sample size of the
+        particles, both (sequence). Its ``mean("sample")`` and ``quantile([0.05, 0.95], "sample")`` give intervals.
+
+    Raises:
+        ImportError: xarray or tqdm is not installed.
+        TypeError, ValueError: an argument that ``net`` refuses, or a count that is not a positive integer.
+        MemoryError: samples or particles do not fit; says how many would.
+    """
+    from tqdm import tqdm
+    from xarray import DataArray
+
+    require_flag("progress", progress)
+    horizon, num_samples = require_count("horizon", horizon), require_count("num_samples", num_samples)
+    num_particles, batch_size = require_count("num_particles", num_particles), require_count("batch_size", batch_size)
+    require_choice("proposal", proposal, PROPOSALS)
+    x, lengths = require_sequences(net, x, lengths, context)
+    observed = require_observed(net, observed, x)
+    shape = num_samples, len(x), horizon, *net.emission_family.event_shape
+    require_room(num_samples, int(np.prod(shape[1:])) * x.element_size(), torch.device("cpu"), "num_samples")
+    dims = ("sample", "sequence", "step", *frame_dims(net))
+    sizes = dict(zip(dims, shape, strict=True))
+    named = coordinates(coords, sizes, {"step": np.arange(1, horizon + 1)})
+    filter = ParticleFilter(net, num_particles, proposal=proposal)
+    values: np.ndarray | None = None
+    ends, ess = np.zeros(len(x), dtype=np.int64), np.zeros(len(x))
+    with evaluating(net), tqdm(total=len(x), desc="forecasts", unit="sequence", disable=not progress) as bar:
+        for part in parts(x, lengths, context, batch_size):
+            seen = None if observed is None else observed[part.rows, : part.x.shape[1]]
+            batch = part.x if part.lengths is None else (part.x, part.lengths)
+            online = filter.start(batch, context=part.context, covariates=covariates, observed=seen)
+            found = numpy_of(online.forecast(horizon, num_samples=num_samples))
+            values = np.empty(shape, dtype=found.dtype) if values is None else values
+            rows = numpy_of(part.rows)
+            values[:, rows] = found
+            bar.update(len(rows))
+            ends[rows], ess[rows] = numpy_of(online.frames), numpy_of(effective_sample_size(online.log_weights, -1))
+    about = {"length": ("sequence", ends), "ess": ("sequence", ess)}
+    attributes = {"num_particles": num_particles, "proposal": proposal, "steps": "after the end of each sequence"}
+    return DataArray(values, dims=dims, coords={**named, **about}, name="x", attrs=attributes)

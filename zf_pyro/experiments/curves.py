@@ -1,0 +1,35 @@
+"""Curves of training: values by step, kept in the small results of a sweep."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+Curve = Sequence[tuple[float, float]]
+"""Steps and values, by step."""
+LOGGED = (
+    *("validation/elbo", "train/kl", "train/auxiliary", "mechanism/earned"),
+    *("mechanism/grad_norm_log_likelihood", "mechanism/grad_norm_kl", "mechanism/grad_norm_auxiliary"),
+)
+"""Names in the logs of the curves that are kept: nats per sequence, and norms of gradients of the scaled loss."""
+MOST_POINTS = 80
+"""Points kept of a curve, so that a result stays a small file and all validations of most runs are in it."""
+
+
+def thinned(curve: Curve, most: int = MOST_POINTS) -> list[tuple[float, float]]:
+    """Means of a curve over at most ``most`` parts of equal numbers of points, each at its last step."""
+    if len(curve) <= most:
+        return list(curve)
+    parts = np.array_split(np.asarray(curve, dtype=np.float64), most)
+    return [(float(part[-1, 0]), float(f"{part[:, 1].mean():.6g}")) for part in parts]
+
+
+def steps_to(curve: Curve, bound: float) -> int | None:
+    """The first step at which a curve has reached a bound; None if it never does."""
+    return next((int(step) for step, value in curve if value >= bound), None)
+
+
+def mean_curve(curves: Sequence[Curve]) -> Curve:
+    """The mean of curves at the steps that all of them have."""
+    tables = [dict(curve) for curve in curves]
+    shared = sorted(set.intersection(*(set(each) for each in tables))) if tables else []
+    return [(step, sum(each[step] for each in tables) / len(tables)) for step in shared]

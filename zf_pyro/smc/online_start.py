@@ -1,0 +1,157 @@
+"""The start of an online filter: new sequences, or known frames taken in at once."""
+
+import math
+from dataclasses import replace
+from numbers import Real
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..checks import int64, require_count, require_room, require_tensor
+from ..data import arguments_of
+from ..models import RefinedNetwork, StochasticRNN
+from ..networks import State
+from ..paths import RunInputs, check_frames, check_lengths, prepare_inputs, step_width
+from .filter import FilterSettings, known_sequences, start_states
+from .forms import steps_of
+from .online import OnlineFilter
+from .online_frames import require_observed
+from .online_guide import Carried, carried_after, carried_start
+from .online_step import Particles, resampled, weighed
+
+STEPS_AT_ONCE = 256
+"""Known frames whose part that no particle changes is computed at once, which bounds memory."""
+
+
+@torch.no_grad()
+def start_online(
+    net: StochasticRNN,
+    settings: FilterSettings,
+    batch: Any,
+    proposal: str | None,
+    context: Tensor | None,
+    initial_state: State | None,
+    observed: Tensor | None,
+) -> OnlineFilter:
+    """An online run; the arguments are those of :meth:`zf_pyro.inference.ParticleFilter.start`.
+
+    Frames are (batch, time, *frame), the context (batch, *frame), and observed (batch, time) or (batch, time, *frame).
+    """
+    if isinstance(net, RefinedNetwork):
+        raise TypeError(
+            "guide must be left out for an online run: the corrections of a refined guide belong to whole sequences; "
+            "make ParticleFilter(net, num_particles) without it"
+        )
+    later = "prior" if proposal is None and net.has_auxiliary else proposal or settings.proposal
+    later_settings = replace(settings, proposal=later)
+    given: dict[str, Any] = {"context": context, "initial_state": initial_state}
+    number = isinstance(batch, Real)
+    for name, value in ({} if number else arguments_of(batch, "batch")).items():
+        if given.get(name) is not None:
+            raise TypeError(f"{name} must be left out where batch has one")
+        given[name] = value
+    context, initial_state = given["context"], given["initial_state"]
+    if number:
+        if observed is not None:
+            raise ValueError("observed must be left out where batch is a number of sequences, which have no frames yet")
+        return _new(net, later_settings, require_count("batch", batch), context, initial_state)
+    x, lengths = require_tensor("batch", given["x"]), int64(given.get("lengths"))
+    observed = require_observed(net, observed, x)
+    if observed is None:
+        run = prepare_inputs(net, x, lengths, context, initial_state)
+        _require_room(net, settings, run)
+        return _known(net, settings, later_settings, run, lengths)
+    like = net.emission_layer.weight
+    check_frames(x, net.emission_family, like, "batch")
+    if lengths is not None:
+        check_lengths(lengths, x.shape[0], x.shape[1], like.device)
+    return _with_gaps(_new(net, later_settings, len(x), context, initial_state), x, lengths, observed)
+
+
+def _new(
+    net: StochasticRNN, settings: FilterSettings, batch: int, context: Tensor | None, initial_state: State | None
+) -> OnlineFilter:
+    """A run without frames."""
+    run = prepare_inputs(net, None, None, context, initial_state, 1, batch)
+    _require_room(net, settings, run)
+    return OnlineFilter(net, settings, _first(run, settings), carried_start(net, batch))
+
+
+def _first(run: RunInputs, settings: FilterSettings) -> Particles:
+    """Particles before the first frame."""
+    state = State(*(field.contiguous() for field in start_states(run, settings.num_particles)))
+    shape = run.batch_size, settings.num_particles
+    log_weights = state.hidden.new_full(shape, -math.log(settings.num_particles))
+    return Particles(state, run.first.unsqueeze(1), log_weights)
+
+
+def _known(
+    net: StochasticRNN, settings: FilterSettings, later: FilterSettings, run: RunInputs, lengths: Tensor | None
+) -> OnlineFilter:
+    """A run after known frames, of which the guide reads the later ones too, as ``ParticleFilter.run`` does."""
+    u, b, x = known_sequences(net, run, lengths, settings)
+    particles = _first(run, settings)
+    batch, count = particles.log_weights.shape
+    z = particles.state.hidden.new_zeros(batch, count, net.latent_dim)
+    frames = torch.zeros(batch, dtype=torch.int64, device=z.device)
+    log_evidence = torch.zeros(batch, dtype=torch.float64, device=z.device)
+    for first in range(0, run.num_steps, STEPS_AT_ONCE):
+        time = slice(first, first + STEPS_AT_ONCE)
+        steps = steps_of(net, u[time], None if b is None else b[time], x[time])
+        particles = particles._replace(state=steps.start(particles.state))
+        for t in range(len(steps.x)):
+            real = None if run.mask is None else run.mask[first + t]
+            noise = z.new_empty(z.shape).normal_()
+            uniforms = z.new_empty(batch, count).uniform_()
+            chosen = resampled(particles, frames, uniforms, settings)
+            moved = steps.move(chosen.state, t, noise)
+            log_weights, increment = weighed(chosen.log_weights, moved.log_likelihood, moved.log_ratio)
+            after = Particles(moved.state, particles.u, log_weights)
+            if real is None:
+                particles, z, frames = after, moved.z, frames + 1
+            else:
+                particles = _where(real, after, particles)
+                z = torch.where(real.view(-1, 1, 1), moved.z, z)
+                increment, frames = torch.where(real, increment, 0.0), frames + real
+            log_evidence = log_evidence + increment
+        state = State(steps.hidden(particles.state, z), particles.state.cell)
+        particles = particles._replace(state=State(*(field.clone() for field in state)))
+    last = x[frames - 1, torch.arange(batch, device=z.device)].unsqueeze(1)
+    online = OnlineFilter(net, later, particles._replace(u=last), _carried(net, later, x, run.mask))
+    online.frames, online.log_evidence = frames, log_evidence
+    return online
+
+
+def _carried(net: StochasticRNN, settings: FilterSettings, x: Tensor, mask: Tensor | None) -> Carried:
+    """What the guide carries after frames x (time, batch, *frame); its start where the prior proposes."""
+    if settings.proposal == "prior":
+        return carried_start(net, x.shape[1])
+    return carried_after(net, x, mask)
+
+
+def _with_gaps(online: OnlineFilter, x: Tensor, lengths: Tensor | None, observed: Tensor) -> OnlineFilter:
+    """The run after frames x (batch, time, *frame) that were seen in part, taken in one by one."""
+    longest = x.shape[1] if lengths is None else int(lengths.max())
+    for t in range(longest):
+        real = None if lengths is None else lengths > t
+        seen = observed[:, t]
+        if real is None or bool(real.all()):
+            online.step(x[:, t], observed=seen)
+        else:
+            seen = seen & real.reshape(-1, *[1] * (seen.dim() - 1))
+            online.step_of(real, x[:, t], seen)
+    return online
+
+
+def _where(real: Tensor, new: Particles, old: Particles) -> Particles:
+    """Particles of sequences (batch,) that are real, and those before of the others."""
+    chosen = real.view(-1, 1, 1)
+    state = State(*(torch.where(chosen, *pair) for pair in zip(new.state, old.state, strict=True)))
+    return new._replace(state=state, log_weights=torch.where(real.view(-1, 1), new.log_weights, old.log_weights))
+
+
+def _require_room(net: StochasticRNN, settings: FilterSettings, run: RunInputs) -> None:
+    """Refuse particles that do not fit in memory."""
+    like = net.emission_layer.weight
+    require_room(settings.num_particles, 24 * run.batch_size * step_width(net) * like.element_size(), like.device)
