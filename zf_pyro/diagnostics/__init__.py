@@ -9,10 +9,12 @@ from .evidence import evidence
 from .forecasts import Forecasts, leave_future_out
 from .information import Information, mutual_information
 from .latent_use import LatentUse, latent_use
+from .measurements import measurements
 from .model_comparison import compare
 from .posterior_comparison import PosteriorComparison, compare_posteriors
 from .predictive_checks import PredictiveCheck, autocorrelation, predictive_check, quantiles, spectrum
 from .probe import Probe, linear_probe
+from .report import Section, Verdict, remedies, write_report
 from .step_check import StepCheck, check_steps
 from .weight_check import WeightCheck, check_weights
 
@@ -25,7 +27,9 @@ __all__ = [
     "PosteriorComparison",
     "PredictiveCheck",
     "Probe",
+    "Section",
     "StepCheck",
+    "Verdict",
     "WeightCheck",
     "autocorrelation",
     "calibrate",
@@ -37,9 +41,12 @@ __all__ = [
     "latent_use",
     "leave_future_out",
     "linear_probe",
+    "measurements",
     "mutual_information",
     "predictive_check",
     "quantiles",
+    "remedies",
     "spectrum",
     "to_arviz",
+    "write_report",
 ]
