@@ -220,6 +220,17 @@ def test_grids_of_numbers_durations_and_months(times, frequency, expected):
     assert data.times(0).tolist() == pytest.approx(np.asarray(expected).astype(data.times(0).dtype).tolist())
 
 
+@pytest.mark.parametrize("frequency", ["D", "h", "7min", "s"])
+@pytest.mark.parametrize("zone", [None, "Europe/Berlin"])
+def test_a_grid_of_many_steps_reaches_from_the_first_to_the_last(frequency, zone):
+    times = pd.date_range("2024-01-01", periods=777, freq=frequency, tz=zone)
+    for count in (1, 2, 120, 365, 777):
+        frame = pd.DataFrame({"t": times[:count], "y": np.arange(count)})
+        data = from_dataframe(frame, time="t", frequency=frequency)
+        assert list(data.layout.axis.index(data.steps(0).times)) == list(times[:count])
+        assert not data.has_gaps
+
+
 # Scaling --------------------------------------------------------------------------------------------------------------
 
 

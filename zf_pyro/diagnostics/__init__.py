@@ -9,12 +9,11 @@ from .evidence import evidence
 from .forecasts import Forecasts, leave_future_out
 from .information import Information, mutual_information
 from .latent_use import LatentUse, latent_use
-from .measurements import measurements
 from .model_comparison import compare
+from .network_report import report_on
 from .posterior_comparison import PosteriorComparison, compare_posteriors
 from .predictive_checks import PredictiveCheck, autocorrelation, predictive_check, quantiles, spectrum
 from .probe import Probe, linear_probe
-from .report import Section, Verdict, remedies, write_report
 from .step_check import StepCheck, check_steps
 from .weight_check import WeightCheck, check_weights
 
@@ -27,9 +26,7 @@ __all__ = [
     "PosteriorComparison",
     "PredictiveCheck",
     "Probe",
-    "Section",
     "StepCheck",
-    "Verdict",
     "WeightCheck",
     "autocorrelation",
     "calibrate",
@@ -41,12 +38,10 @@ __all__ = [
     "latent_use",
     "leave_future_out",
     "linear_probe",
-    "measurements",
     "mutual_information",
     "predictive_check",
     "quantiles",
-    "remedies",
+    "report_on",
     "spectrum",
     "to_arviz",
-    "write_report",
 ]

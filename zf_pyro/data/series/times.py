@@ -69,7 +69,9 @@ class TimeAxis:
             step = float(self.frequency or 1)
             return first + step * np.arange(round((last - first) / step) + 1)
         fixed = int(self.frequency or 1) if self.kind == "integer" else _fixed(str(self.frequency), self.zone)
-        return np.arange(first, last + 1, fixed) if fixed else self._range(first, end=last)
+        if fixed:  # counted in integers: numpy.arange counts in float64, which loses the last step of a long grid
+            return first + fixed * np.arange((last - first) // fixed + 1)
+        return self._range(first, end=last)
 
     def after(self, last: Any, count: int) -> np.ndarray:
         """The next ``count`` times after ``last``; (count,).

@@ -1,16 +1,12 @@
 """``zf-pyro diagnose``: a report on a trained network."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import pyro
 
-from ...checks import require_count
 from .scoring import part_of
 from .training_run import opened
-
-LEAST = 25
-"""Samples from which the tail of importance weights can be judged."""
 
 
 def diagnose(
@@ -31,37 +27,18 @@ def diagnose(
         samples: Samples from the guide for each sequence, at least 25.
         seed: Seed of the samples.
     """
-    from ...diagnostics import (
-        Section,
-        Verdict,
-        check_weights,
-        latent_use,
-        measurements,
-        remedies,
-        to_arviz,
-        write_report,
-    )
+    from ...diagnostics import report_on
 
-    require_count("samples", samples, LEAST)
     found = opened(run, data)
     part = part_of(found, split)
     pyro.set_rng_seed(seed)
-    x, lengths, covariates, observed = part.batch()
-    known: dict[str, Any] = {
-        name: value for name, value in (("covariates", covariates), ("observed", observed)) if value is not None
-    }
-    use = latent_use(found.net, x, lengths, **known)
-    coords = {"sequence": [f"{id_}" for id_ in part.ids], "feature": list(part.features)}
-    draws = to_arviz(found.net, x, lengths, num_samples=samples, coords=coords, **known)
-    check = check_weights(draws)
-    measured = [*measurements(use), *measurements(check)]
-    sections = [
-        Section("Do the latents matter?", use.verdict(), measurements(use)),
-        Section("Is the guide right?", f"Weights of {samples} samples from the guide.", measurements(check)),
-        *remedies({"the network": measured}),
-    ]
-    good = all(one.good is not False for one in measured)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_report(out, f"{run}: {split} part", sections, [Verdict("latents", use.verdict(), good)])
+    use = report_on(
+        found.net,
+        **part.batch()._asdict(),
+        out=out,
+        title=f"{run}: {split} part",
+        num_samples=samples,
+        coords={"sequence": [str(id_) for id_ in part.ids], "feature": list(part.features)},
+    )
     print(use.verdict())
     print(f"in {out}")
