@@ -667,6 +667,10 @@ def test_scores_per_step_keep_their_units_and_widths_lose_only_the_scale():
     assert widths.sel(sequence="a", feature="level").values[0] == data.scaling.scale[1]
 
 
+def test_coords_name_sequences_and_features():
+    assert from_dataframe(table(), **COLUMNS).coords == {"sequence": ["a", "b", "c"], "feature": ["flow", "level"]}
+
+
 def test_dimensions_may_have_any_order_and_further_names():
     data = from_dataframe(table(), **COLUMNS)
     x = data.batch().x

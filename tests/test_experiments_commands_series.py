@@ -112,6 +112,16 @@ def test_diagnose_writes_a_report(folder):
     assert "Is the guide right?" in text
 
 
+def test_data_in_another_scaling_are_refused(folder, tmp_path):
+    frame = table()
+    frame["sales"] *= 3
+    frame.to_csv(tmp_path / "shops.csv", index=False)
+    columns = ["--values", "sales", "--sequence", "shop", "--time", "day", "--frequency", "D"]
+    run("prepare", "--source", tmp_path / "shops.csv", "--out", tmp_path / "data", *columns)
+    with pytest.raises(SystemExit, match=r"was trained with the mean \[.*\] of sales, .*give the data of its training"):
+        run("evaluate", "--run", folder / "run", "--data", tmp_path / "data", "--horizon", 2)
+
+
 def test_gaps_and_covariates_are_trained_on(tmp_path):
     frame = table()
     frame.loc[np.random.default_rng(1).random(len(frame)) < 0.2, "sales"] = np.nan

@@ -84,6 +84,11 @@ class Series(Dataset[SeriesItem]):
         return [self.rows.ids[sequence] for sequence in self.segments[:, 0].tolist()]
 
     @property
+    def coords(self) -> dict[str, list[Any]]:
+        """Names of sequences and features, as ``coords=`` of :func:`zf_pyro.to_arviz`, ``net.forecast`` and others."""
+        return {"sequence": self.ids, "feature": list(self.features)}
+
+    @property
     def record(self) -> Record:
         """What the data are, with hashes: a training run that is resumed must have the same."""
         if self._record is None:

@@ -38,7 +38,7 @@ def diagnose(
         out=out,
         title=f"{run}: {split} part",
         num_samples=samples,
-        coords={"sequence": [str(id_) for id_ in part.ids], "feature": list(part.features)},
+        coords=part.coords,
     )
     print(use.verdict())
     print(f"in {out}")

@@ -4,6 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import torch
+
 from ...data import Series, SeriesSets, load_series
 from ...emissions import Bernoulli, Emission, Gaussian, GaussianMixture, NegativeBinomial, Poisson, StudentT
 from ...evaluation import Scores, score, summarise
@@ -86,7 +88,8 @@ def train(
     parts = {"validation": sets.validation} | ({"test": sets.test} if sets.test is not None else {})
     scores = {name: _scores(run, fitted.model, part) for name, part in parts.items()}
     if isinstance(fitted.model, StochasticRNN):
-        save(fitted.model, run.out / "net")
+        scaling = sets.train.scaling
+        save(fitted.model, run.out / "net", mean=scaling.centre, scale=scaling.scale)
     found = {name: summarise(score) for name, score in scores.items()}
     write_results(run, preset, sets.train.record, found, scores, value="value", **fitted.facts)
 
@@ -136,4 +139,18 @@ def opened(run: Path, data: Path) -> Opened:
         raise ValueError(
             f"the network in {run} has other frames or covariates than {data}: give the data of its training"
         )
+    _require_scaling(net, sets, f"the network in {run}", data)
     return Opened(net.eval(), sets)
+
+
+def _require_scaling(net: StochasticRNN, sets: SeriesSets, what: str, data: Path) -> None:
+    """Refuse data in other units than those that a network was trained in."""
+    scaling, known = sets.train.scaling, net.normalisation or {}
+    for name, own in (("mean", scaling.centre), ("scale", scaling.scale)):
+        trained = known.get(name)
+        if trained is not None and not torch.allclose(trained.double().cpu(), torch.tensor(own).double(), rtol=1e-5):
+            raise ValueError(
+                f"{what} was trained with the {name} {[round(part, 6) for part in trained.tolist()]} of "
+                f"{', '.join(scaling.names)}, {data} has {[round(part, 6) for part in own]}: give the data of its "
+                "training, and new data as --source"
+            )
