@@ -144,6 +144,16 @@ def test_a_fixed_number_of_sequences_is_held():
     assert shapes == [(1, 3)]
 
 
+def test_later_training_changes_no_program():
+    net = random_net("gaussian")
+    program, inputs = export_step(net, "generation", batch_size=2).module(), GenerationStep(net).start(2)
+    before = program(**inputs)["next_hidden"]
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.mul_(2.0)
+    torch.testing.assert_close(program(**inputs)["next_hidden"], before, rtol=0.0, atol=0.0)
+
+
 def test_the_mode_of_the_network_is_kept_and_dropout_is_off():
     net = random_net("gaussian", dropout=0.5).train()
     program = export_step(net, "generation", batch_size=2).module()

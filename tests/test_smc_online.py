@@ -239,6 +239,26 @@ def rest(run, x):
     return {"increments": torch.stack(steps), "sum": run.log_evidence, "frames": run.frames, "next": run.forecast(3)}
 
 
+@pytest.mark.parametrize("emission", ["gaussian", "categorical"])
+def test_buffers_of_the_caller_may_be_used_again(emission):
+    """A server reads each frame into one buffer. What the filter keeps is its own."""
+    net, x = random_net(emission), random_frames(emission, 3, TIME)
+    start = random_state(net)
+    found = []
+    for reused in (False, True):
+        pyro.set_rng_seed(3)
+        buffer, context, state = x[:, 0].clone(), x[:, 1].clone(), State(*(field.clone() for field in start))
+        run, total = ParticleFilter(net, 1).start(3, context=context, initial_state=state), []
+        if reused:
+            for used in (context, *state):
+                used.zero_()
+        for t in range(TIME):
+            total.append(run.step(buffer.copy_(x[:, t]) if reused else x[:, t]).log_likelihood)
+            buffer.zero_()
+        found.append({"increments": torch.stack(total), "next": run.forecast(2)})
+    assert_same(*found, rtol=0.0, atol=0.0)
+
+
 def test_states_that_do_not_fit_are_refused(tmp_path):
     net = random_net("gaussian")
     run = ParticleFilter(net, 5).start(2)
@@ -250,6 +270,8 @@ def test_states_that_do_not_fit_are_refused(tmp_path):
         ParticleFilter(random_net("gaussian", model=VRNN), 5).start(2).load(file)
     with pytest.raises(TypeError, match=r"state must be a dictionary of an online filter's state\(\)"):
         run.load_state({"hidden": state["hidden"]})
+    with pytest.raises(ValueError, match=r"state must be of a run on cpu.* bytes, got 16"):
+        run.load_state({**state, "random": state["random"][:16]})
     with pytest.raises(TypeError, match=r"state\['cell'\] must be a torch.Tensor"):
         run.load_state({**state, "cell": 3})
     with pytest.raises(FileNotFoundError, match="there is no file"):
@@ -312,7 +334,11 @@ def zeros(*shape):
         ({"observed": torch.ones(3)}, TypeError, "observed must hold bools, True where seen, got torch.float32"),
         ({"observed": torch.ones(2).bool()}, ValueError, r"observed must have shape \(3,\), one value a frame, or"),
         ({"observed": [True] * 3}, TypeError, "observed must be a torch.Tensor"),
-        ({"covariates_t": torch.zeros(3, 1)}, ValueError, "covariates_t must be left out: ZForcing has no covariates"),
+        (
+            {"covariates_t": torch.zeros(3, 1)},
+            ValueError,
+            "covariates_t must be left out for a model",
+        ),
         ({"tail_samples": -1}, ValueError, "tail_samples must be an integer of at least 0, got -1"),
     ],
 )
@@ -345,7 +371,7 @@ def test_bad_starts_are_refused_by_name():
         (True, ValueError, "batch must be a positive integer, got True"),
         ("3", TypeError, "batch must be x, .*got str"),
         (x.numpy(), TypeError, "batch must be x, .*got ndarray; convert it"),
-        (x[0], ValueError, r"x must have shape \(batch, time, 2\)"),
+        (x[0], ValueError, r"batch must have shape \(batch, time, 2\)"),
     ):
         with pytest.raises(error, match=message):
             filter.start(batch)
@@ -353,8 +379,10 @@ def test_bad_starts_are_refused_by_name():
         filter.start(3, observed=torch.ones(3, 4).bool())
     with pytest.raises(ValueError, match=r"observed must have shape \(3, 4\), one value a frame, or \(3, 4, 2\)"):
         filter.start(x, observed=torch.ones(3, 5).bool())
-    with pytest.raises(ValueError, match="covariates must be left out: ZForcing has no covariates"):
+    with pytest.raises(ValueError, match="covariates must be left out where batch is a number of sequences"):
         filter.start(3, covariates=x)
+    with pytest.raises(ValueError, match="covariates must be left out for a model of covariate_dim=0"):
+        filter.start(x, covariates=x)
     with pytest.raises(ValueError, match="proposal must be one of"):
         filter.start(3, proposal="guide")
     with pytest.raises(TypeError, match="context must be left out where batch has one"):

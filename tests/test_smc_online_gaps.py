@@ -126,7 +126,7 @@ def test_parts_of_frames_whose_elements_depend_on_one_another_are_refused(emissi
     observed = torch.ones_like(x, dtype=torch.bool)
     observed[1, 0] = False
     run = ParticleFilter(net, 3).start(2)
-    with pytest.raises(TypeError, match=r"observed must be one value per frame, \(batch,\).*independent elements"):
+    with pytest.raises(ValueError, match=r"observed must hold whole frames for .*mark such frames as missing"):
         run.step(x, observed=observed)
     assert run.frames.tolist() == [0, 0]
     observed[1] = False

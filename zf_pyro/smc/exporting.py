@@ -4,7 +4,9 @@ A step is a pure function: state, frame and random numbers in, the next state ou
 sequence, and calls the program for each frame. Only a sampled frame takes random numbers of the program's own.
 """
 
+import copy
 import math
+import warnings
 from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any
@@ -16,7 +18,7 @@ from torch import Tensor, nn
 from ..checks import require_choice, require_count
 from ..generation import drawn
 from ..models import StochasticRNN, require_model
-from ..networks import State, evaluating, latent_of, sampled
+from ..networks import State, joined, latent_of, sampled
 from .filter import FilterSettings
 from .online_step import Particles, advanced, resampled, weighed
 from .resampling import effective_sample_size
@@ -40,7 +42,7 @@ class FilterStep(nn.Module):
         self.net, self.settings = net, settings
 
     def start(self, batch_size: int) -> dict[str, Tensor]:
-        """All inputs of the first step but x_t, with new random numbers; see :meth:`forward` for shapes.
+        """All inputs of the first step but x_t, with new random numbers and covariates 0; see :meth:`forward`.
 
         A later step takes ``next_hidden`` of the one before as ``hidden``, and so on; x_t as ``u``; and new ``noise``
         and ``uniforms``.
@@ -56,6 +58,7 @@ class FilterStep(nn.Module):
             "frames": torch.zeros(batch_size, dtype=torch.int64, device=like.device),
             "noise": torch.randn(*shape, self.net.latent_dim, dtype=like.dtype, device=like.device),
             "uniforms": torch.rand(shape, dtype=like.dtype, device=like.device),
+            **_covariates(self.net, batch_size),
         }
 
     def forward(
@@ -68,6 +71,7 @@ class FilterStep(nn.Module):
         x_t: Tensor,
         noise: Tensor,
         uniforms: Tensor,
+        covariates_t: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Take in one frame of each sequence.
 
@@ -80,15 +84,17 @@ class FilterStep(nn.Module):
             x_t: (batch, *frame).
             noise: standard normal; (batch, particles, latent).
             uniforms: in [0, 1); (batch, particles).
+            covariates_t: c_t, (batch, K), of a model with covariates; not an input otherwise.
 
         Returns:
             By name ``next_hidden``, ``next_cell``, ``next_log_weights`` and ``next_frames``, of the shapes of the
             inputs; ``log_likelihood``, the estimate of log p(x_t | x_1..x_{t-1}), and ``ess``, both (batch,); and
             ``z_mean``, E[z_t | x_1..x_t], (batch, latent).
         """
-        before = Particles(State(hidden, cell), u.unsqueeze(1), log_weights)
+        flags = torch.ones(u.shape[0], 1, self.net.flag_dim, dtype=torch.bool, device=u.device)
+        before = Particles(State(hidden, cell), u.unsqueeze(1), log_weights, flags)
         particles = resampled(before, frames, uniforms, self.settings)
-        z, state, ratio = advanced(self.net, particles, None, None, noise)
+        z, state, ratio = advanced(self.net, particles, covariates_t, None, None, noise)
         log_likelihood = self.net.emission(state).log_prob(x_t.unsqueeze(1))
         new, increment = weighed(particles.log_weights, log_likelihood, ratio)
         return {
@@ -114,13 +120,16 @@ class GenerationStep(nn.Module):
         self.net = net
 
     def start(self, batch_size: int) -> dict[str, Tensor]:
-        """All inputs of the first step, with new random numbers; see :meth:`forward` for shapes."""
+        """All inputs of the first step, with new random numbers and covariates 0; see :meth:`forward`."""
         state, u = _start(self.net, (batch_size,))
         like = self.net.emission_layer.weight
         noise = torch.randn(batch_size, self.net.latent_dim, dtype=like.dtype, device=like.device)
-        return {"hidden": state.hidden, "cell": state.cell, "u": u, "noise": noise}
+        known = _covariates(self.net, batch_size)
+        return {"hidden": state.hidden, "cell": state.cell, "u": u, "noise": noise, **known}
 
-    def forward(self, hidden: Tensor, cell: Tensor, u: Tensor, noise: Tensor) -> dict[str, Tensor]:
+    def forward(
+        self, hidden: Tensor, cell: Tensor, u: Tensor, noise: Tensor, covariates_t: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Sample the next frame of each sequence.
 
         Args:
@@ -128,14 +137,16 @@ class GenerationStep(nn.Module):
             cell: of h_{t-1}; (batch, hidden), or (batch, 0) in models without.
             u: x_{t-1}; (batch, *frame).
             noise: standard normal; (batch, latent).
+            covariates_t: c_t, (batch, K), of a model with covariates; not an input otherwise.
 
         Returns:
             By name ``next_hidden`` and ``next_cell`` of h_t; ``z``, (batch, latent); and ``x``, (batch, *frame), a
             sample of p(x_t | h_t) by random numbers of the runtime's own.
         """
-        past = self.net.past(State(hidden, cell), u)
+        u_t = joined(self.net, u, covariates_t)
+        past = self.net.past(State(hidden, cell), u_t)
         z, _ = sampled(latent_of(self.net.prior(past), "prior", self.net.latent_dim, past.hidden.shape[:-1]), noise)
-        state = self.net.transition(past, u, z)
+        state = self.net.transition(past, u_t, z)
         return {"next_hidden": state.hidden, "next_cell": state.cell, "z": z, "x": drawn(self.net.emission(state))}
 
 
@@ -179,15 +190,19 @@ def export_step(
     if missing:
         raise ImportError(f"format='onnx' needs {' and '.join(missing)}: pip install zf-pyro[export]")
     settings = FilterSettings(num_particles, "prior", resampling, threshold)
+    net = copy.deepcopy(net).eval()  # so that later training of the model changes no program
     step = FilterStep(net, settings) if kind == "filter" else GenerationStep(net)
     size = 2 if batch_size is None else require_count("batch_size", batch_size)  # 1 would be taken as fixed
     inputs = step.start(size)
     if kind == "filter":
-        inputs["x_t"] = inputs["u"].clone()
+        example = net.emission_family.example_frame.to(inputs["u"])
+        inputs["x_t"] = example.expand_as(inputs["u"]).clone()
     batch = torch.export.Dim("batch")
     free = {name: {0: batch} for name in inputs} if batch_size is None else None
     try:
-        with torch.no_grad(), evaluating(net), pyro.validation_enabled(False):
+        with torch.no_grad(), pyro.validation_enabled(False), warnings.catch_warnings():
+            # PyTorch's LSTM lists its own weights once more, which the exporter takes for forgotten ones.
+            warnings.filterwarnings("ignore", "The tensor attributes? .*_flat_weights", UserWarning)
             program = torch.export.export(step, (), inputs, dynamic_shapes=free, strict=False)
             if format == "torch":
                 return program
@@ -207,6 +222,12 @@ def _start(net: StochasticRNN, shape: Sequence[int]) -> tuple[State, Tensor]:
     dtype = torch.long if family.integer else like.dtype
     first = family.start(torch.zeros(*shape, *family.event_shape, dtype=dtype, device=like.device))
     return State(*(field.detach().clone() for field in net.initial_state(shape))), first
+
+
+def _covariates(net: StochasticRNN, batch_size: int) -> dict[str, Tensor]:
+    """Covariates of zeros, (batch, K), by name; nothing for a model without."""
+    zeros = net.emission_layer.weight.new_zeros(batch_size, net.covariate_dim)
+    return {"covariates_t": zeros} if net.covariate_dim else {}
 
 
 def _reason(error: BaseException) -> str:
