@@ -1,5 +1,6 @@
 """Series from a folder of CSV or Parquet files."""
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,8 @@ def from_folder(
         tables = [table.assign(**{FILE: stem}) for table, stem in zip(tables, stems, strict=True)]
     table = pd.concat(tables, ignore_index=True)
     found = from_dataframe(table, sequence, time, values, covariates, static, **settings)
-    found.layout.columns["left_out"] = [list(pair) for pair in left_out]  # type: ignore[index]  # a plain dictionary
+    arguments = {**found.layout.columns, "left_out": [list(pair) for pair in left_out]}
+    found.layout = dataclasses.replace(found.layout, columns=arguments)
     return found
 
 
