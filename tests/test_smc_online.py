@@ -3,6 +3,7 @@
 import gc
 import math
 import resource
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 
 from zf_pyro import SRNN, STORN, VRNN, ZForcing
 from zf_pyro.inference import OnlineFilter, ParticleFilter, Twist, refine
-from zf_pyro.networks import State
+from zf_pyro.networks import PlainLoopWarning, State
 from zf_pyro.paths import prepare_inputs
 from zf_pyro.smc import FilterSettings, random_numbers, run_filter, start_states, steps_of
 
@@ -111,6 +112,20 @@ def test_a_guide_with_a_backward_rnn_reads_sequences_that_end_now(name):
     found = seeded(online, ParticleFilter(net, 7, threshold=0.9), x, proposal="posterior")
     torch.testing.assert_close(found["increments"], expected.log_increments, **EXACT)
     torch.testing.assert_close(found["ess"], expected.ess, **EXACT)
+
+
+@pytest.mark.parametrize("step", ["prior", "transition", "emission"])
+def test_a_step_function_set_on_the_instance_counts(step):
+    net, x = random_net("gaussian"), random_frames("gaussian", 3, TIME)
+    plain = seeded(online, ParticleFilter(net, 5, proposal="prior"), x)
+    own = getattr(net, step)
+    setattr(net, step, lambda state, *rest: own(state._replace(hidden=0.5 * state.hidden), *rest))
+    filter = ParticleFilter(net, 5, proposal="prior")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PlainLoopWarning)
+        assert_same(seeded(online, filter, x), batch(seeded(filter.run, x)))
+        torch.testing.assert_close(seeded(filter.start, x).log_weights.T, seeded(filter.run, x).log_weights, **EXACT)
+    assert (seeded(online, filter, x)["increments"] - plain["increments"]).abs().max() > 1e-3
 
 
 def test_the_prior_proposes_by_default_where_the_guide_has_a_backward_rnn(member):
