@@ -577,6 +577,20 @@ def test_a_folder_of_files_with_a_sequence_column_is_one_table(tmp_path):
     assert_same(from_folder(tmp_path, **KNOWN), from_dataframe(frame, **KNOWN))
 
 
+def test_new_files_are_read_like_the_earlier_ones(tmp_path):
+    csv = {"sep": ";", "decimal": ",", "dtype": {"site": "str"}}
+    frame = table().assign(site=lambda rows: rows["site"].map({"a": "01", "b": "02", "c": "10"}))
+    frame.to_csv(tmp_path / "all.csv", index=False, sep=";", decimal=",")
+    data = from_folder(tmp_path / "all.csv", **KNOWN, csv=csv)
+    assert data.ids == ["01", "02", "10"]
+    save_series(tmp_path / "out", data)
+    again = from_folder(tmp_path / "all.csv", like=load_series(tmp_path / "out").train)
+    assert again.ids == data.ids
+    assert_same(again, data)
+    with pytest.raises(TypeError, match="csv must hold text, numbers, lists and dictionaries"):
+        from_folder(tmp_path / "all.csv", **KNOWN, csv={**csv, "dtype": {"site": str}})
+
+
 def test_parquet_files_are_read(tmp_path):
     pytest.importorskip("pyarrow")
     frame = table()

@@ -75,6 +75,16 @@ def test_evaluation_takes_the_batches_of_a_table():
     assert (found.num_sequences, found.num_frames) == (6, 120)
 
 
+def test_a_network_forecasts_with_covariates_and_gaps():
+    data = from_dataframe(table(), "id", "day", ["y", "z"], "w")
+    found = backtest(
+        FilterForecaster(network(data), num_samples=20, num_particles=8), data, horizon=3, first=14, every=3
+    )
+    assert torch.equal(
+        found.crps.isnan(), torch.stack([~data[i].observed[t : t + 3] for i in range(6) for t in (14, 17)])
+    )
+
+
 def test_a_network_is_scored_by_backtests():
     data = from_dataframe(table(gaps=False), "id", "day", ["y", "z"])
     found = backtest(

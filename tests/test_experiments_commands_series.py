@@ -100,7 +100,8 @@ def test_forecast_reads_new_tables_with_the_columns_of_the_prepared_ones(folder)
     out = folder / "new_forecast.csv"
     settings = ["--source", folder / "new.csv", "--samples", 40, "--particles", 8, "--quantiles", "0.5"]
     run("forecast", "--run", folder / "run", "--data", folder / "data", "--horizon", 2, "--out", out, *settings)
-    assert pd.read_csv(out)["day"].tolist() == ["2024-01-16", "2024-01-17"]
+    found = pd.read_csv(out)
+    assert (found["shop"].tolist(), found["day"].tolist()) == (["b", "b"], ["2024-01-16", "2024-01-17"])
 
 
 def test_diagnose_writes_a_report(folder):
@@ -120,6 +121,37 @@ def test_data_in_another_scaling_are_refused(folder, tmp_path):
     run("prepare", "--source", tmp_path / "shops.csv", "--out", tmp_path / "data", *columns)
     with pytest.raises(SystemExit, match=r"was trained with the mean \[.*\] of sales, .*give the data of its training"):
         run("evaluate", "--run", folder / "run", "--data", tmp_path / "data", "--horizon", 2)
+
+
+def test_forecasts_with_covariates_are_of_the_rows_without_values(tmp_path):
+    table().to_csv(tmp_path / "shops.csv", index=False)
+    columns = [
+        "--values",
+        "sales",
+        "--sequence",
+        "shop",
+        "--time",
+        "day",
+        "--covariates",
+        "holiday",
+        "--static",
+        "city",
+    ]
+    run("prepare", "--source", tmp_path / "shops.csv", "--out", tmp_path / "data", *columns, "--test", 0.2)
+    run("train", "--data", tmp_path / "data", "--out", tmp_path / "run", "--smoke")
+    known = ["--run", tmp_path / "run", "--data", tmp_path / "data", "--samples", 40, "--particles", 8]
+    run("evaluate", *known, "--horizon", 2, "--out", tmp_path / "scores.csv")
+    coming = table(43).assign(sales=lambda rows: rows["sales"].where(rows["day"] < "2024-02-10"))
+    coming.to_csv(tmp_path / "coming.csv", index=False)
+    run("forecast", *known, "--horizon", 3, "--source", tmp_path / "coming.csv", "--out", tmp_path / "forecast.csv")
+    found = pd.read_csv(tmp_path / "forecast.csv", parse_dates=["day"])
+    assert found["day"].tolist() == [*pd.date_range("2024-02-10", periods=3)] * 4
+    assert found.notna().all(axis=None)
+    with pytest.raises(
+        SystemExit, match="'a' has values in its last 4 steps: a forecast with covariates needs rows at the"
+    ):
+        run("forecast", *known, "--horizon", 4, "--source", tmp_path / "coming.csv", "--out", tmp_path / "forecast.csv")
+    run("diagnose", *known[:4], "--out", tmp_path / "report.html", "--samples", 25)
 
 
 def test_gaps_and_covariates_are_trained_on(tmp_path):

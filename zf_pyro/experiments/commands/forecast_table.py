@@ -109,6 +109,7 @@ def samples_of(forecaster: FilterForecaster, part: Series, horizon: int) -> Tens
         rows = [row for row, own in enumerate(lengths.tolist()) if own == length]
         batch = part.batch(rows)
         observed = None if batch.observed is None else batch.observed[:, :length]
+        observed = None if observed is None or observed.all() else observed
         found[:, rows] = forecaster(
             batch.x[:, :length], None, horizon, covariates=batch.covariates, observed=observed
         ).float()
