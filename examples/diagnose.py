@@ -19,9 +19,9 @@ from quickstart import SIZES, quickstart
 
 from zf_pyro import ZForcing, diagnostics, to_arviz
 from zf_pyro.data import NUM_CEPSTRA, load_vowels
-from zf_pyro.diagnostics import Given, ReportSizes, remedies, report_on, write_report
+from zf_pyro.diagnostics import Given, ReportSizes, model_sections, write_report
 from zf_pyro.diagnostics.plots import plot_training
-from zf_pyro.diagnostics.report import Section, Verdict
+from zf_pyro.diagnostics.report import Section, Verdict, remedies
 from zf_pyro.emissions import Gaussian
 
 matplotlib.use("Agg")
@@ -74,7 +74,7 @@ def diagnose(
         )
         models[name] = data
         given, probe = Given(test.x, test.lengths), len(test.x) >= 90
-        about = report_on(name, net, data, given, sizes=sizes, feature=CEPSTRA[0], probe=probe)
+        about = model_sections(name, net, data, given, sizes=sizes, feature=CEPSTRA[0], probe=probe)
         parts += about.sections
         measured[name], verdicts[name] = about.measurements, about.use.verdict()
         top.append(about.verdict)

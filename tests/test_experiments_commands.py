@@ -271,10 +271,18 @@ def test_forecasts_with_covariates_and_gaps(tmp_path):
     lines = (tmp_path / "run" / "forecasts.csv").read_text().splitlines()
     assert len(lines) == 1 + 4 * 6
     assert lines[1].startswith("s0,2019-01-01,")
-    with pytest.raises(SystemExit, match=r"future must be a table of the covariates \['price'\] of the 6 steps"):
+    with pytest.raises(SystemExit, match="'s0' has values in its last 6 steps: a forecast with the covariates"):
         commands.main(given)
     with pytest.raises(SystemExit, match="future must hold the 9 steps after sequence 's0'"):
         commands.main([*given, "--horizon", "9", "--future", str(tmp_path / "future.csv")])
+    coming = sales(4, MONTHS + 3)  # whose last rows have no values
+    coming.assign(sold=coming["sold"].where(coming["month"] < "2019")).to_csv(tmp_path / "coming.csv", index=False)
+    new = ["forecast", str(tmp_path / "run"), "--data", str(tmp_path / "coming.csv"), "--samples", "10"]
+    commands.main([*new, "--particles", "4", "--horizon", "3", "--out", str(tmp_path / "forecasts.csv")])
+    rows = (tmp_path / "forecasts.csv").read_text().splitlines()[1:]
+    assert [row.split(",")[1] for row in rows] == ["2019-01-01", "2019-02-01", "2019-03-01"] * 4
+    with pytest.raises(SystemExit, match="'s0' has values in its last 4 steps"):
+        commands.main([*new, "--horizon", "4"])
     scored = ["evaluate", str(tmp_path / "run"), "--horizon", "3", "--samples", "20", "--particles", "4"]
     commands.main([*scored, "--baselines", "naive"])
     found = json.loads((tmp_path / "run" / "evaluation.json").read_text())
@@ -298,6 +306,13 @@ def test_a_finished_run_refuses_with_a_sentence(plain, words, message):
         commands.main([word.format(**names) for word in words])
 
 
+def test_data_in_another_scaling_are_refused(plain, tmp_path):
+    data = prepared(tmp_path, sales().assign(sold=lambda table: 3 * table["sold"]))
+    with pytest.raises(SystemExit, match="must have the scaling of these data, 'sold' minus"):
+        commands.main(["evaluate", str(plain / "run"), "--data", str(data), "--horizon", "3"])
+
+
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.* have a k-hat above")  # of a network barely trained
 def test_diagnose_writes_one_page(plain, capsys):
     given = ["diagnose", str(plain / "run"), "--part", "all", "--draws", "25", "--simulations", "20", "--by-step", "1"]

@@ -10,11 +10,12 @@ from .forecasts import Forecasts, leave_future_out
 from .information import Information, mutual_information
 from .latent_use import LatentUse, latent_use
 from .model_comparison import compare
-from .model_report import Given, ModelReport, ReportSizes, report_on
+from .model_report import Given, ModelReport, ReportSizes, model_sections
+from .network_report import report_on
 from .posterior_comparison import PosteriorComparison, compare_posteriors
 from .predictive_checks import PredictiveCheck, autocorrelation, predictive_check, quantiles, spectrum
 from .probe import Probe, linear_probe
-from .report import remedies, write_report
+from .report import write_report
 from .step_check import StepCheck, check_steps
 from .weight_check import WeightCheck, check_weights
 
@@ -42,10 +43,10 @@ __all__ = [
     "latent_use",
     "leave_future_out",
     "linear_probe",
+    "model_sections",
     "mutual_information",
     "predictive_check",
     "quantiles",
-    "remedies",
     "report_on",
     "spectrum",
     "to_arviz",

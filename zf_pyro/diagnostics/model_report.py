@@ -14,7 +14,7 @@ from .measurements import Measurement, measurements
 from .plots import plot_check, plot_fan, plot_khat, plot_kl, plot_phase, plot_rank_ecdf, plot_traversal
 from .predictive_checks import autocorrelation, predictive_check, spectrum
 from .probe import linear_probe
-from .report import Section, Verdict
+from .report import Section, Verdict, remedies
 from .step_check import check_steps
 from .step_plots import plot_steps
 from .weight_check import check_weights
@@ -40,6 +40,11 @@ class ModelReport(NamedTuple):
     sections: list[Section]
     measurements: list[Measurement]
     use: LatentUse
+
+    @property
+    def page(self) -> list[Section]:
+        """Its sections, after one with what to do where a measurement fails."""
+        return [*remedies({self.name: self.measurements}), *self.sections]
 
     @property
     def verdict(self) -> Verdict:
@@ -75,7 +80,7 @@ class Given(NamedTuple):
         return Given(self.x[rows, :time], self.lengths[rows], *cut)
 
 
-def report_on(
+def model_sections(
     name: str,
     net: StochasticRNN,
     data: Any,

@@ -34,26 +34,20 @@ def command_line(experiment: Callable[..., None]) -> None:
         ImportError: jsonargparse is not installed.
         ValueError: a resumed run with other flags.
     """
-    parser = parser_class()(description=(experiment.__doc__ or "").split("\n\n")[0])
-    add_flags(parser, experiment)
-    run_experiment(experiment, parser.parse_args(underscored(sys.argv[1:])).as_dict())
+    run_experiment(experiment, experiment_parser(experiment).parse_args(underscored(sys.argv[1:])).as_dict())
 
 
-def parser_class() -> Any:
-    """The parser of jsonargparse.
+def experiment_parser(experiment: Callable[..., None]) -> Any:
+    """Parser of the flags of an experiment: its own, those of a run, and those of its preset.
 
     Raises:
-        ImportError: it is not installed.
+        ImportError: jsonargparse is not installed.
     """
     try:
         import jsonargparse
     except ImportError as error:
         raise ImportError("the command line needs jsonargparse: pip install zf-pyro[examples]") from error
-    return jsonargparse.ArgumentParser
-
-
-def add_flags(parser: Any, experiment: Callable[..., None]) -> None:
-    """Add the flags of an experiment to a parser: its own, those of :class:`.Run` and those of :class:`.Preset`."""
+    parser = jsonargparse.ArgumentParser(description=(experiment.__doc__ or "").split("\n\n")[0])
     parser.add_function_arguments(experiment, skip={"run"}, as_positional=True)
     parser.add_class_arguments(Run, skip={*SWITCHES, "changes"})
     for switch, text in SWITCHES.items():
@@ -61,13 +55,16 @@ def add_flags(parser: Any, experiment: Callable[..., None]) -> None:
     for name, (kind, text) in preset_flags().items():
         parser.add_argument(f"--{name}", type=kind, default=None, help=f"{text} (default: as in the preset)")
     parser.set_defaults({"out": Path("runs") / experiment.__name__})
+    return parser
 
 
 def run_experiment(experiment: Callable[..., None], flags: dict[str, Any]) -> None:
-    """Run ``experiment(run, ...)`` with the flags that a parser of :func:`add_flags` has read.
+    """Run an experiment with the flags of its parser, in its folder alone.
 
     Raises:
-        Exception: as :func:`command_line`.
+        FileExistsError: ``out`` holds a run, and ``--resume`` is off.
+        FolderInUseError: another run is writing to ``out``.
+        ValueError: a resumed run with other flags.
     """
     found = {name: flags.pop(name) for name in CHANGEABLE}
     changes = {name: plain(value) for name, value in found.items() if value is not None}

@@ -9,8 +9,8 @@ import torch
 
 from ..checks import require_count, require_number, require_seed
 from ..data import Series, collate_series
+from ..evaluation import FilterForecaster
 from ..models import StochasticRNN
-from .series_scores import NetForecaster
 
 AT_ONCE = 64
 """Sequences that are forecast at once."""
@@ -47,7 +47,7 @@ def forecast_table(
 
     horizon = require_count("horizon", horizon)
     levels = [require_number("quantiles", level, "between 0 and 1", 0.0, 1.0, "()") for level in quantiles]
-    forecaster = NetForecaster(net, num_samples, num_particles)
+    forecaster = FilterForecaster(net, num_samples=num_samples, num_particles=num_particles)
     pyro.set_rng_seed(require_seed("seed", seed))
     ends = series.lengths - horizon
     found: list[np.ndarray] = []
@@ -76,3 +76,22 @@ def _has_gaps(observed: torch.Tensor | None, lengths: torch.Tensor) -> bool:
         return False
     real = torch.arange(observed.shape[1]) < lengths.unsqueeze(1)
     return not bool(observed.all(-1)[real].all())
+
+
+def with_ends(series: Series, horizon: int) -> Series:
+    """The series themselves, whose last ``horizon`` steps have covariates and no values.
+
+    Raises:
+        ValueError: a sequence with values there, or without steps before them.
+    """
+    horizon = require_count("horizon", horizon)
+    for index, length in enumerate(series.lengths.tolist()):
+        if length <= horizon:
+            raise ValueError(f"sequence {series.ids[index]!r} has {length} steps, so none before {horizon} to forecast")
+        if not np.isnan(series.steps(index, length - horizon).values).all():
+            raise ValueError(
+                f"sequence {series.ids[index]!r} has values in its last {horizon} steps: a forecast with the "
+                f"covariates {series.layout.varying} needs those of the steps to come, in --future or in "
+                "rows at the end that have no values"
+            )
+    return series

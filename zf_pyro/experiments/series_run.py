@@ -152,7 +152,8 @@ def series_experiment(
         evaluations[name] = summarise(scores[name])
         if scores[name].has_units and not part.has_gaps and emission != "gaussian_mixture":
             evaluations[f"{name}, original units"] = summarise(scores[name], scale=mean_scale(part))
-    save(fitted.model, run.out / "net")
+    scaling = sets.train.scaling
+    save(fitted.model, run.out / "net", mean=scaling.centre, scale=scaling.scale)
     write_results(run, preset, sets.train.record, evaluations, scores, value="element", **fitted.facts)
 
 

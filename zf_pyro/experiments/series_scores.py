@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..checks import require_choice, require_count
 from ..data import Series
-from ..evaluation import ETS, Backtest, Estimate, Naive, SeasonalNaive, backtest
+from ..evaluation import ETS, Backtest, Estimate, FilterForecaster, Naive, SeasonalNaive, backtest
 from ..models import StochasticRNN
 
 Baseline = Literal["naive", "seasonal_naive", "ets"]
@@ -17,49 +17,6 @@ BASELINES: tuple[Baseline, ...] = get_args(Baseline)
 """Baselines by name. A season that is not known leaves out the seasonal one, and makes ETS one without a season."""
 LEVELS = (0.5, 0.9)
 """Probabilities of the central intervals."""
-
-
-class NetForecaster:
-    """Forecasts of a network, as :func:`zf_pyro.evaluation.backtest` calls them.
-
-    Args:
-        net: the network, in evaluation mode.
-        num_samples: samples of each forecast.
-        num_particles: particles of the filter.
-    """
-
-    def __init__(self, net: StochasticRNN, num_samples: int = 200, num_particles: int = 256) -> None:
-        self.net = net
-        self.num_samples = require_count("num_samples", num_samples, least=2)
-        self.num_particles = require_count("num_particles", num_particles)
-
-    def __call__(
-        self,
-        x: Tensor,
-        lengths: Tensor | None,
-        horizon: int,
-        *,
-        covariates: Tensor | None = None,
-        observed: Tensor | None = None,
-    ) -> Tensor:
-        """Sample the ``horizon`` frames after each sequence.
-
-        Args:
-            x: (batch, time, frame).
-            lengths: frames of each sequence, (batch,); all of them if None.
-            horizon: steps of the forecast.
-            covariates: those of all steps, (batch, time + horizon, K), for a network that reads them.
-            observed: True where an element was seen, (batch, time, frame); everything if None.
-
-        Returns:
-            (num_samples, batch, horizon, frame).
-        """
-        device = self.net.emission_layer.weight.device
-        known = {"x": x, "lengths": lengths, "covariates": covariates, "observed": observed}
-        moved = {name: value.to(device) for name, value in known.items() if value is not None}
-        sizes = {"horizon": horizon, "num_samples": self.num_samples, "num_particles": self.num_particles}
-        forecast: Callable[..., Any] = getattr(self.net, "forecast")  # noqa: B009  # added above all wings
-        return torch.from_numpy(forecast(**moved, **sizes).values)
 
 
 class ForecastScores(NamedTuple):
@@ -162,7 +119,14 @@ def score_forecasts(
     season = None if season is None else require_count("season", season, least=2)
     chosen = units or ("original" if series.frame_dim == 1 else "scaled")
     asked: dict[str, Any] = {"horizon": horizon, "first": first, "every": every, "levels": LEVELS, "units": chosen}
-    found = {name: backtest(NetForecaster(net, num_samples, num_particles), series, progress=progress, **asked)}
+    found = {
+        name: backtest(
+            FilterForecaster(net, num_samples=num_samples, num_particles=num_particles),
+            series,
+            progress=progress,
+            **asked,
+        )
+    }
     left_out: dict[str, str] = {}
     warned: list[str] = []
     for baseline in baselines:

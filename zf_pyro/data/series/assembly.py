@@ -7,15 +7,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...checks import require_choice, require_flag
-from .layout import Covariate, Layout
+from .layout import GAP, Covariate, Layout
 from .regular import inserted
 from .rows import HeldRows, Steps
 from .scaling import Scaling, kinds_of
 from .series import Series
 from .times import TimeAxis, with_frequency
-
-GAP = "time_gap"
-"""Name of the covariate that holds the time since the last frame."""
 
 
 class GivenRows(NamedTuple):
@@ -86,6 +83,10 @@ def assemble(table: GivenRows, settings: Settings, like: Series | None = None) -
             [*known, Covariate(GAP, "number")],
         )
     layout = Layout(tuple(table.features), tuple(known), axis, table.sequence, dict(settings.columns))
+    names = layout.covariate_names
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise ValueError(f"two covariates have a column {twice[0]!r}, one as NAME=CATEGORY: rename one")
     held = HeldRows(table.ids, offsets, steps)
     if like is not None:
         like.layout.require_same(layout, "these data")

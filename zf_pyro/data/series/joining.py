@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from ...checks import require_count
-from .assembly import GAP
+from .layout import GAP
 from .rows import HeldRows, Steps
 from .series import Series, common
 from .splitting import SeriesSets
@@ -52,10 +52,10 @@ def continued(series: Series, horizon: int, future: Any = None) -> Series:
         ValueError: covariates that are not known ``horizon`` steps ahead, or times that do not follow a sequence.
     """
     horizon, layout, axis = require_count("horizon", horizon), series.layout, series.layout.axis
-    varying = [covariate.name for covariate in layout.covariates if not covariate.static and covariate.name != GAP]
-    if future is None and varying:
+    if future is None and layout.varying:
         raise ValueError(
-            f"future must be a table of the covariates {varying} of the {horizon} steps after each sequence, got none"
+            f"future must be a table of the covariates {layout.varying} of the {horizon} steps after each sequence, "
+            "got none"
         )
     later = {} if future is None else _by_sequence(series, future)
     found = {}
@@ -114,8 +114,8 @@ def _by_sequence(series: Series, future: Any) -> dict[Any, Steps]:
     owner = owner[0] if isinstance(owner, list) else owner
     if owner is not None and owner not in table.columns and len(series) == 1:
         table = table.assign(**{owner: series.ids[0]})
-    for name in (owner, *(covariate.name for covariate in layout.covariates if not covariate.static)):
-        if name is not None and name != GAP and name not in table.columns:
+    for name in (owner, *layout.varying):
+        if name is not None and name not in table.columns:
             raise ValueError(f"future must have a column {name!r}, got {[*map(str, table.columns)][:12]}")
     table = table.drop(columns=[covariate.name for covariate in static if covariate.name in table.columns])
     table = table.drop(columns=[name for name in layout.features if name in table.columns])

@@ -9,6 +9,8 @@ import numpy as np
 from .times import TimeAxis
 
 Category = str | int | float | bool
+GAP = "time_gap"
+"""Name of the covariate that holds the time since the last frame."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +46,11 @@ class Layout:
     def covariate_names(self) -> list[str]:
         """Names of the columns that a network reads as covariates."""
         return [name for covariate in self.covariates for name in covariate.columns]
+
+    @property
+    def varying(self) -> list[str]:
+        """Names of the covariates that neither are static nor follow from the times."""
+        return [one.name for one in self.covariates if not one.static and one.name != GAP]
 
     def expand(self, covariates: np.ndarray) -> np.ndarray:
         """Columns that a network reads, (steps, covariate) float32, of one column per covariate, (steps, given).
@@ -89,3 +96,9 @@ class Layout:
                 )
         if (self.axis.kind, self.axis.frequency) != (other.axis.kind, other.axis.frequency):
             raise ValueError(f"{what} must have times of {self.axis}, got {other.axis}")
+        if self.axis.kind == "datetime" and (self.axis.zone is None) != (other.axis.zone is None):
+            zones = [axis.zone or "no time zone" for axis in (self.axis, other.axis)]
+            raise ValueError(
+                f"{what} must have dates in {zones[0]}, got {zones[1]}: set or drop the zone with .dt.tz_localize, so "
+                "that times mean the same"
+            )

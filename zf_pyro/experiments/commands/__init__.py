@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, get_args, get_type_hints
 
-from ..command import SWITCHES, add_flags, parser_class, run_experiment, underscored
+from ..command import SWITCHES, experiment_parser, run_experiment, underscored
 from ..settings import Run
 from .diagnose_run import diagnose
 from .evaluate_run import evaluate
@@ -41,15 +41,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if words[:1] == ["prepare"] and words[1:2] and words[1] in CORPORA:
         prepare_corpus(words[1:])
         return
-    kind = parser_class()
-    parser = kind(prog="zf-pyro", description="Forecasts of series by stochastic recurrent networks, step by step.")
+    try:
+        import jsonargparse
+    except ImportError as error:
+        raise ImportError("the command line needs jsonargparse: pip install zf-pyro[series]") from error
+    parser = jsonargparse.ArgumentParser(
+        prog="zf-pyro", description="Forecasts of series by stochastic recurrent networks, step by step."
+    )
     commands = parser.add_subcommands(dest="command")
     for name, function in COMMANDS.items():
         line = (function.__doc__ or "").strip().splitlines()[0]
-        command = kind(description=line)
         if is_experiment(function):
-            add_flags(command, function)
+            command = experiment_parser(function)
         else:
+            command = jsonargparse.ArgumentParser(description=line)
             command.add_function_arguments(function, as_positional=True)
         commands.add_subcommand(name, command, help=line)
     if words and words[0] in COMMANDS:

@@ -7,7 +7,7 @@ from typing import Literal
 import pyro
 import torch
 
-from ...diagnostics import Given, ReportSizes, remedies, report_on, to_arviz, write_report
+from ...diagnostics import Given, ReportSizes, model_sections, to_arviz, write_report
 from ..series_run import load_run
 
 
@@ -60,11 +60,11 @@ def diagnose(
             **given.named,
         )
         sizes = ReportSizes(draws=draws, simulations=simulations, by_step=by_step)
-        found = report_on(run.name, net, samples, given, sizes=sizes, feature=series.features[0])
+        found = model_sections(run.name, net, samples, given, sizes=sizes, feature=series.features[0])
     out = run / "report.html" if out is None else out
     out.parent.mkdir(parents=True, exist_ok=True)
     title = f"Diagnosis of {run.name}"
-    write_report(out, title, [*remedies({run.name: found.measurements}), *found.sections], [found.verdict])
+    write_report(out, title, found.page, [found.verdict])
     pyplot.close("all")
     print(f"{run.name}: {found.use.verdict()}")
     print(f"in {out}")

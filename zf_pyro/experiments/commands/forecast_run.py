@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ...data import continued
-from ..series_forecasts import forecast_table
+from ..series_forecasts import forecast_table, with_ends
 from ..series_run import load_run
 
 QUANTILES = [0.05, 0.5, 0.95]
@@ -25,12 +25,15 @@ def forecast(
 ) -> None:
     """Forecast the steps after each sequence, in original units, with names, identifiers and times.
 
+    Where there are covariates, those of the steps to come are in --future; or in the last rows of each sequence of
+    --data, which then have no values.
+
     Args:
         run: Folder that zf-pyro train has written.
         horizon: Steps of each forecast.
         data: Sequences to go on from, a table or a prepared folder; those of the training data if left out.
         part: Part of a prepared folder; all joins the parts to whole sequences.
-        future: Table of the covariates of the steps to come, with the columns of identifiers and times.
+        future: CSV or Parquet table of the covariates of the steps to come, with the columns of identifiers and times.
         quantiles: Quantiles of the forecasts, each a column beside the mean.
         samples: Samples of each forecast.
         particles: Particles of the filter that reads a sequence.
@@ -44,7 +47,8 @@ def forecast(
     trained = load_run(run)
     series = trained.series(data, part)
     table = None if future is None else read_table(future, csv or trained.names.layout.columns.get("csv"))
-    reaching = continued(series, horizon, table)
+    ends = table is None and series.layout.varying
+    reaching = with_ends(series, horizon) if ends else continued(series, horizon, table)
     found = forecast_table(trained.net, reaching, horizon, quantiles, samples, particles, seed)
     out.parent.mkdir(parents=True, exist_ok=True)
     found.to_csv(out, index=False) if out.suffix == ".csv" else found.to_parquet(out, index=False)
