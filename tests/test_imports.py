@@ -280,6 +280,7 @@ IMPORT_NAMES = {
     "safetensors": "safetensors",
     "sktime": "sktime",
     "scipy": "scipy",
+    "optuna": "optuna",
 }
 """What the package imports, and the distribution that brings it."""
 UNIMPORTED = {

@@ -19,6 +19,8 @@ from .plan import Flags, PlannedRow, PlannedRun, Sweep, read_plan
 from .results import logged
 
 RESULTS = "results.json"
+TRAIN = Path("zf-pyro train")
+"""In place of a script: the command, with the prepared folder as the flag ``data``."""
 KEPT = (
     *("command", "model", "objective", "parameters", "training_seconds", "steps", "best_step", "best_bound"),
     *("active_units", "flags", "preset", "data", "versions"),
@@ -116,7 +118,7 @@ def execute(plan: Sweep, run: PlannedRun) -> str | None:
     """
     out = plan.runs / run.name
     out.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, str(plan.script), *run.arguments, "--out", str(out)]
+    command = [*program(plan, run), "--out", str(out)]
     if (out / RUN).is_file():
         command.append("--resume")
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
@@ -132,6 +134,15 @@ def execute(plan: Sweep, run: PlannedRun) -> str | None:
     plan.results.mkdir(parents=True, exist_ok=True)
     write_atomically(plan.results / f"{run.name}.json", lambda file: file.write(text.encode()))
     return None
+
+
+def program(plan: Sweep, run: PlannedRun) -> list[str]:
+    """Command of a run: its script, or ``zf-pyro train``, whose data are no flag."""
+    if plan.script != TRAIN:
+        return [sys.executable, str(plan.script), *run.arguments]
+    place = run.arguments.index("--data")
+    data, rest = run.arguments[place + 1], [*run.arguments[:place], *run.arguments[place + 2 :]]
+    return [sys.executable, "-m", "zf_pyro", "train", data, *rest]
 
 
 def shortened(results: Mapping[str, Any]) -> Results:

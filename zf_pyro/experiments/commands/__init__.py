@@ -12,6 +12,7 @@ from .evaluate_run import evaluate
 from .forecast_run import forecast
 from .info import info
 from .prepare_table import prepare, prepare_corpus
+from .search_settings import search
 from .train_series import train
 
 __all__ = ["COMMANDS", "main"]
@@ -22,6 +23,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "evaluate": evaluate,
     "forecast": forecast,
     "diagnose": diagnose,
+    "search": search,
     "info": info,
 }
 """Subcommands by name. Their parameters become flags, their docstrings the help. One with the parameter
@@ -106,7 +108,8 @@ def completed(words: Sequence[str], function: Callable[..., None]) -> list[str]:
 
 def _element(kind: Any) -> Any:
     """Type of the elements of a list, or of a list that may be None; None for other types."""
-    for option in (kind, *get_args(kind)):
+    options = () if getattr(kind, "__origin__", None) is dict else (kind, *get_args(kind))
+    for option in options:
         if getattr(option, "__origin__", None) is list:
             return get_args(option)[0]
     return None
