@@ -32,9 +32,9 @@ FLOORS = (
 WINGS = tuple(wing for floor in FLOORS for wing in floor)
 TOP = {"__init__", "checks"}
 RECURRENCE = (
-    *(f"engine.{name}" for name in ("operations", "shapes", "buffers", "machines", "linear")),
+    *(f"engine.{name}" for name in ("operations", "shapes", "buffers", "machines", "fastest", "linear")),
     *(f"engine.{name}" for name in ("mlp", "lstm", "loops", "backward_loop", "latent_loop", "gru", "heads")),
-    *("reference", "fast", "chunks", "precision", "scans"),
+    *("reference", "fast", "chunks", "precision", "scans", "configuration"),
 )
 """Files of the recurrence from the ground up."""
 LONGEST = 300

@@ -5,6 +5,7 @@ from .diagnostics import to_arviz
 from .models import DMM, SRNN, STORN, VRNN, ZForcing, pretrained
 from .networks import State
 from .objectives import FIVO, SIXO, Constant, ImportanceWeightedELBO, Linear, Terms, ZForcingELBO
+from .recurrence import show_config
 
 __all__ = [
     "DMM",
@@ -22,5 +23,6 @@ __all__ = [
     "ZForcingELBO",
     "emissions",
     "pretrained",
+    "show_config",
     "to_arviz",
 ]
