@@ -23,6 +23,9 @@ SETTING = "ZF_PYRO_MACHINE"
 """Environment variable that fixes the machine: ``c`` or ``pytorch``. It turns measurements off."""
 WIDEST, MOST_ROWS = 1024, 256
 """Sizes above these count as these in a measurement, which then takes some 30 ms. Below, it takes a few."""
+NARROW = 1024
+"""Widest layer for which C is chosen for a single row. At 512 it is 1.0 to 1.2 times as fast as PyTorch, at 1024 0.85 to
+0.95 times in a product, which the loop's other operations make up for, at 2048 0.7 times (docs/speed.md)."""
 ROUNDS = 5
 """Times that each machine is measured, in turn. The medians are compared."""
 STEPS = 2_000_000
@@ -67,7 +70,7 @@ def choose(dtype: torch.dtype, width: int, rows: int) -> Choice:
         ValueError: the environment variable is neither ``c`` nor ``pytorch``.
         RuntimeError: it asks for the C loops, which were not built.
     """
-    known = by_rule(dtype)
+    known = by_rule(dtype, width, rows)
     if known is not None:
         return known
     found = _measure(dtype, width, rows)
@@ -103,8 +106,8 @@ def advise(choice: Choice) -> None:
         log.warning("time loops run in PyTorch, which is slow: %s. %s", choice.reason, choice.advice)
 
 
-def by_rule(dtype: torch.dtype) -> Choice | None:
-    """Choose a machine for loops on a CPU without a measurement; None if that takes one."""
+def by_rule(dtype: torch.dtype, width: int = 128, rows: int = 32) -> Choice | None:
+    """Choose as :func:`choose`, but without a measurement; None if that takes one."""
     setting, compiled = os.environ.get(SETTING, "").lower(), machines._compiled
     if setting not in ("", "c", "pytorch"):
         raise ValueError(f"{SETTING} must be c, pytorch or unset, got {setting!r}")
@@ -121,7 +124,9 @@ def by_rule(dtype: torch.dtype) -> Choice | None:
     level = compiled.LEVELS[-1]
     if level not in ("AVX2", "AVX-512") or not (compiled.THREADED or torch.get_num_threads() == 1):
         return None
-    return Choice(True, f"with {level} C was faster than PyTorch on as many threads, at all sizes measured")
+    if rows == 1 and width > NARROW:
+        return Choice(False, "one row of a wide layer is faster in PyTorch: a vector of C holds several rows")
+    return Choice(True, f"with {level}, C was faster than PyTorch on as many threads at the sizes measured")
 
 
 def _measure(dtype: torch.dtype, width: int, rows: int) -> StepSeconds:
