@@ -260,6 +260,6 @@ def test_a_sequence_without_values_or_with_half_a_label_is_refused(tmp_path):
         prepare(tmp_path / "out", [SAMPLES[0], SAMPLES[0]], labels=[1, None])
     with pytest.raises(ValueError, match="train holds no sequences"):
         prepare(tmp_path / "out", [])
-    with pytest.raises(ValueError, match="dtype must be one of float32, int16, uint8, int64, got 'float16'"):
+    with pytest.raises(ValueError, match="dtype must be one of float32, float64, int16, uint8, int64, got 'float16'"):
         prepare(tmp_path / "out", dtype="float16")
     assert list(tmp_path.iterdir()) == []

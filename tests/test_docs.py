@@ -34,7 +34,7 @@ def blocks_of(page: str) -> list[str]:
 
 EXAMPLE = re.compile(r"<!-- example -->\n```python\n(.*?)```\n<!-- end of example -->", re.DOTALL)
 """The README's first example, ten lines that print ten lines."""
-FROM_README = ("docs/diagnostics.md", "docs/inference.md")
+FROM_README = ("docs/diagnostics.md", "docs/inference.md", "docs/online.md")
 """Pages that say that they start from the names of the README's first example."""
 SMALLER = {
     "README.md": {

@@ -21,7 +21,7 @@ from zf_pyro.experiments import (
     spread,
     training_loader,
 )
-from zf_pyro.experiments.command import _underscored
+from zf_pyro.experiments.command import underscored
 from zf_pyro.experiments.fitting import build, train
 from zf_pyro.experiments.results import logged
 from zf_pyro.models import DeterministicRNN
@@ -196,7 +196,7 @@ def test_synthetic_corpora_are_what_the_loaders_expect(tmp_path):
 
 def test_a_dash_in_a_flag_is_as_good_as_an_underscore():
     given = ["--max-steps", "5", "--test-sequences=3", "--out", "a-b", "--data=c-d", "-h"]
-    assert _underscored(given) == ["--max_steps", "5", "--test_sequences=3", "--out", "a-b", "--data=c-d", "-h"]
+    assert underscored(given) == ["--max_steps", "5", "--test_sequences=3", "--out", "a-b", "--data=c-d", "-h"]
 
 
 @pytest.mark.parametrize(

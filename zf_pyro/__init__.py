@@ -6,6 +6,8 @@ from .evaluation import anomaly_scores, forecast, impute
 from .models import DMM, SRNN, STORN, VRNN, StochasticRNN, ZForcing, pretrained
 from .networks import State, runs_eagerly
 from .objectives import FIVO, SIXO, Constant, ImportanceWeightedELBO, Linear, Terms, ZForcingELBO
+from .recurrence import show_config
+from .smc import export_step
 
 __all__ = [
     "DMM",
@@ -22,7 +24,9 @@ __all__ = [
     "ZForcing",
     "ZForcingELBO",
     "emissions",
+    "export_step",
     "pretrained",
+    "show_config",
     "to_arviz",
 ]
 

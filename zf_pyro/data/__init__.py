@@ -26,6 +26,14 @@ from .music.sets import PolyphonicSets, load_polyphonic
 from .music.transposition import Transposed
 from .padding import Batch, collate
 from .sequences import Sequences, Windows
+from .series.arrays import from_arrays
+from .series.batch import SeriesBatch, SeriesItem, collate_series, require_horizon
+from .series.folder import from_folder
+from .series.frames import from_dataframe
+from .series.scaling import Scaling
+from .series.series import Series
+from .series.splitting import SeriesSets, split_series
+from .series.storing import load_series, save_series
 from .speech.prepare import prepare_blizzard, prepare_folder, prepare_timit
 from .text.docstrings import load_docstrings, prepare_docstrings
 from .text.imdb import prepare_imdb
@@ -48,7 +56,12 @@ __all__ = [
     "PolyphonicSets",
     "Record",
     "Rolls",
+    "Scaling",
     "Sequences",
+    "Series",
+    "SeriesBatch",
+    "SeriesItem",
+    "SeriesSets",
     "TextSets",
     "Transposed",
     "Utterances",
@@ -59,6 +72,10 @@ __all__ = [
     "batches_of",
     "call_with",
     "collate",
+    "collate_series",
+    "from_arrays",
+    "from_dataframe",
+    "from_folder",
     "given_of",
     "givens_of",
     "is_batch",
@@ -66,6 +83,7 @@ __all__ = [
     "load_docstrings",
     "load_images",
     "load_polyphonic",
+    "load_series",
     "load_text",
     "load_vowels",
     "pair_of",
@@ -80,5 +98,8 @@ __all__ = [
     "preparing",
     "read_midi",
     "read_record",
+    "require_horizon",
+    "save_series",
+    "split_series",
     "write_midi",
 ]

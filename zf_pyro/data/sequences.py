@@ -69,6 +69,8 @@ class Sequences(Dataset[Tensor]):
         if not isinstance(split, str) or split not in self.record.splits:
             known = ", ".join(self.record.splits)
             raise ValueError(f"split must be one of {known} in {self.folder}, got {split!r}")
+        if self.record.corpus == "series":
+            raise ValueError(f"{self.folder} holds series with names and times: open it by zf_pyro.data.load_series")
         whole = isinstance(frame, Integral) and not isinstance(frame, bool) and frame > 0
         if frame is not None and (self.record.frame is None or not whole):
             symbols = f", and None for the symbols of {self.record.corpus}" if self.record.frame is None else ""

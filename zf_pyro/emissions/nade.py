@@ -122,10 +122,12 @@ class NADEDistribution(TorchDistribution):
         shape = torch.broadcast_shapes(value.shape[:-1], self.batch_shape)
         given = (value, self.visible, self.hidden)
         parts = [part.expand(*shape, part.shape[-1]).reshape(-1, part.shape[-1]) for part in given]
-        rows = max(1, FLOATS_AT_ONCE // self.encoder.numel())
-        logits = torch.cat(
-            [self._logits(*pieces) for pieces in zip(*(part.split(rows) for part in parts), strict=True)]
-        )
+        if torch.compiler.is_compiling():  # one program for every number of rows
+            logits = self._logits(*parts)
+        else:
+            rows = max(1, FLOATS_AT_ONCE // self.encoder.numel())
+            pieces = zip(*(part.split(rows) for part in parts), strict=True)
+            logits = torch.cat([self._logits(*piece) for piece in pieces])
         found = -F.binary_cross_entropy_with_logits(logits / self.temperature, parts[0], reduction="none").sum(-1)
         return found.view(shape)
 

@@ -11,9 +11,9 @@ from ..checks import require_count, require_flag
 from ..inference import ParticleFilter
 from ..models import StochasticRNN
 from ..networks import evaluating
-from ..paths import real_frames
+from ..paths import real_frames, with_last_repeated
 from ..smc import require_observed
-from .batching import Part, parts, require_sequences
+from .batching import Part, parts, require_given
 from .named import coordinates, numpy_of
 
 
@@ -39,7 +39,7 @@ def anomaly_scores(
 
     Args:
         net: the model; in evaluation mode meanwhile.
-        x: (batch, time, frame) floats or (batch, time) integers; or a batch (x, lengths).
+        x: (batch, time, frame) floats or (batch, time) integers; or a batch (x, lengths), or with further fields.
         lengths: real frames of each sequence, (batch,); all of them if None.
         num_samples: frames sampled from the forecast of each step for ``tail_probability``; 0 leaves it out. A step
             takes the time of ``num_samples`` x ``num_particles`` densities.
@@ -47,7 +47,7 @@ def anomaly_scores(
         context: the frame before the first, (batch, *frame); a start frame if None.
         observed: True where x was seen, (batch, time) or (batch, time, *frame); all of it if None. Only what was seen
             is scored.
-        covariates: known at all steps, (batch, time, covariates); None for a model without.
+        covariates: c_1..c_T, (batch, time, K), for a model of ``covariate_dim`` K.
         coords: values by dimension, for example ``{"sequence": ids, "step": times}``. Those left out are numbered from
             0.
         batch_size: sequences processed at once, which bounds the memory.
@@ -72,19 +72,20 @@ def anomaly_scores(
     require_flag("progress", progress)
     num_samples = require_count("num_samples", num_samples, least=0)
     num_particles, batch_size = require_count("num_particles", num_particles), require_count("batch_size", batch_size)
-    x, lengths = require_sequences(net, x, lengths, context)
+    x, lengths, covariates, observed = require_given(net, x, lengths, context, covariates=covariates, observed=observed)
     observed = require_observed(net, observed, x)
     named = coordinates(coords, {"sequence": len(x), "step": x.shape[1]})
     filter = ParticleFilter(net, num_particles, proposal="prior")
     names = ("score", "tail_probability") if num_samples else ("score",)
     values = {name: np.full(x.shape[:2], np.nan) for name in names}
     with evaluating(net), tqdm(total=len(x), desc="anomaly scores", unit="sequence", disable=not progress) as bar:
-        for part in parts(x, lengths, context, batch_size):
-            seen = _seen(part, observed)
-            rows, online = numpy_of(part.rows), filter.start(len(part.x), context=part.context, covariates=covariates)
+        for part in parts(x, lengths, context, batch_size, covariates=covariates, observed=observed):
+            seen, known = _seen(part), _covariates(part)
+            rows, online = numpy_of(part.rows), filter.start(len(part.x), context=part.context)
             for t in range(part.x.shape[1]):
                 now = None if seen is None else seen[:, t]
-                step = online.step(part.x[:, t], observed=now, tail_samples=num_samples)
+                c_t = None if known is None else known[t]
+                step = online.step(part.x[:, t], c_t, observed=now, tail_samples=num_samples)
                 score = -step.log_likelihood
                 if now is not None:
                     score = score.where(now.reshape(len(now), -1).any(-1), torch.nan)
@@ -96,13 +97,20 @@ def anomaly_scores(
     return Dataset(data, coords=named, attrs={"num_particles": num_particles, "num_samples": num_samples})
 
 
-def _seen(part: Part, observed: Tensor | None) -> Tensor | None:
+def _seen(part: Part) -> Tensor | None:
     """True where a frame is real and was seen, (part, time) or (part, time, *frame); None where all are."""
-    steps = part.x.shape[1]
-    seen = None if observed is None else observed[part.rows, :steps]
+    seen = part.observed
     if part.lengths is None:
         return seen
-    real = real_frames(part.lengths, steps).T
+    real = real_frames(part.lengths, part.x.shape[1]).T
     if seen is None:
         return None if bool(real.all()) else real
     return seen & real.reshape(*real.shape, *[1] * (seen.dim() - 2))
+
+
+def _covariates(part: Part) -> Tensor | None:
+    """Covariates with the last real one repeated beyond each length, (time, part, K), or None."""
+    if part.covariates is None:
+        return None
+    known = part.covariates.transpose(0, 1)
+    return known if part.lengths is None else with_last_repeated(known, part.lengths)

@@ -13,11 +13,13 @@ import torch
 from torch import Tensor
 
 from ..checks import require_choice, require_count, require_flag, require_room
+from ..data import given_of
 from ..inference import ParticleFilter, effective_sample_size
 from ..models import StochasticRNN
 from ..networks import evaluating
+from ..paths import check_covariates, require_finite
 from ..smc import require_observed
-from .batching import parts, require_sequences
+from .batching import parts, require_given
 from .named import coordinates, frame_dims, numpy_of
 
 PROPOSALS = ("posterior", "prior")
@@ -47,7 +49,7 @@ def forecast(
 
     Args:
         net: the model; in evaluation mode meanwhile.
-        x: (batch, time, frame) floats or (batch, time) integers; or a batch (x, lengths).
+        x: (batch, time, frame) floats or (batch, time) integers; or a batch (x, lengths), or with further fields.
         lengths: real frames of each sequence, (batch,); all of them if None.
         horizon: frames to forecast.
         num_samples: samples of each sequence.
@@ -55,7 +57,8 @@ def forecast(
         proposal: of the filter, ``"posterior"`` (the guide) or ``"prior"``.
         context: the frame before the first, (batch, *frame); a start frame if None.
         observed: True where x was seen, (batch, time) or (batch, time, *frame); all of it if None.
-        covariates: known at all steps, (batch, time + horizon, covariates); None for a model without.
+        covariates: those of all steps, (batch, steps, K), for a model of ``covariate_dim`` K: of x, then of the frames
+            that follow each sequence's own length. There must be ``horizon`` more than the longest has frames.
         coords: values by dimension, for example ``{"sequence": ids, "feature": names}``. Those left out are numbered,
             steps from 1.
         batch_size: sequences processed at once, which bounds the memory needed beside the result.
@@ -79,8 +82,19 @@ def forecast(
     horizon, num_samples = require_count("horizon", horizon), require_count("num_samples", num_samples)
     num_particles, batch_size = require_count("num_particles", num_particles), require_count("batch_size", batch_size)
     require_choice("proposal", proposal, PROPOSALS)
-    x, lengths = require_sequences(net, x, lengths, context)
+    given = given_of(x, lengths, covariates, observed)
+    before = first_steps(given.covariates, given.x)
+    x, lengths, before, observed = require_given(
+        net, given.x, given.lengths, context, covariates=before, observed=given.observed
+    )
     observed = require_observed(net, observed, x)
+    ends = torch.full((len(x),), x.shape[1], device=x.device) if lengths is None else lengths
+    covariates = check_covariates(given.covariates, len(x), int(ends.max()) + horizon, net, least=True)
+    ahead = None
+    if covariates is not None:
+        steps = ends.unsqueeze(1) + torch.arange(horizon, device=x.device)
+        ahead = covariates[torch.arange(len(x), device=x.device).unsqueeze(1), steps]
+        require_finite(ahead.transpose(0, 1), None)
     shape = num_samples, len(x), horizon, *net.emission_family.event_shape
     require_room(num_samples, int(np.prod(shape[1:])) * x.element_size(), torch.device("cpu"), "num_samples")
     dims = ("sample", "sequence", "step", *frame_dims(net))
@@ -88,18 +102,29 @@ def forecast(
     named = coordinates(coords, sizes, {"step": np.arange(1, horizon + 1)})
     filter = ParticleFilter(net, num_particles, proposal=proposal)
     values: np.ndarray | None = None
-    ends, ess = np.zeros(len(x), dtype=np.int64), np.zeros(len(x))
+    ess = np.zeros(len(x))
     with evaluating(net), tqdm(total=len(x), desc="forecasts", unit="sequence", disable=not progress) as bar:
-        for part in parts(x, lengths, context, batch_size):
-            seen = None if observed is None else observed[part.rows, : part.x.shape[1]]
+        for part in parts(x, lengths, context, batch_size, covariates=before, observed=observed):
             batch = part.x if part.lengths is None else (part.x, part.lengths)
-            online = filter.start(batch, context=part.context, covariates=covariates, observed=seen)
-            found = numpy_of(online.forecast(horizon, num_samples=num_samples))
+            online = filter.start(batch, context=part.context, **part.named)
+            known = None if ahead is None else ahead[part.rows]
+            found = numpy_of(online.forecast(horizon, known, num_samples=num_samples))
             values = np.empty(shape, dtype=found.dtype) if values is None else values
             rows = numpy_of(part.rows)
             values[:, rows] = found
             bar.update(len(rows))
-            ends[rows], ess[rows] = numpy_of(online.frames), numpy_of(effective_sample_size(online.log_weights, -1))
-    about = {"length": ("sequence", ends), "ess": ("sequence", ess)}
+            ess[rows] = numpy_of(effective_sample_size(online.log_weights, -1))
+    about = {"length": ("sequence", numpy_of(ends)), "ess": ("sequence", ess)}
     attributes = {"num_particles": num_particles, "proposal": proposal, "steps": "after the end of each sequence"}
     return DataArray(values, dims=dims, coords={**named, **about}, name="x", attrs=attributes)
+
+
+def first_steps(covariates: Any, x: Any) -> Any:
+    """Covariates (batch, steps, K) of the steps of x (batch, time, *frame), the last one repeated where there are less.
+
+    Sequences may end before the time of x. What is no such tensor stays as it is, for a check to refuse.
+    """
+    if not isinstance(covariates, Tensor) or not isinstance(x, Tensor) or covariates.dim() != 3 or x.dim() < 2:
+        return covariates
+    steps = torch.arange(x.shape[1], device=covariates.device).clamp(max=covariates.shape[1] - 1)
+    return covariates[:, steps] if covariates.shape[1] else covariates

@@ -2,6 +2,7 @@
 
 from .choices import MODELS
 from .command import command_line, prepared_data
+from .commands import main
 from .fitting import Fitted, count_parameters, fit_model, save, scores_of
 from .loaders import evaluation_loader, spread, training_loader
 from .presets import Preset
@@ -20,6 +21,7 @@ __all__ = [
     "emission_of",
     "evaluation_loader",
     "fit_model",
+    "main",
     "prepared_data",
     "save",
     "scores_of",

@@ -19,6 +19,7 @@ def ancestral(
     latent_temperature: float = 1.0,
     stop: int | None = None,
     covariates: Tensor | None = None,
+    seen: Tensor | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Sample z_t ~ p(z_t | h_{t-1}) and choose x_t from p(x_t | h_t) in turn. Call it without gradients.
 
@@ -31,6 +32,7 @@ def ancestral(
         latent_temperature: factor of the prior's variance.
         stop: for symbols, the end token. It is repeated after its first occurrence.
         covariates: those of the steps, (num_steps, ..., K), for a model that has them.
+        seen: True for parts of ``u_t`` that were seen, (..., flags), for a model that reads gaps; all if None.
 
     Yields:
         z_t (..., latent) and x_t (..., *frame).
@@ -42,7 +44,7 @@ def ancestral(
     transition = net.loop_transition()
     going = None if stop is None else torch.ones_like(u_t, dtype=torch.bool)
     for t in range(num_steps):
-        read = joined(net, u_t, None if covariates is None else covariates[t])
+        read = joined(net, u_t, None if covariates is None else covariates[t], seen if t == 0 else None)
         past = net.past(state, read)
         latent = latent_of(net.prior(past), "prior", net.latent_dim, past.hidden.shape[:-1])
         prior = base_of(latent)

@@ -1,5 +1,6 @@
 """Sequential Monte Carlo over the latents of many sequences at once."""
 
+from .exporting import FilterStep, GenerationStep, export_step
 from .filter import (
     Filtered,
     FilterSettings,
@@ -21,7 +22,9 @@ __all__ = [
     "SCHEMES",
     "FilterResult",
     "FilterSettings",
+    "FilterStep",
     "Filtered",
+    "GenerationStep",
     "Known",
     "OnlineFilter",
     "OnlineStep",
@@ -29,6 +32,7 @@ __all__ = [
     "Twist",
     "TwistedRun",
     "effective_sample_size",
+    "export_step",
     "gaps_of",
     "known_sequences",
     "random_numbers",

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pyro
 import torch
@@ -11,13 +11,13 @@ from torch import Tensor
 from ..checks import require_count, require_room
 from ..generation import ancestral, drawn
 from ..models import StochasticRNN
-from ..networks import State
-from ..paths import step_width
+from ..networks import State, joined
+from ..paths import check_covariates, require_finite, step_width
 from .filter import ELEMENTS_PER_CHUNK, FilterSettings
-from .online_frames import require_frame, require_seen, require_seen_values
+from .online_frames import require_covariates, require_frame
 from .online_guide import Carried, backward_now, carried_start
 from .online_state import FIELDS, read_state, require_state, write_state
-from .online_step import Particles, advanced, of_particles, require_parts, resampled, seen_log_prob, weighed
+from .online_step import Particles, advanced, of_particles, resampled, weighed
 from .online_tail import tail_probability
 from .resampling import effective_sample_size
 
@@ -85,11 +85,11 @@ class OnlineFilter:
 
         Elements that were not seen are sampled from p(x_t | h_t) of each particle and fed back to it. The weights
         depend on what was seen alone, and the values of ``x_t`` elsewhere have no effect. A frame that was not wholly
-        seen has the prior as proposal.
+        seen has the prior as proposal. A model of ``missing="fill"`` reads gaps instead, and so does its guide.
 
         Args:
             x_t: the next frame; (batch, *frame) floats, or (batch,) integers.
-            covariates_t: what is known at this step, (batch, covariates); None for a model without.
+            covariates_t: c_t, (batch, K), for a model of ``covariate_dim`` K.
             observed: True where seen, (batch,), or (batch, *frame) for emissions of independent elements; all if None.
             tail_samples: samples for the tail probability of x_t, with ``proposal="prior"``; 0 leaves it out.
 
@@ -97,31 +97,31 @@ class OnlineFilter:
             TypeError, ValueError: an argument of the wrong type, shape, dtype, device or value; or a frame that has no
                 density under any particle. The filter is then as it was before.
         """
-        refuse_covariates(self.net, covariates_t, "covariates_t")
         tail_samples = require_count("tail_samples", tail_samples, least=0)
         if tail_samples and self.settings.proposal != "prior":
             raise ValueError(
                 "tail_samples must be 0 where the guide proposes, whose particles have read x_t: make the filter with "
                 f"proposal='prior'; got {tail_samples}"
             )
-        net, before = self.net, self._particles
-        seen, whole = require_seen(net, observed, self.batch_size)
-        x_t = require_frame(net, x_t, self.batch_size, seen)
+        net, family, before = self.net, self.net.emission_family, self._particles
+        frame = require_frame(net, x_t, observed, self.batch_size)
+        covariates_t = require_covariates(net, covariates_t, self.batch_size)
+        # A network that reads gaps has a guide of frames with gaps. Others have whole frames, sampled where unseen.
+        fills, seen = net.flag_dim > 0, None if frame.seen is None else frame.seen.unsqueeze(1)
+        flags = seen if fills and seen is not None else torch.ones_like(before.flags)
+        read, own = (frame.with_unseen(net, family.start(frame.x)), None) if fills else (frame.x, frame.whole)
         noise = before.log_weights.new_empty(*before.log_weights.shape, net.latent_dim).normal_()
         uniforms = torch.empty_like(before.log_weights).uniform_()
-        with pyro.validation_enabled(False):  # the frame is valid, and sampled elements may lie at the support's edge
+        with pyro.validation_enabled(False):  # the frame is valid
             chosen = resampled(before, self.frames, uniforms, self.settings)
             b_t, carried = None, self._carried
             if self.settings.proposal == "posterior":
-                b_t, carried = backward_now(net, x_t, carried, whole)
-            z, state, ratio = advanced(net, chosen, b_t, whole, noise)
-            emission, frame = net.emission(state), x_t.unsqueeze(1)
-            if seen is not None:
-                require_parts(emission, seen)
-                sample, seen = drawn(emission).to(x_t.dtype), seen.unsqueeze(1)
-                frame = torch.where(seen, frame, sample)
-                require_seen_values(net, frame[:, 0], sample[:, 0])
-            log_weights, increment = weighed(chosen.log_weights, seen_log_prob(emission, frame, seen), ratio)
+                b_t, carried = backward_now(net, joined(net, read, covariates_t, flags[:, 0]), carried, own)
+            z, state, ratio = advanced(net, chosen, covariates_t, b_t, own, noise)
+            emission = net.emission(state)
+            log_likelihood = family.log_prob(emission, frame.x.unsqueeze(1), seen)
+            log_weights, increment = weighed(chosen.log_weights, log_likelihood, ratio)
+            u = read.unsqueeze(1).clone() if fills or seen is None else frame.with_unseen(net, drawn(emission))
         if not bool(increment.isfinite().all()):
             i = int((~increment.isfinite()).nonzero()[0])
             raise ValueError(
@@ -132,29 +132,33 @@ class OnlineFilter:
         if tail_samples:
             with pyro.validation_enabled(False):
                 tail = tail_probability(net, chosen.log_weights, state, seen, increment, tail_samples)
-        self._particles, self._carried = Particles(state, frame, log_weights), carried
+        self._particles, self._carried = Particles(state, u, log_weights, flags), carried
         self.frames = self.frames + 1
         self.log_evidence = self.log_evidence + increment
         weights = log_weights.exp().unsqueeze(-1)
         ess = effective_sample_size(log_weights, dim=-1)
         return OnlineStep(increment, ess, (weights * z).sum(1), (weights * state.hidden).sum(1), tail)
 
-    def step_of(self, real: Tensor, x_t: Tensor, observed: Tensor) -> None:
+    def step_of(self, real: Tensor, x_t: Tensor, covariates_t: Tensor | None, observed: Tensor) -> None:
         """:meth:`step` for some sequences alone.
 
         Args:
             real: True for sequences that take in a frame, (batch,).
             x_t: (batch, *frame).
+            covariates_t: (batch, K), or None.
             observed: True where seen, (batch,) or (batch, *frame); False for the other sequences.
         """
-        before, frames, log_evidence = self._particles, self.frames, self.log_evidence
-        self.step(x_t, observed=observed)
-        new, single = self._particles, real.unsqueeze(-1)
-        parts = ((new.state.hidden, before.state.hidden), (new.state.cell, before.state.cell), (new.u, before.u))
-        hidden, cell, u = (torch.where(real.view(-1, *[1] * (now.dim() - 1)), now, then) for now, then in parts)
-        self._particles = Particles(State(hidden, cell), u, torch.where(single, new.log_weights, before.log_weights))
-        self.frames = torch.where(real, self.frames, frames)
-        self.log_evidence = torch.where(real, self.log_evidence, log_evidence)
+        before, carried, frames, log_evidence = self._particles, self._carried, self.frames, self.log_evidence
+        self.step(x_t, covariates_t, observed=observed)
+
+        def merged(new: Tensor, old: Tensor) -> Tensor:
+            return torch.where(real.view(-1, *[1] * (new.dim() - 1)), new, old)
+
+        new, *others = self._particles
+        state = State(*map(merged, new, before.state))
+        self._particles = Particles(state, *map(merged, others, before[1:]))
+        self._carried = Carried(*map(merged, self._carried, carried))
+        self.frames, self.log_evidence = merged(self.frames, frames), merged(self.log_evidence, log_evidence)
 
     @torch.no_grad()
     def forecast(self, horizon: int, covariates: Tensor | None = None, *, num_samples: int = 100) -> Tensor:
@@ -165,30 +169,36 @@ class OnlineFilter:
 
         Args:
             horizon: frames of each forecast.
-            covariates: what is known at these steps, (batch, horizon, covariates); None for a model without.
+            covariates: those of these steps, (batch, horizon, K), for a model of ``covariate_dim`` K. Further ones are
+                left out.
             num_samples: samples of each sequence.
 
         Returns:
             (num_samples, batch, horizon, *frame).
 
         Raises:
-            ValueError: a count that is not a positive integer, or covariates for a model without.
+            TypeError, ValueError: a count that is not a positive integer, or covariates that do not fit, or that end
+                before the horizon.
             MemoryError: the samples do not fit; says how many would.
         """
         horizon, num_samples = require_count("horizon", horizon), require_count("num_samples", num_samples)
-        refuse_covariates(self.net, covariates, "covariates")
-        net, (state, u, log_weights) = self.net, self._particles
+        covariates = check_covariates(covariates, self.batch_size, horizon, self.net, least=True)
+        if covariates is not None:
+            covariates = covariates.transpose(0, 1)
+            require_finite(covariates, None)
+        net, (_, u, log_weights, _) = self.net, self._particles
         frame = horizon * self.batch_size * max(1, net.emission_family.event_shape.numel()) * max(4, u.element_size())
         require_room(num_samples, 2 * frame, log_weights.device, "num_samples")
         index = torch.multinomial(log_weights.exp(), num_samples, replacement=True)
         at_once = max(1, SAMPLES_PER_CHUNK // (4 * step_width(net) * self.batch_size))
-        return torch.cat([self._continued(state, u, part, horizon) for part in index.split(at_once, dim=1)])
+        return torch.cat([self._continued(part, horizon, covariates) for part in index.split(at_once, dim=1)])
 
-    def _continued(self, state: State, u: Tensor, index: Tensor, horizon: int) -> Tensor:
+    def _continued(self, index: Tensor, horizon: int, covariates: Tensor | None) -> Tensor:
         """Frames (samples, batch, horizon, *frame) after the particles ``index`` (batch, samples)."""
+        state, u, _, flags = self._particles
         states = State(*(of_particles(field, index).transpose(0, 1) for field in state))
         last = of_particles(u.expand(-1, state.hidden.shape[1], *u.shape[2:]), index).transpose(0, 1)
-        steps = ancestral(self.net, states, last, horizon, drawn)
+        steps = ancestral(self.net, states, last, horizon, drawn, covariates=covariates, seen=flags[:, 0])
         return torch.stack([x_t for _, x_t in steps], dim=2)
 
     # State ----------------------------------------------------------------------------------------------------------
@@ -198,7 +208,8 @@ class OnlineFilter:
 
         Particles are (batch, particles, ...); the others (batch, ...). The tensors are copies.
         """
-        fields = (*self._particles.state, self._particles.u, self.log_weights, *self._carried, self.frames)
+        state, *others = self._particles
+        fields = (*state, *others, *self._carried, self.frames)
         found = dict(zip(FIELDS, (*fields, self.log_evidence), strict=True))
         device = self.frames.device
         random = (
@@ -219,15 +230,10 @@ class OnlineFilter:
         """
         like = self.net.initial_state((1,)), carried_start(self.net, 1)
         found = require_state(state, self.net, self.settings.num_particles, like)
-        random = found.pop("random")
-        hidden, cell, u, log_weights, *carried, frames, log_evidence = (found[name] for name in FIELDS)
-        self._particles, self._carried = Particles(State(hidden, cell), u, log_weights), Carried(*carried)
+        _set_random_state(found.pop("random"), self.frames.device)
+        hidden, cell, u, log_weights, flags, *carried, frames, log_evidence = (found[name] for name in FIELDS)
+        self._particles, self._carried = Particles(State(hidden, cell), u, log_weights, flags), Carried(*carried)
         self.frames, self.log_evidence = frames, log_evidence
-        device = frames.device
-        if device.type == "cpu":
-            torch.set_rng_state(random)
-        else:
-            torch.get_device_module(device).set_rng_state(random, device)
         return self
 
     def save(self, file: Path | str) -> None:
@@ -255,17 +261,15 @@ def _random_state(device: torch.device) -> Tensor:
     return torch.get_rng_state() if device.type == "cpu" else torch.get_device_module(device).get_rng_state(device)
 
 
-def refuse_covariates(net: StochasticRNN, covariates: Any, name: str) -> None:
-    """Refuse covariates (batch, ...), and models that read them or flags of gaps, which this filter does not.
-
-    Raises:
-        ValueError: they are given, or the model reads them.
-    """
-    if net.covariate_dim or net.flag_dim:
-        read = "covariates" if net.covariate_dim else "flags of gaps (missing='fill')"
+def _set_random_state(random: Tensor, device: torch.device) -> None:
+    """Set the state of PyTorch's generator, (bytes,)."""
+    if len(random) != len(_random_state(device)):
         raise ValueError(
-            f"net must be a model of frames alone to be filtered frame by frame, got one that also reads {read}: call "
-            "ParticleFilter(net, ...).run on the frames so far"
+            f"state must be of a run on {device.type}, whose generator has a state of {len(_random_state(device))} "
+            f"bytes, got {len(random)}: move the model to the device of that run, or put a state of the generator here "
+            "in its place, state['random']"
         )
-    if covariates is not None:
-        raise ValueError(f"{name} must be left out: {type(net).__name__} has no covariates")
+    if device.type == "cpu":
+        torch.set_rng_state(random)
+    else:
+        torch.get_device_module(device).set_rng_state(random, device)

@@ -1,6 +1,6 @@
 """Frames of one step and the mask of what was seen of them, validated."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from pyro.infer.util import is_validation_enabled
@@ -8,20 +8,41 @@ from torch import Tensor
 
 from ..checks import require_tensor
 from ..models import StochasticRNN
-from ..paths import check_frames
+from ..paths import check_covariates, check_frames, check_observed, replaced, require_finite, seen_parts
 
 
-def require_frame(net: StochasticRNN, x_t: Any, batch_size: int, seen: Tensor | None = None) -> Tensor:
-    """One frame of each sequence, (batch, *frame), with the model's start frame where an element was not seen.
+class Frame(NamedTuple):
+    """One frame of each sequence, and what was seen of it."""
+
+    x: Tensor
+    """The frame, with one that has a density where it was not seen; (batch, *frame)."""
+    seen: Tensor | None
+    """True for parts that were seen, (batch, flags); None if all were."""
+    whole: Tensor | None
+    """True for frames that were seen as a whole, (batch,); None if all were."""
+
+    def with_unseen(self, net: StochasticRNN, other: Tensor) -> Tensor:
+        """The frame with ``other`` in place of what was not seen; both (batch, ..., *frame)."""
+        if self.seen is None:
+            return self.x
+        flags, missing = self.seen, other.dim() - self.x.dim()
+        x = self.x.reshape(len(self.x), *[1] * missing, *self.x.shape[1:])
+        flags = flags.reshape(len(flags), *[1] * missing, -1)
+        return replaced(x, flags, other.to(x.dtype), net.emission_family)
+
+
+def require_frame(net: StochasticRNN, x_t: Any, observed: Any, batch_size: int) -> Frame:
+    """One frame of each sequence, validated.
 
     Args:
         net: the model.
         x_t: (batch, *frame) floats, or (batch,) integers.
+        observed: True where seen, (batch,) or (batch, *frame); None if all was.
         batch_size: number of sequences.
-        seen: True where seen, (batch, *frame); all if None.
 
     Raises:
-        TypeError, ValueError: another type, shape, dtype, device or (under Pyro's validation) value.
+        TypeError, ValueError: another type, shape, dtype, device or (under Pyro's validation) value; or elements that
+            are missing from a frame whose density is of the whole.
     """
     family = net.emission_family
     expected = (batch_size, *family.event_shape)
@@ -30,21 +51,51 @@ def require_frame(net: StochasticRNN, x_t: Any, batch_size: int, seen: Tensor | 
             f"x_t must be one frame of each sequence, of shape {expected} for {family}, got {tuple(x_t.shape)}"
         )
     check_frames(x_t.unsqueeze(1), family, net.emission_layer.weight, "x_t")
-    x_t = x_t.long() if family.integer else x_t
-    if seen is not None:
-        return torch.where(seen, x_t, family.start(x_t))
-    if is_validation_enabled():
-        _refuse(net, x_t, ~family.valid(x_t))
-    return x_t
+    frame = Frame(x_t.long() if family.integer else x_t, None, None)
+    if observed is not None:
+        require_bools(observed)
+        if observed.shape not in ((batch_size,), expected):
+            raise ValueError(
+                f"observed must have shape {(batch_size,)}, one value a frame, or {expected}, one an element, got "
+                f"{tuple(observed.shape)}"
+            )
+        check_observed(observed.unsqueeze(1), (batch_size, 1), family, x_t.device)
+        if not bool(observed.all()):
+            seen = seen_parts(observed.unsqueeze(1), family).squeeze(1)
+            frame = frame._replace(seen=seen, whole=seen.all(-1))
+            example = family.example_frame.to(frame.x).expand(expected)
+            frame = frame._replace(x=frame.with_unseen(net, example))
+    if is_validation_enabled() and not family.valid(frame.x).all():
+        i = int((~family.valid(frame.x)).nonzero()[0])
+        raise ValueError(
+            f"x_t must hold {family.values} for {family}, got {x_t[i].tolist()} at sequence {i}: mark what is missing "
+            "by observed="
+        )
+    return frame
 
 
-def require_seen_values(net: StochasticRNN, x_t: Tensor, sample: Tensor) -> None:
-    """Refuse seen elements without a density, by a frame that has sampled ones elsewhere; both (batch, *frame).
+def require_covariates(net: StochasticRNN, covariates_t: Any, batch_size: int) -> Tensor | None:
+    """Covariates of one step, (batch, covariates), validated; None for a model without.
 
-    A sample itself may lie at the edge of the support, by rounding.
+    Raises:
+        TypeError: no tensor of floats.
+        ValueError: missing, given to a model without, or of another shape, dtype, device or value.
     """
-    valid = net.emission_family.valid
-    _refuse(net, x_t, ~valid(x_t) & valid(sample))
+    size = net.covariate_dim
+    if covariates_t is None and not size:
+        return None
+    if covariates_t is None:
+        raise ValueError(
+            f"covariates_t must be given, ({batch_size}, {size}), to a model of covariate_dim={size}, got None"
+        )
+    shape = tuple(require_tensor("covariates_t", covariates_t).shape)
+    if not size:
+        raise ValueError(f"covariates_t must be left out for a model of covariate_dim=0, got shape {shape}")
+    if shape != (batch_size, size):
+        raise ValueError(f"covariates_t must have shape ({batch_size}, {size}), got {shape}")
+    check_covariates(covariates_t.unsqueeze(1), batch_size, 1, net)
+    require_finite(covariates_t.unsqueeze(0), None)
+    return covariates_t
 
 
 def require_observed(net: StochasticRNN, observed: Any, x: Tensor) -> Tensor | None:
@@ -82,45 +133,3 @@ def require_bools(observed: Any) -> None:
         raise TypeError(
             f"observed must hold bools, True where seen, got {observed.dtype}: convert it with observed.bool()"
         )
-
-
-def _refuse(net: StochasticRNN, x_t: Tensor, wrong: Tensor) -> None:
-    if bool(wrong.any()):
-        i, family = int(wrong.nonzero()[0]), net.emission_family
-        raise ValueError(
-            f"x_t must hold {family.values} for {family}, got {x_t[i].tolist()} at sequence {i}: mark what is missing "
-            "by observed="
-        )
-
-
-def require_seen(net: StochasticRNN, observed: Any, batch_size: int) -> tuple[Tensor | None, Tensor | None]:
-    """What was seen of a frame: of each element, (batch, *frame), and whether the whole frame was, (batch,).
-
-    Both are None where all was seen.
-
-    Args:
-        net: the model.
-        observed: True where seen, (batch,) or (batch, *frame); None if all was.
-        batch_size: number of sequences.
-
-    Raises:
-        TypeError: no tensor of bools.
-        ValueError: another shape or device.
-    """
-    if observed is None:
-        return None, None
-    frame, device = net.emission_family.event_shape, net.emission_layer.weight.device
-    require_bools(observed)
-    if observed.shape not in ((batch_size,), (batch_size, *frame)):
-        whole = f"({batch_size},)"
-        raise ValueError(
-            f"observed must have shape {whole}, one value a frame, or {(batch_size, *frame)}, one an element, got "
-            f"{tuple(observed.shape)}"
-        )
-    if observed.device != device:
-        raise ValueError(f"observed must be on {device}, where the net's parameters are, got {observed.device}")
-    if bool(observed.all()):
-        return None, None
-    if observed.shape != (batch_size, *frame):
-        observed = observed.reshape(batch_size, *[1] * len(frame)).expand(batch_size, *frame)
-    return observed, observed.reshape(batch_size, -1).all(-1)

@@ -30,37 +30,40 @@ def carried_start(net: StochasticRNN, batch_size: int) -> Carried:
     return Carried(zeros(batch_size, hidden), zeros(batch_size, cell))
 
 
-def backward_now(net: StochasticRNN, x_t: Tensor, carried: Carried, seen: Tensor | None) -> tuple[Tensor, Carried]:
+def backward_now(net: StochasticRNN, read: Tensor, carried: Carried, seen: Tensor | None) -> tuple[Tensor, Carried]:
     """b_t of the frames up to x_t, (batch, 1, backward), and the state to carry on.
 
     Args:
         net: the model.
-        x_t: frames, with any valid value where unseen; (batch, *frame).
+        read: frames, with any valid value where unseen, and covariates and flags beside them where the model reads
+            these; (batch, ...).
         carried: the state after the frame before.
-        seen: True for sequences whose whole frame was seen, (batch,); all if None. Others keep their state.
+        seen: True for sequences whose frame moves their state, (batch,); all if None.
     """
-    frame = x_t.unsqueeze(1)
     if carried.hidden.shape[-1] == 0:
-        return net.backward_states(frame).transpose(0, 1), carried
-    embedded = net.embedding(x_t)
+        return net.scan_backward(read.unsqueeze(0), None, None).transpose(0, 1), carried
+    embedded = net.embedding(read)
     if isinstance(net, STORN):
         b_t, moved = _recognised(net.recognition_rnn, embedded, carried)
     else:
         recurrence = cast(Recurrence, net.forward_rnn)
         moved = Carried(*recurrence.step(State(*carried), embedded))
-        backward = net.backward_states(frame)[0, :, : net.hidden_dim]
+        backward = net.scan_backward(read.unsqueeze(0), None, None)[0, :, : net.hidden_dim]
         b_t = torch.cat([backward, recurrence.top(moved.hidden)], dim=-1)
     if seen is not None:
         moved = Carried(*(torch.where(seen.unsqueeze(-1), *pair) for pair in zip(moved, carried, strict=True)))
     return b_t.unsqueeze(1), moved
 
 
-def carried_after(net: StochasticRNN, x: Tensor, mask: Tensor | None) -> Carried:
-    """The state after known frames x (time, batch, *frame), of which ``mask`` (time, batch) says the real ones."""
-    carried = carried_start(net, x.shape[1])
+def carried_after(net: StochasticRNN, read: Tensor, mask: Tensor | None) -> Carried:
+    """The state after known frames, ``read`` (time, batch, ...) with all that the model reads of them.
+
+    ``mask`` (time, batch) says the real ones.
+    """
+    carried = carried_start(net, read.shape[1])
     if carried.hidden.shape[-1] == 0:
         return carried
-    for t, frame in enumerate(x.unbind(0)):
+    for t, frame in enumerate(read.unbind(0)):
         _, carried = backward_now(net, frame, carried, None if mask is None else mask[t])
     return carried
 

@@ -12,7 +12,15 @@ from ..checks import int64, require_count, require_room, require_tensor
 from ..data import arguments_of
 from ..models import RefinedNetwork, StochasticRNN
 from ..networks import State
-from ..paths import RunInputs, check_frames, check_lengths, prepare_inputs, step_width
+from ..paths import (
+    RunInputs,
+    check_covariates,
+    check_frames,
+    check_lengths,
+    prepare_inputs,
+    step_width,
+    with_last_repeated,
+)
 from .filter import FilterSettings, known_sequences, start_states
 from .forms import steps_of
 from .online import OnlineFilter
@@ -32,6 +40,7 @@ def start_online(
     proposal: str | None,
     context: Tensor | None,
     initial_state: State | None,
+    covariates: Tensor | None,
     observed: Tensor | None,
 ) -> OnlineFilter:
     """An online run; the arguments are those of :meth:`zf_pyro.inference.ParticleFilter.start`.
@@ -45,45 +54,58 @@ def start_online(
         )
     later = "prior" if proposal is None and net.has_auxiliary else proposal or settings.proposal
     later_settings = replace(settings, proposal=later)
-    given: dict[str, Any] = {"context": context, "initial_state": initial_state}
+    given: dict[str, Any] = {
+        "context": context,
+        "initial_state": initial_state,
+        "covariates": covariates,
+        "observed": observed,
+    }
     number = isinstance(batch, Real)
     for name, value in ({} if number else arguments_of(batch, "batch")).items():
         if given.get(name) is not None:
             raise TypeError(f"{name} must be left out where batch has one")
         given[name] = value
-    context, initial_state = given["context"], given["initial_state"]
+    context, initial_state, covariates, observed = (given[name] for name in tuple(given)[:4])
     if number:
-        if observed is not None:
-            raise ValueError("observed must be left out where batch is a number of sequences, which have no frames yet")
+        for name in ("covariates", "observed"):
+            if given[name] is not None:
+                raise ValueError(
+                    f"{name} must be left out where batch is a number of sequences, which have no frames yet"
+                )
         return _new(net, later_settings, require_count("batch", batch), context, initial_state)
-    x, lengths = require_tensor("batch", given["x"]), int64(given.get("lengths"))
+    x, lengths, like = require_tensor("batch", given["x"]), int64(given.get("lengths")), net.emission_layer.weight
+    check_frames(x, net.emission_family, like, "batch")
     observed = require_observed(net, observed, x)
     if observed is None:
-        run = prepare_inputs(net, x, lengths, context, initial_state)
+        run = prepare_inputs(net, x, lengths, context, initial_state, covariates=covariates)
         _require_room(net, settings, run)
         return _known(net, settings, later_settings, run, lengths)
-    like = net.emission_layer.weight
-    check_frames(x, net.emission_family, like, "batch")
     if lengths is not None:
         check_lengths(lengths, x.shape[0], x.shape[1], like.device)
-    return _with_gaps(_new(net, later_settings, len(x), context, initial_state), x, lengths, observed)
+    covariates = check_covariates(covariates, x.shape[0], x.shape[1], net)
+    if covariates is not None and lengths is not None:
+        covariates = with_last_repeated(covariates.transpose(0, 1), lengths).transpose(0, 1)
+    return _with_gaps(_new(net, later_settings, len(x), context, initial_state), x, lengths, covariates, observed)
 
 
 def _new(
     net: StochasticRNN, settings: FilterSettings, batch: int, context: Tensor | None, initial_state: State | None
 ) -> OnlineFilter:
     """A run without frames."""
-    run = prepare_inputs(net, None, None, context, initial_state, 1, batch)
+    weight = net.emission_layer.weight
+    known = weight.new_zeros(batch, 1, net.covariate_dim) if net.covariate_dim else None
+    run = prepare_inputs(net, None, None, context, initial_state, 1, batch, covariates=known)
     _require_room(net, settings, run)
-    return OnlineFilter(net, settings, _first(run, settings), carried_start(net, batch))
+    return OnlineFilter(net, settings, _first(net, run, settings), carried_start(net, batch))
 
 
-def _first(run: RunInputs, settings: FilterSettings) -> Particles:
+def _first(net: StochasticRNN, run: RunInputs, settings: FilterSettings) -> Particles:
     """Particles before the first frame."""
-    state = State(*(field.contiguous() for field in start_states(run, settings.num_particles)))
+    state = State(*(field.clone() for field in start_states(run, settings.num_particles)))
     shape = run.batch_size, settings.num_particles
     log_weights = state.hidden.new_full(shape, -math.log(settings.num_particles))
-    return Particles(state, run.first.unsqueeze(1), log_weights)
+    flags = torch.ones(shape[0], 1, net.flag_dim, dtype=torch.bool, device=state.hidden.device)
+    return Particles(state, run.first.unsqueeze(1).clone(), log_weights, flags)
 
 
 def _known(
@@ -91,7 +113,7 @@ def _known(
 ) -> OnlineFilter:
     """A run after known frames, of which the guide reads the later ones too, as ``ParticleFilter.run`` does."""
     u, b, x, _ = known_sequences(net, run, lengths, settings)
-    particles = _first(run, settings)
+    particles = _first(net, run, settings)
     batch, count = particles.log_weights.shape
     z = particles.state.hidden.new_zeros(batch, count, net.latent_dim)
     frames = torch.zeros(batch, dtype=torch.int64, device=z.device)
@@ -107,7 +129,7 @@ def _known(
             chosen = resampled(particles, frames, uniforms, settings)
             moved = steps.move(chosen.state, t, noise)
             log_weights, increment = weighed(chosen.log_weights, moved.log_likelihood, moved.log_ratio)
-            after = Particles(moved.state, particles.u, log_weights)
+            after = particles._replace(state=moved.state, log_weights=log_weights)
             if real is None:
                 particles, z, frames = after, moved.z, frames + 1
             else:
@@ -118,29 +140,31 @@ def _known(
         state = State(steps.hidden(particles.state, z), particles.state.cell)
         particles = particles._replace(state=State(*(field.clone() for field in state)))
     last = x[frames - 1, torch.arange(batch, device=z.device)].unsqueeze(1)
-    online = OnlineFilter(net, later, particles._replace(u=last), _carried(net, later, x, run.mask))
+    online = OnlineFilter(net, later, particles._replace(u=last), _carried(net, later, run))
     online.frames, online.log_evidence = frames, log_evidence
     return online
 
 
-def _carried(net: StochasticRNN, settings: FilterSettings, x: Tensor, mask: Tensor | None) -> Carried:
-    """What the guide carries after frames x (time, batch, *frame); its start where the prior proposes."""
-    if settings.proposal == "prior":
-        return carried_start(net, x.shape[1])
-    return carried_after(net, x, mask)
+def _carried(net: StochasticRNN, settings: FilterSettings, run: RunInputs) -> Carried:
+    """What the guide carries after the frames; its start where the prior proposes."""
+    if settings.proposal == "prior" or run.read is None:
+        return carried_start(net, run.batch_size)
+    return carried_after(net, run.read, run.mask)
 
 
-def _with_gaps(online: OnlineFilter, x: Tensor, lengths: Tensor | None, observed: Tensor) -> OnlineFilter:
+def _with_gaps(
+    online: OnlineFilter, x: Tensor, lengths: Tensor | None, covariates: Tensor | None, observed: Tensor
+) -> OnlineFilter:
     """The run after frames x (batch, time, *frame) that were seen in part, taken in one by one."""
     longest = x.shape[1] if lengths is None else int(lengths.max())
     for t in range(longest):
         real = None if lengths is None else lengths > t
-        seen = observed[:, t]
+        seen, known = observed[:, t], None if covariates is None else covariates[:, t]
         if real is None or bool(real.all()):
-            online.step(x[:, t], observed=seen)
+            online.step(x[:, t], known, observed=seen)
         else:
             seen = seen & real.reshape(-1, *[1] * (seen.dim() - 1))
-            online.step_of(real, x[:, t], seen)
+            online.step_of(real, x[:, t], known, seen)
     return online
 
 

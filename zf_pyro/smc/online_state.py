@@ -13,7 +13,7 @@ from ..networks import State
 from ..saving import read_tensors, write_tensors
 from .online_guide import Carried
 
-FIELDS = ("hidden", "cell", "u", "log_weights", "guide_hidden", "guide_cell", "frames", "log_evidence")
+FIELDS = ("hidden", "cell", "u", "log_weights", "flags", "guide_hidden", "guide_cell", "frames", "log_evidence")
 """Tensors of a state, in order; ``random`` beside them."""
 FORMAT = "zf_pyro filter 1"
 """Version of the file. It changes whenever an old file could be misread."""
@@ -46,16 +46,18 @@ def require_state(state: Any, net: StochasticRNN, num_particles: int, like: tupl
         "cell": (*particles, widths[1]),
         "u": (batch, 1 if single else num_particles, *family.event_shape),
         "log_weights": particles,
+        "flags": (batch, 1, net.flag_dim),
         "guide_hidden": (batch, widths[2]),
         "guide_cell": (batch, widths[3]),
         "frames": (batch,),
         "log_evidence": (batch,),
     }
-    dtypes = {"u": torch.int64 if family.integer else weight.dtype, "frames": torch.int64}
+    dtypes = {"u": torch.int64 if family.integer else weight.dtype, "frames": torch.int64, "flags": torch.bool}
+    dtypes["log_evidence"] = torch.float64
     found = {}
     for name, shape in shapes.items():
         value = require_tensor(f"state[{name!r}]", state[name])
-        dtype = dtypes.get(name, torch.float64 if name == "log_evidence" else weight.dtype)
+        dtype = dtypes.get(name, weight.dtype)
         if tuple(value.shape) != shape or value.dtype != dtype or not batch:
             raise ValueError(
                 f"state must be of this model and of {num_particles} particles, with {name} of shape {shape} and "

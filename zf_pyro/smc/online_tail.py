@@ -6,7 +6,7 @@ from torch import Tensor
 from ..generation import drawn
 from ..models import StochasticRNN
 from ..networks import State
-from .online_step import of_particles, seen_log_prob
+from .online_step import of_particles
 
 ELEMENTS_AT_ONCE = 2**22
 """Elements of sampled frames whose densities are computed at once; 32 MiB in float64."""
@@ -29,7 +29,7 @@ def tail_probability(
         net: the model.
         log_weights: of the particles before the frame; (batch, particles).
         state: h_t of the particles; each field (batch, particles, hidden).
-        seen: True where an element was seen, (batch, 1, *frame); all if None.
+        seen: True for parts of the frame that were seen, (batch, 1, flags); all if None.
         log_likelihood: log-density of the frame under the mixture, (batch,) nats.
         num_samples: frames sampled for each sequence.
 
@@ -46,7 +46,7 @@ def tail_probability(
     below = torch.zeros_like(log_likelihood)
     for part in frames.split(at_once):
         each = part.unsqueeze(2).expand(len(part), batch, count, *shape)
-        found = (log_weights + seen_log_prob(emission, each, seen)).logsumexp(-1)
+        found = (log_weights + net.emission_family.log_prob(emission, each, seen)).logsumexp(-1)
         below = below + (found <= bound).sum(0)
     tail = (1.0 + below) / (num_samples + 1.0)
     return tail if seen is None else tail.where(seen.reshape(batch, -1).any(-1), torch.nan)

@@ -11,7 +11,7 @@ from ..models import StochasticRNN, guided
 from ..networks import State
 from ..paths import prepare_inputs, step_width
 from .filter import FilterSettings, filter_sequences
-from .online import OnlineFilter, OnlineStep, refuse_covariates
+from .online import OnlineFilter, OnlineStep
 from .online_start import start_online
 from .twist import Twist, require_twist
 
@@ -224,7 +224,7 @@ class ParticleFilter:
                 (x, lengths), to be taken in first.
             context: the frame before the first, (batch, *frame); a start frame if None.
             initial_state: h_0, each field (batch, hidden) or (particles, batch, hidden); zeros if None.
-            covariates: of the frames already seen, (batch, time, covariates); None for a model without.
+            covariates: those of the frames already seen, (batch, time, K), for a model of ``covariate_dim`` K.
             observed: True where these frames are not missing, (batch, time) or (batch, time, *frame). With it the
                 guide reads the frames up to now.
             proposal: ``"posterior"`` or ``"prior"``, of the frames to come. If None, that of the filter, but the prior
@@ -240,8 +240,9 @@ class ParticleFilter:
         """
         if self.twist is not None:
             raise TypeError("twist must be left out for an online run: it looks at later frames")
-        refuse_covariates(self.net, covariates, "covariates")
-        self.online = start_online(self.net, self.settings, batch, proposal, context, initial_state, observed)
+        self.online = start_online(
+            self.net, self.settings, batch, proposal, context, initial_state, covariates, observed
+        )
         return self.online
 
     def step(

@@ -68,4 +68,7 @@ def _at(log_weights: Tensor, positions: Tensor) -> Tensor:
     """The inverse of the weights' cumulative distribution at positions (..., K) in [0, 1)."""
     heights = log_weights.detach().double().exp().cumsum(-1)
     target = positions.double() * heights[..., -1:]
+    if torch.compiler.is_compiling():  # ONNX has no search. The count of heights up to the target is the same.
+        found = (heights.unsqueeze(-2) <= target.unsqueeze(-1)).sum(-1)
+        return found.clamp(max=log_weights.shape[-1] - 1)
     return torch.searchsorted(heights, target, right=True).clamp(max=log_weights.shape[-1] - 1)

@@ -18,7 +18,7 @@ RECORD = "record.json"
 """The record's file name in a prepared folder."""
 FORMAT = "zf_pyro sequences 1"
 """Version of the folder format; changed whenever an older folder could be misread."""
-DTYPES = ("float32", "int16", "uint8", "int64")
+DTYPES = ("float32", "float64", "int16", "uint8", "int64")
 """Dtypes of stored values."""
 _EXPECTED = {
     "dtype": f"one of {', '.join(DTYPES)}",
