@@ -1,5 +1,6 @@
 """net.forecast and net.anomaly_scores: exact on linear-Gaussian sequences, and with the names that went in."""
 
+import importlib
 import math
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from torch.distributions import Normal
 
 from zf_pyro import emissions
+from zf_pyro.diagnostics.plots import plot_forecast
 from zf_pyro.evaluation import anomaly_scores, forecast
 from zf_pyro.inference import ParticleFilter
 
@@ -183,3 +185,32 @@ def test_bad_arguments_are_refused_by_name(function):
 
 def test_every_model_has_the_methods(member):
     assert {"forecast", "anomaly_scores"} <= set(dir(member["model"]))
+
+
+def test_a_plot_has_bands_frames_before_and_what_came():
+    pytest.importorskip("matplotlib").use("Agg")
+    net, x = random_net("gaussian"), random_frames("gaussian", 3, 6)
+    coords = {"sequence": ["a", "b", "c"], "feature": ["load", "price"]}
+    found = net.forecast(x[:, :4], LENGTHS, horizon=2, num_samples=50, num_particles=4, coords=coords)
+    ax = plot_forecast(found, 1, 1, x=x[:, :4], future=x[:, 4:])
+    assert (ax.get_title(), ax.get_ylabel()) == ("sequence b", "feature price")
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["90 %", "50 %", "median", "x", "future"]
+    median, before, after = ax.lines
+    np.testing.assert_allclose(median.get_ydata(), found.median("sample").values[1, :, 1])
+    assert before.get_xdata().tolist() == [-1, 0]
+    np.testing.assert_allclose(before.get_ydata(), x[1, :2, 1])
+    np.testing.assert_allclose(after.get_ydata(), x[1, 4:, 1])
+    symbols = random_net("categorical")
+    tokens = random_frames("categorical")
+    plot_forecast(symbols.forecast(tokens, horizon=2, num_samples=9, num_particles=4), x=tokens, ax=ax)
+    for arguments, error, message in (
+        ({"forecast": x}, TypeError, "forecast must be a result of net.forecast, got Tensor"),
+        ({"sequence": 3}, ValueError, "sequence must be between 0 and 2, got 3"),
+        ({"feature": 2}, ValueError, "feature must be between 0 and 1, got 2"),
+        ({"x": x[:2]}, ValueError, "x must hold frames of the 3 sequences of the forecast"),
+        ({"future": x[..., 0]}, ValueError, "future must hold frames of the 3 sequences"),
+        ({"x": x.numpy()}, TypeError, "x must be a torch.Tensor, got ndarray"),
+    ):
+        with pytest.raises(error, match=message):
+            plot_forecast(**{"forecast": found, "ax": ax, **arguments})
+    importlib.import_module("matplotlib.pyplot").close(ax.figure)

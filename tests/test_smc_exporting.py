@@ -136,6 +136,7 @@ torch.save(found, {str(tmp_path / "found.pt")!r})
         torch.testing.assert_close(value, expected[name], **EXACT)
 
 
+@pytest.mark.slow
 def test_a_fixed_number_of_sequences_is_held():
     net = random_net("gaussian").eval()
     program = export_step(net, "generation", batch_size=1)
@@ -217,6 +218,7 @@ def test_bad_arguments_are_refused_by_name(monkeypatch):
         export_step(net, format="onnx")
 
 
+@pytest.mark.slow
 def test_the_steps_are_of_the_models_own_functions():
     class Own(ZForcing):
         def transition(self, past, u_t, z_t):

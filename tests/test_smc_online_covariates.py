@@ -180,6 +180,7 @@ def test_the_first_frame_of_a_forecast_knows_that_the_last_one_was_missing():
     assert (found[0] - found[1]).abs().max() > 1e-6
 
 
+@pytest.mark.slow
 def test_exported_steps_read_covariates():
     net, x, c = random_net("gaussian", covariate_dim=2).eval(), random_frames("gaussian", 3, 1), known()
     inputs = FilterStep(net, FilterSettings(4, "prior")).start(3)

@@ -13,6 +13,7 @@ from ..models import StochasticRNN
 from ..networks import base_of, latent_of, sampled
 from .arviz_versions import group
 from .calibration import Calibration
+from .forecast_plots import plot_forecast
 from .latent_use import LatentUse
 from .plot_axes import axes, index, require_result
 from .predictive_checks import PredictiveCheck
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = [
     "plot_check",
     "plot_fan",
+    "plot_forecast",
     "plot_khat",
     "plot_kl",
     "plot_phase",

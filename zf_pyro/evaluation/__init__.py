@@ -20,6 +20,7 @@ from .evaluate import Evaluation, evaluate, report, summarise
 from .forecast_scores import Interval, crps, energy_score, interval, log_score, pit
 from .forecaster import FilterForecaster
 from .forecasting import forecast
+from .imputation import impute
 from .latents import active_units, count_active, step_kl
 from .naive import Naive, SeasonalNaive
 from .protocols import PROTOCOLS, Protocol
@@ -54,6 +55,7 @@ __all__ = [
     "energy_score",
     "evaluate",
     "forecast",
+    "impute",
     "infer_and_judge",
     "interval",
     "log_score",

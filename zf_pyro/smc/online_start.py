@@ -112,7 +112,7 @@ def _known(
     net: StochasticRNN, settings: FilterSettings, later: FilterSettings, run: RunInputs, lengths: Tensor | None
 ) -> OnlineFilter:
     """A run after known frames, of which the guide reads the later ones too, as ``ParticleFilter.run`` does."""
-    u, b, x = known_sequences(net, run, lengths, settings)
+    u, b, x, _ = known_sequences(net, run, lengths, settings)
     particles = _first(net, run, settings)
     batch, count = particles.log_weights.shape
     z = particles.state.hidden.new_zeros(batch, count, net.latent_dim)
