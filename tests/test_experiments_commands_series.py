@@ -1,6 +1,7 @@
 """From a CSV to a trained network, scores, forecasts and a report, by the command alone."""
 
 import csv
+import json
 
 import numpy as np
 import pandas as pd
@@ -172,7 +173,11 @@ def test_gaps_and_covariates_are_trained_on(tmp_path):
     ]
     run("prepare", "--source", tmp_path / "shops.csv", "--out", tmp_path / "data", *columns, "--test", 0.2)
     run("train", "--data", tmp_path / "data", "--out", tmp_path / "run", "--smoke")
-    assert (tmp_path / "run" / "results.json").is_file()
+    found = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert "particle" in found["evaluations"]["test"]["bounds"]
+    known = ["--run", tmp_path / "run", "--data", tmp_path / "data"]
+    run("evaluate", *known, "--horizon", 2, "--samples", 40, "--particles", 8)
+    run("diagnose", *known, "--out", tmp_path / "report.html", "--samples", 25)
     with pytest.raises(SystemExit, match="baseline rnn reads neither covariates nor gaps"):
         run("train", "--data", tmp_path / "data", "--out", tmp_path / "other", "--smoke", "--baseline", "rnn")
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from ...checks import require_array, require_choice, require_flag
-from .scaling import Units
+from ...checks import require_choice, require_flag, require_integer
+from .scaling import Units, array_of
 from .series import Series
 
 DIMS = {
@@ -117,7 +117,7 @@ def _fitted(
     units: Units | None,
 ) -> tuple[np.ndarray, tuple[str, ...], list[int], np.ndarray | None, np.ndarray | None]:
     """Values in original units, dimensions, chosen sequences, times (sequence, step), and a mask of real steps."""
-    array, future = require_array("values", values), require_flag("future", future)
+    array, future = array_of(values), require_flag("future", future)
     if dims is None and array.ndim not in DIMS:
         raise ValueError(f"dims must name the dimensions of values with shape {array.shape}, got None")
     names = tuple(DIMS[array.ndim] if dims is None else dims)
@@ -125,7 +125,9 @@ def _fitted(
         raise ValueError(
             f"dims must name each dimension of values with shape {array.shape} once, sequence among them, got {names}"
         )
-    chosen = [*range(len(series))] if indices is None else [int(i) for i in indices]
+    chosen = [*range(len(series))] if indices is None else list(indices)
+    for i in chosen:
+        require_integer("indices", i, f"positions of sequences, 0 to {len(series) - 1}", 0, len(series) - 1)
     units = ("values" if "feature" in names else "none") if units is None else units
     require_choice("units", units, UNITS)
     expected = {"sequence": len(chosen), "feature": series.frame_dim}

@@ -6,13 +6,13 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
-from ...data import Series, SeriesSets, load_series
+from ...data import SeriesSets, load_series
 from ...emissions import Bernoulli, Emission, Gaussian, GaussianMixture, NegativeBinomial, Poisson, StudentT
-from ...evaluation import Scores, score, summarise
+from ...evaluation import summarise
 from ...models import StochasticRNN
 from ...saving import read_run
 from ..choices import MODELS
-from ..fitting import Model, fit_model, save, scores_of
+from ..fitting import fit_model, save, scores_of
 from ..presets import Preset
 from ..results import write_results
 from ..settings import Run
@@ -86,20 +86,12 @@ def train(
         sets.train.batches(size, shuffle=False),
     )
     parts = {"validation": sets.validation} | ({"test": sets.test} if sets.test is not None else {})
-    scores = {name: _scores(run, fitted.model, part) for name, part in parts.items()}
+    scores = {name: scores_of(run, fitted.model, part.batches(32, shuffle=False)) for name, part in parts.items()}
     if isinstance(fitted.model, StochasticRNN):
         scaling = sets.train.scaling
         save(fitted.model, run.out / "net", mean=scaling.centre, scale=scaling.scale)
     found = {name: summarise(score) for name, score in scores.items()}
     write_results(run, preset, sets.train.record, found, scores, value="value", **fitted.facts)
-
-
-def _scores(run: Run, model: Model, part: Series) -> Scores:
-    """Bounds on every sequence; where there are gaps, without that of the particle filter."""
-    batches = part.batches(32, shuffle=False)
-    if isinstance(model, StochasticRNN) and model.missing == "fill":
-        return score(model, batches, num_particles=run.evaluation_particles, batch_size=32, chunk_particles=4)
-    return scores_of(run, model, batches)
 
 
 def family_of(emission: str, sets: SeriesSets) -> Emission:
