@@ -2,7 +2,7 @@
 
 from . import emissions
 from .diagnostics import to_arviz
-from .evaluation import anomaly_scores, forecast
+from .evaluation import anomaly_scores, forecast, impute
 from .models import DMM, SRNN, STORN, VRNN, StochasticRNN, ZForcing, pretrained
 from .networks import State, runs_eagerly
 from .objectives import FIVO, SIXO, Constant, ImportanceWeightedELBO, Linear, Terms, ZForcingELBO
@@ -29,5 +29,5 @@ __all__ = [
 ]
 
 # Methods of models that run particle filters, which stand above models.
-for _function in (anomaly_scores, forecast):
+for _function in (anomaly_scores, forecast, impute):
     setattr(StochasticRNN, _function.__name__, runs_eagerly(_function))

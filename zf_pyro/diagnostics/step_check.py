@@ -12,7 +12,7 @@ from ..checks import require_count
 from ..evaluation import EncodedPart, encoded_parts, require_evaluation, require_given
 from ..models import StochasticRNN, guided
 from ..networks import State
-from ..smc import effective_sample_size, start_states, steps_of
+from ..smc import effective_sample_size, gaps_of, start_states, steps_of
 from .arviz_versions import FEWEST_DRAWS, good_k, pareto_k
 from .remedies import FOR_SEQUENCES
 
@@ -125,7 +125,7 @@ def check_steps(
 
 def _step_weights(net: StochasticRNN, batch: EncodedPart, count: int, futures: int) -> Tensor:
     """Log-weights of the samples of each step, (batch, time, samples)."""
-    steps = steps_of(net, batch.u, batch.b, batch.frames)
+    steps = steps_of(net, batch.u, batch.b, batch.frames, gaps_of(batch.run))
     state = steps.start(start_states(batch.run, 1))
     num_steps, sequences, latent = batch.run.num_steps, batch.run.batch_size, net.latent_dim
     normal = state.hidden.new_empty

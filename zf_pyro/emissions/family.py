@@ -49,7 +49,8 @@ class Emission(ABC):
     @cached_property
     def _example(self) -> TorchDistribution:
         """The density with parameters of zeros; batch shape ()."""
-        found = self.distribution(torch.zeros(self.num_parameters))
+        with torch.device("cpu"):  # for its shapes, also where a network is built without values
+            found = self.distribution(torch.zeros(self.num_parameters))
         if (found.batch_shape, found.event_shape) != (torch.Size(), self.event_shape):
             raise ValueError(
                 f"{self}.distribution must have the batch shape (...) and the event shape {tuple(self.event_shape)} "

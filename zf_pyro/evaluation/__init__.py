@@ -19,6 +19,7 @@ from .estimates import Amount, Bound, Estimate, ratio
 from .evaluate import Evaluation, evaluate, report, summarise
 from .forecast_scores import Interval, crps, energy_score, interval, log_score, pit
 from .forecasting import forecast
+from .imputation import impute
 from .latents import active_units, count_active, step_kl
 from .naive import Naive, SeasonalNaive
 from .protocols import PROTOCOLS, Protocol
@@ -52,6 +53,7 @@ __all__ = [
     "energy_score",
     "evaluate",
     "forecast",
+    "impute",
     "infer_and_judge",
     "interval",
     "log_score",

@@ -235,7 +235,7 @@ def require_given(
     if given.lengths is not None:
         check_lengths(given.lengths, *steps, like.device)
     if context is not None:
-        check_context(context, steps[0], net.emission_family, like)
+        check_context(context, steps[0], net.emission_family, like, values=given.observed is None)
     check_covariates(given.covariates, *steps, net)
     if given.observed is not None:
         own = of_context(given.observed, steps[1], context)[1]

@@ -137,7 +137,7 @@ class StochasticRNN(Equations):
         check_latents(z, x.shape[0], x.shape[1], self.latent_dim, like)
         covariates = check_covariates(covariates, x.shape[0], x.shape[1], self)
         if context is not None:
-            check_context(context, x.shape[0], self.emission_family, like)
+            check_context(context, x.shape[0], self.emission_family, like, values=observed is None)
         if initial_state is not None:
             check_state(initial_state, x.shape[0], self.initial_state((1,)))
         start = self.initial_state((x.shape[0],)) if initial_state is None else initial_state

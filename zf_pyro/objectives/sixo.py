@@ -61,7 +61,7 @@ class SIXO(FIVO):
         return super()._filtered(net, run, lengths)
 
     def _twisted(self, net: StochasticRNN, run: RunInputs, known: Known, lengths: Tensor | None) -> TwistedRun:
-        b = states_ahead(self.twist, net, known.x, known.b, lengths)
+        b = states_ahead(self.twist, net, run, known.b, lengths)
         return TwistedRun(self.twist, b, run.mask, differentiable=self.resampling_gradient)
 
     def _loss(self, bound: Tensor, net: StochasticRNN, run: RunInputs, lengths: Tensor | None) -> Tensor:

@@ -144,6 +144,11 @@ def prepare_inputs(
             )
         if observed is not None:
             first_seen, observed = of_context(observed, num_steps, context)
+            if first_seen is not None and not net.flag_dim:
+                raise ValueError(
+                    f"observed must have the {num_steps} steps of x for a model of missing='draw', which samples no "
+                    f"part of a context, got {num_steps + 1}: give a context that was seen as a whole"
+                )
             if context is not None and first_seen is not None:
                 check_observed(first_seen, (batch_size, 1), family, like.device)
                 first_seen = seen_parts(first_seen, family)

@@ -1,7 +1,16 @@
 """Sequential Monte Carlo over the latents of many sequences at once."""
 
 from .exporting import FilterStep, GenerationStep, export_step
-from .filter import Filtered, FilterSettings, Known, known_sequences, random_numbers, run_filter, start_states
+from .filter import (
+    Filtered,
+    FilterSettings,
+    Known,
+    gaps_of,
+    known_sequences,
+    random_numbers,
+    run_filter,
+    start_states,
+)
 from .forms import steps_of
 from .online import OnlineFilter, OnlineStep
 from .online_frames import require_observed
@@ -24,6 +33,7 @@ __all__ = [
     "TwistedRun",
     "effective_sample_size",
     "export_step",
+    "gaps_of",
     "known_sequences",
     "random_numbers",
     "require_observed",

@@ -19,7 +19,7 @@ from ..networks import State
 from ..paths import RunInputs, backward_states_of, step_width
 from .forms import steps_of
 from .resampling import SCHEMES, effective_sample_size
-from .steps import FilterSteps
+from .steps import FilterSteps, Gaps
 from .twist import Twist, TwistedRun, states_ahead
 
 PROPOSALS = ("posterior", "prior")
@@ -61,6 +61,8 @@ class Filtered(NamedTuple):
     """Particles as they were proposed, zero beyond a length; (time, batch, particles, latent)."""
     ancestors: Tensor
     """Particle of the step before that each continues; (time, batch, particles). At the first step 0..particles-1."""
+    x: Tensor | None = None
+    """Frames as the particles completed them, (time, batch, particles, *frame); None if none sampled frames."""
 
 
 class Known(NamedTuple):
@@ -72,6 +74,13 @@ class Known(NamedTuple):
     """Backward states, (time, batch, hidden); None where the prior proposes."""
     x: Tensor
     """Frames; (time, batch, *frame)."""
+    gaps: Gaps | None = None
+    """What was not seen of them; None if all was."""
+
+
+def gaps_of(run: RunInputs) -> Gaps | None:
+    """Gaps of a run; None if all was seen."""
+    return None if run.seen is None else Gaps(run.seen, run.covariates, run.first)
 
 
 def known_sequences(net: StochasticRNN, run: RunInputs, lengths: Tensor | None, settings: FilterSettings) -> Known:
@@ -89,7 +98,7 @@ def known_sequences(net: StochasticRNN, run: RunInputs, lengths: Tensor | None, 
     if run.x is None or run.u is None:
         raise ValueError("x must be given: a filter weighs particles by what was observed")
     guided = settings.proposal == "posterior"
-    return Known(run.u, backward_states_of(net, run, lengths) if guided else None, run.x)
+    return Known(run.u, backward_states_of(net, run, lengths) if guided else None, run.x, gaps_of(run))
 
 
 def random_numbers(like: Tensor, num_steps: int, shape: tuple[int, int, int]) -> Iterator[tuple[Tensor, Tensor]]:
@@ -125,6 +134,7 @@ def run_filter(
     nothing = state.hidden.new_zeros(shape[0])
     whole = [True] * len(steps.x) if mask is None else mask.all(1).tolist()
     kept: list[tuple[Tensor, ...]] = []
+    frames: list[Tensor] = []
     ess = nothing + count
     ahead = torch.zeros_like(log_weights)  # log r_{t-1}
     for t, (noise, uniforms) in enumerate(randomness):
@@ -142,6 +152,7 @@ def run_filter(
             if twist is not None:
                 ahead = ahead.gather(-1, ancestors)
         z, moved, log_likelihood, log_ratio = steps.move(state, t, noise)
+        x_t = steps.completed(moved)
         log_joint = log_weights + log_likelihood + kl_weight * log_ratio
         if twist is not None:
             before, ahead = ahead, twist.log_r(t, steps.hidden(moved, z))
@@ -156,29 +167,34 @@ def run_filter(
         state, log_weights = moved, new_weights
         ess = effective_sample_size(log_weights.detach(), dim=-1)
         kept.append((increment, choices, ess, z, ancestors))
+        if x_t is not None:
+            frames.append(x_t)
     increments, choices, sizes, z, ancestors = (torch.stack(field) for field in zip(*kept, strict=True))
-    return Filtered(increments, choices, sizes, log_weights, z, ancestors)
+    return Filtered(increments, choices, sizes, log_weights, z, ancestors, torch.stack(frames) if frames else None)
 
 
 def filter_sequences(
     net: StochasticRNN, run: RunInputs, lengths: Tensor | None, settings: FilterSettings, twist: Twist | None = None
 ) -> Filtered:
     """Filter all sequences without gradients, a few of similar length at a time; lengths (batch,) or None."""
-    u, b, x = known_sequences(net, run, lengths, settings)
+    u, b, x, gaps = known_sequences(net, run, lengths, settings)
     count, num_steps, batch = settings.num_particles, run.num_steps, run.batch_size
     start, latent = start_states(run, count), net.latent_dim
-    ahead = b if twist is None else states_ahead(twist, net, x, b, lengths)
+    ahead = b if twist is None else states_ahead(twist, net, run, b, lengths)
     ends = [num_steps] * batch if lengths is None else lengths.tolist()
     order = sorted(range(batch), key=ends.__getitem__)
     numbers = start.hidden.new_zeros(2, num_steps, batch)
     log_weights = start.hidden.new_empty(batch, count)
     z = start.hidden.new_zeros(num_steps, batch, count, latent)
     ancestors = torch.arange(count, device=z.device).repeat(num_steps, batch, 1)
-    ess = numbers[1]
+    ess, frames = numbers[1], None
+    if gaps is not None and not net.flag_dim:
+        frames = x.unsqueeze(2).repeat(1, 1, count, *[1] * (x.dim() - 2))
     with torch.no_grad():
         for rows in torch.tensor(order, device=z.device).split(sequences_at_once(net, settings, z.device, batch)):
             time = slice(0, ends[int(rows[-1])])
-            steps = steps_of(net, u[time, rows], None if b is None else b[time, rows], x[time, rows])
+            own = None if gaps is None else gaps.taken(time, rows)
+            steps = steps_of(net, u[time, rows], None if b is None else b[time, rows], x[time, rows], own)
             mask = None if run.mask is None else run.mask[time, rows]
             randomness = random_numbers(z, time.stop, (len(rows), count, latent))
             twisted = None if twist is None or ahead is None else TwistedRun(twist, ahead[time, rows], mask)
@@ -186,7 +202,9 @@ def filter_sequences(
             numbers[0][time, rows], ess[time, rows], log_weights[rows] = part.log_increments, part.ess, part.log_weights
             ess[time.stop :, rows] = part.ess[-1]
             z[time, rows], ancestors[time, rows] = part.z, part.ancestors
-    return Filtered(numbers[0], torch.zeros_like(ess), ess, log_weights, z, ancestors)
+            if frames is not None and part.x is not None:
+                frames[time, rows] = part.x
+    return Filtered(numbers[0], torch.zeros_like(ess), ess, log_weights, z, ancestors, frames)
 
 
 def start_states(run: RunInputs, num_particles: int) -> State:

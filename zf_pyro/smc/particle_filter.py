@@ -16,8 +16,8 @@ from .online_start import start_online
 from .twist import Twist, require_twist
 
 
-class FilterResult(NamedTuple):
-    """Results of a particle filter, without gradients."""
+class _Results(NamedTuple):
+    """Results of a particle filter that are tensors in any case."""
 
     log_evidence: Tensor
     """Log of an unbiased estimate of p(x), for each sequence; (batch,) nats. The log itself is biased downwards."""
@@ -35,6 +35,23 @@ class FilterResult(NamedTuple):
     """Index of the particle of the step before that each continues; (time, particles, batch). At the first step
     0..particles-1."""
 
+
+class FilterResult(_Results):
+    """Results of a particle filter, without gradients.
+
+    Attributes:
+        x: frames as the particles completed them where something was not seen, (time, particles, batch, *frame). None
+            where no particle samples frames, and so none of the fields.
+    """
+
+    x: Tensor | None = None
+
+    def with_frames(self, x: Tensor | None) -> "FilterResult":
+        """The same results with frames (time, particles, batch, *frame), or None."""
+        made = FilterResult(*self)
+        made.x = x
+        return made
+
     def smoothed(self, num_draws: int) -> Tensor:
         """Sample whole latent paths given the whole sequence, z_1..z_T ~ p(z | x), up to the error of the particles.
 
@@ -50,11 +67,37 @@ class FilterResult(NamedTuple):
         Raises:
             ValueError: ``num_draws`` is not a positive integer.
         """
+        return self._traced(self.z, num_draws)
+
+    def imputed(self, num_draws: int) -> Tensor:
+        """Sample whole sequences given what was seen, x_1..x_T ~ p(x | seen), up to the error of the particles.
+
+        What was seen is as it was; the rest is traced as the latents of :meth:`smoothed` are.
+
+        Args:
+            num_draws: samples per sequence, with replacement.
+
+        Returns:
+            (num_draws, batch, time, *frame); beyond a length, without meaning.
+
+        Raises:
+            ValueError: ``num_draws`` is not a positive integer, or no particle sampled frames.
+        """
+        if self.x is None:
+            raise ValueError(
+                "imputed needs frames that particles sampled, and there are none: call run with observed= and a model "
+                "of missing='draw', or net.impute"
+            )
+        flat = self._traced(self.x.flatten(3) if self.x.dim() > 3 else self.x.unsqueeze(-1), num_draws)
+        return flat.reshape(*flat.shape[:3], *self.x.shape[3:])
+
+    def _traced(self, values: Tensor, num_draws: int) -> Tensor:
+        """Values (time, particles, batch, features) of paths sampled by weight; (num_draws, batch, time, features)."""
         num_draws = require_count("num_draws", num_draws)
         index = torch.multinomial(self.log_weights.T.exp(), num_draws, replacement=True).T
         path: list[Tensor] = []
-        for z, ancestors in zip(self.z.flip(0).unbind(0), self.ancestors.flip(0).unbind(0), strict=True):
-            path.append(z.gather(0, index.unsqueeze(-1).expand(*index.shape, z.shape[-1])))
+        for value, ancestors in zip(values.flip(0).unbind(0), self.ancestors.flip(0).unbind(0), strict=True):
+            path.append(value.gather(0, index.unsqueeze(-1).expand(*index.shape, value.shape[-1])))
             index = ancestors.gather(0, index)
         return torch.stack(path[::-1], dim=2)
 
@@ -113,6 +156,7 @@ class ParticleFilter:
         initial_state: State | None = None,
         *,
         covariates: Tensor | None = None,
+        observed: Tensor | None = None,
     ) -> FilterResult:
         """Filter all sequences. A sequence that has ended keeps its weights and particles.
 
@@ -122,6 +166,10 @@ class ParticleFilter:
             context: the frame before the first, (batch, *frame); a start frame if None.
             initial_state: h_0, each field (batch, hidden) or (particles, batch, hidden); zeros if None.
             covariates: c_1..c_T, (batch, time, K), for a model of ``covariate_dim`` K.
+            observed: True where x was seen, (batch, time) or (batch, time, *frame); None if all was. What was not seen
+                may be NaN. A model of ``missing="fill"`` reads the gaps. For any other they are marginalised: each
+                particle samples what was not seen from p(x_t | h_t), reads it at the next step, and is weighed by what
+                was seen.
 
         Raises:
             TypeError, ValueError: an argument that the net refuses.
@@ -129,9 +177,12 @@ class ParticleFilter:
         """
         net, count, lengths = self.net, self.settings.num_particles, int64(lengths)
         require_tensor("x", x)
-        run = prepare_inputs(net, x, lengths, context, initial_state, covariates=covariates)
+        known: dict[str, Any] = {"covariates": covariates, "observed": observed}
+        run = prepare_inputs(net, x, lengths, context, initial_state, draws=True, **known)
         number = net.emission_layer.weight.element_size()
         history = run.num_steps * run.batch_size * (net.latent_dim * number + 8)
+        if run.seen is not None and not net.flag_dim:
+            history += run.num_steps * run.batch_size * max(1, net.emission_family.event_shape.numel()) * number
         require_room(count, history + 24 * step_width(net) * number, x.device)
         found = filter_sequences(net, run, lengths, self.settings, self.twist)
         return FilterResult(
@@ -141,7 +192,7 @@ class ParticleFilter:
             log_weights=found.log_weights.T,
             z=found.z.transpose(1, 2),
             ancestors=found.ancestors.transpose(1, 2),
-        )
+        ).with_frames(None if found.x is None else found.x.transpose(1, 2))
 
     # One frame at a time --------------------------------------------------------------------------------------------
 
@@ -174,8 +225,7 @@ class ParticleFilter:
             context: the frame before the first, (batch, *frame); a start frame if None.
             initial_state: h_0, each field (batch, hidden) or (particles, batch, hidden); zeros if None.
             covariates: those of the frames already seen, (batch, time, K), for a model of ``covariate_dim`` K.
-            observed: True where these frames are not missing, (batch, time) or (batch, time, *frame). With it the
-                guide reads the frames up to now.
+            observed: True where these frames are not missing, (batch, time) or (batch, time, *frame).
             proposal: ``"posterior"`` or ``"prior"``, of the frames to come. If None, that of the filter, but the prior
                 where the guide has a backward RNN.
 

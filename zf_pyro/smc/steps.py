@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from pyro.distributions import TorchDistribution
 from torch import Tensor
 
 from ..models import StochasticRNN, ZForcing
@@ -41,6 +42,22 @@ class Moved(NamedTuple):
     """log p(z_t | h_{t-1}) - log q(z_t | h_{t-1}, b_t), zero where the prior proposes; (sequences, particles) nats."""
 
 
+class Gaps(NamedTuple):
+    """Gaps of some sequences."""
+
+    seen: Tensor
+    """True for parts of frames that were seen; (time, sequences, flags)."""
+    covariates: Tensor | None
+    """c_1..c_T; (time, sequences, K). None without."""
+    first: Tensor
+    """The frame of u_1; (sequences, *frame)."""
+
+    def taken(self, time: slice, rows: Tensor) -> "Gaps":
+        """Those of some steps and sequences, ``rows`` (sequences,)."""
+        covariates = None if self.covariates is None else self.covariates[time, rows]
+        return Gaps(self.seen[time, rows], covariates, self.first[rows])
+
+
 class FilterSteps:
     """The step functions of a model over some sequences.
 
@@ -49,12 +66,14 @@ class FilterSteps:
         u: inputs (time, sequences, *frame).
         b: backward states (time, sequences, hidden), or None where the prior proposes.
         x: frames (time, sequences, *frame).
+        gaps: what was not seen of them; None if all was.
     """
 
-    def __init__(self, net: StochasticRNN, u: Tensor, b: Tensor | None, x: Tensor) -> None:
+    def __init__(self, net: StochasticRNN, u: Tensor, b: Tensor | None, x: Tensor, gaps: Gaps | None = None) -> None:
         self.net = net
-        self.guided = b is not None
+        self.guided, self.gaps = b is not None, gaps
         self.x = x.unsqueeze(2).unbind(0)
+        self.seen = None if gaps is None else gaps.seen.unsqueeze(2).unbind(0)
         self._prepare(u.unsqueeze(2), None if b is None else b.unsqueeze(2))
 
     def _prepare(self, u: Tensor, b: Tensor | None) -> None:
@@ -85,12 +104,23 @@ class FilterSteps:
         """h_t as the model's states hold it, from this form's state and z_t; (sequences, particles, hidden)."""
         return state.hidden
 
+    def completed(self, state: State) -> Tensor | None:
+        """x_t with what was not seen of it as each particle sampled it, (sequences, particles, *frame), from the state
+        after step t, each field (sequences, particles, hidden). None: particles sample no frames."""
+        return None
+
     def move(self, state: State, t: int, noise: Tensor) -> Moved:
         """Propose, move and weigh; h_{t-1} (sequences, particles, hidden), noise (sequences, particles, latent)."""
         past = self.past(state, t)
         z, ratio = self.propose(past, t, noise)
         state = self.transition(past, t, z)
-        return Moved(z, state, self.net.emission(state).log_prob(self.x[t]), ratio)
+        return Moved(z, state, self.log_likelihood(self.net.emission(state), t), ratio)
+
+    def log_likelihood(self, emission: TorchDistribution, t: int) -> Tensor:
+        """log p of what was seen of x_t under p(x_t | h_t), of batch shape (sequences, particles); in nats."""
+        if self.seen is None:
+            return emission.log_prob(self.x[t])
+        return self.net.emission_family.log_prob(emission, self.x[t], self.seen[t])
 
 
 class PreparedSteps(FilterSteps):
@@ -169,7 +199,7 @@ class InPlaceSteps(FilterSteps):
         cell = torch.mul(f, cell).addcmul_(i, candidate)
         hidden = torch.tanh(cell, out=candidate).mul_(o)
         moved = State(hidden.unflatten(0, shape), cell.unflatten(0, shape))
-        log_likelihood = self.net.emission(moved).log_prob(self.x[t])
+        log_likelihood = self.log_likelihood(self.net.emission(moved), t)
         return Moved(z.unflatten(0, shape), moved, log_likelihood, ratio.unflatten(0, shape))
 
     def _propose(self, parameters: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ..checks import require_count
 from ..models import RegisteredNetwork, StochasticRNN, require_model
 from ..networks import MLP
+from ..paths import RunInputs, backward_states_of
 
 
 class Twist(RegisteredNetwork):
@@ -92,13 +93,13 @@ class TwistedRun:
             return log_r if self.continues is None else torch.where(self.continues[t].unsqueeze(-1), log_r, 0.0)
 
 
-def states_ahead(twist: Twist, net: StochasticRNN, x: Tensor, b: Tensor | None, lengths: Tensor | None) -> Tensor:
+def states_ahead(twist: Twist, net: StochasticRNN, run: RunInputs, b: Tensor | None, lengths: Tensor | None) -> Tensor:
     """Backward states for a twist, once it is known to fit the model.
 
     Args:
         twist: log r_t.
         net: the model.
-        x: frames (time, batch, *frame).
+        run: the inputs of the run.
         b: backward states (time, batch, backward); computed if None.
         lengths: real frames of each sequence, (batch,); None if all are.
 
@@ -118,4 +119,4 @@ def states_ahead(twist: Twist, net: StochasticRNN, x: Tensor, b: Tensor | None, 
             f"sizes {twist.sizes}, {found.dtype} on {found.device}: make it by Twist(net), or convert it by "
             "twist.to(...)"
         )
-    return own.backward_states(x.transpose(0, 1), lengths) if b is None else b[..., : own.backward_dim]
+    return backward_states_of(own, run, lengths) if b is None else b[..., : own.backward_dim]

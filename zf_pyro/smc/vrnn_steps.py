@@ -64,7 +64,7 @@ class VRNNSteps(FilterSteps):
         else:
             z, ratio = torch.addcmul(locs, scales, noise), torch.zeros_like(noise[..., 0])
         moved = State(torch.cat([past.hidden, self._features(z)], dim=-1), past.cell)
-        return Moved(z, moved, self._emission(moved).log_prob(self.x[t]), ratio)
+        return Moved(z, moved, self.log_likelihood(self._emission(moved), t), ratio)
 
     def _features(self, z: Tensor) -> Tensor:
         return self.net.cell.features(z) if isinstance(self.net.cell, FeatureCell) else z
