@@ -220,6 +220,17 @@ def test_grids_of_numbers_durations_and_months(times, frequency, expected):
     assert data.times(0).tolist() == pytest.approx(np.asarray(expected).astype(data.times(0).dtype).tolist())
 
 
+@pytest.mark.parametrize("frequency", ["D", "h", "7min", "s"])
+@pytest.mark.parametrize("zone", [None, "Europe/Berlin"])
+def test_a_grid_of_many_steps_reaches_from_the_first_to_the_last(frequency, zone):
+    times = pd.date_range("2024-01-01", periods=777, freq=frequency, tz=zone)
+    for count in (1, 2, 120, 365, 777):
+        frame = pd.DataFrame({"t": times[:count], "y": np.arange(count)})
+        data = from_dataframe(frame, time="t", frequency=frequency)
+        assert list(data.layout.axis.index(data.steps(0).times)) == list(times[:count])
+        assert not data.has_gaps
+
+
 # Scaling --------------------------------------------------------------------------------------------------------------
 
 
@@ -266,6 +277,8 @@ def test_large_offsets_keep_their_digits():
 def test_flags_are_not_scaled_unless_named():
     frame = pd.DataFrame({"on": [True, False, True, True]})
     assert from_dataframe(frame)[0].x.flatten().tolist() == [1.0, 0.0, 1.0, 1.0]
+    gappy = from_dataframe(pd.DataFrame({"on": [True, None, False]}))[0]
+    assert (gappy.x.flatten().tolist(), gappy.observed.flatten().tolist()) == ([1.0, 0.0, 0.0], [True, False, True])
     assert from_dataframe(frame, scaling={"on": "standard"})[0].x.mean().item() == pytest.approx(0.0, abs=1e-6)
 
 
@@ -341,6 +354,16 @@ def test_context_frames_precede_later_parts_and_change_no_scaling():
 def test_one_part_may_be_missing():
     sets = from_dataframe(many(), "id", "t").split(validation=0.1, test=None)
     assert (len(sets.train), len(sets.validation), sets.test) == (18, 2, None)
+
+
+def test_files_like_earlier_data_leave_its_columns_alone(tmp_path):
+    table().drop(columns="site")[:6].to_csv(tmp_path / "a.csv", index=False)
+    (tmp_path / "readme.md").write_text("")
+    data = from_folder(tmp_path, time="day", values="flow")
+    (tmp_path / "readme.md").unlink()
+    again = from_folder(tmp_path, like=data)
+    assert (data.layout.columns["left_out"], again.layout.columns["left_out"]) == ([["readme.md", "no table"]], [])
+    assert_same(again, data)
 
 
 def test_new_data_take_columns_categories_and_scaling_of_earlier_data():
@@ -493,6 +516,15 @@ def test_a_polars_table_equals_one_of_pandas():
     assert_same(from_dataframe(polars.from_pandas(frame), **KNOWN), from_dataframe(frame, **KNOWN))
 
 
+def test_columns_of_arrow_are_those_of_pandas():
+    pyarrow = pytest.importorskip("pyarrow")
+    frame = table()
+    arrow = frame.convert_dtypes(dtype_backend="pyarrow")
+    assert all(isinstance(dtype, pd.ArrowDtype) for dtype in arrow.dtypes)
+    assert_same(from_dataframe(arrow, **KNOWN), from_dataframe(frame, **KNOWN))
+    assert_same(from_dataframe(pyarrow.Table.from_pandas(frame), **KNOWN), from_dataframe(frame, **KNOWN))
+
+
 class Interchange:
     """A table known by the dataframe interchange protocol alone."""
 
@@ -543,6 +575,20 @@ def test_a_folder_of_files_with_a_sequence_column_is_one_table(tmp_path):
     frame[:8].to_csv(tmp_path / "one.csv.gz", index=False)
     frame[8:].to_csv(tmp_path / "part" / "two.csv", index=False)
     assert_same(from_folder(tmp_path, **KNOWN), from_dataframe(frame, **KNOWN))
+
+
+def test_new_files_are_read_like_the_earlier_ones(tmp_path):
+    csv = {"sep": ";", "decimal": ",", "dtype": {"site": "str"}}
+    frame = table().assign(site=lambda rows: rows["site"].map({"a": "01", "b": "02", "c": "10"}))
+    frame.to_csv(tmp_path / "all.csv", index=False, sep=";", decimal=",")
+    data = from_folder(tmp_path / "all.csv", **KNOWN, csv=csv)
+    assert data.ids == ["01", "02", "10"]
+    save_series(tmp_path / "out", data)
+    again = from_folder(tmp_path / "all.csv", like=load_series(tmp_path / "out").train)
+    assert again.ids == data.ids
+    assert_same(again, data)
+    with pytest.raises(TypeError, match="csv must hold text, numbers, lists and dictionaries"):
+        from_folder(tmp_path / "all.csv", **KNOWN, csv={**csv, "dtype": {"site": str}})
 
 
 def test_parquet_files_are_read(tmp_path):
@@ -633,6 +679,10 @@ def test_scores_per_step_keep_their_units_and_widths_lose_only_the_scale():
     assert data.to_pandas(scores, name="score")["score"].tolist()[6:10] == [6.0, 7.0, 8.0, 9.0]
     widths = data.to_xarray(torch.ones(3, 6, 2), units="deviations")
     assert widths.sel(sequence="a", feature="level").values[0] == data.scaling.scale[1]
+
+
+def test_coords_name_sequences_and_features():
+    assert from_dataframe(table(), **COLUMNS).coords == {"sequence": ["a", "b", "c"], "feature": ["flow", "level"]}
 
 
 def test_dimensions_may_have_any_order_and_further_names():

@@ -15,7 +15,17 @@ def run(script: Path, *arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, str(script), *arguments], capture_output=True, text=True, timeout=300)
 
 
-SLOW = ("blizzard", "diagnose", "imdb", "polyphonic", "quickstart", "sequential_mnist", "swap_inference", "timit")
+SLOW = (
+    "blizzard",
+    "diagnose",
+    "imdb",
+    "polyphonic",
+    "quickstart",
+    "sequential_mnist",
+    "series",
+    "swap_inference",
+    "timit",
+)
 """Examples that take more than six seconds or run the same code as another. The quickstart has its own test."""
 BY_NAME = pytest.mark.parametrize(
     "script",

@@ -126,6 +126,11 @@ def test_values_that_are_no_finite_numbers_are_refused(values, error, message):
     refused(message, table(y=values), error)
 
 
+def test_integers_that_lose_digits_are_refused():
+    refused(r"feature 'y' has an integer beyond 2\^53 in row 1", table(y=[0, 2**60 + 1, 0, 1, 2, 3]))
+    refused(r"time column 't' has numbers beyond 2\^63", table(t=np.array([1, 2, 2**63 + 5, 1, 2, 3], np.uint64)))
+
+
 def test_decimals_are_numbers():
     data = from_dataframe(table(y=[Decimal("1.5")] * 3 + [Decimal("2.5")] * 3), **COLUMNS)
     assert data.inverse(data[1].x)[:, 0].tolist() == [2.5] * 3
@@ -209,6 +214,11 @@ def test_static_covariates_that_vary_are_refused():
         table(c=list("uuuuvv")),
         static="c",
     )
+
+
+def test_two_columns_of_covariates_with_one_name_are_refused():
+    frame = table(c=list("uvuvuv"), **{"c=u": 1.0})
+    refused("two covariates have a column 'c=u'", frame, covariates=["c", "c=u"])
 
 
 def test_a_name_for_the_time_gap_that_is_taken_is_refused():
@@ -304,6 +314,8 @@ def test_new_data_unlike_the_earlier_are_refused():
         from_dataframe(frame.drop(columns="z"), like=data)
     with pytest.raises(ValueError, match=r"must have times of TimeAxis.*datetime.*got.*integer"):
         from_dataframe(frame.assign(t=[0, 1, 2] * 2), like=data)
+    with pytest.raises(ValueError, match="must have dates in no time zone, got Asia/Tokyo"):
+        from_dataframe(frame.assign(t=frame["t"].dt.tz_localize("Asia/Tokyo")), like=data)
     with pytest.raises(ValueError, match="scaling is that of like"):
         from_dataframe(frame, like=data, scaling="none")
     with pytest.raises(ValueError, match="got data of arrays"):

@@ -10,6 +10,7 @@ from .forecasts import Forecasts, leave_future_out
 from .information import Information, mutual_information
 from .latent_use import LatentUse, latent_use
 from .model_comparison import compare
+from .network_report import report_on
 from .posterior_comparison import PosteriorComparison, compare_posteriors
 from .predictive_checks import PredictiveCheck, autocorrelation, predictive_check, quantiles, spectrum
 from .probe import Probe, linear_probe
@@ -40,6 +41,7 @@ __all__ = [
     "mutual_information",
     "predictive_check",
     "quantiles",
+    "report_on",
     "spectrum",
     "to_arviz",
 ]

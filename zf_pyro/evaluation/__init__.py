@@ -18,6 +18,7 @@ from .classical import ARIMA, ETS
 from .estimates import Amount, Bound, Estimate, ratio
 from .evaluate import Evaluation, evaluate, report, summarise
 from .forecast_scores import Interval, crps, energy_score, interval, log_score, pit
+from .forecaster import FilterForecaster
 from .forecasting import forecast
 from .imputation import impute
 from .latents import active_units, count_active, step_kl
@@ -36,6 +37,7 @@ __all__ = [
     "EncodedPart",
     "Estimate",
     "Evaluation",
+    "FilterForecaster",
     "Interval",
     "Naive",
     "Outcome",

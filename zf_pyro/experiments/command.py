@@ -34,19 +34,38 @@ def command_line(experiment: Callable[..., None]) -> None:
         ImportError: jsonargparse is not installed.
         ValueError: a resumed run with other flags.
     """
+    run_experiment(experiment, experiment_parser(experiment).parse_args(underscored(sys.argv[1:])).as_dict())
+
+
+def experiment_parser(experiment: Callable[..., None]) -> Any:
+    """Parser of the flags of an experiment: its own, those of a run, and those of its preset.
+
+    Raises:
+        ImportError: jsonargparse is not installed.
+    """
     try:
         import jsonargparse
     except ImportError as error:
         raise ImportError("the command line needs jsonargparse: pip install zf-pyro[examples]") from error
     parser = jsonargparse.ArgumentParser(description=(experiment.__doc__ or "").split("\n\n")[0])
-    parser.add_function_arguments(experiment, skip={"run"})
+    parser.add_function_arguments(experiment, skip={"run"}, as_positional=False)
     parser.add_class_arguments(Run, skip={*SWITCHES, "changes"})
     for switch, text in SWITCHES.items():
         parser.add_argument(f"--{switch}", action="store_true", help=text)
     for name, (kind, text) in preset_flags().items():
         parser.add_argument(f"--{name}", type=kind, default=None, help=f"{text} (default: as in the preset)")
     parser.set_defaults({"out": Path("runs") / experiment.__name__})
-    flags: dict[str, Any] = parser.parse_args(underscored(sys.argv[1:])).as_dict()
+    return parser
+
+
+def run_experiment(experiment: Callable[..., None], flags: dict[str, Any]) -> None:
+    """Run an experiment with the flags of its parser, in its folder alone.
+
+    Raises:
+        FileExistsError: ``out`` holds a run, and ``--resume`` is off.
+        FolderInUseError: another run is writing to ``out``.
+        ValueError: a resumed run with other flags.
+    """
     found = {name: flags.pop(name) for name in CHANGEABLE}
     changes = {name: plain(value) for name, value in found.items() if value is not None}
     shared = {field.name: flags.pop(field.name) for field in dataclasses.fields(Run) if field.name in flags}

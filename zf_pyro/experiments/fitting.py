@@ -2,7 +2,7 @@
 
 import functools
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -245,7 +245,7 @@ def count_parameters(model: Model) -> int:
     return model.num_parameters
 
 
-def save(model: Model, folder: Path, **normalisation: float) -> None:
+def save(model: Model, folder: Path, **normalisation: float | Sequence[float]) -> None:
     """Save a trained network for its class's ``load``. Of baselines only the checkpoint is kept."""
     if isinstance(model, StochasticRNN):
         model.save(folder, {name: torch.tensor(value) for name, value in normalisation.items()} or None)

@@ -86,6 +86,10 @@ def assemble(table: GivenRows, settings: Settings, like: Series | None = None) -
             [*known, Covariate(GAP, "number")],
         )
     layout = Layout(tuple(table.features), tuple(known), axis, table.sequence, dict(settings.columns))
+    names = layout.covariate_names
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise ValueError(f"two covariates have a column {twice[0]!r}, one as NAME=CATEGORY: rename one")
     held = HeldRows(table.ids, offsets, steps)
     if like is not None:
         like.layout.require_same(layout, "these data")

@@ -9,6 +9,9 @@ import numpy as np
 
 from .layout import Category, Covariate
 
+WHOLE = 2**53
+"""Largest integer up to which float64 holds all."""
+
 
 def numbers(column: Any, name: str, role: str) -> tuple[np.ndarray, bool]:
     """Values of a column of pandas, (rows,) float64, NaN where missing; and whether they are True and False alone.
@@ -26,9 +29,15 @@ def numbers(column: Any, name: str, role: str) -> tuple[np.ndarray, bool]:
 
     dtype = column.dtype
     if isinstance(dtype, pd.StringDtype | pd.CategoricalDtype) or pd.api.types.is_object_dtype(dtype):
-        found, flag = _from_objects(column, name, role), False
+        found, flag = _from_objects(column, name, role)
     elif pd.api.types.is_bool_dtype(dtype) or (pd.api.types.is_numeric_dtype(dtype) and dtype.kind != "c"):
         found, flag = column.to_numpy(np.float64, na_value=np.nan), bool(pd.api.types.is_bool_dtype(dtype))
+        if dtype.kind in "iu" and (np.abs(found) > WHOLE).any():
+            row = column.index[np.abs(found) > WHOLE][0]
+            raise ValueError(
+                f"{role} {name!r} has an integer beyond 2^53 in row {row!r}, whose last digits would be lost: subtract "
+                "an offset, or give it as text under covariates= if it is a category"
+            )
     else:
         raise TypeError(
             f"{role} {name!r} must hold numbers, got {dtype}: convert it, for example to seconds since a date, or "
@@ -113,18 +122,19 @@ def _plain(label: Any, name: str) -> Category:
     return label
 
 
-def _from_objects(column: Any, name: str, role: str) -> np.ndarray:
-    """Numbers of a column of Python objects, (rows,) float64."""
+def _from_objects(column: Any, name: str, role: str) -> tuple[np.ndarray, bool]:
+    """Numbers of a column of Python objects, (rows,) float64; and whether they are True and False alone."""
     import pandas as pd
 
-    found = np.full(len(column), np.nan)
+    found, flags = np.full(len(column), np.nan), 0
     for i, value in enumerate(column):
-        if isinstance(value, Real | Decimal) and not isinstance(value, bool):
+        if isinstance(value, Real | Decimal | np.bool_):
             found[i] = float(value)
+            flags += isinstance(value, bool | np.bool_)
         elif value is not None and value is not pd.NA and value is not pd.NaT:
             raise TypeError(
                 f"{role} {name!r} must hold numbers, got {value!r} in row {column.index[i]!r}: convert it with "
                 f"pandas.to_numeric(frame[{name!r}], errors='coerce'), which makes text missing, or name it under "
                 "covariates= if it is a category"
             )
-    return found
+    return found, 0 < flags == int((~np.isnan(found)).sum())

@@ -1,5 +1,7 @@
 """Series from a folder of CSV or Parquet files."""
 
+import dataclasses
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -35,7 +37,7 @@ def from_folder(
             its path without the ending.
         time, values, covariates, static: columns, as for :func:`zf_pyro.data.from_dataframe`.
         csv: arguments for :func:`pandas.read_csv`, such as ``{"sep": ";", "decimal": ","}``, or ``{"dtype": {"id":
-            str}}`` for identifiers with leading zeros.
+            "str"}}`` for identifiers with leading zeros. By default those of ``like``.
         settings: further arguments of :func:`zf_pyro.data.from_dataframe`.
 
     Raises:
@@ -59,6 +61,9 @@ def from_folder(
         raise FileNotFoundError(f"{root} holds no {', '.join((*CSV, *PARQUET))} file: give the folder that does")
     if not isinstance(csv, Mapping | None):
         raise TypeError(f"csv must be a dictionary of arguments for pandas.read_csv, got {type(csv).__name__}")
+    like = settings.get("like")
+    known: Mapping[str, Any] = like.layout.columns if isinstance(like, Series) else {}
+    csv = known.get("csv") if csv is None else csv
     tables = [_read(root / name, csv or {}) for name in names]
     columns = [*tables[0].columns]
     for name, table in zip(names, tables, strict=True):
@@ -68,7 +73,8 @@ def from_folder(
                 f"{root / name} must have the columns of {names[0]}, {columns[:12]}; {differing[0]!r} is in one of "
                 "them alone: give files of one kind"
             )
-    if sequence is None:
+    sequence = known.get("sequence") if sequence is None else sequence
+    if sequence is None or (known and sequence == FILE and FILE not in columns):
         sequence = FILE
         if FILE in columns:
             raise ValueError(f"{names[0]} has a column {FILE!r}: name it as sequence=, or rename it")
@@ -79,8 +85,24 @@ def from_folder(
         tables = [table.assign(**{FILE: stem}) for table, stem in zip(tables, stems, strict=True)]
     table = pd.concat(tables, ignore_index=True)
     found = from_dataframe(table, sequence, time, values, covariates, static, **settings)
-    found.layout.columns["left_out"] = [list(pair) for pair in left_out]  # type: ignore[index]  # a plain dictionary
+    arguments = {**found.layout.columns, "left_out": [list(pair) for pair in left_out], "csv": _plain(csv)}
+    found.layout = dataclasses.replace(found.layout, columns=arguments)
     return found
+
+
+def _plain(csv: Mapping[str, Any] | None) -> Any:
+    """Arguments of pandas in JSON's types.
+
+    Raises:
+        TypeError: others, which no record could hold.
+    """
+    try:
+        return json.loads(json.dumps(dict(csv or {})))
+    except TypeError as error:
+        raise TypeError(
+            f"csv must hold text, numbers, lists and dictionaries, so that new data can be read alike, got {csv!r}: "
+            "write types as text, for example 'str'"
+        ) from error
 
 
 def _stem(name: str) -> str:

@@ -89,3 +89,9 @@ class Layout:
                 )
         if (self.axis.kind, self.axis.frequency) != (other.axis.kind, other.axis.frequency):
             raise ValueError(f"{what} must have times of {self.axis}, got {other.axis}")
+        if self.axis.kind == "datetime" and (self.axis.zone is None) != (other.axis.zone is None):
+            zones = [axis.zone or "no time zone" for axis in (self.axis, other.axis)]
+            raise ValueError(
+                f"{what} must have dates in {zones[0]}, got {zones[1]}: set or drop the zone with .dt.tz_localize, so "
+                "that times mean the same"
+            )

@@ -37,7 +37,7 @@ def inserted(steps: Steps, offsets: np.ndarray, axis: TimeAxis, ids: list[Any]) 
     sources, times, lengths = [], [], []
     for i, (start, stop) in enumerate(pairwise(offsets)):
         own = steps.times[start:stop]
-        grid = axis.grid(own[0], own[-1], repr(ids[i]))
+        grid = axis.grid(own[0], own[-1])
         if axis.kind == "float":
             place = np.rint((own - own[0]) / float(axis.frequency or 1)).astype(np.int64)
             place = place.clip(0, len(grid) - 1)

@@ -16,7 +16,7 @@ from ..folders.record import Record
 from ..loader import Loader
 from .batch import SeriesBatch, SeriesItem, collate_series
 from .layout import Layout
-from .rows import Rows, Steps
+from .rows import MappedRows, Rows, Steps
 from .scaling import Scaling, Units
 
 if TYPE_CHECKING:
@@ -82,6 +82,11 @@ class Series(Dataset[SeriesItem]):
     def ids(self) -> list[Any]:
         """Identifier of each sequence; parts of one sequence have the same."""
         return [self.rows.ids[sequence] for sequence in self.segments[:, 0].tolist()]
+
+    @property
+    def coords(self) -> dict[str, list[Any]]:
+        """Names of sequences and features, as ``coords=`` of :func:`zf_pyro.to_arviz`, ``net.forecast`` and others."""
+        return {"sequence": self.ids, "feature": list(self.features)}
 
     @property
     def record(self) -> Record:
@@ -166,7 +171,8 @@ class Series(Dataset[SeriesItem]):
 
     def part(self, segments: np.ndarray) -> "Series":
         """Other segments of the same rows, (segments, 3) int64: sequence, start and stop."""
-        return Series(self.rows, self.layout, self.scaling, self.covariate_scaling, segments)
+        record = self._record if isinstance(self.rows, MappedRows) else None
+        return Series(self.rows, self.layout, self.scaling, self.covariate_scaling, segments, record)
 
     def select(self, ids: Iterable[Any]) -> "Series":
         """The sequences with these identifiers, in the order of the data.

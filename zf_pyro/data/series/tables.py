@@ -23,14 +23,14 @@ def as_pandas(frame: Any, name: str = "frame") -> Any:
     import pandas as pd
 
     if isinstance(frame, pd.DataFrame):
-        return frame
+        return _without_arrow(frame)
     if isinstance(frame, pd.Series):
-        return frame.to_frame(frame.name if frame.name is not None else "value")
+        return _without_arrow(frame.to_frame(frame.name if frame.name is not None else "value"))
     if hasattr(frame, "dims") and hasattr(frame, "to_dataframe"):
         return _of_xarray(frame, name)
     try:
         if hasattr(frame, "to_pandas"):
-            return frame.to_pandas()
+            return _without_arrow(frame.to_pandas())
         if hasattr(frame, "__arrow_c_stream__") and hasattr(pd.DataFrame, "from_arrow"):
             return pd.DataFrame.from_arrow(frame)
         if hasattr(frame, "__dataframe__") and hasattr(pd.api, "interchange"):
@@ -45,11 +45,29 @@ def as_pandas(frame: Any, name: str = "frame") -> Any:
     advice = ""
     if isinstance(frame, Mapping):
         advice = ": give pandas.DataFrame(...) of it"
+    elif hasattr(frame, "collect"):
+        advice = ": give what its collect() returns"
     elif isinstance(frame, list | tuple) or hasattr(frame, "shape"):
         advice = ": give arrays to zf_pyro.data.from_arrays"
     elif isinstance(frame, str) or hasattr(frame, "__fspath__"):
         advice = ": give a folder of files to zf_pyro.data.from_folder, or pandas.read_csv(...) of one"
     raise TypeError(f"{name} must be a table, such as a pandas.DataFrame, got {type(frame).__name__}{advice}")
+
+
+def _without_arrow(table: Any) -> Any:
+    """The table with columns of Arrow as those of NumPy and pandas, which all say what they hold in one way."""
+    import pandas as pd
+
+    arrow = [i for i, dtype in enumerate(table.dtypes) if isinstance(dtype, pd.ArrowDtype)]
+    if not arrow:
+        return table
+    columns = [
+        pd.Series(column.to_numpy(dtype=object, na_value=None), column.index, name=column.name).infer_objects()
+        if i in arrow
+        else column
+        for i, (_, column) in enumerate(table.items())
+    ]
+    return pd.concat(columns, axis=1)
 
 
 def _of_xarray(frame: Any, name: str) -> Any:

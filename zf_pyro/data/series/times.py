@@ -1,6 +1,7 @@
 """Times of the steps: as they came, as plain numbers, on a regular grid, and beyond the last step."""
 
 import dataclasses
+import functools
 from numbers import Real
 from typing import Any
 
@@ -62,16 +63,14 @@ class TimeAxis:
         gaps = np.diff(times, prepend=times[:1]).astype(np.float64)
         return gaps / SECOND if self.dated else gaps
 
-    def grid(self, first: Any, last: Any, what: str) -> np.ndarray:
-        """Times of the regular grid from ``first`` to ``last`` at the frequency; (steps,).
-
-        Raises:
-            ValueError: more than :data:`MOST` times the steps that are allowed.
-        """
-        if not self.dated:
+    def grid(self, first: Any, last: Any) -> np.ndarray:
+        """Times of the regular grid from ``first`` to ``last`` at the frequency; (steps,)."""
+        if self.kind == "float":
             step = float(self.frequency or 1)
-            count = round((last - first) / step)
-            return (first + step * np.arange(count + 1)).astype(self.dtype)
+            return first + step * np.arange(round((last - first) / step) + 1)
+        fixed = int(self.frequency or 1) if self.kind == "integer" else _fixed(str(self.frequency), self.zone)
+        if fixed:  # counted in integers: numpy.arange counts in float64, which loses the last step of a long grid
+            return first + fixed * np.arange((last - first) // fixed + 1)
         return self._range(first, end=last)
 
     def after(self, last: Any, count: int) -> np.ndarray:
@@ -118,6 +117,17 @@ class TimeAxis:
 
         stamp = pd.Timestamp(int(time))
         return stamp if self.zone is None else stamp.tz_localize("UTC").tz_convert(self.zone)
+
+
+@functools.lru_cache
+def _fixed(frequency: str, zone: str | None) -> int | None:
+    """Nanoseconds of an offset of pandas that is the same everywhere; None for months, and for days of a zone."""
+    import pandas as pd
+
+    offset = pd.tseries.frequencies.to_offset(frequency)
+    if isinstance(offset, pd.offsets.Day):
+        return None if zone else offset.n * 86_400 * int(SECOND)
+    return int(offset.nanos) if isinstance(offset, pd.offsets.Tick) else None
 
 
 def encode(times: np.ndarray) -> np.ndarray:
@@ -200,6 +210,8 @@ def read_times(column: Any, name: str) -> tuple[np.ndarray, TimeAxis]:
             ) from error
         return times, TimeAxis(name, "datetime" if kind == "M" else "timedelta", zone)
     if kind in "iu":
+        if kind == "u" and len(column) and int(column.max()) > np.iinfo(np.int64).max:
+            raise ValueError(f"time column {name!r} has numbers beyond 2^63: subtract an offset")
         return column.to_numpy(np.int64), TimeAxis(name, "integer")
     if kind == "f":
         numbers = column.to_numpy(np.float64)

@@ -4,13 +4,27 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ..command import underscored
+from ..command import experiment_parser, run_experiment, underscored
+from .diagnosis import diagnose
+from .forecast_table import forecast
+from .from_table import prepare
 from .info import info
+from .scoring import evaluate
+from .training_run import train
 
 __all__ = ["COMMANDS", "main"]
 
-COMMANDS: dict[str, Callable[..., None]] = {"info": info}
+COMMANDS: dict[str, Callable[..., None]] = {
+    "prepare": prepare,
+    "train": train,
+    "evaluate": evaluate,
+    "forecast": forecast,
+    "diagnose": diagnose,
+    "info": info,
+}
 """Subcommands by name. Their parameters become flags, their docstrings the help."""
+EXPERIMENTS = ("train",)
+"""Those with the flags of all experiments."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -30,13 +44,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     commands = parser.add_subcommands(dest="command")
     for name, function in COMMANDS.items():
         lines = (function.__doc__ or "").strip().splitlines()
-        command = jsonargparse.ArgumentParser(description=lines[0])
-        command.add_function_arguments(function, as_positional=False)
+        if name in EXPERIMENTS:
+            command = experiment_parser(function)
+        else:
+            command = jsonargparse.ArgumentParser(description=lines[0])
+            command.add_function_arguments(function, as_positional=False)
         commands.add_subcommand(name, command, help=lines[0])
     flags: dict[str, Any] = parser.parse_args(
         underscored(list(sys.argv[1:] if arguments is None else arguments))
     ).as_dict()
+    name = flags["command"]
     try:
-        COMMANDS[flags["command"]](**flags[flags["command"]])
+        if name in EXPERIMENTS:
+            run_experiment(COMMANDS[name], flags[name])
+        else:
+            COMMANDS[name](**flags[name])
     except (OSError, ValueError, ImportError) as error:
         sys.exit(f"error: {error}")
