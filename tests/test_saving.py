@@ -10,7 +10,7 @@ import pyro
 import pytest
 import torch
 
-from zf_pyro import ZForcing, emissions
+from zf_pyro import VRNN, ZForcing, emissions
 from zf_pyro.saving.files import remove_partial, write_atomically
 from zf_pyro.saving.nets import DESCRIPTION
 
@@ -224,3 +224,14 @@ def test_partial_files_of_a_killed_process_are_removed(tmp_path):
     (tmp_path / "step.ckpt").write_text("whole")
     remove_partial(tmp_path, r"step\.ckpt")
     assert sorted(path.name for path in tmp_path.iterdir()) == [".other.ckpt.abcdefg1.partial", "step.ckpt"]
+
+
+@pytest.mark.parametrize("kind", [ZForcing, VRNN])
+def test_a_network_that_reads_covariates_and_gaps_is_loaded_under_validation(kind, tmp_path):
+    sizes = {"embed_dim": 4, "hidden_dim": 5, "latent_dim": 2, "mlp_dim": 4}
+    net = kind(emissions.Gaussian(3), **sizes, covariate_dim=2, missing="fill")
+    net.save(tmp_path)
+    with pyro.validation_enabled(True):
+        loaded = kind.load(tmp_path)
+    assert (loaded.covariate_dim, loaded.missing, loaded.flag_dim) == (2, "fill", 3)
+    assert all(torch.equal(mine, theirs) for mine, theirs in zip(net.parameters(), loaded.parameters(), strict=True))

@@ -371,3 +371,19 @@ def test_the_bar_shows_nats_and_steps_of_the_whole_run(tmp_path, capsys):
     last = (shown.out + shown.err).split("training:")[-1]
     assert "6/6" in last
     assert all(f"{name}=" in last for name in ("loss", "elbo", "kl", "steps_per_second", "validation/elbo"))
+
+
+@pytest.mark.parametrize("given", [None, "csv", "own"])
+def test_loggers_are_chosen(given, tmp_path):
+    from lightning.pytorch.loggers import CSVLogger
+
+    logger = ["csv", CSVLogger(tmp_path / "mine", "logs")] if given == "own" else given
+    train(tmp_path / "out", max_steps=2, logger=logger)
+    assert list(tmp_path.glob("out/logs/version_0/metrics.csv"))
+    assert bool(list(tmp_path.glob("mine/logs/version_0/metrics.csv"))) == (given == "own")
+
+
+@pytest.mark.parametrize(("given", "message"), [(3, "logger must be 'csv'"), ("wandb", "logger must be one of")])
+def test_what_is_no_logger_is_refused(given, message, tmp_path):
+    with pytest.raises((TypeError, ValueError), match=message):
+        train(tmp_path, max_steps=2, logger=given)

@@ -13,7 +13,10 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "initialisation": ("data", "released"),
     "device": ("auto", "cpu", "cuda"),
     "precision": ("32-true", "64-true", "bf16-mixed"),
+    "logger": ("csv", "tensorboard"),
 }
 """Values of the flags that are names."""
+NONE_ALLOWED = ("baseline", "logger")
+"""Flags among them that may be left out."""
 OF_PARTICLES = ("iwae", "fivo")
 """Objectives of several samples of the latents, which have a number of particles."""

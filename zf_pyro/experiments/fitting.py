@@ -192,6 +192,7 @@ def train(run: Run, preset: Preset, model: StochasticRNN | DeterministicRNN, tra
         accelerator={"cuda": "gpu"}.get(run.device, run.device),
         precision=run.precision,
         callbacks=callbacks,
+        logger=["csv", "tensorboard"] if run.logger == "tensorboard" else run.logger,
         about=run.about,
     )
     seconds = time.perf_counter() - start

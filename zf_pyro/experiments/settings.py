@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..checks import require_choice, require_count, require_flag, require_path, require_seed
-from .choices import CHOICES, OF_PARTICLES
+from .choices import CHOICES, NONE_ALLOWED, OF_PARTICLES
 from .presets import CHANGEABLE, TINY, Preset
 
 COUNTS = (
@@ -42,6 +42,7 @@ class Run:
         validation_sequences: Number of validation sequences (of speech, windows), evenly spread; all if left out.
         test_sequences: Number of test sequences, evenly spread over the test set; all if left out.
         mechanism_every: Steps between two measurements of gradient norms by term; none if left out.
+        logger: The table of logs/ alone (csv), or TensorBoard's files beside it; those too if installed, if left out.
         smoke: Test run in seconds, with tiny sizes and meaningless results.
         changes: Values of the preset to replace, by field; each is a flag of its own.
 
@@ -67,6 +68,7 @@ class Run:
     validation_sequences: int | None = None
     test_sequences: int | None = None
     mechanism_every: int | None = None
+    logger: Literal["csv", "tensorboard"] | None = None
     smoke: bool = False
     changes: dict[str, Any] = field(default_factory=dict)
     own: dict[str, Any] = field(init=False, default_factory=dict)
@@ -81,7 +83,7 @@ class Run:
             require_flag(name, getattr(self, name))
         for name, values in CHOICES.items():
             chosen = getattr(self, name)
-            if name != "baseline" or chosen is not None:
+            if name not in NONE_ALLOWED or chosen is not None:
                 require_choice(name, chosen, values)
         unknown = [name for name in self.changes if name not in CHANGEABLE]
         if unknown:

@@ -28,6 +28,8 @@ from .precision import mixed
 
 log = logging.getLogger(__name__)
 
+LOGGERS = ("csv", "tensorboard")
+"""Loggers by name."""
 LOOK_EVERY = 200
 """Steps between two looks at the auxiliary, each half the time of a step: a quarter of a percent."""
 
@@ -63,6 +65,7 @@ def fit(
     precision: str = "32-true",
     progress: bool = True,
     callbacks: Sequence[Callback] = (),
+    logger: Any = None,
     about: Mapping[str, Any] | None = None,
 ) -> lightning.Trainer:
     """Train ``module``, and write logs, checkpoints and the best weights to ``out``.
@@ -71,7 +74,8 @@ def fit(
 
     - ``checkpoints/``: the latest states;
     - ``best.ckpt``: the weights of the best validation;
-    - ``logs/``: a table ``metrics.csv`` per start of the run, and TensorBoard's files if it is installed;
+    - ``logs/``: a table ``metrics.csv`` per start of the run, and TensorBoard's files if it is installed, unless
+      ``logger`` says otherwise;
     - ``run.json``: the configuration; a resumed run must have the same (:func:`.identity.configuration`);
     - ``run.lock``, while it runs. The lock of a dead process of this host is taken over.
 
@@ -107,6 +111,8 @@ def fit(
         progress: whether to show a progress bar.
         callbacks: further callbacks of Lightning. One of them may be a :class:`.MechanismLog`; else there is one that
             looks at the auxiliary every 200 steps, while it has a weight.
+        logger: ``"csv"``, the table alone; ``"tensorboard"``, TensorBoard's files alone; a logger of Lightning; or
+            several of these in a list. None for the table, and TensorBoard's files if it is installed.
         about: further settings for ``run.json``, of JSON's types, such as the seed. A resumed run must have the same.
 
     Returns:
@@ -142,6 +148,7 @@ def fit(
     if about is not None and not isinstance(about, Mapping):
         raise TypeError(f"about must be a dictionary of settings by name, or None, got {type(about).__name__}")
     out = require_path("out", out)
+    chosen = loggers(out, logger)
     found = {**configuration(module, train, precision, about), "initialisation": initialisation}
     recorded = Recorded(found)
     parts: list[Callback] = [RandomState(), Interruption(), recorded, *callbacks]
@@ -162,7 +169,7 @@ def fit(
         strategy="ddp" if devices * num_nodes > 1 else "auto",
         plugins=[SafeCheckpointIO(), *mixed(precision)],
         precision=None if mixed(precision) else precision,  # type: ignore[arg-type]  # checked by Lightning
-        logger=loggers(out),
+        logger=chosen,
         callbacks=parts,
         default_root_dir=out,
         max_steps=max_steps,
@@ -196,9 +203,28 @@ def fit(
     return trainer
 
 
-def loggers(out: Path) -> list[Logger]:
-    """CSV logger, and TensorBoard's if it is installed; a new folder per start of the run."""
-    table = CSVLogger(out, "logs")
-    if importlib.util.find_spec("tensorboard") is None:
-        return [table]
-    return [table, TensorBoardLogger(out, "logs", table.version)]
+def loggers(out: Path, logger: Any = None) -> list[Logger]:
+    """Loggers by the argument of :func:`fit`; those of this package have a new folder per start of the run.
+
+    Raises:
+        ImportError: TensorBoard is asked for and not installed.
+        TypeError, ValueError: something that is no logger, or an unknown name.
+    """
+    installed = importlib.util.find_spec("tensorboard") is not None
+    given = ["csv", *["tensorboard"][: int(installed)]] if logger is None else logger
+    table, found = CSVLogger(out, "logs"), list[Logger]()
+    for one in given if isinstance(given, list | tuple) else [given]:
+        if not isinstance(one, str | Logger):
+            raise TypeError(
+                "logger must be 'csv', 'tensorboard', a logger of Lightning, a list of these, or None, got "
+                f"{type(one).__name__}"
+            )
+        if isinstance(one, Logger):
+            found.append(one)
+        elif require_choice("logger", one, LOGGERS) == "csv":
+            found.append(table)
+        elif not installed:
+            raise ImportError("logger='tensorboard' needs TensorBoard: pip install zf-pyro[tensorboard]")
+        else:
+            found.append(TensorBoardLogger(out, "logs", table.version))
+    return found
