@@ -101,7 +101,9 @@ def test_a_build_without_optimisation_does_not_run(built):
     assert not compiles(torch.zeros(3, 2, 8))
 
 
-@pytest.mark.parametrize(("setting", "kind"), [("c", CompiledMachine), ("C", CompiledMachine), ("pytorch", PlainMachine)])
+@pytest.mark.parametrize(
+    ("setting", "kind"), [("c", CompiledMachine), ("C", CompiledMachine), ("pytorch", PlainMachine)]
+)
 def test_the_environment_fixes_the_machine(built, timed, monkeypatch, setting, kind):
     built(LEVELS=("NEON",))
     kinds = timed(1.0, 1.0)
@@ -176,6 +178,13 @@ def test_the_configuration_lists_measurements(built, timed, monkeypatch, capsys)
     assert fields["measured"] == [{**sizes, "c": 2e-3, "pytorch": 1e-3}]
     zf_pyro.show_config()
     assert "'width': 512" in capsys.readouterr().out
+
+
+def test_a_build_from_older_sources_does_not_run(monkeypatch):
+    monkeypatch.setattr(machines, "_compiled", SimpleNamespace(PANELS=(6,), run=None))
+    assert choose(torch.float32, 8, 2).reason == "the C loops were built from older sources"
+    fields = zf_pyro.show_config("dict")
+    assert (fields["machine"], fields["compiler"], fields["instructions"]) == ("pytorch", None, None)
 
 
 def test_the_configuration_without_c(monkeypatch):
