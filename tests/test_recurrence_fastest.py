@@ -180,6 +180,13 @@ def test_the_configuration_lists_measurements(built, timed, monkeypatch, capsys)
     assert "'width': 512" in capsys.readouterr().out
 
 
+def test_a_build_from_older_sources_does_not_run(monkeypatch):
+    monkeypatch.setattr(machines, "_compiled", SimpleNamespace(PANELS=(6,), run=None))
+    assert choose(torch.float32, 8, 2).reason == "the C loops were built from older sources"
+    fields = zf_pyro.show_config("dict")
+    assert (fields["machine"], fields["compiler"], fields["instructions"]) == ("pytorch", None, None)
+
+
 def test_the_configuration_without_c(monkeypatch):
     monkeypatch.setattr(machines, "_compiled", None)
     fields = zf_pyro.show_config("dict")

@@ -17,7 +17,7 @@ def show_config(mode: Literal["stdout", "dict"] = "stdout") -> dict[str, Any] | 
       first such loop runs;
     - ``reason``, and ``advice`` for a faster one (None if there is none);
     - ``compiler``, ``instructions`` (the widest vectors of this processor) and ``openmp`` of the C loops; None if they
-      were not built;
+      were not built, or from older sources;
     - ``threads`` of a loop, at most;
     - ``measured``: one dictionary for each class of sizes: dtype, width, rows, threads, and the seconds of a step in C
       and in PyTorch;
@@ -53,10 +53,10 @@ def _fields() -> dict[str, Any]:
         "machine": machine,
         "reason": reason,
         "advice": advice,
-        "compiler": None if compiled is None else compiled.COMPILER,
-        "instructions": None if compiled is None else compiled.LEVELS[-1],
-        "openmp": None if compiled is None else bool(compiled.THREADED),
-        "threads": threads if compiled is None or compiled.THREADED or machine == "pytorch" else 1,
+        "compiler": getattr(compiled, "COMPILER", None),
+        "instructions": getattr(compiled, "LEVELS", [None])[-1],
+        "openmp": bool(compiled.THREADED) if hasattr(compiled, "THREADED") else None,
+        "threads": threads if machine == "pytorch" or compiled.THREADED else 1,
         "measured": [dict(zip(names, (*key, *value), strict=True)) for key, value in measurements().items()],
         "torch": torch.__version__,
     }

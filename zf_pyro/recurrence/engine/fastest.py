@@ -24,8 +24,9 @@ SETTING = "ZF_PYRO_MACHINE"
 WIDEST, MOST_ROWS = 1024, 256
 """Sizes above these count as these in a measurement, which then takes some 30 ms. Below, it takes a few."""
 NARROW = 1024
-"""Widest layer for which C is chosen for a single row. At 512 it is 1.0 to 1.2 times as fast as PyTorch, at 1024 0.85
-to 0.95 times in a product, which the loop's other operations make up for, at 2048 0.7 times (docs/speed.md)."""
+"""Widest layer for which C is chosen for a single row. A product of one row takes C 0.8 to 1.0 times as long as PyTorch
+at 512, 1.05 to 1.2 times at 1024, which other operations of a loop make up for, and 1.4 times at 2048 (docs/speed.md).
+"""
 ROUNDS = 5
 """Times that each machine is measured, in turn. The medians are compared."""
 STEPS = 2_000_000
@@ -119,6 +120,8 @@ def by_rule(dtype: torch.dtype, width: int = 128, rows: int = 32) -> Choice | No
         return Choice(False, "C loops are for float32 and float64")
     if compiled is None:
         return Choice(False, "the C loops were not built", "Install GCC or Clang, then zf_pyro again from its sources.")
+    if not hasattr(compiled, "OPTIMISED"):
+        return Choice(False, "the C loops were built from older sources", "Install zf_pyro again from its sources.")
     if not compiled.OPTIMISED:
         return Choice(False, "the C loops were compiled without optimisation", "Build them with -O2 or -O3.")
     level = compiled.LEVELS[-1]

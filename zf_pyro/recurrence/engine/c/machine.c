@@ -12,7 +12,9 @@
 
 /* What this file was compiled with. Without optimisation vectors go through memory, and PyTorch is faster. */
 #ifdef __clang__
-#define COMPILER "clang " __clang_version__
+#define QUOTED(x) #x
+#define DOTTED(major, minor, patch) QUOTED(major) "." QUOTED(minor) "." QUOTED(patch)
+#define COMPILER "clang " DOTTED(__clang_major__, __clang_minor__, __clang_patchlevel__)
 #else
 #define COMPILER "gcc " __VERSION__
 #endif
