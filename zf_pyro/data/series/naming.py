@@ -35,7 +35,8 @@ def to_xarray(
 
     Args:
         series: the data that the values belong to.
-        values: a tensor or array with the dimensions ``dims``, for example forecasts (sample, sequence, step, feature).
+        values: a tensor or array with the dimensions ``dims``, for example forecasts (sample, sequence, step, feature);
+            or an :class:`xarray.DataArray`, which brings its own, such as that of ``net.forecast``.
         dims: names of the dimensions: ``sequence``, ``step``, ``feature``, and any others, such as ``sample``. By
             default (sequence, step), (sequence, step, feature) or (sample, sequence, step, feature).
         indices: positions of the sequences in ``series``; all of them if None.
@@ -117,6 +118,7 @@ def _fitted(
     units: Units | None,
 ) -> tuple[np.ndarray, tuple[str, ...], list[int], np.ndarray | None, np.ndarray | None]:
     """Values in original units, dimensions, chosen sequences, times (sequence, step), and a mask of real steps."""
+    dims = getattr(values, "dims", None) if dims is None else dims
     array, future = array_of(values), require_flag("future", future)
     if dims is None and array.ndim not in DIMS:
         raise ValueError(f"dims must name the dimensions of values with shape {array.shape}, got None")
