@@ -9,6 +9,7 @@ import pytest
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 TABLES = {
+    "compilers": ["hidden_128 ", "1.000 [1.000, 1.000] of the first"],
     "ddp": ["one process ", "sequences per second", "ratio ", "goal 1.6"],
     "diagnostics": ["median seconds  (a) ", "(b) / (a) ", "(d) / (c) ", "(e) / (c) ", "(d) / (a) "],
     "diagnostics_page": ["latent use", "plain ELBO | ", "Z-Forcing | ", "weights"],
@@ -31,7 +32,18 @@ TABLES = {
 """Parts of the printed table of each script."""
 OTHERS = {"hand_written", "released_form", "textbook", "step_trace"}
 """Modules of the scripts, and the script that has its own test."""
-SLOW = ("ddp", "diagnostics", "diagnostics_page", "family", "inference", "refine", "sixo", "start", "train_step")
+SLOW = (
+    "compilers",
+    "ddp",
+    "diagnostics",
+    "diagnostics_page",
+    "family",
+    "inference",
+    "refine",
+    "sixo",
+    "start",
+    "train_step",
+)
 """Scripts that take more than six seconds on one core, most of it for importing in each process."""
 
 

@@ -355,7 +355,9 @@ def test_context_frames_precede_later_parts_and_change_no_scaling():
     assert torch.equal(given.test[4].x[3:], plain.test[4].x)
 
 
-def test_one_part_may_be_missing():
+def test_parts_may_be_missing():
+    whole = from_dataframe(many(), "id", "t").split("time", validation=None, test=None)
+    assert (len(whole.train), whole.validation, whole.test) == (20, None, None)
     sets = from_dataframe(many(), "id", "t").split(validation=0.1, test=None)
     assert (len(sets.train), len(sets.validation), sets.test) == (18, 2, None)
 
@@ -683,6 +685,13 @@ def test_scores_per_step_keep_their_units_and_widths_lose_only_the_scale():
     assert data.to_pandas(scores, name="score")["score"].tolist()[6:10] == [6.0, 7.0, 8.0, 9.0]
     widths = data.to_xarray(torch.ones(3, 6, 2), units="deviations")
     assert widths.sel(sequence="a", feature="level").values[0] == data.scaling.scale[1]
+
+
+def test_values_of_half_precision_come_out():
+    data = from_dataframe(table(), **COLUMNS)
+    x = data.batch(torch.tensor([1, 0])).x.bfloat16()
+    assert torch.equal(data.inverse(x), data.inverse(x.double()))
+    assert data.to_xarray(x, indices=[1, 0])["sequence"].values.tolist() == ["b", "a"]
 
 
 def test_coords_name_sequences_and_features():

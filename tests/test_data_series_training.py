@@ -85,6 +85,26 @@ def test_a_network_forecasts_with_covariates_and_gaps():
     )
 
 
+def test_forecasts_imputations_and_scores_come_out_with_names_times_and_units():
+    frame = table()
+    data = from_dataframe(frame, "id", "day", ["y", "z"], frequency="D")
+    net = network(data)
+    x, lengths, _, observed = data.batch()
+    forecast = net.forecast(
+        x, lengths, horizon=2, num_samples=5, num_particles=4, observed=observed, coords=data.coords
+    )
+    named = data.to_xarray(forecast, future=True)
+    assert named["sequence"].values.tolist() == forecast["sequence"].values.tolist() == data.ids
+    assert (named["time"].values[0] == pd.date_range("2024-01-21", periods=2).to_numpy()).all()
+    scores = net.anomaly_scores(x, lengths, num_particles=4, observed=observed)["score"]
+    rows = data.to_pandas(scores, name="score")
+    assert rows["day"].tolist() == frame["day"].tolist()
+    filled = net.impute(x, lengths, observed=observed, num_samples=5, num_particles=4)
+    values = data.to_pandas(filled.mean("sample"))
+    seen = frame["y"].notna().to_numpy()
+    np.testing.assert_allclose(values["y"][seen], frame["y"][seen], atol=1e-5)
+
+
 def test_a_network_is_scored_by_backtests():
     data = from_dataframe(table(gaps=False), "id", "day", ["y", "z"])
     found = backtest(

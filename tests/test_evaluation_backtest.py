@@ -185,6 +185,8 @@ def test_a_calibrated_forecast_covers_as_often_as_it_says():
         ({"horizon": 2, "first": 0}, r"first must be a positive integer"),
         ({"horizon": 2, "every": 0}, r"every must be a positive integer"),
         ({"horizon": 2, "units": "metres"}, r"units must be one of"),
+        ({"horizon": 2, "levels": 0.9}, r"levels must be a list of different probabilities"),
+        ({"horizon": 2, "levels": [0.5, 0.5]}, r"levels must be a list of different probabilities"),
         ({"horizon": 2, "levels": [0.99]}, r"level 0.99 needs 199 samples"),
     ],
 )
@@ -212,6 +214,8 @@ def test_other_forecasters_and_data_are_refused():
         backtest(3, series(), horizon=2)
     with pytest.raises(ValueError, match=r"data must hold x \(batch, time, frame\) of floats"):
         backtest(spread, torch.zeros(3, 9), horizon=2)
+    with pytest.raises(TypeError, match="got Loader: give the data set that it reads"):
+        backtest(spread, series().batches(2), horizon=2)
     with pytest.raises(ValueError, match="feature must be one of"):
         backtest(spread, series(), horizon=2).estimates("speed")
     with pytest.raises(ValueError, match="step must be at most the horizon, 2"):

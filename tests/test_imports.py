@@ -32,9 +32,9 @@ FLOORS = (
 WINGS = tuple(wing for floor in FLOORS for wing in floor)
 TOP = {"__init__", "__main__", "checks"}
 RECURRENCE = (
-    *(f"engine.{name}" for name in ("operations", "shapes", "buffers", "machines", "linear")),
+    *(f"engine.{name}" for name in ("building", "operations", "shapes", "buffers", "machines", "fastest", "linear")),
     *(f"engine.{name}" for name in ("mlp", "lstm", "loops", "backward_loop", "latent_loop", "gru", "heads")),
-    *("reference", "fast", "chunks", "precision", "scans"),
+    *("reference", "fast", "chunks", "precision", "scans", "configuration"),
 )
 """Files of the recurrence from the ground up."""
 LONGEST = 300
@@ -281,8 +281,11 @@ IMPORT_NAMES = {
     "sktime": "sktime",
     "scipy": "scipy",
     "optuna": "optuna",
+    "setuptools": "setuptools",
 }
 """What the package imports, and the distribution that brings it."""
+BUILDING = ["setuptools"]
+"""What builds the package, and is no dependency of it."""
 UNIMPORTED = {
     *("h5netcdf", "h5py", "zarr", "tensorboard", "pyarrow", "polars", "onnx", "onnxscript", "onnxruntime"),
     *("pytest", "pytest-xdist", "hypothesis", "ruff", "mypy"),
@@ -301,7 +304,7 @@ def outside_imports(path):
 
 def test_what_is_imported_is_declared_and_the_other_way_round():
     project = tomllib.loads((ROOT.parent / "pyproject.toml").read_text())["project"]
-    groups = [project["dependencies"], *project["optional-dependencies"].values()]
+    groups = [BUILDING, project["dependencies"], *project["optional-dependencies"].values()]
     declared = {re.split(r"[\[<>=~! ]", line)[0] for group in groups for line in group} - {"zf-pyro"}
     examples = sorted((ROOT.parent / "examples").glob("*.py"))
     imported = {name for path in (*FILES, *examples) for name in outside_imports(path)} - {p.stem for p in examples}
@@ -329,7 +332,7 @@ SHAPE = re.compile(
 def public_functions():
     """Public functions, and methods of public classes, with a tensor among their parameters."""
     for info in pkgutil.walk_packages(zf_pyro.__path__, "zf_pyro."):
-        if info.name.endswith("_compiled"):
+        if info.name.endswith(("._compiled", ".building")):
             continue
         module = importlib.import_module(info.name)
         for name, found in vars(module).items():

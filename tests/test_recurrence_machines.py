@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from zf_pyro.recurrence.engine import machines, operations
 from zf_pyro.recurrence.engine.buffers import Arena, Tape
-from zf_pyro.recurrence.engine.machines import CompiledMachine, PlainMachine, machine_for
+from zf_pyro.recurrence.engine.fastest import machine_for
+from zf_pyro.recurrence.engine.machines import CompiledMachine, PlainMachine
 from zf_pyro.recurrence.engine.operations import Instruction, Ring, single
 
 compiled = pytest.mark.skipif(machines._compiled is None, reason="no C compiler when zf_pyro was installed")
@@ -289,9 +290,9 @@ def test_a_program_of_another_size_or_level_is_refused():
 
 def test_the_plain_machine_serves_where_nothing_was_compiled(monkeypatch):
     monkeypatch.setattr(machines, "_compiled", None)
-    assert isinstance(machine_for(Tape(Arena(), torch.empty(0))), PlainMachine)
+    assert isinstance(machine_for(Tape(Arena(), torch.empty(0)), 8, 2), PlainMachine)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_the_plain_machine_serves_other_dtypes(dtype):
-    assert isinstance(machine_for(Tape(Arena(), torch.empty(0, dtype=dtype))), PlainMachine)
+    assert isinstance(machine_for(Tape(Arena(), torch.empty(0, dtype=dtype)), 8, 2), PlainMachine)

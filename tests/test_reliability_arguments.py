@@ -262,7 +262,7 @@ def test_a_list_of_frames_is_a_list_of_batches():
 
 
 def test_evaluation_has_no_place_for_a_context():
-    with pytest.raises(TypeError, match="a batch of data must hold x and lengths alone here, got context too"):
+    with pytest.raises(TypeError, match="a batch of data must hold no context here, got one: leave it out"):
         evaluate(net_of("categorical"), [ContextBatch(TOKENS, LENGTHS, LABELS)])
 
 

@@ -320,6 +320,10 @@ def test_new_data_unlike_the_earlier_are_refused():
         from_dataframe(frame, like=data, scaling="none")
     with pytest.raises(ValueError, match="got data of arrays"):
         from_dataframe(frame, like=from_arrays([np.arange(3.0)]))
+    with pytest.raises(TypeError, match=r"like must be a zf_pyro.data.Series, got int"):
+        from_arrays([np.arange(3.0)], like=3)
+    with pytest.raises(ValueError, match="scaling is that of like"):
+        from_arrays([np.arange(3.0)], like=from_arrays([np.arange(3.0)]), scaling="none")
 
 
 def test_new_data_may_lack_a_feature_altogether():
@@ -347,6 +351,10 @@ def test_values_of_other_data_have_no_names_here():
         data.to_pandas(torch.zeros(1, 3, 2))
     with pytest.raises(ValueError, match="dims must name each dimension"):
         data.to_xarray(torch.zeros(2, 3, 2), ("sequence", "step"))
+    with pytest.raises(ValueError, match="indices must be positions of sequences, 0 to 1, got 7"):
+        data.to_xarray(torch.zeros(1, 3, 2), indices=[7])
+    with pytest.raises(ValueError, match="units must be one of"):
+        data.inverse(torch.zeros(2, 3, 2), "metres")
     with pytest.raises(ValueError, match="dims must have a feature where units are 'values'"):
         data.to_xarray(torch.zeros(2, 3), units="values")
 
@@ -375,6 +383,10 @@ def test_one_sequence_alone_is_not_split_by_sequence():
             {"by": "time", "validation": "2024-01-02", "test": None, "context": 2},
             r"1 of sequence 'a', got 2: .*at_least",
         ),
+        ({"by": "time", "validation": "NaT", "test": None}, r"a time, such as '2024-01-31', got 'NaT'"),
+        ({"by": "time", "validation": float("nan"), "test": None}, r"got nan \(the times are dates or durations\)"),
+        ({"by": "time", "validation": -0.1, "test": None}, r"got -0.1 \(the times are dates or durations\)"),
+        ({"by": "time", "validation": 3, "test": None}, r"got 3 \(the times are dates or durations\)"),
         ({"context": 1}, r"context is for by='time'"),
         ({"validation": 1.5}, r"validation must be between 0 and 1"),
     ],
@@ -405,6 +417,9 @@ def test_parts_that_are_not_there_are_refused():
     data = from_dataframe(table(), **COLUMNS)
     with pytest.raises(ValueError, match=r"ids must be among \['a', 'b'\], got 'q'"):
         data.select(["a", "q"])
+    with pytest.raises(ValueError, match=r"ids must be among \['a', 'b'\], got 3"):
+        data.select(3)
+    assert data.select("a").ids == ["a"]
     with pytest.raises(ValueError, match="num_frames must be at most 3, the longest, got 4"):
         data.at_least(4)
     with pytest.raises(ValueError, match="every must be at most num_frames, 2"):

@@ -13,9 +13,10 @@ from zf_pyro import FIVO, State, ZForcing, ZForcingELBO, emissions
 from zf_pyro.evaluation import impute, particle_bound
 from zf_pyro.inference import ParticleFilter, refine
 
-from .comparing import EXACT
+from .comparing import EXACT, gradients
 from .conftest import random_frames, random_net
 from .exact import log_evidence, small_of
+from .own_emissions import GammaFrames, MatrixFrames, NumberFrames, SimplexFrames, SymbolPairs
 from .test_models_family import shrunk
 from .textbook import beside
 
@@ -258,3 +259,45 @@ def test_imputations_have_names_and_padding():
 def test_beside_is_the_input_of_a_network_with_covariates():
     net, x, c = random_net(covariate_dim=K), random_frames(), torch.randn(3, 4, K, dtype=torch.float64)
     assert torch.equal(net.inputs(x, None, c)[:, 1], beside(net, x[:, 0], c, 1))
+
+
+OTHERS = {
+    "poisson": emissions.Poisson(3),
+    "negative binomial": emissions.NegativeBinomial(3),
+    "student t": emissions.StudentT(3),
+    "mu-law": emissions.MuLaw(3),
+    "logistic levels": emissions.DiscretizedLogisticMixture(3, 2, 4),
+    "nade": emissions.NADE(3),
+    "gamma": GammaFrames(2),
+    "matrices": MatrixFrames((2, 3)),
+    "shares": SimplexFrames(3),
+    "numbers": NumberFrames(),
+    "pairs of symbols": SymbolPairs(4),
+}
+
+
+@pytest.mark.parametrize("missing", ["draw", "fill"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name in ("nade", "matrices", "numbers") else pytest.param(name, marks=pytest.mark.slow)
+        for name in OTHERS
+    ],
+)
+def test_every_emission_is_filtered_imputed_and_started_with_gaps_and_covariates(name, missing):
+    net = random_net(OTHERS[name], missing=missing, covariate_dim=K, spread=0.1)
+    c, family = torch.randn(4, 5, K, dtype=torch.float64), OTHERS[name]
+    with torch.no_grad():
+        x = net.model(num_steps=5, batch_shape=4, covariates=c)
+    seen = torch.rand(x.shape if family.factorises else x.shape[:2]) > 0.4
+    whole = seen.reshape(*seen.shape, *[1] * (x.dim() - seen.dim())).expand_as(x)
+    frames = torch.where(whole, x, torch.nan) if x.is_floating_point() else x
+    given = {"observed": seen, "covariates": c}
+    assert ParticleFilter(net, 6).run(frames, **given).log_evidence.isfinite().all()
+    found = torch.as_tensor(net.impute(frames, **given, num_samples=3, num_particles=6).values)
+    assert torch.equal(found[:, whole], x[whole].expand(3, -1))
+    assert family.valid(found).all()
+    if missing == "fill":
+        loss = ZForcingELBO(1.0, 0.1, 0.1).differentiable_loss(net.model, net.guide, frames, None, **given)
+        assert all(grad.isfinite().all() for grad in gradients(net, loss).values())
+    assert net.initialise(frames, **given) == 20

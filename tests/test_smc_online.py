@@ -63,8 +63,8 @@ def batch(result):
 
 @pytest.mark.parametrize("resampling", ["systematic", pytest.param("multinomial", marks=pytest.mark.slow)])
 def test_it_equals_the_filter_over_whole_sequences_step_by_step(resampling, member):
-    net, x = random_net("gaussian", **member), random_frames("gaussian", 3, TIME)
-    filter = ParticleFilter(net, 7, proposal="prior", threshold=0.9, resampling=resampling)
+    net, x = random_net("gaussian", spread=1.0, **member), random_frames("gaussian", 3, TIME)
+    filter = ParticleFilter(net, 7, proposal="prior", threshold=1.0, resampling=resampling)
     whole = seeded(filter.run, x)
     assert (whole.ancestors != torch.arange(7).view(1, 7, 1)).any()
     assert_same(seeded(online, filter, x), batch(whole))

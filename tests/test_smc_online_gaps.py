@@ -59,13 +59,36 @@ def test_a_frame_that_was_not_seen_weighs_nothing(emission):
     assert after.log_likelihood.isfinite().all()
 
 
-def test_all_seen_is_the_same_as_no_mask():
+@pytest.mark.parametrize("emission", ["gaussian", "categorical", "bernoulli", "NADE"])
+def test_gaps_are_those_of_the_filter_over_whole_sequences(emission, member):
+    """Step by step, and taken in at once."""
+    net = random_net(ALL_EMISSIONS[emission], **member)
+    x = net.generate(3, TIME)
+    shape = x.shape if net.emission_family.factorises else x.shape[:2]
+    observed = torch.rand(shape, generator=torch.Generator().manual_seed(1)) < 0.6
+    filter = ParticleFilter(net, 7, proposal="prior", threshold=0.9)
+    pyro.set_rng_seed(3)
+    whole = filter.run(x, observed=observed)
+    run = filter.start(3)
+    pyro.set_rng_seed(3)
+    found = torch.stack([run.step(x[:, t], observed=observed[:, t]).log_likelihood for t in range(TIME)])
+    torch.testing.assert_close(found, whole.log_increments, **EXACT)
+    pyro.set_rng_seed(3)
+    at_once = filter.start(x, observed=observed)
+    torch.testing.assert_close(at_once.log_weights.T, whole.log_weights, **EXACT)
+    forecasts = []
+    for one in (run, at_once):
+        pyro.set_rng_seed(4)
+        forecasts.append({"next": one.forecast(2)})
+    assert_same(*forecasts)
+
+
+def test_all_seen_has_the_weights_of_no_mask():
     net, x = random_net("gaussian"), random_frames("gaussian")
     found = []
     for observed in (None, torch.ones(3, dtype=torch.bool), torch.ones(3, 2, dtype=torch.bool)):
         pyro.set_rng_seed(3)
-        run = ParticleFilter(net, 5).start(3)
-        found.append({str(t): run.step(x[:, t], observed=observed).log_likelihood for t in range(4)})
+        found.append({"first": ParticleFilter(net, 5).start(3).step(x[:, 0], observed=observed).log_likelihood})
     assert_same(found[0], found[1])
     assert_same(found[0], found[2])
 
@@ -109,7 +132,7 @@ def test_the_likelihood_with_gaps_is_the_exact_one():
     net, x = LinearGaussian(), simulated(2, 6)
     observed = torch.tensor([[1, 0, 1, 1, 0, 1], [0, 1, 1, 0, 1, 1]]).bool()
     lengths = torch.tensor([5, 6])
-    run = ParticleFilter(net, 20_000).start(
+    run = ParticleFilter(net, 20_000, proposal="prior").start(
         (x.masked_fill(~observed.unsqueeze(-1), torch.nan), lengths), observed=observed
     )
     for i, length in enumerate(lengths.tolist()):

@@ -6,6 +6,7 @@ from .evaluation import anomaly_scores, forecast, impute
 from .models import DMM, SRNN, STORN, VRNN, StochasticRNN, ZForcing, pretrained
 from .networks import State, runs_eagerly
 from .objectives import FIVO, SIXO, Constant, ImportanceWeightedELBO, Linear, Terms, ZForcingELBO
+from .recurrence import show_config
 from .smc import export_step
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "emissions",
     "export_step",
     "pretrained",
+    "show_config",
     "to_arviz",
 ]
 

@@ -142,6 +142,12 @@ def backtest(
     horizon, batch_size = require_count("horizon", horizon), require_count("batch_size", batch_size)
     first = None if first is None else require_count("first", first)
     every = horizon if every is None else require_count("every", every)
+    if isinstance(levels, str | float) or len(set(levels)) < len(levels):
+        raise ValueError(f"levels must be a list of different probabilities, such as (0.5, 0.9), got {levels!r}")
+    if hasattr(data, "dataset"):
+        raise TypeError(
+            f"data must be a data set or one batch, got {type(data).__name__}: give the data set that it reads"
+        )
     require_choice("units", units, UNITS)
     require_flag("progress", progress)
     given = data if isinstance(data, Series) else _Held(data)

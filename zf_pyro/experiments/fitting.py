@@ -221,8 +221,6 @@ def scores_of(
 ) -> Scores:
     """Every bound on every sequence; for a baseline its log-likelihood, in nats.
 
-    A network that reads gaps has no particle bound, since the filter over whole sequences does not read them.
-
     Args:
         run: the flags.
         model: the fitted model.
@@ -240,7 +238,7 @@ def scores_of(
         protocol=protocol,
         reset_every=reset_every,
         num_particles=particles,
-        filter_particles=0 if model.flag_dim else particles,
+        filter_particles=particles,
         batch_size=32,
         chunk_particles=4,
     )

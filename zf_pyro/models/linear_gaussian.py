@@ -11,7 +11,8 @@ from torch import Tensor
 from ..checks import int64, require_choice, require_number, require_tensor
 from ..data import batches_of
 from ..emissions import Gaussian
-from ..paths import check_lengths, check_values, real_frames, zero_padding
+from ..paths import check_lengths, check_observed, check_values, real_frames, seen_parts, zero_padding
+from .kalman import KalmanFiltered, kalman_filter, kalman_smoother
 
 
 class LinearGaussian:
@@ -96,13 +97,22 @@ class LinearGaussian:
             marginal, noise = marginal.diag().diag(), noise.diag().diag()
         return cls(mean, marginal + small, solution[1:].T, solution[0], noise + small)
 
-    def log_prob(self, x: Tensor, lengths: Tensor | None = None, context: Tensor | None = None) -> Tensor:
-        """The log-likelihood of each sequence.
+    def log_prob(
+        self,
+        x: Tensor,
+        lengths: Tensor | None = None,
+        context: Tensor | None = None,
+        *,
+        observed: Tensor | None = None,
+    ) -> Tensor:
+        """The log-likelihood of each sequence, or of what was seen of it.
 
         Args:
             x: (batch, time, frame).
             lengths: real frames of each sequence, (batch,); all of them if None.
             context: the frame before the first, given and not scored; (batch, frame).
+            observed: True where x was seen, (batch, time) or (batch, time, frame); None if all was. The rest is
+                marginalised by a Kalman filter, and may be NaN.
 
         Returns:
             (batch,) nats, float64.
@@ -111,6 +121,9 @@ class LinearGaussian:
             TypeError, ValueError: an argument of the wrong type, shape or device.
         """
         size = len(self.mean)
+        if observed is not None:
+            filtered, within = self._filtered(x, lengths, context, observed)
+            return filtered.log_prob.where(within, 0.0).sum(0)
         lengths = _require_frames(x, lengths, size)
         if context is not None and require_tensor("context", context).shape != (len(x), size):
             raise ValueError(f"context must have shape ({len(x)}, {size}), got {tuple(context.shape)}")
@@ -124,6 +137,51 @@ class LinearGaussian:
             ]
         )
         return (found if real is None else found.where(real, 0.0)).sum(0)
+
+    def smoothed(
+        self, x: Tensor, lengths: Tensor | None = None, context: Tensor | None = None, *, observed: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Mean and variance of every element given all that was seen of its sequence, by a Kalman smoother.
+
+        Args:
+            x: (batch, time, frame); of what was not seen, anything.
+            lengths: real frames of each sequence, (batch,); all of them if None.
+            context: the frame before the first, given; (batch, frame).
+            observed: True where x was seen, (batch, time) or (batch, time, frame).
+
+        Returns:
+            Both (batch, time, frame), float64; NaN beyond a length.
+
+        Raises:
+            TypeError, ValueError: an argument of the wrong type, shape or device.
+        """
+        filtered, real = self._filtered(x, lengths, context, observed)
+        mean, covariance = kalman_smoother(filtered, self.weight.double())
+        moments = (mean, covariance.diagonal(dim1=-2, dim2=-1))
+        return tuple(each.where(real.unsqueeze(-1), torch.nan).transpose(0, 1) for each in moments)  # type: ignore[return-value]  # of two
+
+    def _filtered(
+        self, x: Tensor, lengths: Tensor | None, context: Tensor | None, observed: Tensor
+    ) -> tuple[KalmanFiltered, Tensor]:
+        """The filter over sequences with gaps, and True on their real frames, (time, batch)."""
+        size = len(self.mean)
+        if require_tensor("x", x).dim() != 3:
+            raise ValueError(f"x must have shape (batch, time, {size}), got {tuple(x.shape)}")
+        check_observed(observed, x.shape[:2], self.emission, x.device)
+        seen = seen_parts(observed, self.emission)
+        x = torch.where(seen, x, torch.zeros((), dtype=x.dtype, device=x.device))
+        lengths = _require_frames(x, lengths, size)
+        if context is not None and require_tensor("context", context).shape != (len(x), size):
+            raise ValueError(f"context must have shape ({len(x)}, {size}), got {tuple(context.shape)}")
+        steps = torch.full((len(x),), x.shape[1], device=x.device) if lengths is None else lengths
+        real = real_frames(steps, x.shape[1])
+        weight, bias, noise = (part.double() for part in (self.weight, self.bias, self.noise))
+        if context is None:
+            start = self.mean.double().expand(len(x), -1), self.marginal.double()
+        else:
+            start = self._expected(context.double()), noise
+        frames = zero_padding(x.transpose(0, 1), real).double()
+        return kalman_filter(frames, seen.transpose(0, 1) & real.unsqueeze(-1), start, weight, bias, noise), real
 
     def _expected(self, before: Tensor) -> Tensor:
         return before @ self.weight.T + self.bias

@@ -1,6 +1,7 @@
 """The recurrence over whole sequences: plain time loops, and fast ones with explicit backward passes."""
 
 from .chunks import in_chunks
+from .configuration import show_config
 from .engine.buffers import LoopMemory
 from .fast import backward_scan, latent_scan, posterior_scan, prior_scan, recurrence_scan, state_scan
 from .precision import in_full_precision
@@ -34,6 +35,7 @@ __all__ = [
     "scan_posterior",
     "scan_prior",
     "scan_states",
+    "show_config",
     "state_scan",
     "uses_plain_loop",
 ]

@@ -25,7 +25,7 @@ from ..networks import (
 )
 from .chunks import in_chunks
 from .engine.buffers import LoopMemory
-from .engine.machines import compiles
+from .engine.fastest import compiles
 from .fast import auxiliary_scan, backward_scan, layered_backward_scan, posterior_scan, prior_scan, state_scan
 from .precision import in_full_precision
 from .reference import reference_posterior_scan, reference_state_scan
@@ -188,7 +188,7 @@ def has_fast_form(net: LoopingNetwork, step_function: str, like: Tensor) -> bool
     Args:
         net: the network.
         step_function: its name, such as ``"prior"``.
-        like: a tensor (of any shape) of the sequences' dtype and device.
+        like: a sequence (time, ..., features) that it reads.
     """
     return own_step_functions(net, step_function) and not _reference(net) and compiles(like)
 

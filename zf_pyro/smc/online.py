@@ -121,7 +121,9 @@ class OnlineFilter:
             emission = net.emission(state)
             log_likelihood = family.log_prob(emission, frame.x.unsqueeze(1), seen)
             log_weights, increment = weighed(chosen.log_weights, log_likelihood, ratio)
-            u = read.unsqueeze(1).clone() if fills or seen is None else frame.with_unseen(net, drawn(emission))
+            u = read.unsqueeze(1).clone()
+            if observed is not None and not fills:  # also where all was seen now, as a filter over whole sequences does
+                u = frame.with_unseen(net, drawn(emission))
         if not bool(increment.isfinite().all()):
             i = int((~increment.isfinite()).nonzero()[0])
             raise ValueError(
@@ -138,27 +140,6 @@ class OnlineFilter:
         weights = log_weights.exp().unsqueeze(-1)
         ess = effective_sample_size(log_weights, dim=-1)
         return OnlineStep(increment, ess, (weights * z).sum(1), (weights * state.hidden).sum(1), tail)
-
-    def step_of(self, real: Tensor, x_t: Tensor, covariates_t: Tensor | None, observed: Tensor) -> None:
-        """:meth:`step` for some sequences alone.
-
-        Args:
-            real: True for sequences that take in a frame, (batch,).
-            x_t: (batch, *frame).
-            covariates_t: (batch, K), or None.
-            observed: True where seen, (batch,) or (batch, *frame); False for the other sequences.
-        """
-        before, carried, frames, log_evidence = self._particles, self._carried, self.frames, self.log_evidence
-        self.step(x_t, covariates_t, observed=observed)
-
-        def merged(new: Tensor, old: Tensor) -> Tensor:
-            return torch.where(real.view(-1, *[1] * (new.dim() - 1)), new, old)
-
-        new, *others = self._particles
-        state = State(*map(merged, new, before.state))
-        self._particles = Particles(state, *map(merged, others, before[1:]))
-        self._carried = Carried(*map(merged, self._carried, carried))
-        self.frames, self.log_evidence = merged(self.frames, frames), merged(self.log_evidence, log_evidence)
 
     @torch.no_grad()
     def forecast(self, horizon: int, covariates: Tensor | None = None, *, num_samples: int = 100) -> Tensor:

@@ -23,10 +23,10 @@ class Frame(NamedTuple):
 
     def with_unseen(self, net: StochasticRNN, other: Tensor) -> Tensor:
         """The frame with ``other`` in place of what was not seen; both (batch, ..., *frame)."""
-        if self.seen is None:
-            return self.x
         flags, missing = self.seen, other.dim() - self.x.dim()
         x = self.x.reshape(len(self.x), *[1] * missing, *self.x.shape[1:])
+        if flags is None:
+            return x.clone()
         flags = flags.reshape(len(flags), *[1] * missing, -1)
         return replaced(x, flags, other.to(x.dtype), net.emission_family)
 

@@ -14,12 +14,10 @@ from ..models import RefinedNetwork, StochasticRNN
 from ..networks import State
 from ..paths import (
     RunInputs,
-    check_covariates,
     check_frames,
-    check_lengths,
+    filled,
     prepare_inputs,
     step_width,
-    with_last_repeated,
 )
 from .filter import FilterSettings, known_sequences, start_states
 from .forms import steps_of
@@ -73,19 +71,12 @@ def start_online(
                     f"{name} must be left out where batch is a number of sequences, which have no frames yet"
                 )
         return _new(net, later_settings, require_count("batch", batch), context, initial_state)
-    x, lengths, like = require_tensor("batch", given["x"]), int64(given.get("lengths")), net.emission_layer.weight
-    check_frames(x, net.emission_family, like, "batch")
+    x, lengths = require_tensor("batch", given["x"]), int64(given.get("lengths"))
+    check_frames(x, net.emission_family, net.emission_layer.weight, "batch")
     observed = require_observed(net, observed, x)
-    if observed is None:
-        run = prepare_inputs(net, x, lengths, context, initial_state, covariates=covariates)
-        _require_room(net, settings, run)
-        return _known(net, settings, later_settings, run, lengths)
-    if lengths is not None:
-        check_lengths(lengths, x.shape[0], x.shape[1], like.device)
-    covariates = check_covariates(covariates, x.shape[0], x.shape[1], net)
-    if covariates is not None and lengths is not None:
-        covariates = with_last_repeated(covariates.transpose(0, 1), lengths).transpose(0, 1)
-    return _with_gaps(_new(net, later_settings, len(x), context, initial_state), x, lengths, covariates, observed)
+    run = prepare_inputs(net, x, lengths, context, initial_state, covariates=covariates, observed=observed, draws=True)
+    _require_room(net, settings, run)
+    return _known(net, settings, later_settings, run, lengths)
 
 
 def _new(
@@ -112,16 +103,19 @@ def _known(
     net: StochasticRNN, settings: FilterSettings, later: FilterSettings, run: RunInputs, lengths: Tensor | None
 ) -> OnlineFilter:
     """A run after known frames, of which the guide reads the later ones too, as ``ParticleFilter.run`` does."""
-    u, b, x, _ = known_sequences(net, run, lengths, settings)
+    u, b, x, gaps = known_sequences(net, run, lengths, settings)
     particles = _first(net, run, settings)
     batch, count = particles.log_weights.shape
     z = particles.state.hidden.new_zeros(batch, count, net.latent_dim)
     frames = torch.zeros(batch, dtype=torch.int64, device=z.device)
     log_evidence = torch.zeros(batch, dtype=torch.float64, device=z.device)
+    rows = torch.arange(batch, device=z.device)
     for first in range(0, run.num_steps, STEPS_AT_ONCE):
         time = slice(first, first + STEPS_AT_ONCE)
-        steps = steps_of(net, u[time], None if b is None else b[time], x[time])
-        particles = particles._replace(state=steps.start(particles.state))
+        own = None if gaps is None else gaps.taken(time, rows)
+        steps = steps_of(net, u[time], None if b is None else b[time], x[time], own)
+        if first == 0:
+            particles = particles._replace(state=steps.start(particles.state))
         for t in range(len(steps.x)):
             real = None if run.mask is None else run.mask[first + t]
             noise = z.new_empty(z.shape).normal_()
@@ -137,10 +131,14 @@ def _known(
                 z = torch.where(real.view(-1, 1, 1), moved.z, z)
                 increment, frames = torch.where(real, increment, 0.0), frames + real
             log_evidence = log_evidence + increment
-        state = State(steps.hidden(particles.state, z), particles.state.cell)
-        particles = particles._replace(state=State(*(field.clone() for field in state)))
-    last = x[frames - 1, torch.arange(batch, device=z.device)].unsqueeze(1)
-    online = OnlineFilter(net, later, particles._replace(u=last), _carried(net, later, run))
+    state, completed = State(steps.hidden(particles.state, z), particles.state.cell), steps.completed(particles.state)
+    last, flags = x[frames - 1, rows], particles.flags
+    if net.flag_dim and run.seen is not None:
+        seen = run.seen[frames - 1, rows]
+        last, flags = filled(last, seen, net.emission_family), seen.unsqueeze(1)
+    u_next = last.unsqueeze(1) if completed is None else completed
+    state = State(*(field.clone() for field in state))
+    online = OnlineFilter(net, later, Particles(state, u_next, particles.log_weights, flags), _carried(net, later, run))
     online.frames, online.log_evidence = frames, log_evidence
     return online
 
@@ -150,22 +148,6 @@ def _carried(net: StochasticRNN, settings: FilterSettings, run: RunInputs) -> Ca
     if settings.proposal == "prior" or run.read is None:
         return carried_start(net, run.batch_size)
     return carried_after(net, run.read, run.mask)
-
-
-def _with_gaps(
-    online: OnlineFilter, x: Tensor, lengths: Tensor | None, covariates: Tensor | None, observed: Tensor
-) -> OnlineFilter:
-    """The run after frames x (batch, time, *frame) that were seen in part, taken in one by one."""
-    longest = x.shape[1] if lengths is None else int(lengths.max())
-    for t in range(longest):
-        real = None if lengths is None else lengths > t
-        seen, known = observed[:, t], None if covariates is None else covariates[:, t]
-        if real is None or bool(real.all()):
-            online.step(x[:, t], known, observed=seen)
-        else:
-            seen = seen & real.reshape(-1, *[1] * (seen.dim() - 1))
-            online.step_of(real, x[:, t], known, seen)
-    return online
 
 
 def _where(real: Tensor, new: Particles, old: Particles) -> Particles:

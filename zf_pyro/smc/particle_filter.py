@@ -225,8 +225,7 @@ class ParticleFilter:
             context: the frame before the first, (batch, *frame); a start frame if None.
             initial_state: h_0, each field (batch, hidden) or (particles, batch, hidden); zeros if None.
             covariates: those of the frames already seen, (batch, time, K), for a model of ``covariate_dim`` K.
-            observed: True where these frames are not missing, (batch, time) or (batch, time, *frame). With it the
-                guide reads the frames up to now.
+            observed: True where these frames are not missing, (batch, time) or (batch, time, *frame).
             proposal: ``"posterior"`` or ``"prior"``, of the frames to come. If None, that of the filter, but the prior
                 where the guide has a backward RNN.
 

@@ -56,6 +56,10 @@ def assemble(table: GivenRows, settings: Settings, like: Series | None = None) -
         ValueError: times of a sequence that are not ascending, a feature or sequence without values, static covariates
             that vary, missing covariates, times off the grid, or data unlike those of ``like``.
     """
+    if like is not None and not isinstance(like, Series):
+        raise TypeError(f"like must be a zf_pyro.data.Series, got {type(like).__name__}")
+    if like is not None and settings.scaling != "standard":
+        raise ValueError(f"scaling is that of like, so it cannot be given beside it, got {settings.scaling!r}")
     time_gap = require_flag("time_gap", settings.time_gap)
     if settings.fill_covariates is not None:
         require_choice("fill_covariates", settings.fill_covariates, ("forward",))

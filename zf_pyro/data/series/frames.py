@@ -93,7 +93,7 @@ def from_table(table: Any, given: dict[str, Any], scaling: Any, like: Series | N
         like: likewise.
         cut: leave out the last rows of each sequence in which nothing is known: those of an array of equal lengths.
     """
-    asked = given = _completed(given, scaling, like)
+    asked = given = _completed(given, like)
     if given["form"] == "wide":
         table, given = to_long(table, given)
     elif cut:
@@ -148,14 +148,12 @@ def long_table(table: Any, given: Mapping[str, Any], scaling: Any, like: Series 
     return parts, settings
 
 
-def _completed(given: dict[str, Any], scaling: Any, like: Series | None) -> dict[str, Any]:
+def _completed(given: dict[str, Any], like: Series | None) -> dict[str, Any]:
     """Arguments, those that are None or left as they are taken from earlier data."""
     if like is None:
         return given
     if not isinstance(like, Series):
         raise TypeError(f"like must be a zf_pyro.data.Series, got {type(like).__name__}")
-    if scaling != "standard":
-        raise ValueError(f"scaling is that of like, so it cannot be given beside it, got {scaling!r}")
     if "form" not in like.layout.columns:
         raise ValueError("like must come from a table, got data of arrays: prepare new arrays with from_arrays")
     default = {"form": "long", "time_gap": False}

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from ...checks import require_array, require_choice, require_flag
-from .scaling import Units
+from ...checks import require_choice, require_flag, require_integer
+from .scaling import Units, array_of
 from .series import Series
 
 DIMS = {
@@ -35,7 +35,8 @@ def to_xarray(
 
     Args:
         series: the data that the values belong to.
-        values: a tensor or array with the dimensions ``dims``, for example forecasts (sample, sequence, step, feature).
+        values: a tensor or array with the dimensions ``dims``, for example forecasts (sample, sequence, step, feature);
+            or an :class:`xarray.DataArray`, which brings its own, such as that of ``net.forecast``.
         dims: names of the dimensions: ``sequence``, ``step``, ``feature``, and any others, such as ``sample``. By
             default (sequence, step), (sequence, step, feature) or (sample, sequence, step, feature).
         indices: positions of the sequences in ``series``; all of them if None.
@@ -117,7 +118,8 @@ def _fitted(
     units: Units | None,
 ) -> tuple[np.ndarray, tuple[str, ...], list[int], np.ndarray | None, np.ndarray | None]:
     """Values in original units, dimensions, chosen sequences, times (sequence, step), and a mask of real steps."""
-    array, future = require_array("values", values), require_flag("future", future)
+    dims = getattr(values, "dims", None) if dims is None else dims
+    array, future = array_of(values), require_flag("future", future)
     if dims is None and array.ndim not in DIMS:
         raise ValueError(f"dims must name the dimensions of values with shape {array.shape}, got None")
     names = tuple(DIMS[array.ndim] if dims is None else dims)
@@ -125,7 +127,9 @@ def _fitted(
         raise ValueError(
             f"dims must name each dimension of values with shape {array.shape} once, sequence among them, got {names}"
         )
-    chosen = [*range(len(series))] if indices is None else [int(i) for i in indices]
+    chosen = [*range(len(series))] if indices is None else list(indices)
+    for i in chosen:
+        require_integer("indices", i, f"positions of sequences, 0 to {len(series) - 1}", 0, len(series) - 1)
     units = ("values" if "feature" in names else "none") if units is None else units
     require_choice("units", units, UNITS)
     expected = {"sequence": len(chosen), "feature": series.frame_dim}

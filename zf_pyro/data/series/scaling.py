@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
+from torch import Tensor
 
-from ...checks import require_choice
+from ...checks import require_array, require_choice
 
 SCALINGS = ("standard", "robust", "none")
 """``standard``: mean 0, standard deviation 1. ``robust``: median 0, interquartile range that of a standard normal.
@@ -63,6 +64,7 @@ class Scaling:
         Raises:
             ValueError: another number of features.
         """
+        require_choice("units", units, ("values", "deviations"))
         if values.shape[-1:] != (len(self.names),):
             raise ValueError(
                 f"values must have {len(self.names)} features, {_listed(self.names)}, in the last dimension, got shape "
@@ -105,6 +107,17 @@ class Scaling:
                 f"{self.names[i]!r} has {values[step, i]:.6g}, which float32 cannot hold in scaled units: correct it, "
                 "or give it in other units"
             )
+
+
+def array_of(values: Any) -> np.ndarray:
+    """An argument ``values``, (...), as an array; tensors of types that NumPy has not as float64.
+
+    Raises:
+        TypeError: it is no tensor with data, array or list of values.
+    """
+    if isinstance(values, Tensor) and values.is_floating_point():
+        values = values.double()
+    return require_array("values", values)
 
 
 def kinds_of(scaling: Any, names: Sequence[str], flags: Sequence[bool], own: Sequence[str]) -> tuple[str, ...]:

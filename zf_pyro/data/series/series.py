@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ...checks import require_array, require_count
+from ...checks import require_count
 from ..batches import LengthBatches
 from ..folders.record import Record
 from ..loader import Loader
 from .batch import SeriesBatch, SeriesItem, collate_series
 from .layout import Layout
 from .rows import MappedRows, Rows, Steps
-from .scaling import Scaling, Units
+from .scaling import Scaling, Units, array_of
 
 if TYPE_CHECKING:
     from .splitting import SeriesSets
@@ -130,8 +130,10 @@ class Series(Dataset[SeriesItem]):
         """Times of the sequence at ``index``, as they came; dates as datetime64 in UTC; (time,)."""
         return self.layout.axis.labels(self.steps(index).times)
 
-    def batch(self, indices: Sequence[int] | None = None) -> SeriesBatch:
-        """One batch of the sequences at ``indices``, in that order; of all if None."""
+    def batch(self, indices: Sequence[int] | Tensor | None = None) -> SeriesBatch:
+        """One batch of the sequences at ``indices``, (batch,), in that order; of all if None."""
+        if isinstance(indices, Tensor):
+            indices = indices.tolist()
         return collate_series([self[index] for index in (range(len(self)) if indices is None else indices)])
 
     def batches(
@@ -175,12 +177,13 @@ class Series(Dataset[SeriesItem]):
         return Series(self.rows, self.layout, self.scaling, self.covariate_scaling, segments, record)
 
     def select(self, ids: Iterable[Any]) -> "Series":
-        """The sequences with these identifiers, in the order of the data.
+        """The sequences with these identifiers, or with this one, in the order of the data.
 
         Raises:
             ValueError: an identifier that no sequence has, or none.
         """
-        chosen, own = set(ids), self.ids
+        chosen = {ids} if isinstance(ids, str) or not isinstance(ids, Iterable) else set(ids)
+        own = self.ids
         missing = chosen - set(own)
         if missing or not chosen:
             raise ValueError(f"ids must be among {own[:8]}, got {next(iter(missing), 'none')!r}")
@@ -243,7 +246,7 @@ class Series(Dataset[SeriesItem]):
         Raises:
             ValueError: another number of features.
         """
-        found = self.scaling.inverse(require_array("values", values), units)
+        found = self.scaling.inverse(array_of(values), units)
         return torch.from_numpy(found).to(values.device) if isinstance(values, Tensor) else found
 
     def to_xarray(self, values: Any, dims: Sequence[str] | None = None, **settings: Any) -> Any:

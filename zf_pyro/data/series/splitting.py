@@ -119,6 +119,8 @@ def _by_time(series: Series, wanted: dict[str, Any], context: int) -> dict[str, 
 def _cuts(series: Series, times: np.ndarray, wanted: dict[str, Any]) -> list[Any]:
     """First time of each part after the first, ascending."""
     names = list(wanted)
+    if not wanted:
+        return []
     parts = {name: isinstance(value, float) and 0 < value < 1 for name, value in wanted.items()}
     if any(parts.values()) != all(parts.values()):
         raise ValueError(f"validation and test must both be parts between 0 and 1, or both times, got {wanted}")
@@ -137,13 +139,17 @@ def _time(series: Series, name: str, value: Any) -> Any:
     """A time that was given, as a plain number."""
     axis = series.layout.axis
     if not axis.dated:
-        if isinstance(value, bool | str) or not isinstance(value, int | float | np.number):
+        if isinstance(value, bool | str) or not isinstance(value, int | float | np.number) or not np.isfinite(value):
             raise ValueError(f"{name} must be a part between 0 and 1 or a time, a number, got {value!r}")
         return value
     import pandas as pd
 
     try:
+        if isinstance(value, bool | int | float | np.number):
+            raise ValueError("the times are dates or durations")
         found = pd.Timestamp(value) if axis.kind == "datetime" else pd.Timedelta(value)
+        if found is pd.NaT:
+            raise ValueError("it is missing")
         if axis.kind == "datetime":
             if (found.tzinfo is None) != (axis.zone is None) and not isinstance(value, str):
                 raise ValueError("one of it and the times has a time zone")

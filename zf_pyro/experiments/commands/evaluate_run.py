@@ -57,8 +57,7 @@ def evaluate(
         units=units,
     )
     batches = series.batches(32, shuffle=False)
-    filter_particles = 0 if trained.net.flag_dim else particles
-    bounds = bounds_of(trained.net, batches, filter_particles=filter_particles, chunk_particles=4, batch_size=32)
+    bounds = bounds_of(trained.net, batches, filter_particles=particles, chunk_particles=4, batch_size=32)
     print(report({part if data is None else str(data): bounds}))
     print()
     print(scores.report())

@@ -5,6 +5,14 @@ OPERATIONS: tuple[str, ...]
 PANELS: tuple[int, ...]
 """Rows of a weight in a panel, the rows that are multiplied together. One entry for each set of vector instructions of
 this processor (a level), from the plainest to the widest."""
+LEVELS: tuple[str, ...]
+"""Names of these sets, such as AVX2 or NEON."""
+COMPILER: str
+"""Name and version of the compiler."""
+THREADED: int
+"""1 if it had OpenMP. If 0, loops run on one thread."""
+OPTIMISED: int
+"""1 if it optimised."""
 
 def run(program: bytes, first: int, steps: int, by: int, wide: int, threads: int, level: int, /) -> None:
     """Run a program.

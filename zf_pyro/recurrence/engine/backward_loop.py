@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from .buffers import Arena, Tape
+from .fastest import machine_for
 from .loops import columns, more, refuse_second_derivatives, run_back, start
 from .lstm import PlainCell
-from .machines import machine_for
 from .operations import Instruction, Ring, copy, scale, single
 
 
@@ -33,7 +33,7 @@ class BackwardLoop(torch.autograd.Function):
         v, *weights = tensors
         num_steps, rows, _ = v.shape
         tape, hidden_dim = Tape(arena, v), weights[0].shape[1]
-        machine = machine_for(tape)
+        machine = machine_for(tape, hidden_dim, rows)
         c = tape.room(num_steps + 1, hidden_dim, rows)
         c[num_steps] = 0.0
         cell = PlainCell(machine, v.new_zeros(rows, hidden_dim), c, v, weights, backwards=True)

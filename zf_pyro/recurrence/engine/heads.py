@@ -17,9 +17,9 @@ from torch.distributions import Normal
 
 from ...networks import bounded, clipped_leaky_relu
 from .buffers import Arena, Tape
+from .fastest import machine_for
 from .linear import Product
 from .loops import columns, run_back
-from .machines import machine_for
 from .mlp import Bounded
 from .operations import Instruction, Instructions, Ring, copy, fill, log_density, log_density_back, single
 
@@ -36,7 +36,8 @@ class Head:
     def __init__(self, arena: Arena, weights: Sequence[Tensor], inputs: Sequence[Tensor]) -> None:
         weight, bias, second, second_bias = weights
         self.num_steps, self.rows, _ = inputs[0].shape
-        self.machine, self.inputs, self.pool = machine_for(Tape(arena, weight)), inputs, arena.pool
+        self.machine = machine_for(Tape(arena, weight), len(weight), self.rows)
+        self.inputs, self.pool = inputs, arena.pool
         parts = weight.split([x.shape[2] for x in inputs], 1)
         firsts = [Product(self.machine, part, None if k else bias) for k, part in enumerate(parts)]
         product = Product(self.machine, second, second_bias)

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from .buffers import Arena, Tape
+from .fastest import machine_for
 from .linear import Product
 from .loops import accumulator, columns, more, noise_gradient, refuse_second_derivatives, run_back, start
-from .machines import machine_for
 from .mlp import Bounded
 from .operations import Instruction, Instructions, Ring, add, copy, draw, draw_back, single
 
@@ -38,7 +38,7 @@ class LatentLoop(torch.autograd.Function):
         """
         z_0, noise, *given = tensors
         num_steps, rows, latent_dim = noise.shape
-        machine = machine_for(Tape(arena, noise))
+        machine = machine_for(Tape(arena, noise), given[1].shape[0], rows)
         z, noise_t = machine.room(num_steps + 1, latent_dim, rows), machine.room(1, latent_dim, rows)
         z.tensor[0].copy_(z_0.t())
         networks, program = [], Instructions()

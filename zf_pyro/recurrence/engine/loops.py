@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from .buffers import Arena, Tape
+from .fastest import machine_for
 from .linear import Product, steps_per_fold
 from .lstm import Cell, NormedCell, PlainCell
-from .machines import Machine, machine_for
+from .machines import Machine
 from .mlp import Bounded, LinearModulation, MLPModulation
 from .operations import Instruction, Instructions, Ring, add, copy, draw, draw_back, fill, single
 
@@ -112,7 +113,7 @@ class PosteriorLoop(torch.autograd.Function):
         h_0, c_0, v, contexts, noise, first, second, bias, *weights = tensors
         num_steps, rows, latent_dim = noise.shape
         tape, c = Tape(arena, noise), _cells(c_0, num_steps, arena)
-        machine = machine_for(tape)
+        machine = machine_for(tape, h_0.shape[1], rows)
         parts = [Product(machine, first)], Product(machine, second, bias)
         posterior = Bounded(machine, *parts, 8.0, num_steps, rows)
         modulation: MLPModulation | LinearModulation
@@ -215,7 +216,7 @@ class StateLoop(torch.autograd.Function):
         """
         h_0, c_0, v, modulation, *weights = tensors
         tape, c = Tape(arena, v), _cells(c_0, len(v), arena)
-        machine = machine_for(tape)
+        machine = machine_for(tape, h_0.shape[1], len(h_0))
         normed = modulation is not None and modulation.shape[1] == 8 * h_0.shape[1]
         cell = (NormedCell if normed else PlainCell)(machine, h_0, c, v, weights)
         h_out = arena.pool.empty(v, len(c), *h_0.shape)

@@ -4,7 +4,7 @@
 - :class:`CompiledMachine` runs a whole loop in one call of C code, on CPUs in float32 and float64. It exists if there
   was a C compiler when the package was installed.
 
-Both run the same programs (``operations.py``) and are tested against each other. :func:`machine_for` chooses.
+Both run the same programs (``operations.py``) and are tested against each other. ``fastest.py`` chooses.
 Values are (features, rows), where rows are sequences times particles.
 """
 
@@ -41,6 +41,8 @@ try:
 except ImportError:  # no C compiler when the package was installed
     _compiled = None  # type: ignore[assignment]
 
+DTYPES = (torch.float32, torch.float64)
+"""Types of elements that the C code has."""
 LINE = 16
 """Elements of float32 in a cache line of 64 bytes."""
 FOR_A_NUMBER = 16
@@ -55,16 +57,6 @@ RunProgram = Callable[[int, int, int], None]
 """Runs a program. Arguments: the first step, the number of steps, and the direction, 1 or -1."""
 Fold = Callable[[int, int], None]
 """Adds the gradients in the slots to the weight gradient. Arguments: the lowest step, the number of steps."""
-
-
-def compiles(numbers: Tensor) -> bool:
-    """Tell whether there is a compiled machine for the dtype and device of ``numbers`` (...)."""
-    return _compiled is not None and numbers.device.type == "cpu" and numbers.dtype in (torch.float32, torch.float64)
-
-
-def machine_for(tape: Tape) -> "Machine":
-    """Return the fastest machine for the dtype and device of a tape."""
-    return CompiledMachine(tape) if compiles(tape.block) else PlainMachine(tape)
 
 
 class Machine(ABC):

@@ -1,6 +1,7 @@
 /* The operations for float and double at one level of vector instructions; included by machine.c.
 
-   REAL: the type of number; UNSIGNED is as wide, for its bits.
+   REAL: the type of number; UNSIGNED and SIGNED are integers as wide, for its bits and
+   for comparisons.
    TYPE: the type in names of vector instructions: packed single or packed double.
    MAGIC: 1.5 * 2^MANTISSA. Adding it to a number rounds that to an integer, which sits in the last bits of the sum.
    MANTISSA: bits of the fraction, below the exponent.
@@ -14,7 +15,12 @@
 #define REAL float
 #define TYPE "ps"
 #define UNSIGNED uint32_t
+#define SIGNED int32_t
 #define ROOT sqrtf
+#ifdef PART_FLOAT
+#define BOUND BOUND_FLOAT
+#define PART PART_FLOAT
+#endif
 #define MAGIC 12582912.0f
 #define MANTISSA 23
 #define LOG2_HIGH 0.693359375f
@@ -34,7 +40,12 @@
 #define REAL double
 #define TYPE "pd"
 #define UNSIGNED uint64_t
+#define SIGNED int64_t
 #define ROOT sqrt
+#ifdef PART_DOUBLE
+#define BOUND BOUND_DOUBLE
+#define PART PART_DOUBLE
+#endif
 #define MAGIC 6755399441055744.0
 #define MANTISSA 52
 #define LOG2_HIGH 6.93147180369123816490e-01
@@ -60,3 +71,7 @@
 #undef STEPS
 #undef SUFFIX_FLOAT
 #undef SUFFIX_DOUBLE
+#undef BOUND_FLOAT
+#undef BOUND_DOUBLE
+#undef PART_FLOAT
+#undef PART_DOUBLE

@@ -3,7 +3,7 @@
 
 /* Packs W into panels of PANEL rows. A panel stores its columns one after the other; zeros fill the last panel.
    Operands: packed (panels, columns * PANEL), W (inner, columns). */
-static void NAME(pack)(const Instruction *i, long t, long id, long threads) {
+OPERATION NAME(pack)(const Instruction *i, long t, long id, long threads) {
     const Operand *to = &i->operand[0], *from = &i->operand[1];
     REAL *packed = NAME(at)(to, t);
     const REAL *w = NAME(at)(from, t);
@@ -35,32 +35,33 @@ static void NAME(turn)(REAL *restrict out, long stride, const REAL *restrict x, 
    of 16 x 16. If one side is (rows, features), vector instructions transpose them: 1.1 to 1.8 times as fast
    (docs/speed.md).
    Operands: to, from. */
-static void NAME(move)(const Instruction *i, long t, long begin, long end, int add) {
-    const Operand *to = &i->operand[0], *from = &i->operand[1];
-    REAL *out = NAME(at)(to, t);
-    const REAL *x = NAME(at)(from, t);
-    if (to->row == 1 && from->row == 1) {
-        for (long f = begin; f < end; f++)
-            for (long n = 0; n < i->rows; n++) {
-                REAL *cell = out + f * to->feature + n, value = x[f * from->feature + n];
-                *cell = add ? *cell + value : value;
-            }
+OPERATION NAME(move)(const Instruction *i, long t, long begin, long end, int add) {
+    STARTS(2)
+    REAL *out = starts[0];
+    const REAL *x = starts[1];
+    long rows = i->rows, to = strides[0], to_row = i->operand[0].row, from = strides[1], from_row = i->operand[1].row;
+    if (to_row == 1 && from_row == 1) {
+        RUNS(2) {
+            REAL *target = AT(0);
+            const REAL *source = AT(1);
+            if (add) EACH(width, PUT(target, GET(target) + GET(source));)
+            else EACH(width, PUT(target, GET(source));)
+        }
         return;
     }
-    for (long f = begin; f < end; f += 16)
-        for (long n = 0; n < i->rows; n += 16) {
-            long height = end - f < 16 ? end - f : 16, width = i->rows - n < 16 ? i->rows - n : 16;
-            REAL *target = out + f * to->feature + n * to->row;
-            const REAL *corner = x + f * from->feature + n * from->row;
-            if (height == 16 && width == 16 && to->row == 1 && from->feature == 1)
-                NAME(turn)(target, to->feature, corner, from->row, add);
-            else if (height == 16 && width == 16 && to->feature == 1 && from->row == 1)
-                NAME(turn)(target, to->row, corner, from->feature, add);
+    for (long f = 0; f < end - begin; f += 16)
+        for (long n = 0; n < rows; n += 16) {
+            long height = end - begin - f < 16 ? end - begin - f : 16, width = rows - n < 16 ? rows - n : 16;
+            REAL *target = out + f * to + n * to_row;
+            const REAL *corner = x + f * from + n * from_row;
+            if (height == 16 && width == 16 && to_row == 1 && from == 1)
+                NAME(turn)(target, to, corner, from_row, add);
+            else if (height == 16 && width == 16 && to == 1 && from_row == 1)
+                NAME(turn)(target, to_row, corner, from, add);
             else
                 for (long p = 0; p < height; p++)
                     for (long q = 0; q < width; q++) {
-                        REAL *cell = target + p * to->feature + q * to->row;
-                        REAL value = corner[p * from->feature + q * from->row];
+                        REAL *cell = target + p * to + q * to_row, value = corner[p * from + q * from_row];
                         *cell = add ? *cell + value : value;
                     }
         }

@@ -4,15 +4,9 @@
    share of one thread at step t. Results depend, to the last digit, neither on the number of threads nor on the other
    rows. */
 
-#include "numbers.h"
+#include "vectors.h"
 
-/* A vector, and the numbers of elements in it, in the columns of a tile, in those of a group of two tiles (products.h),
-   and in a cache line. */
-typedef REAL NAME(vector) __attribute__((vector_size(BYTES), aligned(sizeof(REAL)), may_alias));
-#define LANES ((long)(BYTES / sizeof(REAL)))
-#define TILE (2 * LANES)
-#define GROUP (2 * TILE)
-#define LINE (64 / (long)sizeof(REAL))
+#include "numbers.h"
 
 /* Address of an operand's value at step t. */
 static inline REAL *NAME(at)(const Operand *o, long t) {
@@ -20,8 +14,8 @@ static inline REAL *NAME(at)(const Operand *o, long t) {
 }
 
 #include "products.h"
-#include "layout.h"
 #include "elementwise.h"
+#include "layout.h"
 #include "reductions.h"
 
 /* One thread's share of a whole run. Most operations are split by features, [begin, end), products by panels (share).
@@ -64,6 +58,8 @@ static void NAME(run)(
         }
 }
 
+#undef INLINE
+#undef OPERATION
 #undef LANES
 #undef TILE
 #undef GROUP
@@ -71,15 +67,24 @@ static void NAME(run)(
 #undef FUSE
 #undef KIND
 #undef AT
+#undef STARTS
 #undef RUNS
 #undef EACH
+#undef GET
+#undef PUT
+#undef ROWS
+#undef MOST
+#undef EACH_VECTOR
 #undef BLOCK
 #undef WIDTH
 #undef SUFFIX
 #undef REAL
 #undef TYPE
 #undef UNSIGNED
+#undef SIGNED
 #undef ROOT
+#undef BOUND
+#undef PART
 #undef MAGIC
 #undef MANTISSA
 #undef LOG2_HIGH

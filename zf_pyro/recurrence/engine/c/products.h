@@ -7,7 +7,7 @@
 
 /* sum += weight * x. `weight - {0}` spreads the scalar over a vector. In unrolled loops compilers move sums between
    registers and back, unless they are given the instruction. */
-#if STEPS > 1
+#if STEPS > 1 && defined(__x86_64__)
 #define FUSE(sum, weight, x) \
     __asm__("vfmadd231" TYPE " %2, %1, %0" : "+x"(sum) : "x"((weight) - (NAME(vector)){0}), "x"(x))
 #else
@@ -15,12 +15,12 @@
 #endif
 
 /* sums += column p of PANEL rows of W, times one row of x, of `vectors` vectors. */
-static inline __attribute__((always_inline)) void NAME(step)(
+INLINE void NAME(step)(
     const int packed, const REAL *restrict w, const REAL *const *row, long p, const REAL *restrict x,
     NAME(vector) (*sums)[2], const int vectors) {
     NAME(vector) first = *(const NAME(vector) *)x, second = first;
     if (vectors == 2) second = *(const NAME(vector) *)(x + LANES);
-#pragma GCC unroll 12
+UNROLL
     for (int r = 0; r < PANEL; r++) {
         REAL weight = packed ? w[p * PANEL + r] : row[r][p];
         FUSE(sums[r][0], weight, first);
@@ -40,16 +40,16 @@ typedef struct {
    x, of which `columns` exist. `start` is the bias. Meanwhile `next`, the next panel, is prefetched: a stretch of a
    panel ends before the processor's own prefetcher has recognised it. That makes products 1.13 to 1.38 times as fast
    (docs/speed.md). */
-static inline __attribute__((always_inline)) void NAME(tile)(
+INLINE void NAME(tile)(
     const NAME(Shape) *s, const REAL *restrict w, const REAL *next, const REAL *restrict x, REAL *restrict out, long rows,
     long columns, const REAL *start, const int packed, const int steps, const int vectors) {
     long k = s->k, x_stride = s->x_stride, stride = s->stride;
     NAME(vector) sums[PANEL][2];
     const REAL *row[PANEL];
-#pragma GCC unroll 12
+UNROLL
     for (int r = 0; r < PANEL; r++) {
         row[r] = w + (r < rows ? r : 0) * s->across;
-#pragma GCC unroll 2
+UNROLL
         for (int v = 0; v < vectors; v++) sums[r][v] = (NAME(vector)){0} + (start && r < rows ? start[r] : 0);
     }
     if (s->add) /* out is read only at the end, and its rows are far apart */
@@ -60,17 +60,17 @@ static inline __attribute__((always_inline)) void NAME(tile)(
     for (long part = 0; part < s->parts; part++, next += s->step) {
         for (long p = 0; p < k; p += steps, x += steps * x_stride) {
             for (long n = 0; n < steps * PANEL; n += LINE) __builtin_prefetch(next + p * PANEL + n, 0, 2);
-#pragma GCC unroll 4
+UNROLL
             for (int q = 0; q < steps; q++) NAME(step)(packed, w, row, p + q, x + q * x_stride, sums, vectors);
         }
-#pragma GCC unroll 12
+UNROLL
         for (int r = 0; r < PANEL; r++) row[r] += s->step;
     }
     if (columns == vectors * LANES) {
-#pragma GCC unroll 12
+UNROLL
         for (int r = 0; r < PANEL; r++)
             if (r < rows)
-#pragma GCC unroll 2
+UNROLL
                 for (int v = 0; v < vectors; v++) {
                     NAME(vector) *to = (NAME(vector) *)(out + r * stride + v * LANES);
                     if (s->add) *to += sums[r][v];
@@ -78,9 +78,9 @@ static inline __attribute__((always_inline)) void NAME(tile)(
                 }
     } else {
         REAL values[PANEL][TILE]; /* the sums in memory, since single elements of registers have no addresses */
-#pragma GCC unroll 12
+UNROLL
         for (int r = 0; r < PANEL; r++)
-#pragma GCC unroll 2
+UNROLL
             for (int v = 0; v < vectors; v++) *(NAME(vector) *)(values[r] + v * LANES) = sums[r][v];
         for (int r = 0; r < rows; r++)
             for (long n = 0; n < columns; n++) {

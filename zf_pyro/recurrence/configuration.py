@@ -1,0 +1,62 @@
+"""The configuration of the time loops: which machine runs them on this computer, and why."""
+
+from typing import Any, Literal
+
+import torch
+
+from .engine import machines
+from .engine.fastest import SETTING, by_rule, measurements
+
+
+def show_config(mode: Literal["stdout", "dict"] = "stdout") -> dict[str, Any] | None:
+    """Print which machine runs the time loops on CPUs in float32 and float64, and why.
+
+    Fields:
+
+    - ``machine``: ``"c"`` or ``"pytorch"``; ``"measured"`` if the faster one for the sizes of a loop is found when the
+      first such loop runs;
+    - ``reason``, and ``advice`` for a faster one (None if there is none);
+    - ``compiler``, ``instructions`` (the widest vectors of this processor) and ``openmp`` of the C loops; None if they
+      were not built, or from older sources;
+    - ``threads`` of a loop, at most;
+    - ``measured``: one dictionary for each class of sizes: dtype, width, rows, threads, and the seconds of a step in C
+      and in PyTorch;
+    - ``torch``: the version of PyTorch.
+
+    On other devices and in other precisions loops run in PyTorch.
+
+    Args:
+        mode: ``"stdout"`` to print the fields, ``"dict"`` to return them.
+
+    Raises:
+        ValueError: another mode, or another value of the environment variable ``ZF_PYRO_MACHINE`` than c or pytorch.
+    """
+    if mode not in ("stdout", "dict"):
+        raise ValueError(f'mode must be "stdout" or "dict", got {mode!r}')
+    fields = _fields()
+    if mode == "dict":
+        return fields
+    for name, value in fields.items():
+        for line in value if isinstance(value, list) else [value]:
+            print(f"{name + ':':13} {line}")
+    return None
+
+
+def _fields() -> dict[str, Any]:
+    compiled, choice, threads = machines._compiled, by_rule(torch.float32), torch.get_num_threads()
+    names = ("dtype", "width", "rows", "threads", "c", "pytorch")
+    machine, advice = "measured", None
+    reason = f"no rule for this processor and this build of the C loops; {SETTING}=c or pytorch turns measurements off"
+    if choice is not None:
+        machine, reason, advice = "c" if choice.compiled else "pytorch", choice.reason, choice.advice
+    return {
+        "machine": machine,
+        "reason": reason,
+        "advice": advice,
+        "compiler": getattr(compiled, "COMPILER", None),
+        "instructions": getattr(compiled, "LEVELS", [None])[-1],
+        "openmp": bool(compiled.THREADED) if hasattr(compiled, "THREADED") else None,
+        "threads": threads if machine == "pytorch" or compiled.THREADED else 1,
+        "measured": [dict(zip(names, (*key, *value), strict=True)) for key, value in measurements().items()],
+        "torch": torch.__version__,
+    }
