@@ -1,7 +1,8 @@
 """Time of a training step with the C loops of several builds, such as those of two compilers.
 
-    CC=gcc python setup.py build_ext --build-lib built/gcc
-    CC=clang LDSHARED='clang -shared' python setup.py build_ext --build-lib built/clang
+    build='from setuptools import setup; setup()'
+    CC=gcc python -c "$build" build_ext --build-lib built/gcc
+    CC=clang LDSHARED='clang -shared' python -c "$build" build_ext --build-lib built/clang
     python benchmarks/compilers.py --builds '[built/gcc, built/clang]' --work hidden_128
 
 Builds take turns in one process, on one thread. Processor time is compared, which other programs on the machine change

@@ -111,3 +111,32 @@ def member(request):
 def transition(request):
     """Run a test with each transition, by name."""
     return request.param
+
+
+DEFAULT_CASES = {
+    "test_smc.py::test_the_evidence_estimate_is_unbiased": 6,
+    "test_smc.py::test_smoothed_paths_have_the_moments_of_the_posterior": 3,
+    "test_inference_annealing.py::test_the_evidence_estimate_is_unbiased": 3,
+    "test_paths_lifetime.py::test_a_step_frees_its_memory_without_the_garbage_collector": 3,
+    "test_models_pretrained.py::test_the_models_have_the_bounds_of_the_quickstart": 1,
+    "test_objectives_fivo.py::test_the_objective_lies_below_the_evidence": 3,
+    "test_objectives_importance.py::test_both_gradients_are_those_of_the_exact_expectation": 2,
+    "test_models_exact.py::test_importance_estimates_agree_with_the_evidence": 4,
+    "test_models_family.py::test_every_handler_sees_the_textbook_program": 52,
+    "test_paths_equivalence.py::test_every_handler_sees_the_textbook_program": 52,
+    "test_inference_table.py::test_every_algorithm_is_scored_as_its_row_says": 18,
+}
+"""Cases of tests with many that run by default, evenly spread. The others are slow: the suite has five minutes."""
+
+
+@pytest.hookimpl(tryfirst=True)  # before slow tests are left out
+def pytest_collection_modifyitems(items):
+    cases = {}
+    for item in items:
+        cases.setdefault(f"{item.path.name}::{getattr(item, 'originalname', '')}", []).append(item)
+    for name, count in DEFAULT_CASES.items():
+        found = [item for item in cases.get(name, []) if item.get_closest_marker("slow") is None]
+        kept = {round(i * len(found) / count) for i in range(min(count, len(found)))}
+        for i, item in enumerate(found):
+            if i not in kept:
+                item.add_marker(pytest.mark.slow)

@@ -27,10 +27,21 @@ compiled = pytest.mark.skipif(machines._compiled is None, reason="no C compiler 
 
 
 def build(compiler, folder, **environment):
-    """Build the extension as an installation does, with setup.py; returns the file."""
+    """Build the extension as an installation does; returns the file."""
     if shutil.which(compiler) is None:
         pytest.skip(f"no compiler {compiler}")
-    command = [sys.executable, "setup.py", "-q", "build_ext", "--build-lib", folder, "--build-temp", folder / "objects"]
+    setup = "from setuptools import setup; setup()"  # reads pyproject.toml
+    command = [
+        sys.executable,
+        "-c",
+        setup,
+        "-q",
+        "build_ext",
+        "--build-lib",
+        folder,
+        "--build-temp",
+        folder / "objects",
+    ]
     where = {**os.environ, "CC": compiler, "LDSHARED": f"{compiler} -shared", **environment}
     done = subprocess.run(command, cwd=ROOT, env=where, capture_output=True, text=True, timeout=600, check=False)
     found = list((folder / "zf_pyro" / "recurrence" / "engine").glob("_compiled*"))
