@@ -98,7 +98,8 @@ class Equations(RegisteredNetwork):
                     context = filled(context.unsqueeze(1), before, family).squeeze(1)
                 x, flags = filled(x, seen, family), flags_before(seen, before, 1)
         first = family.start(x[:, 0]) if context is None else context
-        return joined(self, torch.cat([first.unsqueeze(1), x[:, :-1]], dim=1), covariates, flags)
+        u = torch.cat([first.unsqueeze(1), x[:, :-1]], dim=1)
+        return joined(self, u, covariates, flags) if self.covariate_dim or self.flag_dim else u
 
     @property
     def backward_dim(self) -> int:

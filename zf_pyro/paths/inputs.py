@@ -161,7 +161,7 @@ def prepare_inputs(
         if covariates is None and observed is None and not net.covariate_dim:
             if lengths is not None:
                 frames = with_last_repeated(frames, lengths)
-            read = joined(net, frames)
+            read = joined(net, frames) if net.flag_dim else frames
         else:
             frames, read, covariates, seen = known_steps(net, frames, lengths, covariates, observed)
         if is_validation_enabled():
