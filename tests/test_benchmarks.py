@@ -22,6 +22,9 @@ TABLES = {
         "timit: ",
         "mnist_128: ",
         "mnist_512: ",
+        "(g) the whole time loop is compiled, in ",
+        "(f) / (d) ",
+        "(g) / (d) ",
         "(a) / (d) ",
         "(b) / (c) ",
         "growth ",
@@ -30,7 +33,18 @@ TABLES = {
     ],
 }
 """Parts of the printed table of each script."""
-OTHERS = {"hand_written", "released_form", "textbook", "step_trace"}
+OTHERS = {
+    "careful",
+    "compiled",
+    "contenders",
+    "hand_written",
+    "jax_models",
+    "jax_scan",
+    "measuring",
+    "released_form",
+    "textbook",
+    "step_trace",
+}
 """Modules of the scripts, and the script that has its own test."""
 SLOW = (
     "compilers",
