@@ -3,6 +3,7 @@
 See jax_scan.py. p are the parameters by name, x (time, batch, frame) and noise (time, batch, latent).
 """
 
+import os
 from collections.abc import Callable
 
 import jax
@@ -174,8 +175,10 @@ def training_step(
 ) -> Callable[[], tuple[Array, Parameters]]:
     """A compiled step: the loss and the gradients by name, computed when called.
 
-    x (batch, time, frame), noise (time, batch, latent); ``weights`` are those of the loss.
+    x (batch, time, frame), noise (time, batch, latent); ``weights`` are those of the loss. JAX takes as many threads as
+    PyTorch has when the process makes its first step.
     """
+    os.environ.setdefault("NPROC", str(torch.get_num_threads()))  # read when JAX makes its first array
     p = {key: jnp.asarray(value.detach().cpu().numpy()) for key, value in net.named_parameters()}
     frames, draws = jnp.asarray(x.transpose(0, 1).cpu().numpy()), jnp.asarray(noise.cpu().numpy())
     compiled = jax.jit(jax.value_and_grad(lambda p, x, noise: LOSSES[name](p, x, noise, *weights)))
