@@ -157,7 +157,7 @@ def main(
     backend = "inductor" if compiled else None
     if smoke:
         torch.set_num_threads(1)
-        rounds, backend = 1, "aot_eager" if compiled else None
+        rounds, backend = 1, "eager" if compiled else None
     print(f"CPU, {torch.get_num_threads()} threads; torch {torch.__version__}, pyro {pyro.__version__}")
     with fresh_cache():
         for key, sizes in WORKS.items():
