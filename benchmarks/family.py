@@ -2,25 +2,32 @@
 
     python benchmarks/family.py                           # all models at both sizes
     python benchmarks/family.py --work music --rounds 15
-    python benchmarks/family.py --model DMM
+    python benchmarks/family.py --model DMM --compiled true
 
 The step is the ELBO and its gradients, at equal sizes and default settings. Contenders take turns, and medians of the
 ratios within a round are printed:
 
-    (a) this package under ZForcingELBO       (b) a hand-written loop (hand_written.py)       (z) ZForcing, as (a)
+    (a) this package under ZForcingELBO       (b) a careful hand-written loop (hand_written.py)
+    (g) (b) under torch.compile               (h) (b) in JAX, lax.scan with deferred weight gradients
+    (z) ZForcing, as (a)
 
-The goals: (a) / (z) at most 1.3, and (b) / (a) above 1.
+(g) takes part with ``--compiled true``, and as train_step.py says; (h) where jax is installed (the extra
+``benchmarks``). STORN has neither, as it has no loop beside PyTorch's LSTMs. The goals: (a) / (z) at most 1.3, and (b)
+/ (a) above 1.
 """
 
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jsonargparse
 import pyro
 import torch
-from hand_written import LOSSES
+from compiled import choose, compiled_loss, fresh_cache
+from contenders import has_jax
+from hand_written import LOSSES, PARTS
 
 import zf_pyro
 from zf_pyro import ZForcingELBO, emissions
@@ -54,12 +61,25 @@ def frames(work: Work) -> torch.Tensor:
     return (x > 1.5).float() if isinstance(work.emission, emissions.Bernoulli) else x
 
 
-def steps_of(name: str, work: Work) -> dict[str, Callable[[], object]]:
-    """Training steps of the package (a), by hand (b), and of Z-Forcing (z), each of which leaves gradients."""
+def materials(name: str, work: Work) -> tuple[torch.nn.Module, torch.Tensor, torch.Tensor]:
+    """A model, x (batch, time, frame) and noise (time, batch, latent), the same in every process."""
     torch.manual_seed(0)
     sizes = {size: getattr(work, size) for size in ("embed_dim", "hidden_dim", "latent_dim", "mlp_dim")}
-    net, rival, x = MODELS[name](work.emission, **sizes), zf_pyro.ZForcing(work.emission, **sizes), frames(work)
-    elbo, loss = ZForcingELBO(aux_weight=0.0, backward_weight=0.0), LOSSES[name]
+    net = (zf_pyro.ZForcing if name == "ZForcing" else MODELS[name])(work.emission, **sizes)
+    return net, frames(work), torch.randn(work.num_steps, work.batch_size, work.latent_dim)
+
+
+def compiled_step(name: str, work: Work, backend: str, form: str) -> Callable[[], object]:
+    """A training step of contender (g)."""
+    net, x, noise = materials(name, work)
+    loss = compiled_loss(PARTS[name], form, backend)
+    return lambda: loss(net, x, noise).backward()
+
+
+def steps_of(name: str, work: Work, form: str | None, backend: str) -> dict[str, Callable[[], object]]:
+    """Training steps by contender, each of which leaves gradients; (h) returns them."""
+    net, x, _ = materials(name, work)
+    rival, elbo, loss = materials("ZForcing", work)[0], ZForcingELBO(aux_weight=0.0, backward_weight=0.0), LOSSES[name]
 
     def by_hand() -> None:
         loss(net, x, torch.randn(work.num_steps, work.batch_size, work.latent_dim)).backward()
@@ -69,12 +89,17 @@ def steps_of(name: str, work: Work) -> dict[str, Callable[[], object]]:
         rival.zero_grad()
         pyro.clear_param_store()
 
-    return {
+    steps: dict[str, Callable[[], object]] = {
         "a": lambda: elbo.loss_and_grads(net.model, net.guide, x),
         "b": by_hand,
-        "z": lambda: elbo.loss_and_grads(rival.model, rival.guide, x),
-        "clear": clear,
     }
+    if form is not None:
+        steps["g"] = compiled_step(name, work, backend, form)
+    if name in PARTS and has_jax("cpu"):
+        from jax_models import training_step
+
+        steps["h"] = training_step(name, *materials(name, work))
+    return {**steps, "z": lambda: elbo.loss_and_grads(rival.model, rival.guide, x), "clear": clear}
 
 
 def seconds(function: Callable[[], object]) -> float:
@@ -84,46 +109,61 @@ def seconds(function: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def compare(name: str, key: str, work: Work, rounds: int) -> None:
-    """Print the times of one model at one size, and their ratios."""
-    steps = steps_of(name, work)
-    times: dict[str, list[float]] = {contender: [] for contender in "abz"}
+def compare(name: str, key: str, work: Work, rounds: int, backend: str | None, limit: float) -> None:
+    """Print the times of one model at one size, and their ratios; ``backend`` is that of (g), None without it."""
+    form, backend = None, backend or ""
+    if backend and name in PARTS:
+        form, found = choose(partial(compiled_step, name, work, backend), limit)
+        print(f"{key:8}{name:6}  (g) {found}{'' if form else ': left out'}")
+    steps = steps_of(name, work, form, backend)
+    times: dict[str, list[float]] = {contender: [] for contender in steps if contender != "clear"}
     for _ in range(rounds + 2):
         for contender, record in times.items():
             steps["clear"]()
             record.append(seconds(steps[contender]))
     times = {contender: record[2:] for contender, record in times.items()}  # the first rounds warm up
-    medians = {contender: 1000 * statistics.median(record) for contender, record in times.items()}
-    ratios = {
-        pair: statistics.median(one / other for one, other in zip(times[pair[0]], times[pair[1]], strict=True))
-        for pair in ("az", "ba")
-    }
-    print(
-        f"{key:8}{name:6}  (a) {medians['a']:8.1f}  (b) {medians['b']:8.1f}  (z) {medians['z']:8.1f} ms"
-        f"  (a) / (z) {ratios['az']:5.2f}  (b) / (a) {ratios['ba']:5.2f}"
+    medians = "".join(f"  ({one}) {1000 * statistics.median(record):8.1f}" for one, record in times.items())
+    ratios = "".join(
+        f"  ({slow}) / ({fast})"
+        f" {statistics.median(one / other for one, other in zip(times[slow], times[fast], strict=True)):5.2f}"
+        for slow, fast in ("az", "ba", "ga", "ha")
+        if slow in times
     )
+    print(f"{key:8}{name:6}{medians} ms{ratios}")
 
 
-def main(work: str = "all", model: str = "all", rounds: int = 9, smoke: bool = False) -> None:
+def main(
+    work: str = "all",
+    model: str = "all",
+    rounds: int = 9,
+    compiled: bool = False,
+    limit: float = 120.0,
+    smoke: bool = False,
+) -> None:
     """Compare training steps.
 
     Args:
         work: A size (music, speech), or "all".
         model: A model (VRNN, SRNN, STORN, DMM), or "all".
         rounds: Timed rounds, after two warm-up rounds.
+        compiled: Also time the hand-written loop under torch.compile; it compiles for minutes.
+        limit: Seconds that torch.compile may take.
         smoke: Only check that everything runs, at tiny sizes; the results are meaningless.
     """
     for argument, value, known in (("work", work, WORKS), ("model", model, MODELS)):
         if value not in (*known, "all"):
             raise ValueError(f"{argument} must be one of {[*known, 'all']}, got {value!r}")
     pyro.enable_validation(False)
+    backend = "inductor" if compiled else None
     if smoke:
         torch.set_num_threads(1)
+        rounds, backend = 1, "eager" if compiled else None
     print(f"CPU, {torch.get_num_threads()} threads; torch {torch.__version__}, pyro {pyro.__version__}")
-    for key, sizes in WORKS.items():
-        for name in MODELS:
-            if work in (key, "all") and model in (name, "all"):
-                compare(name, key, sizes._replace(**TINY) if smoke else sizes, 1 if smoke else rounds)
+    with fresh_cache():
+        for key, sizes in WORKS.items():
+            for name in MODELS:
+                if work in (key, "all") and model in (name, "all"):
+                    compare(name, key, sizes._replace(**TINY) if smoke else sizes, rounds, backend, limit)
 
 
 if __name__ == "__main__":

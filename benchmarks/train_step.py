@@ -12,10 +12,16 @@ Contenders are interleaved and paired by round:
     (c) this package under TraceMeanField_ELBO                           ELBO
     (d) this package under ZForcingELBO                                  full objective
     (e) the same as CUDA graphs (GraphedELBO), on a GPU                  full objective
+    (f) a careful loop written by hand in PyTorch (careful.py)           full objective
+    (g) the same under torch.compile (compiled.py)                       full objective
+    (h) the same in JAX, lax.scan with deferred weight gradients         full objective
 
-The ratios a / d, a / e and b / c compare equal work. Because machines are noisy, medians of ratios within a round are
-printed, with their quartiles. The floor is the time that the floating-point operations of the full objective take at
-the speed of a large matrix product, measured in the same rounds.
+(g) compiles the whole time loop if that ends within ``--limit`` seconds in a process of its own, else one step of it;
+the table says which. (h) needs the extra ``benchmarks`` and a CPU.
+
+The ratios f / d, g / d, h / d, a / d, those to e, and b / c compare equal work. Because machines are noisy, medians of
+ratios within a round are printed, with their quartiles. The floor is the time that the floating-point operations of the
+full objective take at the speed of a large matrix product, measured in the same rounds.
 
 In one process the contenders share the C library's heap, which favours (a): each step of its backward pass allocates a
 tensor as large as the sequence, and reuses pages that (b), (c) and (d) freed. With ``--apart true`` each contender has
@@ -24,48 +30,28 @@ its own process, as in real training. Rounds are still interleaved and paired.
 
 import math
 import multiprocessing
-import pathlib
 import statistics
 import time
 from collections.abc import Callable
-from multiprocessing.connection import Connection
-from typing import NamedTuple
+from functools import cache, partial
 
 import jsonargparse
 import pyro
 import torch
-from pyro.infer import TraceMeanField_ELBO
-from released_form import released_form_loss
-from textbook import Textbook
+from compiled import choose, fresh_cache
+from contenders import TINY, WORKS, Peer, Work, compiled_step, contenders, has_jax, keys
+from measuring import Apart, peak_bytes, seconds
 
-from zf_pyro import ZForcing, ZForcingELBO, emissions
-from zf_pyro.objectives import GraphedELBO
 from zf_pyro.paths import PosteriorPath
 
-WEIGHTS = (1.0, 0.1, 0.1)
-"""Weights of KL, auxiliary and backward terms in the full objective."""
-
-
-class Work(NamedTuple):
-    """Sizes of a training step."""
-
-    num_steps: int
-    batch_size: int
-    frame_dim: int
-    embed_dim: int
-    hidden_dim: int
-    latent_dim: int
-    mlp_dim: int
-
-
-# Embedding and MLP have half the hidden size, the paper's ratio.
-WORKS = {
-    "timit": Work(40, 32, 200, 512, 1024, 256, 512),
-    "mnist_128": Work(784, 32, 1, 64, 128, 32, 64),
-    "mnist_512": Work(784, 32, 1, 256, 512, 64, 256),
+GOALS = {
+    "timit": {"fd": 2.2, "hd": 2.0, "ad": 1.4, "bc": 1.9},
+    "mnist_128": {"fd": 4.5, "hd": 3.5, "ad": 3.0, "bc": 3.0},
+    "mnist_512": {"fd": 3.3, "hd": 2.5, "ad": 4.5, "bc": 4.0},
 }
-TINY = Work(4, 2, 1, 4, 4, 2, 4)
-GOALS = {"timit": (1.4, 1.9), "mnist_128": (3.0, 3.0), "mnist_512": (4.5, 4.0)}
+"""Goals of ratios on two cores of a CPU."""
+PAIRS = ("fd", "gd", "hd", "ad", "ae", "fe", "ge", "bc")
+"""Ratios that are printed: those of the careful loops first."""
 
 
 def operations(work: Work) -> float:
@@ -84,43 +70,6 @@ def operations(work: Work) -> float:
         + 2 * h * 2 * f  # emission, and the backward RNN's
     )  # fmt: skip
     return 2.0 * work.num_steps * work.batch_size * (3 * thrice + 2 * 2 * f * e)
-
-
-def contenders(work: Work, device: str) -> dict[str, Callable[[], object]]:
-    """Training steps on one model by contender, each of which leaves gradients."""
-    torch.manual_seed(0)
-    sizes = {"embed_dim": work.embed_dim, "hidden_dim": work.hidden_dim, "latent_dim": work.latent_dim}
-    net = ZForcing(emissions.Gaussian(work.frame_dim), **sizes, mlp_dim=work.mlp_dim).to(device)
-    x = torch.randn(work.batch_size, work.num_steps, work.frame_dim, device=device)
-    noise = torch.randn(work.num_steps, work.batch_size, work.latent_dim, device=device)
-    textbook, stock, full = Textbook(net), TraceMeanField_ELBO(), ZForcingELBO(*WEIGHTS)
-    graphed = GraphedELBO(full, bucket=1)
-    steps: dict[str, Callable[[], object]] = {
-        "a": lambda: released_form_loss(net, x, noise, *WEIGHTS).backward(),
-        "b": lambda: stock.loss_and_grads(textbook.model, textbook.guide, x),
-        "c": lambda: stock.loss_and_grads(net.model, net.guide, x),
-        "d": lambda: full.loss_and_grads(net.model, net.guide, x),
-        "clear": lambda: (net.zero_grad(), pyro.clear_param_store()),
-    }
-    if device == "cuda":
-        steps["e"] = lambda: graphed.loss_and_grads(net.model, net.guide, x)
-    return steps
-
-
-def keys(device: str) -> str:
-    """Contenders on a device."""
-    return "abcde" if device == "cuda" else "abcd"
-
-
-def seconds(function: Callable[[], object], device: str) -> float:
-    """Wall time of one call, in seconds."""
-    if device == "cuda":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    function()
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
 
 
 def product_rate(device: str, size: int) -> float:
@@ -154,44 +103,25 @@ def pyro_seconds(step: Callable[[], object]) -> float:
     return spent[0]
 
 
-def serve(connection: Connection, key: str, work: Work, device: str, threads: int) -> None:
-    """Time one contender in this process on request, until told to stop."""
-    torch.set_num_threads(threads)
-    pyro.enable_validation(False)
-    steps = contenders(work, device)
-    while connection.recv():
-        steps["clear"]()
-        connection.send(seconds(steps[key], device))
+@cache
+def compiled_form(work: Work, device: str, backend: str, limit: float) -> tuple[str | None, str]:
+    """What contender (g) compiles at these sizes, and why; tried once."""
+    return choose(partial(compiled_step, work, device, backend), limit)
 
 
-class Apart:
-    """Contenders in a separate process each."""
-
-    def __init__(self, work: Work, device: str) -> None:
-        context = multiprocessing.get_context("spawn")
-        self.connections = {}
-        for key in keys(device):
-            self.connections[key], theirs = context.Pipe()
-            context.Process(
-                target=serve, args=(theirs, key, work, device, torch.get_num_threads()), daemon=True
-            ).start()
-
-    def seconds(self, key: str) -> float:
-        """Wall time of one step, in seconds."""
-        self.connections[key].send(True)
-        return self.connections[key].recv()
-
-    def stop(self) -> None:
-        """End the processes."""
-        for connection in self.connections.values():
-            connection.send(False)
-
-
-def compare(name: str, work: Work, rounds: int, device: str, apart: bool, product_size: int) -> None:
+def compare(
+    name: str, work: Work, rounds: int, device: str, apart: bool, product_size: int, backend: str, limit: float
+) -> None:
     """Print the paired ratios of one workload."""
-    steps = contenders(work, device)
-    processes = Apart(work, device) if apart else None
-    times: dict[str, list[float]] = {key: [] for key in keys(device)}
+    print(f"\n{name}: {work}{', each contender in its own process' if apart else ''}")
+    form, found = compiled_form(work, device, backend, limit)
+    print(f"  (g) {found}{'' if form else ': left out'}")
+    if not has_jax(device):
+        print(f"  (h) left out: {'it runs on CPUs' if device == 'cuda' else 'jax is missing (the extra benchmarks)'}")
+    peer = Peer(form, backend)
+    steps = contenders(work, device, peer)
+    processes = Apart(work, device, peer) if apart else None
+    times: dict[str, list[float]] = {key: [] for key in keys(device, peer)}
     rates = []
     for _ in range(rounds + 1):
         rates.append(product_rate(device, product_size))
@@ -201,44 +131,20 @@ def compare(name: str, work: Work, rounds: int, device: str, apart: bool, produc
     rates, times = rates[1:], {key: record[1:] for key, record in times.items()}  # the first round warms up
     if processes:
         processes.stop()
-    print(f"\n{name}: {work}{', each contender in its own process' if apart else ''}")
     print("  median seconds  " + "  ".join(f"({key}) {statistics.median(t):.3f}" for key, t in times.items()))
-    pairs = {"ad": f"goal {GOALS[name][0]}", "bc": f"goal {GOALS[name][1]}"}
-    if device == "cuda":  # the goals are for CPUs
-        pairs = {"ad": "", "ae": "", "bc": ""}
-    for (slow, fast), goal in pairs.items():
+    for slow, fast in PAIRS:
+        if slow not in times or fast not in times:
+            continue
         ratios = sorted(s / f for s, f in zip(times[slow], times[fast], strict=True))
         low, middle, high = statistics.quantiles(ratios, n=4) if rounds > 1 else ratios * 3
-        print(f"  ({slow}) / ({fast})       {middle:.2f}  [{low:.2f}, {high:.2f}]  {goal}")
+        goal = GOALS[name].get(slow + fast) if device == "cpu" else None
+        print(f"  ({slow}) / ({fast})       {middle:.2f}  [{low:.2f}, {high:.2f}]  {f'goal {goal}' if goal else ''}")
     floors = [operations(work) / rate for rate in rates]
     share = statistics.median(f / t for f, t in zip(floors, times["d"], strict=True))
     rate = statistics.median(rates) / 1e9
     print(f"  (d) at {100 * share:.0f} % of the floor: {operations(work) / 1e9:.0f} GFLOP at {rate:.0f} GFLOP/s")
     pyros = statistics.median(pyro_seconds(steps["d"]) / seconds(steps["d"], device) for _ in range(3))
     print(f"  (d) spends {100 * pyros:.0f} % of its time in Pyro's own Python")
-
-
-def peak_bytes(key: str, work: Work, device: str) -> int:
-    """Peak memory of training steps beyond what was allocated before, in bytes; needs a fresh process."""
-    pyro.enable_validation(False)
-    steps = contenders(work, device)
-    if device == "cuda":
-        steps[key]()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        steps[key]()
-        return torch.cuda.max_memory_allocated() - before
-    before = resident_bytes("VmRSS")
-    for _ in range(3):
-        steps["clear"]()
-        steps[key]()
-    return max(1, resident_bytes("VmHWM") - before)  # tiny steps may fit into memory that was free
-
-
-def resident_bytes(field: str) -> int:
-    """Resident memory of this process, now (VmRSS) or at its peak (VmHWM), in bytes; Linux only."""
-    status = pathlib.Path("/proc/self/status").read_text()
-    return 1024 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith(field))
 
 
 def exponent(lengths: list[int], values: list[float]) -> float:
@@ -248,7 +154,7 @@ def exponent(lengths: list[int], values: list[float]) -> float:
 
 def growth(work: Work, lengths: list[int], rounds: int, device: str) -> None:
     """Print how time and peak memory grow with T."""
-    steps = [contenders(work._replace(num_steps=t), device) for t in lengths]
+    steps = [contenders(work._replace(num_steps=t), device, Peer(None)) for t in lengths]
     times = [[seconds(step["d"], device) for step in steps if step["clear"]() or True] for _ in range(rounds + 1)][1:]
     medians = [statistics.median(column) for column in zip(*times, strict=True)]
     print(f"\ngrowth from T = {lengths[0]} to {lengths[-1]}, hidden {work.hidden_dim}")
@@ -266,7 +172,14 @@ def growth(work: Work, lengths: list[int], rounds: int, device: str) -> None:
     print(f"  memory (d) / (a) at T = {lengths[-1]}: {memory['d'][-1] / memory['a'][-1]:.2f}  goal at most 1.1")
 
 
-def main(work: str = "all", rounds: int = 7, device: str = "cpu", apart: bool = False, smoke: bool = False) -> None:
+def main(
+    work: str = "all",
+    rounds: int = 7,
+    device: str = "cpu",
+    apart: bool = False,
+    limit: float = 120.0,
+    smoke: bool = False,
+) -> None:
     """Compare training steps.
 
     Args:
@@ -274,20 +187,22 @@ def main(work: str = "all", rounds: int = 7, device: str = "cpu", apart: bool = 
         rounds: Timed rounds, after one warm-up round.
         device: cpu or cuda.
         apart: Run each contender in its own process.
+        limit: Seconds that torch.compile may take.
         smoke: Only check that everything runs, at tiny sizes; the results are meaningless.
     """
     if work not in (*WORKS, "growth", "all"):
         raise ValueError(f"work must be one of {[*WORKS, 'growth', 'all']}, got {work!r}")
-    works, lengths, product_size = WORKS, [98, 196, 392, 784], 2048
+    works, lengths, product_size, backend = WORKS, [98, 196, 392, 784], 2048, "inductor"
     if smoke:
         torch.set_num_threads(1)
-        rounds, works, lengths, product_size = 1, dict.fromkeys(WORKS, TINY), [2, 4], 64
+        rounds, works, lengths, product_size, backend = 1, dict.fromkeys(WORKS, TINY), [2, 4], 64, "eager"
     pyro.enable_validation(False)
     name = torch.cuda.get_device_name() if device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     print(f"{name}; torch {torch.__version__}, pyro {pyro.__version__}")
-    for key, sizes in works.items():
-        if work in (key, "all"):
-            compare(key, sizes, rounds, device, apart, product_size)
+    with fresh_cache():
+        for key, sizes in works.items():
+            if work in (key, "all"):
+                compare(key, sizes, rounds, device, apart, product_size, backend, limit)
     if work in ("growth", "all"):
         growth(works["mnist_128"], lengths, rounds, device)
 

@@ -16,12 +16,16 @@ TABLES = {
     "family": ["music   VRNN ", "music   STORN ", "speech  DMM ", "(a) / (z) ", "(b) / (a) "],
     "inference": ["RenyiELBO / enlarged batch ", "textbook / latent_mcmc ", "SMCFilter per sequence / ParticleFilter "],
     "refine": ["utterances, filter of ", "untrained  trained ", "refined ", "fitted "],
+    "scale": [f"| {row} | " for row in ("plain_10000", "truncated_10000", "batch_1000", "stream", "processes_2")],
     "sixo": ["objective ", "FIVO ", "SIXO ", "test, no twist"],
     "start": ["steps to ", "released ", "data "],
     "train_step": [
         "timit: ",
         "mnist_128: ",
         "mnist_512: ",
+        "(g) the whole time loop is compiled, in ",
+        "(f) / (d) ",
+        "(g) / (d) ",
         "(a) / (d) ",
         "(b) / (c) ",
         "growth ",
@@ -30,7 +34,18 @@ TABLES = {
     ],
 }
 """Parts of the printed table of each script."""
-OTHERS = {"hand_written", "released_form", "textbook", "step_trace"}
+OTHERS = {
+    "careful",
+    "compiled",
+    "contenders",
+    "hand_written",
+    "jax_models",
+    "jax_scan",
+    "measuring",
+    "released_form",
+    "textbook",
+    "step_trace",
+}
 """Modules of the scripts, and the script that has its own test."""
 SLOW = (
     "compilers",
@@ -40,6 +55,7 @@ SLOW = (
     "family",
     "inference",
     "refine",
+    "scale",
     "sixo",
     "start",
     "train_step",
@@ -70,6 +86,20 @@ def test_contenders_run_in_their_own_processes() -> None:
     printed = run("train_step", "--smoke", "--work", "timit", "--apart", "true")
     assert "each contender in its own process" in printed
     assert "(a) / (d) " in printed
+
+
+@pytest.mark.slow
+def test_every_model_has_a_compiled_contender() -> None:
+    printed = run("family", "--smoke", "--work", "music", "--model", "VRNN", "--compiled", "true")
+    assert "(g) the whole time loop is compiled, in " in printed
+    assert "(g) / (a) " in printed
+
+
+@pytest.mark.slow
+def test_a_row_of_the_table_of_scale_runs_alone() -> None:
+    printed = run("scale", "--smoke", "--row", "[recomputed_10000]")
+    assert len(printed.splitlines()) == 3
+    assert "| recomputed_10000 | " in printed
 
 
 @pytest.mark.slow

@@ -288,10 +288,10 @@ BUILDING = ["setuptools"]
 """What builds the package, and is no dependency of it."""
 UNIMPORTED = {
     *("h5netcdf", "h5py", "zarr", "tensorboard", "pyarrow", "polars", "onnx", "onnxscript", "onnxruntime"),
-    *("pytest", "pytest-xdist", "hypothesis", "ruff", "mypy"),
+    *("jax", "pytest", "pytest-xdist", "hypothesis", "ruff", "mypy"),
 }
-"""Declared for files that ArviZ and pandas read and write, for Lightning's logger, for PyTorch's ONNX exporter, and for
-tests."""
+"""Declared for files that ArviZ and pandas read and write, for Lightning's logger, for PyTorch's ONNX exporter, for
+benchmarks, and for tests."""
 
 
 def outside_imports(path):
