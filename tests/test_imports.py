@@ -288,10 +288,11 @@ BUILDING = ["setuptools"]
 """What builds the package, and is no dependency of it."""
 UNIMPORTED = {
     *("h5netcdf", "h5py", "zarr", "tensorboard", "pyarrow", "polars", "onnx", "onnxscript", "onnxruntime"),
+    *("sphinx", "myst-nb", "pydata-sphinx-theme", "latex2mathml", "nbclient", "nbformat", "ipykernel"),
     *("jax", "pytest", "pytest-xdist", "hypothesis", "ruff", "mypy"),
 }
 """Declared for files that ArviZ and pandas read and write, for Lightning's logger, for PyTorch's ONNX exporter, for
-benchmarks, and for tests."""
+benchmarks, for the site, and for tests."""
 
 
 def outside_imports(path):

@@ -1,0 +1,68 @@
+"""The release: one version everywhere, citation and changes that can be read, a site without a warning."""
+
+import importlib.metadata
+import importlib.util
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+import zf_pyro
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def test_every_file_names_one_version():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    latest = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[1]
+    assert zf_pyro.__version__ == importlib.metadata.version("zf-pyro") == latest == citation["version"]
+
+
+def test_the_citation_has_what_its_format_asks_for():
+    """https://citation-file-format.github.io, version 1.2.0: these keys are required."""
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert {"cff-version", "message", "title", "authors"} <= citation.keys()
+    assert citation["license"] == PROJECT["license"]
+    assert [one["authors"][0]["family-names"] for one in citation["references"]] == ["Goyal"]
+
+
+def test_extras_that_the_documentation_names_exist():
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    sources = [*(ROOT / "zf_pyro").rglob("*.py"), *pages]
+    named = {name for path in sources for name in re.findall(r"zf[-_]pyro\[([\w,]+)\]", path.read_text())}
+    assert {extra for names in named for extra in names.split(",")} <= PROJECT["optional-dependencies"].keys()
+
+
+def test_the_readme_has_only_whole_addresses():
+    """A package index shows it, where no address is relative."""
+    targets = re.findall(r"\]\(([^)\s]+)\)", (ROOT / "README.md").read_text())
+    assert targets
+    assert all(target.startswith("https://") for target in targets)
+
+
+def test_pages_of_the_site_are_each_in_a_table_of_contents():
+    docs = ROOT / "docs"
+    listed = set()
+    for page in docs.rglob("*.md"):
+        for tree in re.findall(r"```\{toctree\}\n(.*?)```", page.read_text(), re.DOTALL):
+            entries = [line for line in tree.splitlines() if line and not line.startswith(":")]
+            listed |= {(page.parent / entry).resolve() for entry in entries}
+    pages = {page.with_suffix("").resolve() for page in docs.rglob("*.md")}
+    assert pages - {(docs / "index").resolve()} <= listed
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_a_warning(tmp_path):
+    for needed in ("sphinx", "myst_nb", "pydata_sphinx_theme", "latex2mathml"):
+        if importlib.util.find_spec(needed) is None:
+            pytest.skip(f"{needed} is not installed: pip install zf-pyro[docs]")
+    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-n", ROOT / "docs", tmp_path / "site"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    searched = (tmp_path / "site" / "searchindex.js").read_text()
+    assert "particlefilter" in searched.lower()
