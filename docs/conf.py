@@ -40,6 +40,7 @@ html_theme_options = {
 }
 html_sidebars = {"index": [], "start": [], "changes": [], "speed": [], "results": [], "reliability": []}
 html_show_sourcelink = False
+html_context = {"default_mode": "auto"}  # by the reader's system
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
