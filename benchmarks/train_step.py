@@ -12,10 +12,11 @@ Contenders are interleaved and paired by round:
     (c) this package under TraceMeanField_ELBO                           ELBO
     (d) this package under ZForcingELBO                                  full objective
     (e) the same as CUDA graphs (GraphedELBO), on a GPU                  full objective
+    (i) graphs with the loops on the fused machine (Triton), on a GPU    full objective
 
-The ratios a / d, a / e and b / c compare equal work. Because machines are noisy, medians of ratios within a round are
-printed, with their quartiles. The floor is the time that the floating-point operations of the full objective take at
-the speed of a large matrix product, measured in the same rounds.
+The ratios a / d, a / e, e / i and b / c compare equal work. Because machines are noisy, medians of ratios within a
+round are printed, with their quartiles. The floor is the time that the floating-point operations of the full objective
+take at the speed of a large matrix product, measured in the same rounds.
 
 In one process the contenders share the C library's heap, which favours (a): each step of its backward pass allocates a
 tensor as large as the sequence, and reuses pages that (b), (c) and (d) freed. With ``--apart true`` each contender has
@@ -34,6 +35,7 @@ from typing import NamedTuple
 import jsonargparse
 import pyro
 import torch
+from fused_machine import on_the_fused_machine
 from pyro.infer import TraceMeanField_ELBO
 from released_form import released_form_loss
 from textbook import Textbook
@@ -65,6 +67,8 @@ WORKS = {
     "mnist_512": Work(784, 32, 1, 256, 512, 64, 256),
 }
 TINY = Work(4, 2, 1, 4, 4, 2, 4)
+FUSED_GOALS = {"timit": 2.0, "mnist_128": 4.0, "mnist_512": 3.0}
+"""Goals of e / i on an H100."""
 GOALS = {"timit": (1.4, 1.9), "mnist_128": (3.0, 3.0), "mnist_512": (4.5, 4.0)}
 
 
@@ -94,7 +98,7 @@ def contenders(work: Work, device: str) -> dict[str, Callable[[], object]]:
     x = torch.randn(work.batch_size, work.num_steps, work.frame_dim, device=device)
     noise = torch.randn(work.num_steps, work.batch_size, work.latent_dim, device=device)
     textbook, stock, full = Textbook(net), TraceMeanField_ELBO(), ZForcingELBO(*WEIGHTS)
-    graphed = GraphedELBO(full, bucket=1)
+    graphed, fused = (GraphedELBO(full, bucket=1) for _ in range(2))
     steps: dict[str, Callable[[], object]] = {
         "a": lambda: released_form_loss(net, x, noise, *WEIGHTS).backward(),
         "b": lambda: stock.loss_and_grads(textbook.model, textbook.guide, x),
@@ -104,12 +108,13 @@ def contenders(work: Work, device: str) -> dict[str, Callable[[], object]]:
     }
     if device == "cuda":
         steps["e"] = lambda: graphed.loss_and_grads(net.model, net.guide, x)
+        steps["i"] = on_the_fused_machine(lambda: fused.loss_and_grads(net.model, net.guide, x))
     return steps
 
 
 def keys(device: str) -> str:
     """Contenders on a device."""
-    return "abcde" if device == "cuda" else "abcd"
+    return "abcdei" if device == "cuda" else "abcd"
 
 
 def seconds(function: Callable[[], object], device: str) -> float:
@@ -204,8 +209,8 @@ def compare(name: str, work: Work, rounds: int, device: str, apart: bool, produc
     print(f"\n{name}: {work}{', each contender in its own process' if apart else ''}")
     print("  median seconds  " + "  ".join(f"({key}) {statistics.median(t):.3f}" for key, t in times.items()))
     pairs = {"ad": f"goal {GOALS[name][0]}", "bc": f"goal {GOALS[name][1]}"}
-    if device == "cuda":  # the goals are for CPUs
-        pairs = {"ad": "", "ae": "", "bc": ""}
+    if device == "cuda":  # the other goals are for CPUs
+        pairs = {"ad": "", "ae": "", "ei": f"goal {FUSED_GOALS[name]}", "bc": ""}
     for (slow, fast), goal in pairs.items():
         ratios = sorted(s / f for s, f in zip(times[slow], times[fast], strict=True))
         low, middle, high = statistics.quantiles(ratios, n=4) if rounds > 1 else ratios * 3

@@ -30,7 +30,7 @@ TABLES = {
     ],
 }
 """Parts of the printed table of each script."""
-OTHERS = {"hand_written", "released_form", "textbook", "step_trace"}
+OTHERS = {"fused_machine", "hand_written", "released_form", "textbook", "step_trace"}
 """Modules of the scripts, and the script that has its own test."""
 SLOW = (
     "compilers",

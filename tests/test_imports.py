@@ -256,7 +256,7 @@ assert not extras, extras
 
 def test_importing_changes_nothing_and_brings_in_no_extras():
     """Extras that Pyro itself imports, such as its progress bars, are not ours."""
-    extras = (set(IMPORT_NAMES) - {"torch", "pyro", "numpy"}) | {"pandas", "xarray"}
+    extras = (set(IMPORT_NAMES) - {"torch", "pyro", "numpy"}) | {"pandas", "xarray", "triton"}
     program = f"EXTRAS = {sorted(extras)}\n{BEFORE}"
     run = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
@@ -292,10 +292,10 @@ BUILDING = ["setuptools"]
 """What builds the package, and is no dependency of it."""
 UNIMPORTED = {
     *("h5netcdf", "h5py", "zarr", "tensorboard", "pyarrow", "polars", "onnx", "onnxscript", "onnxruntime"),
-    *("pytest", "pytest-xdist", "hypothesis", "ruff", "mypy"),
+    *("pytest", "pytest-xdist", "hypothesis", "ruff", "mypy", "triton"),
 }
 """Declared for files that ArviZ and pandas read and write, for Lightning's logger, for PyTorch's ONNX exporter, and for
-tests."""
+tests. The texts of kernels import Triton, and no file does."""
 
 
 def outside_imports(path):

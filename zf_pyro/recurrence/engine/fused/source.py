@@ -89,7 +89,7 @@ class _Text:
         self.features, self.blocks = phase.features, -(-phase.features // self.size)
         self.values: dict[Place, str] = {}
         self.changed: dict[Place, str] = {}
-        self.opened: set[int] = set()
+        self.opened: set[str] = set()
         self.lines.append(f"    if (block >= {first}) & (block < {first + self.blocks}):")
         self.tile = self.name()
         self.write(f"{self.tile} = block - {first}")
@@ -121,10 +121,19 @@ class _Text:
         if place not in self.rings:
             self.rings[place] = ring
         k = list(self.rings).index(place)
-        if k not in self.opened:
-            self.opened.add(k)
-            self.write(f"q{k} = p{k} + ((t + o{k}) % n{k}).to(tl.int64) * s{k}")
+        self.once(f"q{k}", f"p{k} + ((t + o{k}) % n{k}).to(tl.int64) * s{k}")
         return k
+
+    def once(self, name: str, value: str) -> str:
+        """Give a value a name, unless the phase has done so."""
+        if name not in self.opened:
+            self.opened.add(name)
+            self.write(f"{name} = {value}")
+        return name
+
+    def shifted(self, k: int, start: str, block: int) -> str:
+        """Addresses ``start`` of argument k, moved on to one of its blocks of features."""
+        return f"{start} + {block * self.features} * f{k}" if block else start
 
     def place(self, ring: Ring, block: int = 0) -> Place:
         """The identity of one of a ring's blocks of features."""
@@ -135,7 +144,7 @@ class _Text:
     def address(self, ring: Ring, block: int) -> str:
         """The addresses of this kernel block's part of one of a ring's blocks of features."""
         k = self.argument(ring)
-        return f"q{k} + ({self.feature} + {block * self.features}) * f{k} + row * r{k}"
+        return self.shifted(k, self.once(f"a{k}", f"q{k} + {self.feature} * f{k} + row * r{k}"), block)
 
     def read(self, ring: Ring, block: int) -> str:
         """The name of a tile (features, rows), which is loaded at its first use."""
@@ -245,22 +254,23 @@ class _Text:
             sums.append(self.name())
             begin = f"tl.zeros(({self.size}, {self.block_rows}), {self.dtype})"
             if PRODUCTS[operation]:
-                begin = f"{self.read(out, block)} + {begin}"
+                begin = self.read(out, block)
             elif bias:
                 b = self.argument(bias[0])
-                place = f"q{b} + ({self.feature} + {block * self.features}) * f{b}"
-                begin += f" + tl.load({place}, mask={self.feature} < {self.features}, other=0.0)"
+                start = self.shifted(b, self.once(f"b{b}", f"q{b} + {self.feature} * f{b}"), block)
+                begin += f" + tl.load({start}, mask={self.feature} < {self.features}, other=0.0)"
             self.write(f"{sums[block]} = {begin}")
         w, v, k, at, factor, part = self.argument(weight), self.argument(x), *(self.name() for _ in range(4))
         self.write(f"for {k} in range(0, {inner}, {INNER}):")
         self.write(f"    {at} = {k} + tl.arange(0, {INNER})")
         known = f"({at}[:, None] < {inner}) & (row < rows)"
         self.write(f"    {factor} = tl.load(q{v} + {at}[:, None] * f{v} + row * r{v}, mask={known}, other=0.0)")
-        known = f"({self.feature} < {self.features}) & ({at}[None, :] < {inner})"
+        start, known = self.name(), self.name()
+        self.write(f"    {start} = q{w} + {self.feature} * f{w} + {at}[None, :] * r{w}")
+        self.write(f"    {known} = ({self.feature} < {self.features}) & ({at}[None, :] < {inner})")
+        settings = f'input_precision="{self.precision}", out_dtype={self.dtype}'
         for block in blocks:
-            feature = f"({self.feature} + {block * self.features})"
-            self.write(f"    {part} = tl.load(q{w} + {feature} * f{w} + {at}[None, :] * r{w}, mask={known}, other=0.0)")
-            settings = f'input_precision="{self.precision}", out_dtype={self.dtype}'
+            self.write(f"    {part} = tl.load({self.shifted(w, start, block)}, mask={known}, other=0.0)")
             self.write(f"    {sums[block]} = tl.dot({part}, {factor}, {sums[block]}, {settings})")
         for block in blocks:
             self.assign(out, block, sums[block])

@@ -1,0 +1,267 @@
+"""The fused machine: how operations are grouped into launches, and its kernels, interpreted by Triton on a CPU.
+
+The values of the kernels are tested in ``tests/gpu/test_fused.py``, on a CUDA device or in Triton's interpreter. The
+interpreter has to be chosen before Triton is imported, so that it runs in a process of its own.
+"""
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import zf_pyro
+from zf_pyro import ZForcingELBO
+from zf_pyro.recurrence.engine import fastest, operations
+from zf_pyro.recurrence.engine.buffers import Arena, Tape
+from zf_pyro.recurrence.engine.fused import fused_machine
+from zf_pyro.recurrence.engine.fused.accesses import UNALIGNED, conflicts
+from zf_pyro.recurrence.engine.fused.formulas import FORMULAS, FUNCTIONS, PRODUCTS, assignments, names, parameters
+from zf_pyro.recurrence.engine.fused.fused_machine import FusedMachine, fusible, installed
+from zf_pyro.recurrence.engine.fused.phases import launches
+from zf_pyro.recurrence.engine.fused.source import kernel
+from zf_pyro.recurrence.engine.machines import PlainMachine
+from zf_pyro.recurrence.engine.operations import Instruction, Ring, single
+
+from .conftest import FAMILY, random_frames, random_net
+from .fused_programs import outcome, programs_of, random_program
+
+ROOT = Path(__file__).parent.parent
+TRITON = pytest.mark.skipif(
+    not installed(), reason="needs Triton, which comes with PyTorch for CUDA or the extra gpu-test"
+)
+
+
+def plain():
+    return PlainMachine(Tape(Arena(), torch.empty(0, dtype=torch.float64)))
+
+
+def counts(model, settings, time=4):
+    """Instructions and launches of a training step's loops over latents, forward and backward.
+
+    On a GPU the heads and the backward RNN run in PyTorch and cuDNN, over all steps at once.
+    """
+    net = random_net(model=model, **settings)
+    elbo = ZForcingELBO(0.7, 0.0)
+    programs = programs_of(lambda: elbo.loss_and_grads(net.model, net.guide, random_frames(time=time)))
+    loops = [
+        program for program in programs if any(i.operation in (operations.draw, operations.draw_back) for i in program)
+    ]
+    return [(len(program), len(launches(program))) for program in loops]
+
+
+# Instructions of a step, and launches, forward and backward.
+LAUNCHES = {
+    "ZForcing": (zf_pyro.ZForcing, {}, [(19, 4), (20, 5)]),
+    "ZForcing, concatenate": (zf_pyro.ZForcing, {"transition": "concatenate"}, [(15, 3), (14, 4)]),
+    "VRNN": (*FAMILY["VRNN"], [(18, 4), (17, 5)]),
+    "SRNN": (*FAMILY["SRNN"], [(16, 3), (15, 3)]),
+    "DMM": (*FAMILY["DMM"], [(9, 2), (9, 3)]),
+}
+
+
+@pytest.mark.parametrize("name", LAUNCHES)
+def test_a_step_takes_about_ten_launches_forward_and_backward(name):
+    model, settings, expected = LAUNCHES[name]
+    assert counts(model, settings) == expected
+
+
+def reordered(program, backwards):
+    """The instructions by launch, with the phases of each launch in reverse if ``backwards``."""
+    found = []
+    for launch in launches(program):
+        for phase in launch[::-1] if backwards else launch:
+            found += phase.instructions
+    return found
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10**6), features=st.integers(1, 3), length=st.integers(1, 12))
+def test_launches_keep_the_order_that_values_need(seed, features, length):
+    """A program in the order of its launches has the same bits, in whichever order the phases of a launch run."""
+    program, memory = random_program(seed, features, 2, length=length)
+    expected = outcome(plain().prepare(program), memory, 0, 3, 1)
+    for backwards in (False, True):
+        order = reordered(program, backwards)
+        assert sorted(map(id, order)) == sorted(map(id, program))
+        found = outcome(plain().prepare(order), memory, 0, 3, 1)
+        for k, value in expected.items():
+            assert torch.equal(found[k].nan_to_num(nan=7.0), value.nan_to_num(nan=7.0))
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10**6), length=st.integers(1, 12))
+def test_blocks_of_features_do_not_wait_for_one_another(seed, length):
+    """Within a phase no instruction needs another block's values, and the phases of a launch share none."""
+    program, _ = random_program(seed, 2, 2, length=length)
+    for launch in launches(program):
+        for phase in launch:
+            for i, first in enumerate(phase.instructions):
+                for second in phase.instructions[i + 1 :]:
+                    assert all(k != UNALIGNED and k % phase.features == 0 for k in conflicts(first, second))
+        for i, phase in enumerate(launch):
+            others = [instruction for other in launch[i + 1 :] for instruction in other.instructions]
+            assert not any(
+                conflicts(*pair) for one in phase.instructions for pair in ((one, other) for other in others)
+            )
+
+
+def test_rings_of_one_memory_are_told_apart():
+    """Entries of one step: the same, parts of one, other ones, turned views, and windows that overlap."""
+    ring, base = Ring(torch.zeros(3, 8, 5)), torch.zeros(60)
+
+    def relation(a, b):
+        found = conflicts(
+            Instruction(operations.copy, (a, single(torch.zeros(4, 5)))), Instruction(operations.activate, (b,))
+        )
+        return found[0] if found else None
+
+    assert relation(ring.part(0, 4), ring.part(0, 4)) == 0
+    assert relation(ring.part(0, 4), ring) == 0
+    assert relation(ring.part(0, 4), ring.part(2, 6)) == 2
+    assert relation(ring.part(0, 4), ring.part(4, 8)) is None
+    assert relation(ring, ring.part(4, 8)) == 4
+    assert relation(ring.part(4, 8), ring) == 4
+    assert relation(ring, ring.later(1)) is None
+    assert relation(ring, ring.later(3)) == 0
+    assert relation(ring, single(ring.tensor[0])) == UNALIGNED
+    assert relation(ring, Ring(torch.zeros(3, 8, 5))) is None
+    turned = Ring(torch.zeros(3, 5, 8).transpose(1, 2))
+    assert relation(turned.part(0, 4), turned.part(4, 8)) is None
+    assert relation(turned.part(0, 4), turned.part(0, 4)) == 0
+    windows = (Ring(base.as_strided((1, 4, 5), (0, 5, 1), start)) for start in (0, 7))
+    assert relation(*windows) == UNALIGNED
+    near = (Ring(base.as_strided((3, 4, 1), (2, 1, 1), start)) for start in (0, 2))
+    assert relation(*near) == UNALIGNED
+
+
+def test_every_formula_assigns_what_its_operation_does():
+    """Formulas name parameters of their operations, and the plain operation changes the operands that they assign."""
+    known = {function.name for function in ast.walk(ast.parse(FUNCTIONS)) if isinstance(function, ast.FunctionDef)}
+    assert known == {"sigmoid", "tanh", "leaky", "leaky_back", "bounded", "bounded_back"}
+    for operation, formula in FORMULAS.items():
+        given, temporary = set(parameters(operation)) | {"features", "zero"}, set()
+        for left, right in assignments(formula):
+            assert names(right) <= given | temporary, f"{operation.__name__}: {right}"
+            temporary |= names(left)
+    without = {operations.pack, operations.add_outer, operations.add_sum, operations.log_density}
+    every = {value for value in vars(operations).values() if getattr(value, "__module__", "") == operations.__name__}
+    instructions = {value for value in every if hasattr(value, "__code__") and not value.__name__.startswith("_")}
+    assert set(FORMULAS) | set(PRODUCTS) | without == instructions - {single}
+
+
+def value(features=2, rows=3, dtype=torch.float64, count=1):
+    return Ring(torch.ones(count, features, rows, dtype=dtype))
+
+
+NOT_FUSED = {
+    "no operation": [],
+    "an operation without a formula": [Instruction(operations.log_density, (value(1), value(), value(), value()))],
+    "different rows": [
+        Instruction(operations.fill, (value(),), 1.0),
+        Instruction(operations.fill, (value(rows=4),), 1.0),
+    ],
+    "half precision": [Instruction(operations.fill, (value(dtype=torch.bfloat16),), 1.0)],
+    "two precisions": [Instruction(operations.add, (value(), value(dtype=torch.float32)))],
+    "no rows": [Instruction(operations.fill, (value(rows=0),), 1.0)],
+}
+
+
+@pytest.mark.parametrize("name", NOT_FUSED)
+def test_a_program_without_kernels_runs_in_pytorch(name, monkeypatch):
+    program = NOT_FUSED[name]
+    assert not fusible(program)
+    monkeypatch.setattr(fused_machine, "kernel", None)  # nothing is generated
+    FusedMachine(Tape(Arena(), torch.empty(0, dtype=torch.float64))).prepare(program)(0, 1, 1)
+
+
+def test_wrong_shapes_are_refused():
+    machine = FusedMachine(Tape(Arena(), torch.empty(0, dtype=torch.float64)))
+    with pytest.raises(ValueError, match=r"operand 1 \(x\) of copy must have shape"):
+        machine.prepare([Instruction(operations.copy, (value(), value(3)))])
+
+
+def test_a_text_holds_for_every_number_of_steps_and_rows():
+    """Kernels are compiled once for sizes of features: steps, rows within a block and addresses are arguments."""
+
+    def texts(time, batch):
+        net = random_net()
+        x = random_frames(time=time, batch=batch)
+        found = programs_of(lambda: ZForcingELBO().loss_and_grads(net.model, net.guide, x))
+        fit = [program for program in found if fusible(program)]
+        rows = batch
+        return [kernel(one, rows, torch.float64, "ieee").text for program in fit for one in launches(program)]
+
+    assert texts(3, 2) == texts(6, 7)
+
+
+def test_it_is_chosen_by_the_setting_alone(monkeypatch):
+    """On a CPU without the interpreter the setting says nothing. Without Triton it is refused."""
+    tape = Tape(Arena(), torch.empty(0))
+    monkeypatch.delenv("ZF_PYRO_MACHINE", raising=False)
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    cuda = torch.device("cuda")
+    assert not fastest.fuses(cuda)
+    fields = zf_pyro.show_config("dict")
+    assert fields["gpu"] == "pytorch"
+    assert fields["gpu_reason"] == "the fused machine was not measured on a GPU yet; ZF_PYRO_MACHINE=fused chooses it"
+    before = type(fastest.machine_for(tape, 8, 2))
+    monkeypatch.setenv("ZF_PYRO_MACHINE", "fused")
+    monkeypatch.setattr(fastest, "installed", lambda: True)
+    assert fastest.fuses(cuda)
+    assert not fastest.fuses(torch.device("mps"))
+    assert type(fastest.machine_for(tape, 8, 2)) is before
+    fields = zf_pyro.show_config("dict")
+    assert (fields["gpu"], fields["gpu_reason"]) == ("fused", "ZF_PYRO_MACHINE is fused")
+    monkeypatch.setattr(fastest, "installed", lambda: False)
+    with pytest.raises(RuntimeError, match="ZF_PYRO_MACHINE=fused, but Triton is not installed: it comes with PyTorch"):
+        fastest.machine_for(tape, 8, 2)
+
+
+def interpreted(*options):
+    """Run the tests of the kernels in Triton's interpreter; returns the summary."""
+    given = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        *options,
+        str(ROOT / "tests/gpu/test_fused.py"),
+    ]
+    environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
+    run = subprocess.run(given, capture_output=True, text=True, check=False, cwd=ROOT, env=environment)
+    assert run.returncode == 0, run.stdout[-4000:] + run.stderr[-2000:]
+    return run.stdout.splitlines()[-1]
+
+
+@TRITON
+def test_the_kernels_have_the_values_and_gradients_of_pytorch():
+    summary = interpreted()
+    assert " passed" in summary
+    assert "3 skipped" in summary, "those that need a CUDA device, and no others"
+
+
+@TRITON
+@pytest.mark.slow
+def test_the_kernels_of_every_member_have_the_gradients_of_pytorch():
+    summary = interpreted("-m", "slow")
+    assert " passed" in summary
+    assert "skipped" not in summary
+
+
+@TRITON
+@pytest.mark.slow
+def test_the_kernels_compile_for_a_gpu():
+    """Triton compiles every kernel of Z-Forcing to machine code for an H100, for which it needs no GPU."""
+    run = subprocess.run(
+        [sys.executable, "-m", "tests.fused_kernels"], capture_output=True, text=True, cwd=ROOT, check=False
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert run.stdout.splitlines()[-1] == "9 kernels"
