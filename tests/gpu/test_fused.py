@@ -128,9 +128,9 @@ def test_a_random_program_has_the_values_of_pytorch(seed):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(100, 160))
+@pytest.mark.parametrize("seed", range(100, 130))
 def test_many_random_programs_have_the_values_of_pytorch(seed):
-    same_program(seed, 18 if seed % 4 == 0 else 2, 17 if seed % 3 == 0 else 5, torch.float64)
+    same_program(seed, 18 if seed % 9 == 0 else 2, 17 if seed % 5 == 0 else 5, torch.float64)
 
 
 def evaluated(kind, net, x, lengths, modules):
@@ -138,7 +138,7 @@ def evaluated(kind, net, x, lengths, modules):
     pyro.clear_param_store()
     pyro.set_rng_seed(0)
     with machines_of(kind, modules):
-        weight = 0.3 if isinstance(net, zf_pyro.ZForcing | zf_pyro.SRNN | zf_pyro.DMM) else 0.0
+        weight = 0.3 if isinstance(net, zf_pyro.ZForcing) else 0.0
         loss = ZForcingELBO(0.7, weight).loss_and_grads(net.model, net.guide, x, lengths)
     return {"loss": torch.tensor(loss, dtype=torch.float64)} | parameter_grads(net)
 
@@ -167,17 +167,24 @@ def test_float32_has_the_loss_and_gradients_of_pytorch():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", FAMILY)
-def test_every_member_has_the_loss_and_gradients_of_pytorch(name, dtype):
-    same_model(*FAMILY[name], dtype, batch=3)
+def test_every_member_has_the_loss_and_gradients_of_pytorch(name):
+    same_model(*FAMILY[name], torch.float64, batch=3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
+def test_every_model_has_the_loss_and_gradients_of_pytorch_in_float32(name):
+    same_model(*CASES[name], torch.float32, batch=3, time=2, modules=LOOPS[:2])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("transition", TRANSITIONS)
 def test_sizes_beyond_a_block_have_the_gradients_of_pytorch(transition):
     sizes = {"embed_dim": 19, "hidden_dim": 37, "latent_dim": 18, "mlp_dim": 33, "spread": 0.1}
-    same_model(zf_pyro.ZForcing, {"transition": transition}, torch.float64, batch=70, time=2, **sizes)
+    same_model(
+        zf_pyro.ZForcing, {"transition": transition}, torch.float64, batch=70, time=2, modules=LOOPS[:2], **sizes
+    )
 
 
 def test_the_setting_chooses_it(monkeypatch):
