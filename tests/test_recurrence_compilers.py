@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from zf_pyro.recurrence.engine import machines, operations
+from zf_pyro.recurrence.engine import encoding, machines, operations
 from zf_pyro.recurrence.engine.buffers import Arena, Tape
 from zf_pyro.recurrence.engine.machines import PlainMachine
 from zf_pyro.recurrence.engine.operations import Instruction, single
@@ -150,11 +150,12 @@ def encoded(operation, tensors, number, panel):
         whole = torch.empty(0, dtype=torch.uint8).set_(tensor.untyped_storage()).numpy().tobytes()
         memory += whole + b"\0" * (-len(whole) % 64)
     instruction = Instruction(operation, tuple(map(single, tensors)), number)
-    code = list(machines._INSTRUCTION.unpack(machines._encoded(instruction, tensors[0].dtype, panel)))
+    number = machines._CODES[operation.__name__]
+    code = list(encoding.INSTRUCTION.unpack(encoding.encode(instruction, number, tensors[0].dtype, panel)[0]))
     for k in range(len(tensors)):
         code[6 + 7 * k] = places[code[6 + 7 * k]]
     sizes = struct.pack("2q", tensors[0].dtype == torch.float64, len(memory))
-    return sizes + machines._INSTRUCTION.pack(*code) + memory, list(places.values()), len(memory)
+    return sizes + encoding.INSTRUCTION.pack(*code) + memory, list(places.values()), len(memory)
 
 
 @pytest.mark.slow

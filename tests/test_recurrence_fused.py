@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -19,11 +20,12 @@ import zf_pyro
 from zf_pyro import ZForcingELBO
 from zf_pyro.recurrence.engine import fastest, operations
 from zf_pyro.recurrence.engine.buffers import Arena, Tape
-from zf_pyro.recurrence.engine.fused import fused_machine
+from zf_pyro.recurrence.engine.fused import plans
 from zf_pyro.recurrence.engine.fused.accesses import UNALIGNED, conflicts
 from zf_pyro.recurrence.engine.fused.formulas import FORMULAS, FUNCTIONS, PRODUCTS, assignments, names, parameters
-from zf_pyro.recurrence.engine.fused.fused_machine import FusedMachine, fusible, installed
+from zf_pyro.recurrence.engine.fused.fused_machine import FusedMachine, installed, precision
 from zf_pyro.recurrence.engine.fused.phases import launches
+from zf_pyro.recurrence.engine.fused.plans import fusible, plan
 from zf_pyro.recurrence.engine.fused.source import kernel
 from zf_pyro.recurrence.engine.machines import PlainMachine
 from zf_pyro.recurrence.engine.operations import Instruction, Ring, single
@@ -176,7 +178,7 @@ NOT_FUSED = {
 def test_a_program_without_kernels_runs_in_pytorch(name, monkeypatch):
     program = NOT_FUSED[name]
     assert not fusible(program)
-    monkeypatch.setattr(fused_machine, "kernel", None)  # nothing is generated
+    monkeypatch.setattr(plans, "kernel", None)  # nothing is generated
     FusedMachine(Tape(Arena(), torch.empty(0, dtype=torch.float64))).prepare(program)(0, 1, 1)
 
 
@@ -198,6 +200,49 @@ def test_a_text_holds_for_every_number_of_steps_and_rows():
         return [kernel(one, rows, torch.float64, "ieee").text for program in fit for one in launches(program)]
 
     assert texts(3, 2) == texts(6, 7)
+
+
+def test_programs_of_one_structure_are_planned_once(monkeypatch):
+    """The next training step finds its kernels. Another aliasing, size or float does not."""
+    monkeypatch.setattr(plans, "_plans", {})
+
+    def found(x, y, number=1.0):
+        return plan([Instruction(operations.copy, (x, y)), Instruction(operations.clamp, (x,), number)], "ieee")
+
+    first = found(value(), value())
+    assert found(value(), value()) is first
+    both = Ring(torch.ones(1, 4, 3, dtype=torch.float64))
+    assert [sorted(one.rings) for one in first] == [[(0, 1), (1, 0)]]
+    for other in (
+        found(value(), value(), 2.0),
+        found(both.part(0, 2), both.part(2, 4)),
+        found(value(rows=4), value(rows=4)),
+        found(value(count=3), value().later(1)),
+    ):
+        assert other is not first
+    monkeypatch.setattr(plans, "KEPT", 2)
+    assert found(value(5), value(5)) is found(value(5), value(5))
+    assert len(plans._plans) <= 2
+
+
+def test_products_have_the_precision_of_pytorch(monkeypatch):
+    """Under each of PyTorch's settings, also those of versions before 2.9."""
+    own = torch.backends.cuda.matmul
+    before, newer = own.allow_tf32, getattr(own, "fp32_precision", None)
+    try:
+        for rounded in (True, False):
+            own.allow_tf32 = rounded
+            assert precision() == ("tf32" if rounded else "ieee")
+        for word in ("tf32", "ieee") if newer is not None else ():
+            own.fp32_precision = word
+            assert precision() == word
+    finally:
+        own.allow_tf32 = before
+        if newer is not None:
+            own.fp32_precision = newer
+    for rounded in (True, False):
+        monkeypatch.setattr(torch.backends.cuda, "matmul", SimpleNamespace(allow_tf32=rounded))
+        assert precision() == ("tf32" if rounded else "ieee")
 
 
 def test_it_is_chosen_by_the_setting_alone(monkeypatch):

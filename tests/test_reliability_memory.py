@@ -18,6 +18,7 @@ from zf_pyro.models import DeterministicRNN
 from zf_pyro.objectives import SegmentedELBO
 from zf_pyro.recurrence.engine import buffers, machines, operations
 from zf_pyro.recurrence.engine.buffers import Arena, Demand, Pool, Tape
+from zf_pyro.recurrence.engine.encoding import FOR_A_NUMBER
 from zf_pyro.recurrence.engine.machines import CompiledMachine, PlainMachine
 from zf_pyro.recurrence.engine.operations import Instruction, Ring, single
 
@@ -636,7 +637,7 @@ def test_loops_cut_into_calls_of_few_steps_give_the_same_bits(work, transition, 
 @pytest.mark.parametrize(("per_call", "calls"), [(1, 10), (3, 4), (9, 2), (10, 1), (10**9, 1)])
 def test_a_run_makes_calls_of_as_many_steps_as_are_worth_one(first, by, per_call, calls, monkeypatch):
     """Values of 6 elements: 96 multiply-adds a step."""
-    monkeypatch.setattr(machines, "PER_CALL", per_call * 6 * machines.FOR_A_NUMBER)
+    monkeypatch.setattr(machines, "PER_CALL", per_call * 6 * FOR_A_NUMBER)
     out, x = torch.zeros(10, 2, 3), torch.randn(10, 2, 3)
     made, run = [], machines._compiled.run
     counted = SimpleNamespace(
@@ -650,7 +651,7 @@ def test_a_run_makes_calls_of_as_many_steps_as_are_worth_one(first, by, per_call
 
 
 @compiled
-@pytest.mark.parametrize(("per_call", "calls"), [(1, 6), (2 * 6 * machines.FOR_A_NUMBER - 1, 6), (10**9, 1)])
+@pytest.mark.parametrize(("per_call", "calls"), [(1, 6), (2 * 6 * FOR_A_NUMBER - 1, 6), (10**9, 1)])
 def test_a_step_of_many_rows_is_cut_into_its_instructions(per_call, calls, monkeypatch):
     """Three steps of two instructions; each instruction reads what the one before has written."""
     monkeypatch.setattr(machines, "PER_CALL", per_call)

@@ -8,7 +8,6 @@ Both run the same programs (``operations.py``) and are tested against each other
 Values are (features, rows), where rows are sequences times particles.
 """
 
-import struct
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
@@ -16,23 +15,16 @@ import torch
 from torch import Tensor
 
 from .buffers import Tape
+from .encoding import INSTRUCTION, encode
 from .operations import (
     Instruction,
     Instructions,
     Ring,
-    add,
     add_outer,
-    add_product,
     add_sum,
     copy,
-    log_density,
-    modulate,
-    modulate_back,
-    normalise_back,
     pack,
-    product,
     single,
-    sum_squares,
 )
 from .shapes import check_shapes
 
@@ -45,8 +37,6 @@ DTYPES = (torch.float32, torch.float64)
 """Types of elements that the C code has."""
 LINE = 16
 """Elements of float32 in a cache line of 64 bytes."""
-FOR_A_NUMBER = 16
-"""Cost of one output element of operations other than products, in multiply-adds: an estimate, to choose threads."""
 WORTH_A_THREAD = 100_000
 """Multiply-adds per step and thread below which another thread costs more at the barriers than it saves. A core does
 them in 2.4 microseconds (docs/speed.md: 170 GFLOP/s on two cores)."""
@@ -123,7 +113,7 @@ class PlainMachine(Machine):
         lines = []
         for instruction in program:
             operation, operands, number = instruction
-            check_shapes(instruction, [tuple(ring.tensor.shape) for ring in operands], 1)
+            check_shapes(operation, [tuple(ring.tensor.shape) for ring in operands], 1)
             values = [(ring.tensor.unbind(0), ring.offset) for ring in operands]
             lines.append((operation, values, () if number is None else (number,)))
 
@@ -177,11 +167,11 @@ class CompiledMachine(Machine):
 
     def prepare(self, program: Instructions) -> RunProgram:
         panel = _compiled.PANELS[self.level]
-        code = b"".join(_encoded(instruction, self.tape.block.dtype, panel) for instruction in program)
-        work = sum(map(_multiplications, program))
-        threads = max(1, min(torch.get_num_threads(), work // WORTH_A_THREAD))
-        wide = self.tape.block.dtype == torch.float64
-        size, one = max(1, PER_CALL // max(1, work)), _INSTRUCTION.size
+        dtype = self.tape.block.dtype
+        encoded = [encode(line, _CODES[line.operation.__name__], dtype, panel) for line in program]
+        code, work = b"".join([line for line, _ in encoded]), sum([cost for _, cost in encoded])
+        threads, wide = max(1, min(torch.get_num_threads(), work // WORTH_A_THREAD)), dtype == torch.float64
+        size, one = max(1, PER_CALL // max(1, work)), INSTRUCTION.size
         # A single step of many rows is cut into its instructions.
         parts = [code] if work <= PER_CALL else [code[k : k + one] for k in range(0, len(code), one)]
 
@@ -221,72 +211,4 @@ class CompiledMachine(Machine):
         return program, fold
 
 
-_OPERANDS = 6
-"""Most operands of an operation: the size of ``operand`` in the ``Instruction`` of c/machine.c."""
 _CODES = {} if _compiled is None else {name: code for code, name in enumerate(_compiled.OPERATIONS)}
-_INSTRUCTION = struct.Struct(f"5qd{7 * _OPERANDS}q")
-"""The struct ``Instruction`` of c/machine.c."""
-_ANY_ROWS = {copy: (0, 1), add: (0, 1), pack: (1,), add_outer: (2,)}
-"""Operands, by index, whose rows may have any stride. All others need the rows of a feature next to one another."""
-_CONTIGUOUS_FEATURES = {product: 3, add_outer: 2}
-"""Operands, by index, that need their features next to one another."""
-
-
-def _multiplications(instruction: Instruction) -> int:
-    """Estimate the cost of one step of an instruction, in multiply-adds of products."""
-    numbers = instruction.operands[0].tensor[0].numel()
-    if instruction.operation in (product, add_product):
-        return numbers * instruction.operands[2].tensor.shape[1]
-    if instruction.operation is add_outer:
-        return numbers * instruction.operands[1].tensor[0, 0].numel()
-    return numbers * FOR_A_NUMBER
-
-
-def _encoded(instruction: Instruction, dtype: torch.dtype, panel: int) -> bytes:
-    """Encode an instruction as the struct ``Instruction`` of c/machine.c: sizes, the float, then each ``Operand``.
-
-    Raises:
-        TypeError, ValueError: the operation would read or write beyond an operand, or in another dtype.
-    """
-    operation, operands, number = instruction
-    shapes = [tuple(tensor.shape) for tensor, _ in operands]
-    check_shapes(instruction, shapes, panel)
-    _, features, rows = shapes[0]
-    inner = steps = 0  # the sizes that the output does not have: of summed dimensions, or of blocks
-    if operation in (product, add_product):
-        inner = shapes[2][1]
-    elif operation in (pack, log_density, sum_squares, modulate_back, normalise_back):
-        inner = shapes[1][1]
-    elif operation is modulate:
-        inner = shapes[3][1]
-    elif operation is add_sum:
-        inner = shapes[1][2]
-    elif operation is add_outer:
-        _, _, steps, inner = shapes[1]
-    numbers: list[int] = []
-    contiguous = _CONTIGUOUS_FEATURES.get(operation)
-    for k, (tensor, offset) in enumerate(operands):
-        shape = shapes[k]
-        if not shape[0] or offset < 0:
-            raise ValueError(
-                f"operand {k} of {operation.__name__} must be a ring of at least one entry, read no steps behind, got "
-                f"{shape[0]} entries and offset {offset}"
-            )
-        step, feature, *part, row = tensor.stride()  # part: from step to step within an entry, for add_outer alone
-        if tensor.dtype != dtype or not tensor.is_cpu:
-            raise TypeError(
-                f"operands of {operation.__name__} must be {dtype} as the tape, got {tensor.dtype} on {tensor.device}"
-            )
-        if row != 1 and shape[-1] > 1 and k not in _ANY_ROWS.get(operation, ()):
-            raise ValueError(
-                f"the rows of {operation.__name__} must lie next to one another, got strides {tensor.stride()}"
-            )
-        if k == contiguous and feature != 1 and shape[1] > 1:
-            raise ValueError(
-                f"the features of operand {k} of {operation.__name__} must lie next to one another, "
-                f"got strides {tensor.stride()}"
-            )
-        numbers += (tensor.data_ptr(), shape[0], offset, step, feature, row, *(part or (0,)))
-    numbers += (0,) * (7 * (_OPERANDS - len(operands)))
-    code = _CODES[operation.__name__]
-    return _INSTRUCTION.pack(code, features, rows, inner, steps, number or 0.0, *numbers)

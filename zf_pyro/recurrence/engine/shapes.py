@@ -7,7 +7,6 @@ operand's end. Nothing is broadcast but what an operation of ``operations.py`` d
 from collections.abc import Callable, Sequence
 
 from .operations import (
-    Instruction,
     activate,
     activate_back,
     add,
@@ -141,11 +140,11 @@ _RULES: dict[Callable[..., None], tuple[int, int, Rule]] = {
 """Least and most operands of each operation, and the rule of their shapes."""
 
 
-def check_shapes(instruction: Instruction, shapes: Sequence[Sizes], panel: int) -> None:
+def check_shapes(operation: Callable[..., None], shapes: Sequence[Sizes], panel: int) -> None:
     """Refuse an instruction whose operands do not have the shapes that its operation defines.
 
     Args:
-        instruction: the instruction.
+        operation: the operation.
         shapes: the shapes of its operands, (ring, features, rows); two operands of ``add_outer`` have
             (ring, features, steps, rows).
         panel: rows of a panel of packed weights; 1 where weights are not packed.
@@ -153,7 +152,6 @@ def check_shapes(instruction: Instruction, shapes: Sequence[Sizes], panel: int) 
     Raises:
         ValueError: names the operation, the operand, its shape and the expected one.
     """
-    operation = instruction.operation
     least, most, rule = _RULES[operation]
     if not least <= len(shapes) <= most:
         raise ValueError(f"{operation.__name__} takes {_between(least, most)} operands, got {len(shapes)}")

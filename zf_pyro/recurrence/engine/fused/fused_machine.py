@@ -9,17 +9,12 @@ from typing import Any
 
 import torch
 
-from ..machines import DTYPES, PlainMachine, RunProgram
+from ..machines import PlainMachine, RunProgram
 from ..operations import Instructions
-from ..shapes import check_shapes
-from .formulas import FORMULAS, PRODUCTS
-from .phases import launches
-from .source import kernel
+from .plans import plan
 
 INTERPRETER = "TRITON_INTERPRET"
 """Environment variable by which Triton interprets kernels, on any device. It is read when Triton is imported."""
-MOST_ELEMENTS = 2**31
-"""Elements of an entry up to which kernels count in 32 bits."""
 
 
 def installed() -> bool:
@@ -32,48 +27,36 @@ def runs_on(device: torch.device) -> bool:
     return device.type == "cuda" or os.environ.get(INTERPRETER, "") == "1"
 
 
-def fusible(program: Instructions) -> bool:
-    """Tell whether a program can be fused: its operations, types and sizes have kernels."""
-    if len({instruction.operands[0].tensor.shape[2] for instruction in program}) != 1:  # rows, or no instructions
-        return False
-    for operation, operands, _ in program:
-        if operation not in FORMULAS and operation not in PRODUCTS:
-            return False
-        for tensor, offset in operands:
-            extent = sum(
-                (size - 1) * abs(stride) for size, stride in zip(tensor.shape[1:], tensor.stride()[1:], strict=True)
-            )
-            if tensor.dtype not in DTYPES or tensor.dtype != operands[0].tensor.dtype or extent >= MOST_ELEMENTS:
-                return False
-            if offset < 0 or 0 in tensor.shape:
-                return False
-    return True
+def precision() -> str:
+    """Return Triton's precision of products in float32, ``"tf32"`` or ``"ieee"``: that of PyTorch's on CUDA."""
+    settings = torch.backends.cuda.matmul
+    found = getattr(
+        settings, "fp32_precision", None
+    )  # since PyTorch 2.9, which refuses the older one where both differ
+    rounded = settings.allow_tf32 if found is None else found == "tf32"
+    return "tf32" if rounded else "ieee"
 
 
 class FusedMachine(PlainMachine):
     """Runs a step in a few kernels, which Triton compiles, on CUDA devices; see :mod:`.phases`.
 
     Kernels are compiled when they first run, before a CUDA graph is captured. They wait for nothing and allocate
-    nothing. A program that is not :func:`fusible` runs as on :class:`PlainMachine`.
+    nothing. Products in float32 have PyTorch's precision on CUDA. A program that is not :func:`~.plans.fusible` runs as
+    on :class:`PlainMachine`.
     """
 
     blocks = 64  # a sum over features has a place for each block of a kernel
 
     def prepare(self, program: Instructions) -> RunProgram:
-        if not fusible(program):
+        planned = plan(program, precision())
+        if planned is None:
             return super().prepare(program)
-        for instruction in program:
-            check_shapes(instruction, [tuple(ring.tensor.shape) for ring in instruction.operands], 1)
         first = program[0].operands[0].tensor
-        rows, precision = first.shape[2], "tf32" if torch.backends.cuda.matmul.allow_tf32 else "ieee"
-        calls = []
-        for launch in launches(program):
-            found = kernel(launch, rows, first.dtype, precision)
-            arguments = [
-                value for tensor, offset in found.rings for value in (tensor, len(tensor), offset, *tensor.stride())
-            ]
-            grid = (found.blocks * -(-rows // found.block_rows),)
-            calls.append((_compiled(found.text)[grid], arguments))
+        rows, calls = first.shape[2], []
+        for (text, _, blocks, block_rows), places in planned:
+            rings = [program[i].operands[k] for i, k in places]
+            arguments = [value for ring, offset in rings for value in (ring, len(ring), offset, *ring.stride())]
+            calls.append((_compiled(text)[(blocks * -(-rows // block_rows),)], arguments))
 
         def run(first_step: int, steps: int, by: int) -> None:
             with torch.cuda.device_of(first):
