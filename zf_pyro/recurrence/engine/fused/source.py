@@ -90,6 +90,7 @@ class _Text:
         self.values: dict[Place, str] = {}
         self.changed: dict[Place, str] = {}
         self.opened: set[str] = set()
+        self.loaded: set[Place] = set()
         self.lines.append(f"    if (block >= {first}) & (block < {first + self.blocks}):")
         self.tile = self.name()
         self.write(f"{self.tile} = block - {first}")
@@ -102,6 +103,8 @@ class _Text:
                 self.product(instruction)
             else:
                 self.formula(instruction)
+        if self.loaded & self.changed.keys():  # a thread may store an element that another one has yet to load
+            self.write("tl.debug_barrier()")
         self.lines += self.changed.values()
         return first + self.blocks
 
@@ -153,6 +156,7 @@ class _Text:
             address, value = self.address(ring, block), self.name()
             self.write(f"{value} = tl.load({address}, mask={self.inside}, other=0.0)")
             self.values[place] = value
+            self.loaded.add(place)
         return self.values[place]
 
     def assign(self, ring: Ring, block: int, value: str) -> None:
