@@ -18,8 +18,10 @@ assert torch.cuda.is_available(), "no CUDA device"
 print(torch.cuda.get_device_name(), "torch", torch.__version__, "triton", triton.__version__)
 zf_pyro.show_config()
 '
-echo "+ tests of the fused machine"
-"$python" -m pytest -q -p no:cacheprovider tests/gpu/test_fused.py -m "slow or not slow"
+echo "+ tests of the fused machine"  # most of their time is that of compiling kernels, on one core each
+jobs=()
+if "$python" -c 'import xdist' 2>/dev/null; then jobs=(-n 8); fi
+"$python" -m pytest -q -p no:cacheprovider "${jobs[@]}" tests/gpu/test_fused.py
 for work in timit mnist_128 mnist_512; do
   echo "+ $work"
   "$python" benchmarks/train_step.py --device cuda --work "$work" --rounds "$rounds"
