@@ -191,7 +191,7 @@ def swap_inference(
     inference: str = "all",
     data: Path | None = None,
     out: Path = Path("runs/swap_inference"),
-    readme: Path | None = None,
+    page: Path | None = None,
     seed: int = 0,
     steps: PositiveInt = 30,
     smoke: bool = False,
@@ -202,7 +202,7 @@ def swap_inference(
         inference: A name in zf_pyro.inference.ALGORITHMS, or all.
         data: An .npz or .pt file: x, (n, time, frame) floats or (n, time) integers, and lengths, (n,). None: vowels.
         out: Folder for table.md and figure.png.
-        readme: File to update with the table, between its inference table markers.
+        page: File to update with the table, between its inference table markers.
         seed: Random seed of weights and samples, reset for each algorithm.
         steps: Training steps of each algorithm that trains.
         smoke: Only check that everything runs, in seconds; the results are meaningless.
@@ -230,9 +230,9 @@ def swap_inference(
     text = table(outcomes)
     print(text)
     (out / "table.md").write_text(text)
-    if readme is not None:
-        before, _, rest = readme.read_text().partition(MARKERS[0])
-        readme.write_text(before + MARKERS[0] + text + MARKERS[1] + rest.partition(MARKERS[1])[2])
+    if page is not None:
+        before, _, rest = page.read_text().partition(MARKERS[0])
+        page.write_text(before + MARKERS[0] + text + MARKERS[1] + rest.partition(MARKERS[1])[2])
     draw(out / "figure.png", outcomes)
 
 

@@ -1,5 +1,7 @@
 """Small random models and data for all tests. Everything is seeded; no test sees another's parameters."""
 
+import random
+
 import pyro
 import pytest
 import torch
@@ -128,6 +130,19 @@ DEFAULT_CASES = {
 }
 """Cases of tests with many that run by default, evenly spread. The others are slow: the suite has five minutes."""
 
+SLOW_CASES = {
+    "test_models_family.py::test_svi_lowers_the_loss": 40,
+    "test_models_gaps.py::test_every_handler_sees_the_textbook_program": 250,
+    "test_models_covariates.py::test_every_handler_sees_the_textbook_program": 250,
+    "test_models_covariates.py::test_every_emission_sees_the_textbook_program": 40,
+    "test_reliability_emissions.py::test_padding_of_any_value_changes_no_loss_and_no_gradient": 90,
+    "test_smc_exporting.py::test_every_model_filters": 10,
+    "test_smc_exporting.py::test_every_model_generates": 10,
+    "test_smc_exporting.py::test_every_emission_filters": 10,
+    "test_smc_exporting.py::test_every_emission_generates_or_says_why_not": 12,
+}
+"""Cases of slow tests with many that continuous integration runs, drawn at random once. The others are exhaustive."""
+
 
 @pytest.hookimpl(tryfirst=True)  # before slow tests are left out
 def pytest_collection_modifyitems(items):
@@ -140,3 +155,9 @@ def pytest_collection_modifyitems(items):
         for i, item in enumerate(found):
             if i not in kept:
                 item.add_marker(pytest.mark.slow)
+    for name, count in SLOW_CASES.items():
+        found = [item for item in cases.get(name, []) if item.get_closest_marker("slow") is not None]
+        kept = set(random.Random(0).sample(range(len(found)), min(count, len(found))))
+        for i, item in enumerate(found):
+            if i not in kept:
+                item.add_marker(pytest.mark.exhaustive)

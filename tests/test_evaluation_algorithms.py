@@ -91,7 +91,7 @@ def test_the_example_takes_sequences_of_the_users(tmp_path):
     np.savez(tmp_path / "own.npz", x=symbols, lengths=np.full(20, 6))
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- inference table -->\nold\n<!-- end of inference table -->\nafter\n")
-    done = run("--inference", "ParticleFilter", "--data", tmp_path / "own.npz", "--out", tmp_path, "--readme", page)
+    done = run("--inference", "ParticleFilter", "--data", tmp_path / "own.npz", "--out", tmp_path, "--page", page)
     assert done.returncode == 0, done.stderr
     table = (tmp_path / "table.md").read_text()
     assert "| ParticleFilter | -" in table

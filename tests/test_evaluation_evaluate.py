@@ -219,18 +219,20 @@ def test_json_names_the_protocol_and_holds_every_bound():
     assert plain["protocol"] == "full_density"
     assert (plain["reset_every"], plain["units"], plain["scale"]) == (None, "none", None)
     assert set(plain["bounds"]) == {"elbo", "importance_weighted", "prior_mean"}
-    value, error = plain["bounds"]["elbo"]["perplexity"]
-    assert value == found.bounds["elbo"].perplexity.value
-    assert error is None, "one sequence has no standard error"
-    assert plain["kl"]["nats_per_frame"][0] == found.kl.nats_per_frame.value
+    value = found.bounds["elbo"].perplexity.value  # and one sequence has no standard error
+    assert plain["bounds"]["elbo"]["perplexity"] == {"value": value, "standard_error": None, "unit": "perplexity"}
+    assert plain["kl"]["nats_per_frame"]["value"] == found.kl.nats_per_frame.value
+    assert plain["kl"]["nats_per_frame"]["unit"] == "nats per frame"
     assert "delta method" in plain["standard_errors"]
 
 
 def test_a_report_has_a_line_for_each_bound_and_for_the_kl():
     found = evaluate(random_net("bernoulli"), random_frames("bernoulli"), num_particles=2)
     text = report({"a net": found}).splitlines()
-    assert [line.split()[2] for line in text] == ["elbo", "importance_weighted", "prior_mean", "KL"]
-    assert f"{found.bounds['elbo'].bits_per_value.value:.4g}" in text[0]
+    assert text[0].split() == ["bound", *["nats", "per", "frame"], *["bits", "per", "value"]]
+    assert [line.split()[2] for line in text[1:-1]] == ["elbo", "importance_weighted", "prior_mean", "KL"]
+    assert f"{found.bounds['elbo'].bits_per_value.value:.4g}" in text[1]
+    assert text[-1].split() == ["±", *["standard", "error", "over", "sequences"]]
 
 
 @pytest.mark.parametrize(

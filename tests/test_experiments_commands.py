@@ -164,7 +164,7 @@ def test_a_run_keeps_network_names_and_bounds(plain):
     evaluations = run.results["evaluations"]
     assert {"test", "validation", "test, original units"} <= set(evaluations)
     scaled, original = (
-        evaluations[name]["bounds"]["elbo"]["nats_per_frame"][0] for name in ("test", "test, original units")
+        evaluations[name]["bounds"]["elbo"]["nats_per_frame"]["value"] for name in ("test", "test, original units")
     )
     assert scaled - original == pytest.approx(np.log(train.scaling.scale[0]))
     assert (plain / "run" / "figure.png").is_file()

@@ -19,7 +19,7 @@ with (out / "calls").open("a") as calls:
 if flags["--seed"] == "13":
     sys.exit("an unlucky run")
 quality = float(flags["--dropout"])
-nats = lambda value: {"nats_per_frame": [value + int(flags["--seed"]), 0.1], "perplexity": None}
+nats = lambda value: {"nats_per_frame": {"value": value + int(flags["--seed"]), "standard_error": 0.1}}
 evaluation = lambda value: {
     "bounds": {"elbo": nats(value), "particle": nats(value + 1)}, "kl": nats(2.0),
     "num_sequences": 3, "num_frames": 9, "num_particles": 8, "filter_particles": 8,
@@ -127,21 +127,26 @@ def test_results_of_other_flags_are_not_taken_for_these(plan):
 
 
 def test_a_density_without_latents_stands_in_every_column():
-    result = {"evaluations": {"test": {"bounds": {"log_likelihood": [-5.0, 0.1]}, "kl": None}}}
+    result = {"evaluations": {"test": {"bounds": {"log_likelihood": nats(-5.0)}, "kl": None}}}
     assert sweep.figure(result, "test, 8 particles", "particle") == -5.0
     assert sweep.figure(result, "test, 5 particles", "elbo") == -5.0
     assert sweep.figure(result, "test, 8 particles", "kl") is None
     assert sweep.figure(result, "validation, 8 particles", "elbo") is None
 
 
+def nats(value):
+    """A figure as results.json has it."""
+    return {"value": value, "standard_error": 0.1, "unit": "nats per frame"}
+
+
 def test_small_results_keep_nats_per_frame_with_errors():
-    bound = {"nats_per_frame": [-5.0, 0.1], "nats_per_sequence": [-300.0, 5.0]}
+    bound = {"nats_per_frame": nats(-5.0), "nats_per_sequence": {"value": -300.0, "standard_error": 5.0}}
     evaluation = {"bounds": {"elbo": bound}, "kl": bound, "protocol": "full_density"}
     counts = {"num_sequences": 3, "num_frames": 4, "num_particles": 5, "filter_particles": None}
     small = sweep.shortened({"evaluations": {"test": evaluation | counts}, "parameters": 3, "x": 1})
     assert small == {
         "parameters": 3,
-        "evaluations": {"test": {"bounds": {"elbo": [-5.0, 0.1]}, "kl": [-5.0, 0.1], **counts}},
+        "evaluations": {"test": {"bounds": {"elbo": nats(-5.0)}, "kl": nats(-5.0), **counts}},
     }
 
 
@@ -301,9 +306,9 @@ def test_columns_of_another_form_are_refused(plan):
 
 
 def test_a_figure_is_that_of_the_named_evaluation_and_of_a_baseline_its_log_likelihood():
-    latent = {"bounds": {"elbo": [-3.0, 0.1]}, "kl": [1.0, 0.1]}
-    net = {"evaluations": {"validation": latent, "validation, raw": {"bounds": {"elbo": [-9.0, 0.1]}, "kl": None}}}
-    baseline = {"evaluations": {"validation": {"bounds": {"log_likelihood": [-4.0, 0.1]}, "kl": None}}}
+    latent = {"bounds": {"elbo": nats(-3.0)}, "kl": nats(1.0)}
+    net = {"evaluations": {"validation": latent, "validation, raw": {"bounds": {"elbo": nats(-9.0)}, "kl": None}}}
+    baseline = {"evaluations": {"validation": {"bounds": {"log_likelihood": nats(-4.0)}, "kl": None}}}
     assert sweep.figure(net, "validation", "elbo") == -3.0
     assert sweep.figure(net, "validation", "kl") == 1.0
     assert sweep.figure(net, "validation, raw", "elbo") == -9.0

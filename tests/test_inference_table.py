@@ -147,5 +147,5 @@ def test_the_documentation_says_what_the_row_says(name):
     assert documented(name) in (root / "docs" / "inference.md").read_text()
     assert any(
         line.startswith(f"| {name} |") and line.endswith(f"| {ALGORITHMS[name].scoring} |")
-        for line in (root / "README.md").read_text().splitlines()
+        for line in (root / "docs" / "inference.md").read_text().splitlines()
     )

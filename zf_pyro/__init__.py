@@ -30,6 +30,8 @@ __all__ = [
     "to_arviz",
 ]
 
+__version__ = "0.1.0"
+
 # Methods of models that run particle filters, which stand above models.
 for _function in (anomaly_scores, forecast, impute):
     setattr(StochasticRNN, _function.__name__, runs_eagerly(_function))

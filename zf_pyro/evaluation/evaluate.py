@@ -148,7 +148,7 @@ def summarise(scores: Scores, *, scale: float | None = None) -> Evaluation:
 
 
 def report(evaluations: Mapping[str, Evaluation]) -> str:
-    """Text table with one line per model and bound: nats per frame, bits per value or perplexity, and the KL."""
+    """Text table, one line per model and bound: nats per frame, bits per value or perplexity, and the KL."""
     if not isinstance(evaluations, Mapping) or not all(isinstance(e, Evaluation) for e in evaluations.values()):
         raise TypeError(
             "evaluations must be a dictionary of results of zf_pyro.evaluation.evaluate, by the names of the models, "
@@ -156,14 +156,16 @@ def report(evaluations: Mapping[str, Evaluation]) -> str:
         )
     evaluations = {str(model): evaluation for model, evaluation in evaluations.items()}
     lines, width = [], max(map(len, evaluations), default=0)
+    symbols = any(found.perplexity is not None for one in evaluations.values() for found in one.bounds.values())
+    last = "perplexity" if symbols else "bits per value"
+    lines.append(f"{'':>{width}} {'bound':>20} {'nats per frame':>24} {last:>24}")
     for model, evaluation in evaluations.items():
         for name, found in evaluation.bounds.items():
-            bits = f"{_shown(found.bits_per_value)} bits"
-            last = bits if found.perplexity is None else f"perplexity {_shown(found.perplexity)}"
-            nats = f"{_shown(found.nats_per_frame)} nats/frame"
-            lines.append(f"{model:>{width}} {name:>20} {nats:>30} {last:>34}")
+            other = found.bits_per_value if found.perplexity is None else found.perplexity
+            lines.append(f"{model:>{width}} {name:>20} {_shown(found.nats_per_frame):>24} {_shown(other):>24}")
         if evaluation.kl is not None:
-            lines.append(f"{model:>{width}} {'KL':>20} {_shown(evaluation.kl.nats_per_frame) + ' nats/frame':>30}")
+            lines.append(f"{model:>{width}} {'KL':>20} {_shown(evaluation.kl.nats_per_frame):>24}")
+    lines.append(f"{'':>{width}} ± standard error over sequences")
     return "\n".join(lines)
 
 
@@ -171,12 +173,22 @@ def _shown(estimate: Estimate) -> str:
     return f"{estimate.value:.4g} ± {estimate.standard_error:.2g}"
 
 
+UNITS = {
+    "nats_per_sequence": "nats per sequence",
+    "nats_per_frame": "nats per frame",
+    "bits_per_value": "bits per value of a frame",
+    "perplexity": "perplexity",
+}
+"""Units of estimates, by the names of their fields."""
+
+
 def _plain(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Estimates as pairs, amounts as dictionaries."""
+    """Estimates as dictionaries of value, standard error and unit, amounts as dictionaries of estimates."""
     plain: dict[str, Any] = {}
     for name, value in fields.items():
         if isinstance(value, Estimate):
-            plain[name] = [number if math.isfinite(number) else None for number in value]
+            numbers = {key: number if math.isfinite(number) else None for key, number in value._asdict().items()}
+            plain[name] = numbers | {"unit": UNITS[name]}
         elif isinstance(value, Amount):
             plain[name] = _plain(value._asdict())
         else:

@@ -60,7 +60,7 @@ def figure(result: Results, evaluation: str, bound: str) -> float | None:
     found = evaluations.get(evaluation, evaluations.get(evaluation.partition(",")[0], {}))
     bounds = found.get("bounds", {})
     value = found.get("kl") if bound == "kl" else bounds.get("log_likelihood", bounds.get(bound))
-    return None if value is None else float(value[0])
+    return None if value is None else float(value["value"])
 
 
 def chosen_setting(plan: Sweep, row: PlannedRow) -> Flags | None:
@@ -146,7 +146,7 @@ def program(plan: Sweep, run: PlannedRun) -> list[str]:
 
 
 def shortened(results: Mapping[str, Any]) -> Results:
-    """Results without figures in other units than nats per frame, each [value, standard error]."""
+    """Results without figures in other units than nats per frame."""
     evaluations = {}
     for name, evaluation in results["evaluations"].items():
         bounds = {bound: values["nats_per_frame"] for bound, values in evaluation["bounds"].items()}

@@ -2,6 +2,7 @@
 
 import math
 import signal
+import sys
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pyro
 import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
+from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 
 from ..checks import require_count, require_number
 
@@ -149,17 +151,22 @@ class Interruption(Callback):
 
 
 class Progress(TQDMProgressBar):
-    """Lightning's progress bar over the steps of the whole run, in nats per sequence and steps per second."""
+    """One bar over the steps of the whole run: rate, time left, nats per sequence. Validation has none of its own."""
+
+    def init_train_tqdm(self) -> Tqdm:
+        """The bar, with the number of steps, which Lightning's own does not know at first."""
+        return Tqdm(desc="training", total=self.total_train_batches, unit="step", dynamic_ncols=True, file=sys.stdout)
+
+    def init_validation_tqdm(self) -> Tqdm:
+        """No bar: it would cut that of the run in two at every validation."""
+        return Tqdm(disable=True)
 
     def on_train_start(self, trainer: Trainer, *_: Any) -> None:
         """Start the bar, which Lightning does not do in a resumed run."""
-        super().on_train_start(trainer, *_)
-        self.on_train_epoch_start(trainer, *_)
+        self.train_progress_bar = self.init_train_tqdm()
 
     def on_train_epoch_start(self, trainer: Trainer, *_: Any) -> None:
-        """Label the bar."""
-        super().on_train_epoch_start(trainer, *_)
-        self.train_progress_bar.set_description("training")
+        """Leave the bar as it is: a run is one epoch."""
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         """Values beside the bar, rounded to four digits."""

@@ -4,7 +4,7 @@ import contextlib
 import importlib.util
 import logging
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -162,30 +162,31 @@ def fit(
         if patience is not None:
             parts.append(EarlyStopping("validation/elbo", mode="max", patience=patience))
     parts.append(Checkpoints(out / "checkpoints", checkpoint_every, keep))
-    trainer = lightning.Trainer(
-        accelerator=accelerator,
-        devices=devices,
-        num_nodes=num_nodes,
-        strategy="ddp" if devices * num_nodes > 1 else "auto",
-        plugins=[SafeCheckpointIO(), *mixed(precision)],
-        precision=None if mixed(precision) else precision,  # type: ignore[arg-type]  # checked by Lightning
-        logger=chosen,
-        callbacks=parts,
-        default_root_dir=out,
-        max_steps=max_steps,
-        max_epochs=1,
-        check_val_every_n_epoch=None,
-        val_check_interval=validate_every * module.accumulate,
-        limit_val_batches=None if validation is not None else 0,
-        num_sanity_val_steps=0,
-        log_every_n_steps=log_every * module.accumulate,
-        use_distributed_sampler=False,
-        enable_progress_bar=progress,
-        enable_model_summary=False,
-    )
+    with quiet():
+        trainer = lightning.Trainer(
+            accelerator=accelerator,
+            devices=devices,
+            num_nodes=num_nodes,
+            strategy="ddp" if devices * num_nodes > 1 else "auto",
+            plugins=[SafeCheckpointIO(), *mixed(precision)],
+            precision=None if mixed(precision) else precision,  # type: ignore[arg-type]  # checked by Lightning
+            logger=chosen,
+            callbacks=parts,
+            default_root_dir=out,
+            max_steps=max_steps,
+            max_epochs=1,
+            check_val_every_n_epoch=None,
+            val_check_interval=validate_every * module.accumulate,
+            limit_val_batches=None if validation is not None else 0,
+            num_sanity_val_steps=0,
+            log_every_n_steps=log_every * module.accumulate,
+            use_distributed_sampler=False,
+            enable_progress_bar=progress,
+            enable_model_summary=False,
+        )
     batches = Batches(train, max_steps * module.accumulate)
     first = trainer.is_global_zero
-    with hold(out) if first else contextlib.nullcontext(), warnings.catch_warnings():
+    with hold(out) if first else contextlib.nullcontext(), warnings.catch_warnings(), quiet():
         if resume:
             require_same(out, found)
         elif first:
@@ -201,6 +202,18 @@ def fit(
             module, batches, None if validation is None else Pass(validation), ckpt_path=start, weights_only=True
         )
     return trainer
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without what Lightning tells at every start: devices that are not there, and products of its maker."""
+    told = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    before = told.level
+    told.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        told.setLevel(before)
 
 
 def loggers(out: Path, logger: Any = None) -> list[Logger]:
