@@ -15,6 +15,7 @@ Contenders are interleaved and paired by round:
     (f) a careful loop written by hand in PyTorch (careful.py)           full objective
     (g) the same under torch.compile (compiled.py)                       full objective
     (h) the same in JAX, lax.scan with deferred weight gradients         full objective
+    (i) graphs with the loops on the fused machine (Triton), on a GPU    full objective
 
 (g) compiles the whole time loop if that ends within ``--limit`` seconds in a process of its own, else one step of it;
 the table says which. (h) needs the extra ``benchmarks`` and a CPU.
@@ -50,7 +51,9 @@ GOALS = {
     "mnist_512": {"fd": 3.3, "hd": 2.5, "ad": 4.5, "bc": 4.0},
 }
 """Goals of ratios on two cores of a CPU."""
-PAIRS = ("fd", "gd", "hd", "ad", "ae", "fe", "ge", "bc")
+FUSED_GOALS = {"timit": 2.0, "mnist_128": 4.0, "mnist_512": 3.0}
+"""Goals of e / i on an H100."""
+PAIRS = ("fd", "gd", "hd", "ad", "ae", "fe", "ge", "ei", "bc")
 """Ratios that are printed: those of the careful loops first."""
 
 
@@ -137,7 +140,8 @@ def compare(
             continue
         ratios = sorted(s / f for s, f in zip(times[slow], times[fast], strict=True))
         low, middle, high = statistics.quantiles(ratios, n=4) if rounds > 1 else ratios * 3
-        goal = GOALS[name].get(slow + fast) if device == "cpu" else None
+        goals = GOALS[name] if device == "cpu" else {"ei": FUSED_GOALS[name]}
+        goal = goals.get(slow + fast)
         print(f"  ({slow}) / ({fast})       {middle:.2f}  [{low:.2f}, {high:.2f}]  {f'goal {goal}' if goal else ''}")
     floors = [operations(work) / rate for rate in rates]
     share = statistics.median(f / t for f, t in zip(floors, times["d"], strict=True))

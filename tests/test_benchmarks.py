@@ -1,6 +1,8 @@
 """Every benchmark runs from its command line, and one training step crosses few borders between wings."""
 
+import importlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -38,6 +40,7 @@ OTHERS = {
     "careful",
     "compiled",
     "contenders",
+    "fused_machine",
     "hand_written",
     "jax_models",
     "jax_scan",
@@ -79,6 +82,17 @@ def test_every_script_is_known():
 def test_a_benchmark_prints_its_table(name: str) -> None:
     printed = run(name, "--smoke")
     assert [part for part in TABLES[name] if part not in printed] == []
+
+
+def test_the_fused_contender_chooses_the_machine_for_its_step_alone(monkeypatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    step = importlib.import_module("fused_machine").on_the_fused_machine(lambda: os.environ["ZF_PYRO_MACHINE"])
+    for before in (None, "pytorch"):
+        monkeypatch.delenv("ZF_PYRO_MACHINE", raising=False)
+        if before is not None:
+            monkeypatch.setenv("ZF_PYRO_MACHINE", before)
+        assert step() == "fused"
+        assert os.environ.get("ZF_PYRO_MACHINE") == before
 
 
 @pytest.mark.slow

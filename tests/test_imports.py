@@ -32,8 +32,10 @@ FLOORS = (
 WINGS = tuple(wing for floor in FLOORS for wing in floor)
 TOP = {"__init__", "__main__", "checks"}
 RECURRENCE = (
-    *(f"engine.{name}" for name in ("building", "operations", "shapes", "encoding", "buffers", "machines", "fastest")),
-    *(f"engine.{name}" for name in ("linear", "mlp", "lstm", "loops", "backward_loop", "latent_loop", "gru", "heads")),
+    *(f"engine.{name}" for name in ("building", "operations", "shapes", "buffers", "encoding", "machines")),
+    *(f"engine.fused.{name}" for name in ("formulas", "accesses", "phases", "source", "plans", "fused_machine")),
+    *(f"engine.{name}" for name in ("fastest", "linear", "mlp", "lstm", "loops", "backward_loop")),
+    *(f"engine.{name}" for name in ("latent_loop", "gru", "heads")),
     *("reference", "fast", "chunks", "precision", "scans", "configuration"),
 )
 """Files of the recurrence from the ground up."""
@@ -252,7 +254,7 @@ assert not extras, extras
 
 def test_importing_changes_nothing_and_brings_in_no_extras():
     """Extras that Pyro itself imports, such as its progress bars, are not ours."""
-    extras = (set(IMPORT_NAMES) - {"torch", "pyro", "numpy"}) | {"pandas", "xarray"}
+    extras = (set(IMPORT_NAMES) - {"torch", "pyro", "numpy"}) | {"pandas", "xarray", "triton"}
     program = f"EXTRAS = {sorted(extras)}\n{BEFORE}"
     run = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
@@ -289,10 +291,10 @@ BUILDING = ["setuptools"]
 UNIMPORTED = {
     *("h5netcdf", "h5py", "zarr", "tensorboard", "pyarrow", "polars", "onnx", "onnxscript", "onnxruntime"),
     *("sphinx", "myst-nb", "pydata-sphinx-theme", "latex2mathml", "nbclient", "nbformat", "ipykernel"),
-    *("jax", "pytest", "pytest-xdist", "hypothesis", "ruff", "mypy"),
+    *("jax", "pytest", "pytest-xdist", "hypothesis", "ruff", "mypy", "triton"),
 }
 """Declared for files that ArviZ and pandas read and write, for Lightning's logger, for PyTorch's ONNX exporter, for
-benchmarks, for the site, and for tests."""
+benchmarks, for the site, and for tests. The texts of kernels import Triton, and no file does."""
 
 
 def outside_imports(path):

@@ -5,22 +5,24 @@ from typing import Any, Literal
 import torch
 
 from .engine import machines
-from .engine.fastest import SETTING, by_rule, measurements
+from .engine.fastest import SETTING, by_rule, fuses, measurements
 
 
 def show_config(mode: Literal["stdout", "dict"] = "stdout") -> dict[str, Any] | None:
-    """Print which machine runs the time loops on CPUs in float32 and float64, and why.
+    """Print which machine runs the time loops in float32 and float64, and why.
 
     Fields:
 
-    - ``machine``: ``"c"`` or ``"pytorch"``; ``"measured"`` if the faster one for the sizes of a loop is found when the
-      first such loop runs;
+    - ``machine`` on CPUs: ``"c"`` or ``"pytorch"``; ``"measured"`` if the faster one for the sizes of a loop is found
+      when the first such loop runs;
     - ``reason``, and ``advice`` for a faster one (None if there is none);
     - ``compiler``, ``instructions`` (the widest vectors of this processor) and ``openmp`` of the C loops; None if they
       were not built, or from older sources;
     - ``threads`` of a loop, at most;
     - ``measured``: one dictionary for each class of sizes: dtype, width, rows, threads, and the seconds of a step in C
       and in PyTorch;
+    - ``gpu``: the machine on CUDA devices, ``"pytorch"`` or ``"fused"``, and ``gpu_reason``; a loop with an operation
+      that the fused machine does not know runs in PyTorch;
     - ``torch``: the version of PyTorch.
 
     On other devices and in other precisions loops run in PyTorch.
@@ -29,7 +31,9 @@ def show_config(mode: Literal["stdout", "dict"] = "stdout") -> dict[str, Any] | 
         mode: ``"stdout"`` to print the fields, ``"dict"`` to return them.
 
     Raises:
-        ValueError: another mode, or another value of the environment variable ``ZF_PYRO_MACHINE`` than c or pytorch.
+        ValueError: another mode, or another value of the environment variable ``ZF_PYRO_MACHINE`` than c, pytorch or
+            fused.
+        RuntimeError: the variable asks for a machine that is not there.
     """
     if mode not in ("stdout", "dict"):
         raise ValueError(f'mode must be "stdout" or "dict", got {mode!r}')
@@ -47,6 +51,8 @@ def _fields() -> dict[str, Any]:
     names = ("dtype", "width", "rows", "threads", "c", "pytorch")
     machine, advice = "measured", None
     reason = f"no rule for this processor and this build of the C loops; {SETTING}=c or pytorch turns measurements off"
+    fused = fuses(torch.device("cuda"))
+    unmeasured = f"the fused machine was not measured on a GPU yet; {SETTING}=fused chooses it"
     if choice is not None:
         machine, reason, advice = "c" if choice.compiled else "pytorch", choice.reason, choice.advice
     return {
@@ -58,5 +64,7 @@ def _fields() -> dict[str, Any]:
         "openmp": bool(compiled.THREADED) if hasattr(compiled, "THREADED") else None,
         "threads": threads if machine == "pytorch" or compiled.THREADED else 1,
         "measured": [dict(zip(names, (*key, *value), strict=True)) for key, value in measurements().items()],
+        "gpu": "fused" if fused else "pytorch",
+        "gpu_reason": f"{SETTING} is fused" if fused else unmeasured,
         "torch": torch.__version__,
     }

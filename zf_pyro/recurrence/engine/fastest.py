@@ -15,12 +15,14 @@ from torch import Tensor
 
 from . import machines
 from .buffers import Arena, Tape
+from .fused.fused_machine import FusedMachine, installed, runs_on
 from .machines import CompiledMachine, Machine, PlainMachine
 from .operations import Instruction, lstm, product, single
 
 log = logging.getLogger(__name__)
 SETTING = "ZF_PYRO_MACHINE"
-"""Environment variable that fixes the machine: ``c`` or ``pytorch``. It turns measurements off."""
+"""Environment variable that fixes the machine: ``c`` or ``pytorch``, which also turns measurements off, or ``fused``,
+which says nothing of CPUs."""
 WIDEST, MOST_ROWS = 1024, 256
 """Sizes above these count as these in a measurement, which then takes some 30 ms. Below, it takes a few."""
 NARROW = 1024
@@ -68,7 +70,7 @@ def choose(dtype: torch.dtype, width: int, rows: int) -> Choice:
         rows: sequences times particles.
 
     Raises:
-        ValueError: the environment variable is neither ``c`` nor ``pytorch``.
+        ValueError: the environment variable has another value than ``c``, ``pytorch`` and ``fused``.
         RuntimeError: it asks for the C loops, which were not built.
     """
     known = by_rule(dtype, width, rows)
@@ -92,12 +94,39 @@ def compiles(numbers: Tensor) -> bool:
 def machine_for(tape: Tape, width: int, rows: int) -> Machine:
     """Return the fastest machine for the dtype and device of a tape; ``width`` and ``rows`` as for :func:`choose`."""
     block = tape.block
+    if fuses(block.device) and block.dtype in machines.DTYPES:
+        return FusedMachine(tape)
     if block.device.type != "cpu" or block.dtype not in machines.DTYPES:
         return PlainMachine(tape)
     choice = choose(block.dtype, width, rows)
     if choice.advice is not None:
         advise(choice)
     return CompiledMachine(tape) if choice.compiled else PlainMachine(tape)
+
+
+def fuses(device: torch.device) -> bool:
+    """Tell whether loops on a device run on the fused machine: where the environment variable is ``fused``.
+
+    Raises:
+        RuntimeError: it is, but Triton is not installed.
+    """
+    if setting() != "fused":
+        return False
+    if not installed():
+        raise RuntimeError(f"{SETTING}=fused, but Triton is not installed: it comes with PyTorch for CUDA")
+    return runs_on(device)
+
+
+def setting() -> str:
+    """Return the environment variable in lower case, empty if unset.
+
+    Raises:
+        ValueError: another value than ``c``, ``pytorch`` and ``fused``.
+    """
+    found = os.environ.get(SETTING, "").lower()
+    if found not in ("", "c", "pytorch", "fused"):
+        raise ValueError(f"{SETTING} must be c, pytorch, fused or unset, got {found!r}")
+    return found
 
 
 def advise(choice: Choice) -> None:
@@ -109,13 +138,11 @@ def advise(choice: Choice) -> None:
 
 def by_rule(dtype: torch.dtype, width: int = 128, rows: int = 32) -> Choice | None:
     """Choose as :func:`choose`, but without a measurement; None if that takes one."""
-    setting, compiled = os.environ.get(SETTING, "").lower(), machines._compiled
-    if setting not in ("", "c", "pytorch"):
-        raise ValueError(f"{SETTING} must be c, pytorch or unset, got {setting!r}")
-    if setting == "c" and compiled is None:
+    wanted, compiled = setting(), machines._compiled
+    if wanted == "c" and compiled is None:
         raise RuntimeError(f"{SETTING}=c, but the C loops were not built: install a C compiler and zf_pyro again")
-    if setting:
-        return Choice(setting == "c", f"{SETTING} is {setting}")
+    if wanted in ("c", "pytorch"):
+        return Choice(wanted == "c", f"{SETTING} is {wanted}")
     if dtype not in machines.DTYPES:
         return Choice(False, "C loops are for float32 and float64")
     if compiled is None:

@@ -1,0 +1,1 @@
+"""A machine for GPUs: the operations of a step, fused into a few kernels that Triton compiles."""
