@@ -13,6 +13,15 @@ nbformat = pytest.importorskip("nbformat", reason="the notebooks need zf-pyro[do
 
 FOLDER = ROOT / "docs" / "tutorials"
 NOTEBOOKS = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
+TUTORIALS = [
+    "a_new_model_in_one_page",
+    "first_model",
+    "from_a_dataframe_to_forecasts",
+    "is_the_posterior_right",
+    "polyphonic_music",
+    "swapping_inference",
+    "why_latents_collapse",
+]
 FEWER_WORDS = 20
 """Words of a sentence on average, fewer than on other pages: tutorials are read first."""
 MOST_BYTES = 400_000
@@ -26,6 +35,10 @@ def cells(name, kind):
 
 def text(name):
     return "\n\n".join(cell.source for cell in cells(name, "markdown"))
+
+
+def test_every_tutorial_is_there():
+    assert NOTEBOOKS == TUTORIALS
 
 
 @every_notebook
@@ -74,15 +87,11 @@ def test_a_notebook_links_on_and_its_links_resolve(name):
     for link in inside:
         path, _, fragment = link.partition("#")
         place = FOLDER / path
-        assert place.exists() or path in COMING, f"{name} links to {link}"
-        if fragment and place.exists():
+        assert place.exists(), f"{name} links to {link}"
+        if fragment:
             headings = re.findall(r"^##* (.+)$", place.read_text(), re.MULTILINE)
             anchors = [re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings]
             assert fragment in anchors, f"{name} links to {link}"
-
-
-COMING = ("../start.md",)
-"""Pages of the site that are written apart from the notebooks."""
 
 
 @every_notebook
@@ -98,10 +107,66 @@ def test_commands_name_files_that_exist(name):
         assert (ROOT / path).exists(), f"{name} names {path}"
 
 
+# Running them -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def runner():
+    """docs/notebooks.py as a module."""
+    pytest.importorskip("nbclient", reason="the notebooks run by nbclient: pip install zf-pyro[docs]")
+    spec = importlib.util.spec_from_file_location("notebooks", ROOT / "docs" / "notebooks.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def notebook_of(*outputs):
+    cell = nbformat.v4.new_code_cell("pass", outputs=list(outputs), metadata={"execution": {"started": "now"}})
+    return nbformat.v4.new_notebook(cells=[cell], metadata={"language_info": {"name": "python", "version": "3.11"}})
+
+
+def stream(text, name="stderr"):
+    return nbformat.v4.new_output("stream", name=name, text=text)
+
+
+def test_progress_bars_and_volatile_metadata_are_left_out(runner):
+    bar = "\rtraining:  50%|#####     | 5/10 [00:01<00:01,  5.0it/s]\rtraining: 100%|##########| 10/10\n"
+    result = nbformat.v4.new_output("execute_result", {"text/plain": "<Axes at 0x7f00aa>"})
+    notebook = notebook_of(stream(bar + "INFO \t Guessed max_plate_nesting = 2\n"), stream("kept\n", "stdout"), result)
+    runner.tidy(notebook, ("/home/someone",))
+    (cell,) = notebook.cells
+    assert [output.get("text") or output.data["text/plain"] for output in cell.outputs] == ["kept\n", "<Axes>"]
+    assert "execution" not in cell.metadata
+    assert notebook.metadata == runner.METADATA
+
+
+def test_a_warning_is_an_error(runner):
+    with pytest.raises(runner.OutputError, match="cell 0 wrote to the standard error:\\nUserWarning: 3 of 9"):
+        runner.tidy(notebook_of(stream("UserWarning: 3 of 9\n")), ())
+
+
+def test_a_path_of_this_machine_is_an_error(runner):
+    with pytest.raises(runner.OutputError, match="shows /home/someone, a path of this machine"):
+        runner.tidy(notebook_of(stream("saved in /home/someone/runs\n", "stdout")), ("/home/someone",))
+
+
 @pytest.mark.slow
-@pytest.mark.skipif(importlib.util.find_spec("nbclient") is None, reason="the notebooks run by nbclient: zf-pyro[docs]")
+def test_a_failing_cell_ends_in_its_error(runner, tmp_path, monkeypatch, capsys):
+    cells = [nbformat.v4.new_code_cell("x = 1"), nbformat.v4.new_code_cell("raise KeyError('the missing one')")]
+    written = nbformat.v4.new_notebook(cells=cells)
+    nbformat.write(written, tmp_path / "broken.ipynb")
+    monkeypatch.setattr(runner, "FOLDER", tmp_path)
+    monkeypatch.setattr("sys.argv", ["notebooks.py"])
+    assert runner.main() == 1
+    assert "KeyError: 'the missing one'" in capsys.readouterr().err
+    assert nbformat.read(tmp_path / "broken.ipynb", as_version=4) == written
+
+
+@pytest.mark.slow
 @every_notebook
-def test_a_notebook_runs_at_small_size(name):
+def test_a_notebook_runs_at_small_size_and_stays_as_it_is(name, runner):
+    before = (FOLDER / f"{name}.ipynb").read_bytes()
     command = [sys.executable, str(ROOT / "docs" / "notebooks.py"), "--small", "--only", name]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
+    assert (FOLDER / f"{name}.ipynb").read_bytes() == before
