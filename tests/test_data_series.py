@@ -165,7 +165,7 @@ def test_times_of_every_kind_come_out_in_a_table(times):
     expected = times
     if isinstance(times.dtype, pd.PeriodDtype):
         expected = times.dt.to_timestamp()
-    elif isinstance(times.dtype, pd.StringDtype):
+    elif isinstance(times[0], str):
         expected = pd.to_datetime(times, format="ISO8601")
     found = data.to_pandas(data.batch().x)["t"]
     assert list(found) == list(expected)
