@@ -19,6 +19,8 @@ from playwright.sync_api import Page, sync_playwright
 
 WIDTHS = {"desktop": 1280, "phone": 390}
 """Pixels. 390 is the width of a common phone."""
+TALLEST = 8_000
+"""Pixels of a screenshot: browsers refuse those of the longest pages."""
 BARE = "[...document.querySelectorAll('main img')].filter(i => !i.alt || i.alt == i.getAttribute('src')).length"
 """Counts the pictures of a page that have no description of their own."""
 
@@ -38,6 +40,13 @@ class Links(HTMLParser):
         if tag == "a" and found.get("href"):
             self.targets.append(str(found["href"]))
         self.names |= {str(found[key]) for key in ("id", "name") if found.get(key)}
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    """Serves files without a line for each."""
+
+    def log_message(self, *_: object) -> None:
+        """Print nothing."""
 
 
 def lost_links(site: Path) -> list[str]:
@@ -85,11 +94,10 @@ def main() -> None:
     given = parser.parse_args()
     site = given.site.resolve()
     faults = lost_links(site)
-    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=site)
-    handler.log_message = lambda *_: None  # type: ignore[attr-defined]
+    handler = functools.partial(Quiet, directory=site)
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    pages = sorted(site.rglob("*.html"))
+    pages = sorted(page for page in site.rglob("*.html") if not page.relative_to(site).parts[0].startswith("_"))
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=given.browser, args=["--no-sandbox"])
         for kind, width in WIDTHS.items():
@@ -100,7 +108,10 @@ def main() -> None:
                 faults += [f"{name} ({kind}): {fault}" for fault in found]
                 if given.out is not None:
                     given.out.mkdir(parents=True, exist_ok=True)
-                    page.screenshot(path=given.out / f"{str(name).replace('/', '.')}.{kind}.png", full_page=True)
+                    height = min(page.evaluate("document.documentElement.scrollHeight"), TALLEST)
+                    part = {"x": 0, "y": 0, "width": width, "height": height}
+                    name_of = f"{str(name).replace('/', '.')}.{kind}.png"
+                    page.screenshot(path=given.out / name_of, full_page=True, clip=part)
                 page.close()
         browser.close()
     print("\n".join(faults))

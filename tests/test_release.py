@@ -50,7 +50,8 @@ def test_pages_of_the_site_are_each_in_a_table_of_contents():
     listed = set()
     for page in docs.rglob("*.md"):
         for tree in re.findall(r"```\{toctree\}\n(.*?)```", page.read_text(), re.DOTALL):
-            entries = [line for line in tree.splitlines() if line and not line.startswith(":")]
+            lines = [line for line in tree.splitlines() if line and not line.startswith(":")]
+            entries = [line.partition("<")[2].rstrip(">") or line for line in lines]
             listed |= {(page.parent / entry).resolve() for entry in entries}
     pages = {page.with_suffix("").resolve() for page in docs.rglob("*.md")}
     assert pages - {(docs / "index").resolve()} <= listed
