@@ -290,7 +290,16 @@ BUILDING = ["setuptools"]
 """What builds the package, and is no dependency of it."""
 UNIMPORTED = {
     *("h5netcdf", "h5py", "zarr", "tensorboard", "pyarrow", "polars", "onnx", "onnxscript", "onnxruntime"),
-    *("sphinx", "myst-nb", "pydata-sphinx-theme", "latex2mathml", "nbclient", "nbformat", "ipykernel"),
+    *(
+        "sphinx",
+        "myst-nb",
+        "pydata-sphinx-theme",
+        "latex2mathml",
+        "nbclient",
+        "nbformat",
+        "ipykernel",
+        "jupyter_client",
+    ),
     *("jax", "pytest", "pytest-xdist", "hypothesis", "ruff", "mypy", "triton"),
 }
 """Declared for files that ArviZ and pandas read and write, for Lightning's logger, for PyTorch's ONNX exporter, for
