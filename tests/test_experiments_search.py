@@ -31,7 +31,7 @@ def searched(tmp_path, monkeypatch):
         flags = dict(zip([word[2:] for word in run.arguments[::2]], run.arguments[1::2], strict=True))
         if flags["model"] == "dmm":
             return f"{run.name} ended with code 1"
-        bounds = {"importance_weighted": [worth(flags), 0.1]}
+        bounds = {"importance_weighted": {"value": worth(flags), "standard_error": 0.1}}
         plan.results.mkdir(parents=True, exist_ok=True)
         found = {"arguments": run.arguments, "evaluations": {"validation": {"bounds": bounds}}}
         (plan.results / f"{run.name}.json").write_text(json.dumps(found))
