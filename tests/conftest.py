@@ -131,15 +131,26 @@ DEFAULT_CASES = {
 """Cases of tests with many that run by default, evenly spread. The others are slow: the suite has five minutes."""
 
 SLOW_CASES = {
-    "test_models_family.py::test_svi_lowers_the_loss": 40,
-    "test_models_gaps.py::test_every_handler_sees_the_textbook_program": 250,
-    "test_models_covariates.py::test_every_handler_sees_the_textbook_program": 250,
-    "test_models_covariates.py::test_every_emission_sees_the_textbook_program": 40,
-    "test_reliability_emissions.py::test_padding_of_any_value_changes_no_loss_and_no_gradient": 90,
-    "test_smc_exporting.py::test_every_model_filters": 10,
-    "test_smc_exporting.py::test_every_model_generates": 10,
-    "test_smc_exporting.py::test_every_emission_filters": 10,
-    "test_smc_exporting.py::test_every_emission_generates_or_says_why_not": 12,
+    "test_benchmarks.py::test_a_benchmark_prints_its_table": 3,
+    "test_benchmarks_peers.py::test_compiled_loops_have_the_objective_and_gradients_of_the_package": 2,
+    "test_benchmarks_peers.py::test_loops_in_jax_have_the_objective_and_gradients_of_the_package": 3,
+    "test_diagnostics_page.py::test_the_committed_numbers_are_those_of_the_code": 1,
+    "test_examples_polyphonic.py::test_every_model_runs_under_every_objective": 5,
+    "test_imports_broken.py::test_a_broken_rule_fails_its_test": 3,
+    "test_imports_broken.py::test_a_broken_rule_of_importing_fails_its_test": 1,
+    "test_inference_exact.py::test_chains_have_the_exact_moments": 2,
+    "test_models_family.py::test_svi_lowers_the_loss": 20,
+    "test_models_gaps.py::test_every_handler_sees_the_textbook_program": 150,
+    "test_models_covariates.py::test_every_handler_sees_the_textbook_program": 150,
+    "test_models_covariates.py::test_every_emission_sees_the_textbook_program": 30,
+    "test_paths_lifetime.py::test_a_thousand_steps_leave_no_growing_set_of_tensors": 1,
+    "test_recurrence_compilers.py::test_a_build_without_openmp_links_no_threads_and_does_not_fail": 1,
+    "test_recurrence_compilers.py::test_every_compiler_gives_the_same_values_and_gradients": 2,
+    "test_reliability_emissions.py::test_padding_of_any_value_changes_no_loss_and_no_gradient": 60,
+    "test_smc_exporting.py::test_every_model_filters": 8,
+    "test_smc_exporting.py::test_every_model_generates": 8,
+    "test_smc_exporting.py::test_every_emission_filters": 8,
+    "test_smc_exporting.py::test_every_emission_generates_or_says_why_not": 10,
 }
 """Cases of slow tests with many that continuous integration runs, drawn at random once. The others are exhaustive."""
 

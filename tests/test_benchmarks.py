@@ -96,6 +96,7 @@ def test_the_fused_contender_chooses_the_machine_for_its_step_alone(monkeypatch)
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_contenders_run_in_their_own_processes() -> None:
     printed = run("train_step", "--smoke", "--work", "timit", "--apart", "true")
     assert "each contender in its own process" in printed
@@ -103,6 +104,7 @@ def test_contenders_run_in_their_own_processes() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_every_model_has_a_compiled_contender() -> None:
     printed = run("family", "--smoke", "--work", "music", "--model", "VRNN", "--compiled", "true")
     assert "(g) the whole time loop is compiled, in " in printed

@@ -44,7 +44,7 @@ PROGRAMS = {
 
         x = torch.randn(6, 6, 3)
         net = ZForcing(emissions.Gaussian(3), embed_dim=8, hidden_dim=8, latent_dim=2, mlp_dim=8)
-        data = to_arviz(net.eval(), x, num_samples=20)
+        data = to_arviz(net.eval(), x, num_samples=30)
         plots.plot_khat(diagnostics.check_weights(data))
         plots.plot_kl(diagnostics.latent_use(net, x))
         data.to_netcdf("data.nc")

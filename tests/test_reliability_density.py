@@ -38,7 +38,12 @@ class Shifted(MLP):
 
 
 def become(module, kind):
-    """Give a module another class, as LoRA wrappers do; a parametrized one keeps its parametrizations."""
+    """Give a module another class, as LoRA wrappers do; a parametrized one keeps its parametrizations.
+
+    A module of another type, which another change has put there, cannot become one.
+    """
+    if not isinstance(module, kind.__bases__[0]):
+        raise AttributeError(f"a {type(module).__name__} is no {kind.__bases__[0].__name__}")
     parametrized = parametrize.is_parametrized(module)
     module.__class__ = type(kind.__name__, (kind, type(module)), {}) if parametrized else kind
 
