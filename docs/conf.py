@@ -29,6 +29,7 @@ nb_merge_streams = True
 html_theme = "pydata_sphinx_theme"
 html_title = f"zf_pyro {version}"
 html_static_path = ["_static"]
+html_favicon = "_static/icon.svg"
 html_css_files = ["site.css"]
 html_math_renderer = "mathml"
 html_theme_options = {
