@@ -98,12 +98,12 @@ class LatentUse(NamedTuple):
                 how = "which was not trained"
             elif not self.auxiliary_by_z:
                 how += ": the auxiliary is earned without z"
-            auxiliary = f"; auxiliary {self.auxiliary:.1f} nats, {how}"
+            auxiliary = f"; auxiliary R2 {self.auxiliary_r2:.2f}; auxiliary {self.auxiliary:.1f} nats, {how}"
         return (
             f"{'used' if self.used else 'collapsed'}: KL {self.total_kl:.1f} nats a sequence; "
             f"{self.lost_at_prior_mean:.1f} nats of log-likelihood lost with z at its prior mean, "
             f"{self.lost_by_shuffling:.1f} with another sequence's z; {self.active_units} of {self.kl.shape[-1]} units "
-            f"active; auxiliary R2 {self.auxiliary_r2:.2f}{auxiliary}"
+            f"active{auxiliary}"
         )
 
 
