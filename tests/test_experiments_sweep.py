@@ -316,3 +316,34 @@ def test_a_figure_is_that_of_the_named_evaluation_and_of_a_baseline_its_log_like
     assert sweep.figure(net, "validation", "particle") is None
     assert sweep.figure(baseline, "validation, 8 particles", "particle") == -4.0
     assert sweep.figure(baseline, "validation", "kl") is None
+
+
+def test_figures_of_training_are_means_of_the_later_half_of_what_was_measured():
+    curves = {
+        "mechanism/earned": [(0, 1.0), (50, 4.0), (100, 8.0)],
+        "train/auxiliary": [(10, -5.0), (60, 10.0), (90, 30.0), (150, 99.0)],
+    }
+    result = {"evaluations": {}, "curves": curves}
+    assert sweep.figure(result, "training", "earned") == 6.0
+    assert sweep.figure(result, "training", "auxiliary") == 20.0
+    assert sweep.figure({"evaluations": {}, "curves": {"train/kl": [(1, 2.0)]}}, "training", "earned") is None
+
+
+def test_the_table_shows_what_z_earns_in_whole_nats_and_nothing_for_a_run_without_an_auxiliary(plan):
+    plan["columns"] = [["ELBO", "test, 8 particles", "elbo"], ["earned by z", "training", "earned"]]
+    read = write(plan)
+    assert sweep.sweep(read) == []
+    path = Path("results/vrnn.dropout-0.75.seed0.json")
+    result = json.loads(path.read_text())
+    result["curves"]["mechanism/earned"] = [(10, 1000.0), (20, 1234.4)]
+    path.write_text(json.dumps(result))
+    rows = table.table_of(read, read.tables[0]).splitlines()
+    first, second = (next(row for row in rows if f"dropout 0.75 --seed {seed}" in row) for seed in (0, 1))
+    assert "| 1,117 |" in first
+    assert "|  |" in second
+
+
+def test_a_column_of_training_that_is_not_logged_is_refused(plan):
+    plan["tables"][0]["columns"] = [["KL", "training", "kl"]]
+    with pytest.raises(ValueError, match=r"must have columns of training of .*auxiliary.*earned.*got 'kl'"):
+        write(plan)

@@ -1,6 +1,6 @@
 """Curves of training: values by step, kept in the small results of a sweep."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -33,3 +33,24 @@ def mean_curve(curves: Sequence[Curve]) -> Curve:
     tables = [dict(curve) for curve in curves]
     shared = sorted(set.intersection(*(set(each) for each in tables))) if tables else []
     return [(step, sum(each[step] for each in tables) / len(tables)) for step in shared]
+
+
+def late_mean(curves: Mapping[str, Curve], name: str) -> float | None:
+    """The mean of a curve over the later half of the steps at which what z earns was measured, nats per sequence.
+
+    While the auxiliary has a weight, it is measured. The earlier half is when the backward RNN learns most.
+
+    Args:
+        curves: of a run, by name.
+        name: ``auxiliary`` or ``earned``.
+
+    Returns:
+        None for a run without an auxiliary.
+    """
+    earned = curves.get("mechanism/earned", [])
+    wanted = curves.get({"auxiliary": "train/auxiliary", "earned": "mechanism/earned"}[name], [])
+    if not earned:
+        return None
+    last = earned[-1][0]
+    found = [value for step, value in wanted if last / 2 <= step <= last]
+    return sum(found) / len(found) if found else None

@@ -11,7 +11,8 @@ A plan is one JSON object::
 
 Every setting of a row runs under its first seed. The setting with the best validation figure then runs under the other
 seeds, and is the one that tables show. Flags of the plan, a table, a row and a setting are joined in this order. A
-plan or a table may have ``columns``, such as ``[["ELBO", "test", "elbo"]]``: a title, an evaluation and a bound. A
+plan or a table may have ``columns``, such as ``[["ELBO", "test", "elbo"]]``: a title, an evaluation and a bound; in
+place of an evaluation ``training``, of ``auxiliary`` or ``earned``, for means of the logs in nats per sequence. A
 table may have ``reach``, validation bounds in nats per sequence: its table then shows when each run reached them. A
 row's ``grid``, such as ``{"dropout": [0.0, 0.3]}``, is joined with each of its settings. Folders are relative to the
 working directory.
@@ -59,14 +60,20 @@ class PlannedRow(NamedTuple):
         return PlannedRun(name, arguments_of({**self.flags, **setting, "seed": seed}))
 
 
+TRAINING = "training"
+"""In place of an evaluation: what stands in the logs, nats per sequence."""
+LOGGED_FIGURES = ("auxiliary", "earned")
+"""Figures of training: the auxiliary, and what z earns of it."""
+
+
 class Column(NamedTuple):
-    """A figure of the results, in nats per frame."""
+    """A figure of the results, in nats per frame; of training in nats per sequence."""
 
     title: str
     evaluation: str
-    """Name of the evaluation in results.json."""
+    """Name of the evaluation in results.json, or "training"."""
     bound: str
-    """Name of the bound, or kl."""
+    """Name of the bound, or kl; of training, auxiliary or earned."""
 
 
 COLUMNS = (
@@ -160,6 +167,9 @@ def _table(found: Any, what: str, plan: Mapping[str, Any]) -> PlannedTable:
     if not isinstance(columns, list) or any(not isinstance(each, list) or len(each) != 3 for each in columns):
         raise ValueError(f"{what} must have columns of a title, an evaluation and a bound, got {columns!r}")
     shown = tuple(Column(*map(str, each)) for each in columns)
+    for column in shown:
+        if column.evaluation == TRAINING and column.bound not in LOGGED_FIGURES:
+            raise ValueError(f"{what} must have columns of training of {LOGGED_FIGURES}, got {column.bound!r}")
     return PlannedTable(str(found["name"]), planned, [float(bound) for bound in reach], shown)
 
 

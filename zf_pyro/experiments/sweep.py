@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from ..saving import RUN, write_atomically
-from .curves import LOGGED, thinned
-from .plan import Flags, PlannedRow, PlannedRun, Sweep, read_plan
+from .curves import LOGGED, late_mean, thinned
+from .plan import TRAINING, Flags, PlannedRow, PlannedRun, Sweep, read_plan
 from .results import logged
 
 RESULTS = "results.json"
@@ -53,9 +53,12 @@ def figure(result: Results, evaluation: str, bound: str) -> float | None:
 
     Args:
         result: of :func:`result_of`.
-        evaluation: name of the evaluation, such as "validation, 8 particles".
-        bound: name of the bound, or kl.
+        evaluation: name of the evaluation, such as "validation, 8 particles"; or "training", for what stands in the
+            logs, in nats per sequence: see :func:`.late_mean`.
+        bound: name of the bound, or kl; of training, auxiliary or earned.
     """
+    if evaluation == TRAINING:
+        return late_mean(result.get("curves", {}), bound)
     evaluations: Mapping[str, Any] = result["evaluations"]
     found = evaluations.get(evaluation, evaluations.get(evaluation.partition(",")[0], {}))
     bounds = found.get("bounds", {})

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..saving import write_atomically
 from .curves import steps_to
-from .plan import PlannedRow, PlannedTable, Sweep, read_plan
+from .plan import TRAINING, PlannedRow, PlannedTable, Sweep, read_plan
 from .sweep import Results, figure, finished
 
 MISSING = ""
@@ -54,17 +54,18 @@ def replaced(page: str, name: str, text: str) -> str:
 def _lines(row: PlannedRow, found: dict[int, Results], table: PlannedTable) -> list[tuple[str, ...]]:
     """The mean over the seeds, if there are several, and a line per seed."""
     wanted = [row.select, *((column.evaluation, column.bound) for column in table.columns)]
+    digits = [0 if evaluation == TRAINING else 3 for evaluation, _ in wanted]
     values = {seed: [figure(result, *names) for names in wanted] for seed, result in found.items()}
     lines: list[tuple[str, ...]] = []
     label = f"**{row.label}**"
     if len(found) > 1:
         lines.append(
-            (label, "mean", *(_shown(_mean(column)) for column in zip(*values.values(), strict=True)), "", "")
+            (label, "mean", *map(_shown, map(_mean, zip(*values.values(), strict=True)), digits), "", "")
             + ("",) * (len(table.reach) + 1)
         )
         label = ""
     for seed, result in found.items():
-        figures = [_shown(value) for value in values[seed]]
+        figures = list(map(_shown, values[seed], digits))
         size, seconds = f"{result['parameters']:,}", f"{result['training_seconds']:,.0f}"
         times = [_time(result, bound) for bound in table.reach]
         lines.append((label, str(seed), *figures, size, seconds, *times, f"`{result['command']}`"))
@@ -85,8 +86,8 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return sum(known) / len(known) if len(known) == len(values) else None
 
 
-def _shown(value: float | None) -> str:
-    return MISSING if value is None else f"{value:.3f}"
+def _shown(value: float | None, digits: int = 3) -> str:
+    return MISSING if value is None else f"{value:,.{digits}f}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
