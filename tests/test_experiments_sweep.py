@@ -164,6 +164,18 @@ def test_the_page_keeps_everything_but_the_table(plan, monkeypatch):
         table.main(["plan.json", "--page", "page.md"])
 
 
+def test_only_tables_of_the_pattern_are_written(plan, capsys):
+    plan["tables"].append({**plan["tables"][0], "name": "large", "rows": [{"name": "srnn", "label": "SRNN"}]})
+    write(plan)
+    table.main(["plan.json", "--tables", "lar*"])
+    printed = capsys.readouterr().out
+    assert printed.startswith("large\n")
+    assert "SRNN (0 of 1 seeds)" in printed
+    assert "VRNN" not in printed
+    with pytest.raises(SystemExit, match="tables must be a pattern of 'jsb', 'large', got 'none'"):
+        table.main(["plan.json", "--tables", "none"])
+
+
 def test_the_command_line_lists_and_runs(plan, capsys):
     write(plan)
     sweep.main(["plan.json", "--list", "--rows", "vr*"])

@@ -1,10 +1,12 @@
 """Tables of a plan's results in Markdown: ``python -m zf_pyro.experiments.table PLAN [--page docs/results.md]``.
 
-With ``--page`` each table replaces what stands between ``<!-- table NAME -->`` and ``<!-- end of table NAME -->``.
+``--tables`` takes those of a name, with * and ?. With ``--page`` each table replaces what stands between
+``<!-- table NAME -->`` and ``<!-- end of table NAME -->``.
 """
 
 import sys
 from collections.abc import Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 
 from ..saving import write_atomically
@@ -99,10 +101,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = jsonargparse.ArgumentParser(prog="python -m zf_pyro.experiments.table", description=__doc__)
     parser.add_argument("plan", type=Path, help="JSON file of the runs.")
     parser.add_argument("--page", type=Path, default=None, help="Page to write the tables into.")
+    parser.add_argument("--tables", type=str, default="*", help="Names of the tables, with * and ?.")
     flags = parser.parse_args(arguments)
     try:
         plan = read_plan(flags.plan)
-        texts = {table.name: table_of(plan, table) for table in plan.tables}
+        wanted = [table for table in plan.tables if fnmatch(table.name, flags.tables)]
+        if not wanted:
+            names = ", ".join(repr(table.name) for table in plan.tables)
+            raise ValueError(f"tables must be a pattern of {names}, got {flags.tables!r}")
+        texts = {table.name: table_of(plan, table) for table in wanted}
         if flags.page is None:
             print("\n\n".join(f"{name}\n\n{text}" for name, text in texts.items()))
             return
