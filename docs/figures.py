@@ -11,6 +11,7 @@ import argparse
 import ast
 import hashlib
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -33,6 +34,7 @@ class Made(NamedTuple):
 
 
 NOTEBOOKS = sorted(path.stem for path in (ROOT / "docs" / "tutorials").glob("*.ipynb"))
+MECHANISM = "benchmarks/polyphonic/mechanism.json"
 FIGURES = {
     "docs/quickstart.png": Made(
         "examples/quickstart.py --out runs/quickstart", ("examples/quickstart.py",), "runs/quickstart/figure.png"
@@ -47,6 +49,18 @@ FIGURES = {
     "docs/results.md": Made(
         "-m zf_pyro.experiments.table benchmarks/polyphonic/plan.json --page docs/results.md",
         ("benchmarks/polyphonic/plan.json", "docs/results/polyphonic/*.json"),
+    ),
+    "docs/results.md, auxiliary": Made(
+        f"-m zf_pyro.experiments.table {MECHANISM} --tables 'jsb, ZForcing, 32 units' --page docs/results.md",
+        (MECHANISM, "docs/results/mechanism/m32_zforcing_*.json"),
+    ),
+    "docs/mechanism.png": Made(
+        f"-m zf_pyro.experiments.figure {MECHANISM} --table 'jsb, ZForcing, 32 units' --out docs/mechanism.png",
+        (MECHANISM, "docs/results/mechanism/m32_zforcing_*.json"),
+    ),
+    "docs/results.md, digits": Made(
+        "-m zf_pyro.experiments.table benchmarks/digits/plan.json --tables 'digits by rows' --page docs/results.md",
+        ("benchmarks/digits/plan.json", "docs/results/digits/digits_*.json"),
     ),
     "docs/inference.md, algorithms": Made(
         "examples/swap_inference.py --inference all --page docs/inference.md", ("examples/swap_inference.py",)
@@ -96,7 +110,7 @@ def make(name: str) -> None:
     """Run the command of a figure, and note what made it."""
     made = FIGURES[name]
     print(f"{name}: python {made.command}", flush=True)
-    subprocess.run([sys.executable, *made.command.split()], cwd=ROOT, check=True)
+    subprocess.run([sys.executable, *shlex.split(made.command)], cwd=ROOT, check=True)
     if made.copied is not None:
         shutil.copy(ROOT / made.copied, ROOT / name)
     note([name])
