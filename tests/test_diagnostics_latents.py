@@ -7,7 +7,7 @@ import pyro
 import pytest
 import torch
 
-from zf_pyro import ZForcing, ZForcingELBO, emissions, to_arviz
+from zf_pyro import DMM, SRNN, STORN, VRNN, ZForcing, ZForcingELBO, emissions, to_arviz
 from zf_pyro.diagnostics import latent_use, linear_probe, mutual_information
 from zf_pyro.evaluation import step_kl
 from zf_pyro.objectives import Auxiliary
@@ -127,6 +127,14 @@ def test_what_z_earns_of_the_auxiliary_is_told():
     assert without.earned == 0.0
     assert not without.auxiliary_by_z
     assert without.verdict().endswith("of which z earns 0.0: the auxiliary is earned without z")
+
+
+@pytest.mark.parametrize("model", [VRNN, STORN, SRNN, DMM, ZForcing])
+def test_a_verdict_speaks_of_the_auxiliary_only_where_there_is_one(model):
+    net = random_net(model=model).eval()
+    verdict = latent_use(net, random_frames()).verdict()
+    assert ("auxiliary R2" in verdict) == ("; auxiliary " in verdict) == net.has_auxiliary
+    assert "nan" not in verdict
 
 
 def test_a_tenth_of_a_positive_auxiliary_counts_as_earned():

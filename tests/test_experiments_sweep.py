@@ -357,5 +357,5 @@ def test_the_table_shows_what_z_earns_in_whole_nats_and_nothing_for_a_run_withou
 
 def test_a_column_of_training_that_is_not_logged_is_refused(plan):
     plan["tables"][0]["columns"] = [["KL", "training", "kl"]]
-    with pytest.raises(ValueError, match=r"must have columns of training of .*auxiliary.*earned.*got 'kl'"):
+    with pytest.raises(ValueError, match="must have columns of training of auxiliary or earned, got 'kl'"):
         write(plan)

@@ -103,7 +103,7 @@ BAD = [
         "looped tail adaptation",
         called("TraceTailAdaptive_ELBO", vectorize_particles=False),
         NotImplementedError,
-        "vector",
+        "only implemented for vectorize_particles==True",
     ),
     ("several dreams at once", several_dreams, ValueError, "num_sleep_particles=1 or vectorize_particles=False"),
     (

@@ -35,22 +35,25 @@ def mean_curve(curves: Sequence[Curve]) -> Curve:
     return [(step, sum(each[step] for each in tables) / len(tables)) for step in shared]
 
 
+LATE = {"auxiliary": "train/auxiliary", "earned": "mechanism/earned"}
+"""Names in the logs of the figures of training that a table can show: the auxiliary, and what z earns of it."""
+
+
 def late_mean(curves: Mapping[str, Curve], name: str) -> float | None:
     """The mean of a curve over the later half of the steps at which what z earns was measured, nats per sequence.
 
-    While the auxiliary has a weight, it is measured. The earlier half is when the backward RNN learns most.
+    It is measured while the auxiliary has a weight. In the earlier half the backward RNN has only begun to learn.
 
     Args:
-        curves: of a run, by name.
-        name: ``auxiliary`` or ``earned``.
+        curves: of a run, by name in the logs.
+        name: one of :data:`LATE`.
 
     Returns:
         None for a run without an auxiliary.
     """
-    earned = curves.get("mechanism/earned", [])
-    wanted = curves.get({"auxiliary": "train/auxiliary", "earned": "mechanism/earned"}[name], [])
+    earned = curves.get(LATE["earned"], [])
     if not earned:
         return None
     last = earned[-1][0]
-    found = [value for step, value in wanted if last / 2 <= step <= last]
+    found = [value for step, value in curves.get(LATE[name], []) if last / 2 <= step <= last]
     return sum(found) / len(found) if found else None

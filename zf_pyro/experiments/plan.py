@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .command import SWITCHES
+from .curves import LATE
 
 NAME = re.compile(r"\w[\w.-]*")
 Flags = dict[str, Any]
@@ -62,8 +63,6 @@ class PlannedRow(NamedTuple):
 
 TRAINING = "training"
 """In place of an evaluation: what stands in the logs, nats per sequence."""
-LOGGED_FIGURES = ("auxiliary", "earned")
-"""Figures of training: the auxiliary, and what z earns of it."""
 
 
 class Column(NamedTuple):
@@ -168,8 +167,8 @@ def _table(found: Any, what: str, plan: Mapping[str, Any]) -> PlannedTable:
         raise ValueError(f"{what} must have columns of a title, an evaluation and a bound, got {columns!r}")
     shown = tuple(Column(*map(str, each)) for each in columns)
     for column in shown:
-        if column.evaluation == TRAINING and column.bound not in LOGGED_FIGURES:
-            raise ValueError(f"{what} must have columns of training of {LOGGED_FIGURES}, got {column.bound!r}")
+        if column.evaluation == TRAINING and column.bound not in LATE:
+            raise ValueError(f"{what} must have columns of training of {' or '.join(LATE)}, got {column.bound!r}")
     return PlannedTable(str(found["name"]), planned, [float(bound) for bound in reach], shown)
 
 
