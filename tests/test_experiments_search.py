@@ -8,8 +8,8 @@ import pytest
 from zf_pyro.experiments import commands
 from zf_pyro.experiments import search as module
 from zf_pyro.experiments.plan import Sweep
+from zf_pyro.experiments.planned_runs import TRAIN, program
 from zf_pyro.experiments.search import require_space, series_row
-from zf_pyro.experiments.sweep import TRAIN, program
 
 SPACE = {"learning_rate": [1e-4, 1e-1, "log"], "hidden_dim": [4, 64], "model": ["vrnn", "srnn", "dmm"]}
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from zf_pyro.experiments import figure, sweep, table
+from zf_pyro.experiments import figure, planned_results, planned_runs, sweep, table
 from zf_pyro.experiments.curves import mean_curve, steps_to, thinned
 from zf_pyro.experiments.plan import arguments_of, read_plan
 
@@ -73,14 +73,14 @@ def write(plan):
 
 def test_all_settings_run_under_the_first_seed_and_the_best_on_validation_under_the_others(plan):
     read = write(plan)
-    names = [run.name for run in sweep.pending(read)]
+    names = [run.name for run in planned_results.pending(read)]
     assert names == [f"vrnn.dropout-{value}.seed0" for value in ("0.0", "0.75", "0.5")]
     assert sweep.sweep(read) == []
     assert {path.name for path in Path("results").iterdir()} == {
         *(f"{name}.json" for name in names),
         *(f"vrnn.dropout-0.75.seed{seed}.json" for seed in (1, 2)),
     }
-    assert sweep.pending(read) == []
+    assert planned_results.pending(read) == []
 
 
 def test_the_table_has_the_mean_and_each_seed_of_the_chosen_setting(plan):
@@ -123,15 +123,15 @@ def test_results_of_other_flags_are_not_taken_for_these(plan):
     sweep.sweep(write(plan))
     plan["tables"][0]["flags"]["corpus"] = "nottingham"
     with pytest.raises(ValueError, match=r"is of a run with other flags, --corpus jsb .* has --corpus notting"):
-        sweep.pending(write(plan))
+        planned_results.pending(write(plan))
 
 
 def test_a_density_without_latents_stands_in_every_column():
     result = {"evaluations": {"test": {"bounds": {"log_likelihood": nats(-5.0)}, "kl": None}}}
-    assert sweep.figure(result, "test, 8 particles", "particle") == -5.0
-    assert sweep.figure(result, "test, 5 particles", "elbo") == -5.0
-    assert sweep.figure(result, "test, 8 particles", "kl") is None
-    assert sweep.figure(result, "validation, 8 particles", "elbo") is None
+    assert planned_results.figure(result, "test, 8 particles", "particle") == -5.0
+    assert planned_results.figure(result, "test, 5 particles", "elbo") == -5.0
+    assert planned_results.figure(result, "test, 8 particles", "kl") is None
+    assert planned_results.figure(result, "validation, 8 particles", "elbo") is None
 
 
 def nats(value):
@@ -143,7 +143,7 @@ def test_small_results_keep_nats_per_frame_with_errors():
     bound = {"nats_per_frame": nats(-5.0), "nats_per_sequence": {"value": -300.0, "standard_error": 5.0}}
     evaluation = {"bounds": {"elbo": bound}, "kl": bound, "protocol": "full_density"}
     counts = {"num_sequences": 3, "num_frames": 4, "num_particles": 5, "filter_particles": None}
-    small = sweep.shortened({"evaluations": {"test": evaluation | counts}, "parameters": 3, "x": 1})
+    small = planned_runs.shortened({"evaluations": {"test": evaluation | counts}, "parameters": 3, "x": 1})
     assert small == {
         "parameters": 3,
         "evaluations": {"test": {"bounds": {"elbo": nats(-5.0)}, "kl": nats(-5.0), **counts}},
@@ -234,7 +234,7 @@ def test_runs_use_the_interpreter_of_the_sweep(plan, monkeypatch):
     monkeypatch.setattr("subprocess.run", run)
     read = write(plan)
     with pytest.raises(KeyboardInterrupt):
-        sweep.execute(read, sweep.pending(read)[0])
+        planned_runs.execute(read, planned_results.pending(read)[0])
     (command, threads) = commands[0]
     assert (command[:2], threads) == ([sys.executable, "script.py"], "1")
     assert "--resume" not in command
@@ -321,13 +321,13 @@ def test_a_figure_is_that_of_the_named_evaluation_and_of_a_baseline_its_log_like
     latent = {"bounds": {"elbo": nats(-3.0)}, "kl": nats(1.0)}
     net = {"evaluations": {"validation": latent, "validation, raw": {"bounds": {"elbo": nats(-9.0)}, "kl": None}}}
     baseline = {"evaluations": {"validation": {"bounds": {"log_likelihood": nats(-4.0)}, "kl": None}}}
-    assert sweep.figure(net, "validation", "elbo") == -3.0
-    assert sweep.figure(net, "validation", "kl") == 1.0
-    assert sweep.figure(net, "validation, raw", "elbo") == -9.0
-    assert sweep.figure(net, "validation, raw", "kl") is None
-    assert sweep.figure(net, "validation", "particle") is None
-    assert sweep.figure(baseline, "validation, 8 particles", "particle") == -4.0
-    assert sweep.figure(baseline, "validation", "kl") is None
+    assert planned_results.figure(net, "validation", "elbo") == -3.0
+    assert planned_results.figure(net, "validation", "kl") == 1.0
+    assert planned_results.figure(net, "validation, raw", "elbo") == -9.0
+    assert planned_results.figure(net, "validation, raw", "kl") is None
+    assert planned_results.figure(net, "validation", "particle") is None
+    assert planned_results.figure(baseline, "validation, 8 particles", "particle") == -4.0
+    assert planned_results.figure(baseline, "validation", "kl") is None
 
 
 def test_figures_of_training_are_means_of_the_later_half_of_what_was_measured():
@@ -336,9 +336,9 @@ def test_figures_of_training_are_means_of_the_later_half_of_what_was_measured():
         "train/auxiliary": [(10, -5.0), (60, 10.0), (90, 30.0), (150, 99.0)],
     }
     result = {"evaluations": {}, "curves": curves}
-    assert sweep.figure(result, "training", "earned") == 6.0
-    assert sweep.figure(result, "training", "auxiliary") == 20.0
-    assert sweep.figure({"evaluations": {}, "curves": {"train/kl": [(1, 2.0)]}}, "training", "earned") is None
+    assert planned_results.figure(result, "training", "earned") == 6.0
+    assert planned_results.figure(result, "training", "auxiliary") == 20.0
+    assert planned_results.figure({"evaluations": {}, "curves": {"train/kl": [(1, 2.0)]}}, "training", "earned") is None
 
 
 def test_the_table_shows_what_z_earns_in_whole_nats_and_nothing_for_a_run_without_an_auxiliary(plan):

@@ -306,6 +306,15 @@ UNIMPORTED = {
 benchmarks, for the site, and for tests. The texts of kernels import Triton, and no file does."""
 
 
+def test_no_program_is_imported_by_the_door_of_its_wing():
+    programs = [module_of(path) for path in FILES if '__name__ == "__main__"' in path.read_text()]
+    named = [".".join(("zf_pyro", *parts)) for parts in programs if parts != ("__main__",)]
+    assert "zf_pyro.experiments.sweep" in named
+    script = f"import sys, zf_pyro.data, zf_pyro.experiments; print(sorted(set({named}) & set(sys.modules)))"
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]", "python -m would warn of a module that is imported already"
+
+
 def outside_imports(path):
     """Top-level packages that a file imports from outside the standard library and this package."""
     nodes = nodes_of(path)

@@ -13,7 +13,7 @@ import numpy as np
 
 from .curves import LOGGED, Curve, mean_curve
 from .plan import Sweep, read_plan
-from .sweep import finished
+from .planned_results import finished
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

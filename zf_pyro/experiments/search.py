@@ -8,7 +8,8 @@ from typing import Any
 from ..checks import require_count, require_seed
 from ..saving import write_atomically
 from .plan import Flags, PlannedRow, Sweep
-from .sweep import execute, figure, result_of
+from .planned_results import figure, result_of
+from .planned_runs import execute
 
 LOG = "log"
 """Third entry of a range that is searched by its logarithm."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from ..saving import write_atomically
 from .curves import steps_to
 from .plan import TRAINING, PlannedRow, PlannedTable, Sweep, read_plan
-from .sweep import Results, figure, finished
+from .planned_results import Results, figure, finished
 
 MISSING = ""
 

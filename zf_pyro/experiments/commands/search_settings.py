@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from ..plan import Sweep, arguments_of
+from ..planned_runs import TRAIN
 from ..search import search as find
 from ..search import series_row
-from ..sweep import TRAIN
 
 
 def search(

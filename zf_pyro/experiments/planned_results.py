@@ -1,0 +1,96 @@
+"""Small copies of the results of a plan's runs: what they say, the setting they choose, which runs are left."""
+
+import json
+import shlex
+from collections.abc import Mapping
+from fnmatch import fnmatch
+from typing import Any
+
+from .curves import late_mean
+from .plan import TRAINING, Flags, PlannedRow, PlannedRun, Sweep
+
+Results = dict[str, Any]
+
+
+def result_of(plan: Sweep, run: PlannedRun) -> Results | None:
+    """The small copy of a run's results; None if the run is not finished.
+
+    Raises:
+        ValueError: the file is of a run with other flags.
+    """
+    path = plan.results / f"{run.name}.json"
+    try:
+        found: Results = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    if found.get("arguments") != run.arguments:
+        raise ValueError(
+            f"{path} is of a run with other flags, {shlex.join(found.get('arguments', []))}, the plan has "
+            f"{shlex.join(run.arguments)}: rename the row, or remove the file and the run's folder"
+        )
+    return found
+
+
+def figure(result: Results, evaluation: str, bound: str) -> float | None:
+    """Nats per frame of a bound in an evaluation; of a density without latents, its log-likelihood.
+
+    Args:
+        result: of :func:`result_of`.
+        evaluation: name of the evaluation, such as "validation, 8 particles"; or "training", for what stands in the
+            logs, in nats per sequence: see :func:`.late_mean`.
+        bound: name of the bound, or kl; of training, auxiliary or earned.
+    """
+    if evaluation == TRAINING:
+        return late_mean(result.get("curves", {}), bound)
+    evaluations: Mapping[str, Any] = result["evaluations"]
+    found = evaluations.get(evaluation, evaluations.get(evaluation.partition(",")[0], {}))
+    bounds = found.get("bounds", {})
+    value = found.get("kl") if bound == "kl" else bounds.get("log_likelihood", bounds.get(bound))
+    return None if value is None else float(value["value"])
+
+
+def chosen_setting(plan: Sweep, row: PlannedRow) -> Flags | None:
+    """The setting of a row with the best validation figure under the first seed; None before all of them have run.
+
+    Raises:
+        ValueError: the results lack that figure.
+    """
+    figures = []
+    for setting in row.settings:
+        result = result_of(plan, row.run(setting, row.seeds[0]))
+        if result is None:
+            return None
+        value = figure(result, *row.select)
+        if value is None:
+            known = ", ".join(result["evaluations"])
+            raise ValueError(f"{row.name} is to be selected by {row.select}, which its results lack; they have {known}")
+        figures.append(value)
+    return row.settings[figures.index(max(figures))]
+
+
+def finished(plan: Sweep, row: PlannedRow) -> dict[int, Results]:
+    """Results of the chosen setting by seed; none before it is chosen."""
+    chosen = chosen_setting(plan, row)
+    if chosen is None:
+        return {}
+    results = {seed: result_of(plan, row.run(chosen, seed)) for seed in row.seeds}
+    return {seed: result for seed, result in results.items() if result is not None}
+
+
+def pending(plan: Sweep, pattern: str = "*") -> list[PlannedRun]:
+    """Runs that can start now: all settings under the first seed, then the best one under the others.
+
+    Args:
+        plan: the plan.
+        pattern: names of rows, with * and ?.
+    """
+    found = []
+    for row in plan.rows:
+        if not fnmatch(row.name, pattern):
+            continue
+        chosen = chosen_setting(plan, row)
+        if chosen is None:
+            found += [row.run(setting, row.seeds[0]) for setting in row.settings]
+        else:
+            found += [row.run(chosen, seed) for seed in row.seeds[1:]]
+    return [run for run in found if result_of(plan, run) is None]
