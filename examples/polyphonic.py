@@ -149,23 +149,25 @@ def load(run: Run, data: Path | None, corpus: str) -> PolyphonicSets:
 
 
 def bounds_of(run: Run, fitted: Fitted, sets: PolyphonicSets) -> tuple[dict[str, Evaluation], dict[str, Scores]]:
-    """Evaluations of the test and the validation set, by name, and scores of each by the fewest particles.
+    """Evaluations of the test and the validation set, by name, and scores of each by the most published particles.
 
     For a baseline there is one of each, its exact log-likelihood.
     """
     numbers = sorted({run.evaluation_particles} if run.smoke else {*PARTICLES, run.evaluation_particles})
+    kept = numbers[0] if run.smoke else max(PARTICLES)
     exact = not isinstance(fitted.model, StochasticRNN)
     found: dict[str, Evaluation] = {}
-    first: dict[str, Scores] = {}
+    by_sequence: dict[str, Scores] = {}
     for split, pieces, count in (
         ("test", sets.test, 4 if run.smoke else run.test_sequences),
         ("validation", sets.validation, 4 if run.smoke else run.validation_sequences),
     ):
         for number in numbers[:1] if exact else numbers:
             scores = scores_of(run, fitted.model, evaluation_loader(pieces, 32, count), particles=number)
-            first.setdefault(split, scores)
+            if exact or number == kept:
+                by_sequence[split] = scores
             found[split if exact else f"{split}, {number} particles"] = summarise(scores)
-    return found, first
+    return found, by_sequence
 
 
 def write_samples(net: StochasticRNN, sets: PolyphonicSets, out: Path, per_quarter: int, count: int = 3) -> None:

@@ -7,8 +7,8 @@ import torch
 
 from zf_pyro.emissions import Gaussian
 from zf_pyro.evaluation import Scores
-from zf_pyro.experiments.paired import differences, main
-from zf_pyro.experiments.sequences_csv import TABLE, read_sequences, write_sequences
+from zf_pyro.experiments.paired import differences, main, titled
+from zf_pyro.experiments.sequences_csv import TABLE, read_sequences, shorten_sequences, write_sequences
 
 FRAMES = torch.tensor([2.0, 3.0, 5.0], dtype=torch.float64)
 
@@ -78,6 +78,28 @@ def test_other_sequences_are_refused():
         differences([table(elbo=[1.0, 2.0, 3.0])], [other])
     with pytest.raises(ValueError, match="at least one run each, got 0 and 1"):
         differences([], [other])
+
+
+def test_bounds_of_different_numbers_of_particles_are_refused(tmp_path):
+    found = []
+    for number in (5, 8):
+        values = scores(elbo=[1.0, 2.0, 3.0], particle=[1.0, 2.0, 3.0])._replace(filter_particles=number)
+        write_sequences(tmp_path / f"{number}.csv", {"test": values})
+        found.append(read_sequences(tmp_path / f"{number}.csv", "test"))
+    assert titled("particle", found) == "particle, 5"
+    assert titled("elbo", found) == "elbo"
+    assert list(differences(found[:1], found[:1])) == ["elbo", "particle"]
+    with pytest.raises(ValueError, match="as many particles behind particle, got 5 and 8"):
+        differences(found[:1], found[1:])
+
+
+def test_the_small_table_has_the_test_sequences_to_seven_digits(tmp_path):
+    both = {"test": scores(elbo=[1.0 / 3.0, -2e5 / 3.0, 0.0]), "validation": scores(elbo=[1.0, 2.0, 3.0])}
+    write_sequences(tmp_path / TABLE, both)
+    shorten_sequences(tmp_path / TABLE, tmp_path / "small.csv")
+    assert read_sequences(tmp_path / "small.csv", "test")["elbo"].tolist() == [0.3333333, -66666.67, 0.0]
+    with pytest.raises(ValueError, match="no sequences of split 'validation'"):
+        read_sequences(tmp_path / "small.csv", "validation")
 
 
 def test_the_command_line_tells_the_mean_and_each_pair(tmp_path, capsys):

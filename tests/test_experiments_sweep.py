@@ -27,6 +27,10 @@ evaluation = lambda value: {
 results = {"parameters": 1234, "training_seconds": 5.5, "model": "vrnn", "command": "python", "evaluations": {
     "test, 8 particles": evaluation(-quality), "validation, 8 particles": evaluation(quality)}}
 (out / "results.json").write_text(json.dumps(results | {"steps": 100}))
+worth = quality + 0.01 * int(flags["--seed"])
+lines = [f"{split},{n},{n * worth - n * n},7.0,8" for split in ("test", "validation") for n in (2, 3)]
+header = "split,num_frames,particle,kl,filter_particles"
+(out / "sequences.csv").write_text("\\n".join([header, *lines]) + "\\n")
 log = out / "logs" / "version_0" / "metrics.csv"
 log.parent.mkdir(parents=True, exist_ok=True)
 lines = [f"{10 * i},{i * quality + int(flags['--seed'])},{i},1.0" for i in range(11)]
@@ -76,10 +80,9 @@ def test_all_settings_run_under_the_first_seed_and_the_best_on_validation_under_
     names = [run.name for run in planned_results.pending(read)]
     assert names == [f"vrnn.dropout-{value}.seed0" for value in ("0.0", "0.75", "0.5")]
     assert sweep.sweep(read) == []
-    assert {path.name for path in Path("results").iterdir()} == {
-        *(f"{name}.json" for name in names),
-        *(f"vrnn.dropout-0.75.seed{seed}.json" for seed in (1, 2)),
-    }
+    finished = [*names, *(f"vrnn.dropout-0.75.seed{seed}" for seed in (1, 2))]
+    kept = {f"{name}.{ending}" for name in finished for ending in ("json", "csv")}
+    assert {path.name for path in Path("results").iterdir()} == kept
     assert planned_results.pending(read) == []
 
 
@@ -314,6 +317,32 @@ def test_a_table_shows_the_columns_of_its_plan(plan):
 def test_columns_of_another_form_are_refused(plan):
     plan["tables"][0]["columns"] = [["ELBO", "test"]]
     with pytest.raises(ValueError, match="must have columns of a title, an evaluation and a bound"):
+        write(plan)
+
+
+def test_a_table_has_paired_differences_from_a_row_after_its_figures(plan):
+    rows = plan["tables"][0]["rows"]
+    rows.append({"name": "srnn", "label": "SRNN", "flags": {"model": "srnn", "dropout": 0.25}, "seeds": [0, 1, 2]})
+    rows.append({"name": "dmm", "label": "DMM", "flags": {"model": "dmm", "dropout": 0.25}, "seeds": [0, 13]})
+    plan["tables"][0]["against"] = "srnn"
+    read = write(plan)
+    sweep.sweep(read)
+    assert Path("results/srnn.seed1.csv").read_text() == (
+        "split,num_frames,particle,kl,filter_particles\ntest,2,-3.48,7,8\ntest,3,-8.22,7,8\n"
+    )
+    lines = table.table_of(read, read.tables[0]).splitlines()
+    about = next(i for i, line in enumerate(lines) if line.startswith("Paired with SRNN over 2 test sequences"))
+    assert lines[about - 2] == "- DMM (1 of 2 seeds)"
+    assert lines[about + 2 :] == [
+        "| ahead by | particle, 8 |",
+        "| --- | --- |",
+        "| **VRNN** | +0.500 ± 0.000 (+0.500, +0.500, +0.500) |",
+    ]
+
+
+def test_differences_from_no_row_of_the_table_are_refused(plan):
+    plan["tables"][0]["against"] = "srnn"
+    with pytest.raises(ValueError, match="must be against the name of one of its rows, got 'srnn'"):
         write(plan)
 
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import torch
 
 from ..evaluation import Estimate, ratio
-from .sequences_csv import SPLITS, TABLE, Nats, read_sequences
+from .sequences_csv import PARTICLES, SPLITS, TABLE, Nats, read_sequences
 
 ALONE = "log_likelihood"
 """The only column of a density without latents. Every bound of another model is compared with it."""
-NO_BOUND = ("kl", "prior_mean")
+NO_BOUND = ("num_frames", "kl", "prior_mean", *PARTICLES.values())
 READS = {
     "validation": "on the validation set",
     "test": "on the test set: for models whose settings are chosen, never to choose them",
@@ -34,7 +34,7 @@ def differences(of: Sequence[Nats], against: Sequence[Nats]) -> dict[str, Estima
         First minus second model, with the standard error of paired differences over sequences.
 
     Raises:
-        ValueError: no runs, or runs that scored different sequences.
+        ValueError: no runs, runs that scored different sequences, or bounds of different numbers of particles.
     """
     for name, tables in (("of", of), ("against", against)):
         kind = isinstance(tables, tuple | list) and all(isinstance(t, Mapping) and "num_frames" in t for t in tables)
@@ -53,10 +53,23 @@ def differences(of: Sequence[Nats], against: Sequence[Nats]) -> dict[str, Estima
                 f"{len(table['num_frames'])} of {int(table['num_frames'].sum())}: take one corpus, one protocol and "
                 "one number of test sequences"
             )
+    for bound, name in PARTICLES.items():
+        numbers = {int(table[name][0]) for table in (*of, *against) if name in table}
+        if len(numbers) > 1:
+            raise ValueError(
+                f"runs must have as many particles behind {bound}, got {' and '.join(map(str, sorted(numbers)))}"
+            )
     first, second = _mean(of), _mean(against)
-    names = [name for name in {**first, **second} if name not in (*NO_BOUND, "num_frames")]
+    names = [name for name in {**first, **second} if name not in NO_BOUND]
     pairs = {name: (first.get(name, first.get(ALONE)), second.get(name, second.get(ALONE))) for name in names}
     return {name: ratio(a - b, frames) for name, (a, b) in pairs.items() if a is not None and b is not None}
+
+
+def titled(bound: str, tables: Sequence[Nats]) -> str:
+    """The name of a bound, with the number of its samples or particles where tables, of (sequences,), have it."""
+    name = PARTICLES.get(bound, "")
+    number = next((int(table[name][0]) for table in tables if name in table), None)
+    return bound if number is None else f"{bound}, {number}"
 
 
 def _mean(tables: Sequence[Nats]) -> Nats:
@@ -83,12 +96,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(READS[flags.split])
         print("difference of the means, nats/frame ± standard error over sequences, paired")
         for name, found in differences(of, against).items():
-            print(f"{name:>20} {found.value:+.4g} ± {found.standard_error:.2g}")
+            print(f"{titled(name, of + against):>24} {found.value:+.4g} ± {found.standard_error:.2g}")
         if len(of) == len(against) > 1:
             print("of each pair of runs")
             for name in differences(of, against):
                 pairs = (differences([a], [b])[name].value for a, b in zip(of, against, strict=True))
-                print(f"{name:>20} {' '.join(f'{value:+.4g}' for value in pairs)}")
+                print(f"{titled(name, of + against):>24} {' '.join(f'{value:+.4g}' for value in pairs)}")
     except (OSError, ValueError) as error:
         sys.exit(f"error: {error}")
 

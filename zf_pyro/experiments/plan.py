@@ -14,6 +14,7 @@ seeds, and is the one that tables show. Flags of the plan, a table, a row and a 
 plan or a table may have ``columns``, such as ``[["ELBO", "test", "elbo"]]``: a title, an evaluation and a bound; in
 place of an evaluation ``training``, of ``auxiliary`` or ``earned``, for means of the logs in nats per sequence. A
 table may have ``reach``, validation bounds in nats per sequence: its table then shows when each run reached them. A
+table may have ``against``, the name of one of its rows: paired differences from it then stand below the table. A
 row's ``grid``, such as ``{"dropout": [0.0, 0.3]}``, is joined with each of its settings. Folders are relative to the
 working directory.
 """
@@ -95,6 +96,8 @@ class PlannedTable(NamedTuple):
     """Validation bounds, nats per sequence, whose steps and seconds the table shows."""
     columns: tuple[Column, ...]
     """What the table shows of each run. A log-likelihood stands for all bounds."""
+    against: str | None = None
+    """Name of the row from which the others are told apart, paired over the test sequences."""
 
 
 class Sweep(NamedTuple):
@@ -152,7 +155,7 @@ def _plain(value: Any) -> str:
 
 
 def _table(found: Any, what: str, plan: Mapping[str, Any]) -> PlannedTable:
-    _known(found, what, {"name", "rows"}, {"flags", "select", "reach", "columns"})
+    _known(found, what, {"name", "rows"}, {"flags", "select", "reach", "columns", "against"})
     flags = {**plan.get("flags", {}), **found.get("flags", {})}
     select = found.get("select", plan.get("select"))
     rows = _list(found["rows"], what)
@@ -160,16 +163,17 @@ def _table(found: Any, what: str, plan: Mapping[str, Any]) -> PlannedTable:
     reach = found.get("reach", [])
     if not isinstance(reach, list) or any(isinstance(bound, bool | str) for bound in reach):
         raise ValueError(f"{what} must have numbers of nats per sequence to reach, got {reach!r}")
-    columns = found.get("columns", plan.get("columns"))
-    if columns is None:
-        return PlannedTable(str(found["name"]), planned, [float(bound) for bound in reach], COLUMNS)
+    against = found.get("against")
+    if against is not None and against not in [row.name for row in planned if row.published is None]:
+        raise ValueError(f"{what} must be against the name of one of its rows, got {against!r}")
+    columns = found.get("columns", plan.get("columns", [list(column) for column in COLUMNS]))
     if not isinstance(columns, list) or any(not isinstance(each, list) or len(each) != 3 for each in columns):
         raise ValueError(f"{what} must have columns of a title, an evaluation and a bound, got {columns!r}")
     shown = tuple(Column(*map(str, each)) for each in columns)
     for column in shown:
         if column.evaluation == TRAINING and column.bound not in LATE:
             raise ValueError(f"{what} must have columns of training of {' or '.join(LATE)}, got {column.bound!r}")
-    return PlannedTable(str(found["name"]), planned, [float(bound) for bound in reach], shown)
+    return PlannedTable(str(found["name"]), planned, [float(bound) for bound in reach], shown, against)
 
 
 def _row(found: Any, what: str, flags: Flags, select: Any) -> PlannedRow:

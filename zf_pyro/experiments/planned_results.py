@@ -4,10 +4,12 @@ import json
 import shlex
 from collections.abc import Mapping
 from fnmatch import fnmatch
+from pathlib import Path
 from typing import Any
 
 from .curves import late_mean
 from .plan import TRAINING, Flags, PlannedRow, PlannedRun, Sweep
+from .sequences_csv import Nats, read_sequences
 
 Results = dict[str, Any]
 
@@ -29,6 +31,11 @@ def result_of(plan: Sweep, run: PlannedRun) -> Results | None:
             f"{shlex.join(run.arguments)}: rename the row, or remove the file and the run's folder"
         )
     return found
+
+
+def sequences_of(plan: Sweep, run: PlannedRun) -> Path:
+    """The file with the nats of each test sequence of a run, beside its results."""
+    return plan.results / f"{run.name}.csv"
 
 
 def figure(result: Results, evaluation: str, bound: str) -> float | None:
@@ -75,6 +82,15 @@ def finished(plan: Sweep, row: PlannedRow) -> dict[int, Results]:
         return {}
     results = {seed: result_of(plan, row.run(chosen, seed)) for seed in row.seeds}
     return {seed: result for seed, result in results.items() if result is not None}
+
+
+def sequences(plan: Sweep, row: PlannedRow) -> list[Nats]:
+    """Nats of each test sequence under the chosen setting, a table per seed; none where one is missing."""
+    chosen = chosen_setting(plan, row)
+    if chosen is None:
+        return []
+    paths = [sequences_of(plan, row.run(chosen, seed)) for seed in row.seeds]
+    return [read_sequences(path, "test") for path in paths] if all(path.is_file() for path in paths) else []
 
 
 def pending(plan: Sweep, pattern: str = "*") -> list[PlannedRun]:

@@ -1,4 +1,4 @@
-"""A run of a plan: its command, and the small copy of its results."""
+"""A run of a plan: its command, and the small copies of its results and of the scores of its test sequences."""
 
 import json
 import os
@@ -12,8 +12,9 @@ from typing import Any
 from ..saving import RUN, write_atomically
 from .curves import LOGGED, thinned
 from .plan import PlannedRun, Sweep
-from .planned_results import Results
+from .planned_results import Results, sequences_of
 from .results import logged
+from .sequences_csv import TABLE, shorten_sequences
 
 RESULTS = "results.json"
 TRAIN = Path("zf-pyro train")
@@ -47,6 +48,7 @@ def execute(plan: Sweep, run: PlannedRun) -> str | None:
     curves = {name: thinned(curve) for name, curve in logged(out).items() if name in LOGGED}
     text = f'{json.dumps(small, indent=1)[:-2]},\n "curves": {json.dumps(curves)}\n}}\n'  # a line for all curves
     plan.results.mkdir(parents=True, exist_ok=True)
+    shorten_sequences(out / TABLE, sequences_of(plan, run))
     write_atomically(plan.results / f"{run.name}.json", lambda file: file.write(text.encode()))
     return None
 

@@ -9,16 +9,21 @@ import torch
 from torch import Tensor
 
 from ..evaluation import Scores
+from ..saving import write_atomically
 
 TABLE = "sequences.csv"
 """File in a run's folder: a line per sequence, with its split, its scored frames and nats."""
 Nats = dict[str, Tensor]
 """Columns of the table, (sequences,), float64."""
 SPLITS = ("validation", "test")
+PARTICLES = {"importance_weighted": "num_particles", "particle": "filter_particles"}
+"""Columns that say how many samples or particles a bound has, by its name."""
 
 
 def write_sequences(path: Path, scores: Mapping[str, Scores]) -> None:
     """Write the scores of each sequence: ``split``, ``num_frames``, and nats by the name of the bound.
+
+    The numbers of samples and particles stand in columns of their own, :data:`PARTICLES`.
 
     Args:
         path: the table.
@@ -30,12 +35,30 @@ def write_sequences(path: Path, scores: Mapping[str, Scores]) -> None:
         columns = {"num_frames": found.num_frames.long(), **found.bounds}
         if found.kl is not None:
             columns["kl"] = found.kl
+        for bound, name in PARTICLES.items():
+            number = getattr(found, name)
+            if bound in found.bounds and number is not None:
+                columns[name] = torch.full_like(columns["num_frames"], number)
         names = list(columns)
         lines += [[split, *row] for row in zip(*(column.tolist() for column in columns.values()), strict=True)]
     with path.open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file)
         table.writerow(["split", *names])
         table.writerows(lines)
+
+
+def shorten_sequences(path: Path, small: Path) -> None:
+    """Write the test sequences of a table to a smaller one, with seven digits: enough for paired differences.
+
+    Raises:
+        OSError: the table cannot be read.
+        ValueError: it has no test sequences.
+    """
+    found = read_sequences(path, "test")
+    rows = zip(*(column.tolist() for column in found.values()), strict=True)
+    lines = [["split", *found], *(["test", *(f"{value:.7g}" for value in row)] for row in rows)]
+    text = "".join(f"{','.join(line)}\n" for line in lines)
+    write_atomically(small, lambda file: file.write(text.encode()))
 
 
 def read_sequences(path: Path, split: str) -> Nats:

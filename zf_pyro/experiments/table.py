@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ..saving import write_atomically
 from .curves import steps_to
+from .paired_table import markdown, paired_table
 from .plan import TRAINING, PlannedRow, PlannedTable, Sweep, read_plan
 from .planned_results import Results, figure, finished
 
@@ -34,8 +35,10 @@ def table_of(plan: Sweep, table: PlannedTable) -> str:
         lines += _lines(row, found, table)
         if len(found) < len(row.seeds):
             unfinished.append(f"{row.label} ({len(found)} of {len(row.seeds)} seeds)")
-    text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return text + ("\n\nNot finished:\n\n" + "\n".join(f"- {row}" for row in unfinished) if unfinished else "")
+    parts = [markdown(lines)]
+    if unfinished:
+        parts.append("Not finished:\n\n" + "\n".join(f"- {row}" for row in unfinished))
+    return "\n\n".join(parts + paired_table(plan, table))
 
 
 def replaced(page: str, name: str, text: str) -> str:
