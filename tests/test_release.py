@@ -38,6 +38,18 @@ def test_extras_that_the_documentation_names_exist():
     assert {extra for names in named for extra in names.split(",")} <= PROJECT["optional-dependencies"].keys()
 
 
+def test_constraints_leave_to_torch_what_its_cuda_builds_pin_themselves():
+    """A pin of Triton or of NVIDIA's libraries makes the README's command impossible where torch is a CUDA build."""
+    named = {
+        re.split(r"[=<>\[ ]", line)[0].lower()
+        for path in ROOT.glob("constraints*.txt")
+        for line in path.read_text().splitlines()
+        if line and not line.startswith("#")
+    }
+    assert "torch" in named
+    assert {name for name in named if name == "triton" or name.startswith(("nvidia", "cuda"))} == set()
+
+
 def test_the_readme_has_only_whole_addresses():
     """A package index shows it, where no address is relative."""
     targets = re.findall(r"\]\(([^)\s]+)\)", (ROOT / "README.md").read_text())
