@@ -20,6 +20,7 @@ TABLES = {
     "refine": ["utterances, filter of ", "untrained  trained ", "refined ", "fitted "],
     "scale": [f"| {row} | " for row in ("plain_10000", "truncated_10000", "batch_1000", "stream", "processes_2")],
     "sixo": ["objective ", "FIVO ", "SIXO ", "test, no twist"],
+    "small": ["1 sequences, ", " steps per second, ", "1.000 [1.000, 1.000] of the first", "time loops in C: "],
     "start": ["steps to ", "released ", "data "],
     "train_step": [
         "timit: ",
@@ -60,6 +61,7 @@ SLOW = (
     "refine",
     "scale",
     "sixo",
+    "small",
     "start",
     "train_step",
 )
