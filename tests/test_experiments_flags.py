@@ -1,6 +1,7 @@
 """Flags of the experiments: models, objectives, values of the preset, and what a resumed run must repeat."""
 
 import dataclasses
+import inspect
 import runpy
 import sys
 import typing
@@ -64,6 +65,13 @@ def test_each_value_of_a_preset_is_a_flag_with_a_description():
     flags = preset_flags()
     assert set(flags) == {field.name for field in dataclasses.fields(Preset)} - {"max_steps"} == set(CHANGEABLE)
     assert all(len(text) > 10 for _, text in flags.values())
+
+
+def test_descriptions_of_flags_do_not_depend_on_how_python_indents_a_docstring(monkeypatch):
+    """Python 3.13 takes the indentation of docstrings away, others leave it."""
+    found = preset_flags()
+    monkeypatch.setattr(Preset, "__doc__", inspect.cleandoc(Preset.__doc__))
+    assert preset_flags() == found
 
 
 def test_a_command_line_chooses_model_objective_particles_and_sizes(monkeypatch, tmp_path):

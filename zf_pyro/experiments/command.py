@@ -1,6 +1,7 @@
 """Command line of an experiment: its own flags, and those shared by all."""
 
 import dataclasses
+import inspect
 import re
 import sys
 from collections.abc import Callable
@@ -84,7 +85,8 @@ def run_experiment(experiment: Callable[..., None], flags: dict[str, Any]) -> No
 def preset_flags() -> dict[str, tuple[Any, str]]:
     """Type and description of each field of a preset that is a flag; None for a value leaves it as it is."""
     kinds = get_type_hints(Preset)
-    lines = re.findall(r"^ {8}(\w+): (.*(?:\n {12}.*)*)", Preset.__doc__ or "", re.MULTILINE)
+    about = inspect.getdoc(Preset) or ""  # of one indentation: Python 3.13 takes it away when it compiles
+    lines = re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", about, re.MULTILINE)
     texts = {name: " ".join(text.split()) for name, text in lines}
     return {name: (kinds[name] | None, texts[name]) for name in CHANGEABLE}
 
