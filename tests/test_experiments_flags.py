@@ -274,7 +274,9 @@ def test_a_resumed_run_repeats_shifts_and_step_sizes(tmp_path):
 
     whole = trained(tmp_path / "whole", 7)
     trained(tmp_path / "parts", 3)
+    kept = SafeCheckpointIO().load_checkpoint(latest(tmp_path / "parts" / "checkpoints"))["callbacks"]
     parts = trained(tmp_path / "parts", 7, resume=True)
+    assert parts["training_seconds"] > kept["Stopwatch"]["seconds"] > 0.0
     assert {**parts, "training_seconds": 0} == {**whole, "training_seconds": 0}
     first, second = (
         SafeCheckpointIO().load_checkpoint(latest(tmp_path / name / "checkpoints"))["state_dict"]

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 pytest.importorskip("lightning")
 
 from zf_pyro import Linear, ZForcingELBO
-from zf_pyro.training import Batches, CheckpointError, SafeCheckpointIO, Training, latest
+from zf_pyro.training import Batches, CheckpointError, SafeCheckpointIO, Stopwatch, Training, latest
 from zf_pyro.training.callbacks import capture, restore
 from zf_pyro.training.checkpoints import MAGIC
 
@@ -43,6 +43,16 @@ def validations(out, start):
     with open(out / "logs" / f"version_{start}" / "metrics.csv") as file:
         rows = [row for row in csv.DictReader(file) if row.get("validation/elbo")]
     return [(row["step"], row["validation/elbo"]) for row in rows]
+
+
+def test_seconds_are_those_of_all_starts(monkeypatch):
+    clock = iter([100.0, 107.0, 500.0, 502.0])
+    monkeypatch.setattr("time.perf_counter", lambda: next(clock))
+    first = Stopwatch()
+    kept = first.state_dict()
+    second = Stopwatch()
+    second.load_state_dict(kept)
+    assert second.seconds == 9.0
 
 
 @pytest.mark.parametrize("stop", [3, 5, *(pytest.param(stop, marks=pytest.mark.slow) for stop in (2, 6, 9))])

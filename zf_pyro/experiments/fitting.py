@@ -36,7 +36,7 @@ class Trained(NamedTuple):
     """The course of a training run."""
 
     seconds: float
-    """Seconds of training, of the latest start alone if the run was resumed."""
+    """Seconds of training, of all starts of a resumed run."""
     steps: int
     """Steps taken."""
     best_step: int
@@ -155,7 +155,7 @@ def train(run: Run, preset: Preset, model: StochasticRNN | DeterministicRNN, tra
     """
     from lightning.pytorch.callbacks import ModelCheckpoint
 
-    from ..training import CosineDecay, MechanismLog, SafeCheckpointIO, Training, fit
+    from ..training import CosineDecay, MechanismLog, SafeCheckpointIO, Stopwatch, Training, fit
 
     objective: ELBO = Trace_ELBO()
     validation = None
@@ -177,12 +177,12 @@ def train(run: Run, preset: Preset, model: StochasticRNN | DeterministicRNN, tra
         plateau=preset.plateau,
         validation=validation,
     )
-    callbacks: list[Any] = []
+    stopwatch = Stopwatch()
+    callbacks: list[Any] = [stopwatch]
     if preset.decay_steps is not None:
         callbacks.append(CosineDecay(preset.learning_rate, preset.decay_steps))
     if run.mechanism_every is not None:
         callbacks.append(MechanismLog(run.mechanism_every))
-    start = time.perf_counter()
     trainer = fit(
         module,
         train,
@@ -200,7 +200,7 @@ def train(run: Run, preset: Preset, model: StochasticRNN | DeterministicRNN, tra
         logger=["csv", "tensorboard"] if run.logger == "tensorboard" else run.logger,
         about=run.about,
     )
-    seconds = time.perf_counter() - start
+    seconds = stopwatch.seconds
     if not trainer.is_global_zero:
         raise SystemExit(0)
     best = SafeCheckpointIO().load_checkpoint(run.out / "best.ckpt")

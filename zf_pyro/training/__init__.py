@@ -1,7 +1,7 @@
 """Training by SVI's step under Lightning: resumable checkpoints, fault tolerance, several devices."""
 
 from ..saving import FolderInUseError
-from .callbacks import CosineDecay
+from .callbacks import CosineDecay, Stopwatch
 from .checkpoints import CheckpointError, SafeCheckpointIO, latest
 from .mechanism_log import MechanismLog, UnearnedAuxiliaryWarning
 from .module import Training, adam
@@ -17,6 +17,7 @@ __all__ = [
     "MechanismLog",
     "NonFiniteError",
     "SafeCheckpointIO",
+    "Stopwatch",
     "Training",
     "UnearnedAuxiliaryWarning",
     "adam",

@@ -1,8 +1,9 @@
-"""Callbacks of a run: random state, falling step size, interruption by signals, progress bar."""
+"""Callbacks of a run: random state, falling step size, seconds, interruption by signals, progress bar."""
 
 import math
 import signal
 import sys
+import time
 from typing import Any
 
 import numpy as np
@@ -120,6 +121,30 @@ class CosineDecay(Callback):
         for optimiser in trainer.optimizers:
             for group in optimiser.param_groups:
                 group["lr"] = self.at(trainer.global_step)
+
+
+class Stopwatch(Callback):
+    """Seconds of training over all starts of a run.
+
+    What a killed process did after its last checkpoint is not in them.
+    """
+
+    def __init__(self) -> None:
+        self.before = 0.0
+        self.start = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since this was made, and those of earlier starts up to the checkpoint that was loaded."""
+        return self.before + time.perf_counter() - self.start
+
+    def state_dict(self) -> dict[str, float]:
+        """The seconds so far."""
+        return {"seconds": self.seconds}
+
+    def load_state_dict(self, state_dict: dict[str, float]) -> None:
+        """Continue from :meth:`state_dict`."""
+        self.before = state_dict["seconds"]
 
 
 class Interruption(Callback):
