@@ -1,6 +1,7 @@
 """Small random models and data for all tests. Everything is seeded; no test sees another's parameters."""
 
 import random
+from pathlib import Path
 
 import pyro
 import pytest
@@ -42,6 +43,12 @@ EMISSIONS = {
     "categorical": emissions.Categorical(4),
 }
 
+
+of_the_sources = pytest.mark.skipif(
+    not (Path(__file__).parent.parent / "zf_pyro").is_dir(),
+    reason="the sources of zf_pyro are not beside the tests, as where those of the source distribution try a wheel",
+)
+"""A test about files of the package as they lie in the repository."""
 
 # Tensors of a few elements gain nothing from a second thread, and waiting for it is slow on a busy machine.
 torch.set_num_threads(1)

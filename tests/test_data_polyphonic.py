@@ -36,6 +36,7 @@ from zf_pyro.data.prepare import describe
 from zf_pyro.data.prepare import main as prepare
 from zf_pyro.emissions import Bernoulli
 
+from .conftest import of_the_sources
 from .prepared import prepare as prepare_frames
 from .real_data import archive
 
@@ -103,6 +104,7 @@ def test_the_file_of_the_chorales_is_the_one_that_was_made():
     assert load_polyphonic().record.hashes == {"jsb.npz": digest}
 
 
+@of_the_sources
 def test_the_chorales_and_their_licence_are_part_of_a_distribution():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["zf_pyro"]
     package = ROOT / "zf_pyro"

@@ -14,6 +14,8 @@ import pytest
 from zf_pyro import ZForcing, emissions
 from zf_pyro.data import Record, preparing
 
+from .conftest import of_the_sources
+
 ROOT = Path(__file__).parent.parent
 PAGES = ["README.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))]
 HOME = "https://github.com/zf-pyro/zf-pyro/blob/main/"
@@ -139,6 +141,7 @@ def anchor(heading: str) -> str:
     return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
 
 
+@of_the_sources
 @every_page
 def test_links_inside_the_repository_resolve(page):
     for target in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"```.*?```", "", text_of(page), flags=re.DOTALL)):
@@ -171,6 +174,7 @@ def resolved(name: str) -> bool:
     return False
 
 
+@of_the_sources
 @every_page
 def test_files_of_the_repository_exist(page):
     named = re.findall(r"(?<![\w/.])((?:zf_pyro|tests|examples|benchmarks|docs)/[\w/.*-]*\w)", text_of(page))
