@@ -48,19 +48,19 @@ FIGURES = {
     ),
     "docs/results.md": Made(
         "-m zf_pyro.experiments.table benchmarks/polyphonic/plan.json --page docs/results.md",
-        ("benchmarks/polyphonic/plan.json", "docs/results/polyphonic/*.json"),
+        ("benchmarks/polyphonic/plan.json", "docs/results/polyphonic/*.*"),
     ),
     "docs/results.md, auxiliary": Made(
         f"-m zf_pyro.experiments.table {MECHANISM} --tables 'jsb, ZForcing, 32 units' --page docs/results.md",
-        (MECHANISM, "docs/results/mechanism/m32_zforcing_*.json"),
+        (MECHANISM, "docs/results/mechanism/m32_zforcing_*.*"),
     ),
     "docs/mechanism.png": Made(
         f"-m zf_pyro.experiments.figure {MECHANISM} --table 'jsb, ZForcing, 32 units' --out docs/mechanism.png",
-        (MECHANISM, "docs/results/mechanism/m32_zforcing_*.json"),
+        (MECHANISM, "docs/results/mechanism/m32_zforcing_*.*"),
     ),
     "docs/results.md, digits": Made(
         "-m zf_pyro.experiments.table benchmarks/digits/plan.json --tables 'digits by rows' --page docs/results.md",
-        ("benchmarks/digits/plan.json", "docs/results/digits/digits_*.json"),
+        ("benchmarks/digits/plan.json", "docs/results/digits/digits_*.*"),
     ),
     "docs/inference.md, algorithms": Made(
         "examples/swap_inference.py --inference all --page docs/inference.md", ("examples/swap_inference.py",)
