@@ -324,6 +324,7 @@ def test_a_table_has_paired_differences_from_a_row_after_its_figures(plan):
     rows = plan["tables"][0]["rows"]
     rows.append({"name": "srnn", "label": "SRNN", "flags": {"model": "srnn", "dropout": 0.25}, "seeds": [0, 1, 2]})
     rows.append({"name": "dmm", "label": "DMM", "flags": {"model": "dmm", "dropout": 0.25}, "seeds": [0, 13]})
+    rows.append({"name": "rnn", "label": "RNN", "flags": {"model": "rnn", "dropout": 0.25}, "seeds": [3]})
     plan["tables"][0]["against"] = "srnn"
     read = write(plan)
     sweep.sweep(read)
@@ -334,9 +335,10 @@ def test_a_table_has_paired_differences_from_a_row_after_its_figures(plan):
     about = next(i for i, line in enumerate(lines) if line.startswith("Paired with SRNN over 2 test sequences"))
     assert lines[about - 2] == "- DMM (1 of 2 seeds)"
     assert lines[about + 2 :] == [
-        "| ahead by | particle, 8 |",
-        "| --- | --- |",
-        "| **VRNN** | +0.500 ± 0.000 (+0.500, +0.500, +0.500) |",
+        "| ahead by | seeds | particle, 8 |",
+        "| --- | --- | --- |",
+        "| **VRNN** | 0, 1, 2 | +0.500 ± 0.000 (+0.500, +0.500, +0.500) |",
+        "| **DMM** | 0 | +0.000 ± 0.000 |",
     ]
 
 

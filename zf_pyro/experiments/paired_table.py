@@ -1,6 +1,6 @@
 """Paired differences of a table's rows from one of them, in Markdown."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from .paired import differences, titled
 from .plan import PlannedTable, Sweep
@@ -9,25 +9,26 @@ from .sequences_csv import Nats
 
 
 def paired_table(plan: Sweep, table: PlannedTable) -> list[str]:
-    """A sentence, and a table of the rows whose runs are all finished: their difference from the row ``against``.
+    """A sentence, and a table of the rows with runs under seeds of the row ``against``: their difference from it.
 
-    Nats per frame on the test set, of the mean over the seeds, with the standard error of paired differences over
-    sequences. Then the difference of each pair of seeds. Nothing without two such rows.
+    Nats per frame on the test set, of the mean over the seeds that both have, with the standard error of paired
+    differences over sequences. Then the difference of each pair. Nothing without two such rows.
     """
     rows = [row for row in table.rows if row.published is None]
-    found = {row.name: sequences(plan, row) for row in rows}
-    base = found.get(table.against or "", [])
-    others = [row for row in rows if row.name != table.against and found[row.name]]
-    if not base or not others:
+    base = next((row for row in rows if row.name == table.against), None)
+    if base is None:
         return []
-    cells = {row.label: _cells(found[row.name], base) for row in others}
+    reference = sequences(plan, base)
+    cells = {row.label: _cells(sequences(plan, row), reference) for row in rows if row is not base}
     bounds = list(dict.fromkeys(title for each in cells.values() for title in each))
+    if not bounds:
+        return []
     lines = [("ahead by", *bounds), ("---",) * (len(bounds) + 1)]
-    lines += [(f"**{label}**", *(each.get(title, "") for title in bounds)) for label, each in cells.items()]
-    label = next(row.label for row in rows if row.name == table.against)
+    lines += [(f"**{label}**", *(each.get(title, "") for title in bounds)) for label, each in cells.items() if each]
+    count = len(next(iter(reference.values()))["num_frames"])
     about = (
-        f"Paired with {label} over {len(base[0]['num_frames'])} test sequences, nats per frame: the mean over seeds ± "
-        "the standard error over sequences, and each seed:"
+        f"Paired with {base.label} over {count} test sequences, nats per frame: the mean over seeds ± the standard "
+        "error over sequences, and each seed:"
     )
     return [about, markdown(lines)]
 
@@ -37,13 +38,17 @@ def markdown(lines: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _cells(of: list[Nats], against: list[Nats]) -> dict[str, str]:
-    """Differences by the title of the bound."""
-    cells = {}
-    for bound, mean in differences(of, against).items():
+def _cells(of: Mapping[int, Nats], against: Mapping[int, Nats]) -> dict[str, str]:
+    """The seeds that both have, and differences by the title of the bound; nothing without such seeds."""
+    seeds = [seed for seed in of if seed in against]
+    if not seeds:
+        return {}
+    first, second = [of[seed] for seed in seeds], [against[seed] for seed in seeds]
+    cells = {"seeds": ", ".join(map(str, seeds))}
+    for bound, mean in differences(first, second).items():
         cell = f"{mean.value:+.3f} ± {mean.standard_error:.3f}"
-        if len(of) == len(against) > 1:
-            each = [differences([a], [b])[bound].value for a, b in zip(of, against, strict=True)]
+        if len(seeds) > 1:
+            each = [differences([a], [b])[bound].value for a, b in zip(first, second, strict=True)]
             cell += f" ({', '.join(f'{value:+.3f}' for value in each)})"
-        cells[titled(bound, [*of, *against])] = cell
+        cells[titled(bound, first + second)] = cell
     return cells

@@ -84,13 +84,13 @@ def finished(plan: Sweep, row: PlannedRow) -> dict[int, Results]:
     return {seed: result for seed, result in results.items() if result is not None}
 
 
-def sequences(plan: Sweep, row: PlannedRow) -> list[Nats]:
-    """Nats of each test sequence under the chosen setting, a table per seed; none where one is missing."""
+def sequences(plan: Sweep, row: PlannedRow) -> dict[int, Nats]:
+    """Nats of each test sequence under the chosen setting, by seed; without the seeds that left none."""
     chosen = chosen_setting(plan, row)
     if chosen is None:
-        return []
-    paths = [sequences_of(plan, row.run(chosen, seed)) for seed in row.seeds]
-    return [read_sequences(path, "test") for path in paths] if all(path.is_file() for path in paths) else []
+        return {}
+    paths = {seed: sequences_of(plan, row.run(chosen, seed)) for seed in row.seeds}
+    return {seed: read_sequences(path, "test") for seed, path in paths.items() if path.is_file()}
 
 
 def pending(plan: Sweep, pattern: str = "*") -> list[PlannedRun]:
