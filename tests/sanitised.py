@@ -96,7 +96,8 @@ def results(net, sizes, seed):
 def compare(machine, first, shapes):
     """Take the loops through random shapes; returns the number of runs of the compiled machine.
 
-    Each shape runs on every instruction set, in one precision and with one cell, which alternate.
+    Each shape runs on every instruction set, in one precision and with one cell, which alternate. Where the processor
+    has products in bfloat16, shapes in float32 run with them too.
     """
     from zf_pyro.recurrence.engine import buffers, machines
 
@@ -115,7 +116,10 @@ def compare(machine, first, shapes):
         machines.WORTH_A_THREAD = 1
         for level in range(len(machine.PANELS)):
             # The widest set of a processor is chosen: this processor has no wider one.
-            machines._compiled = SimpleNamespace(run=machine.run, PANELS=machine.PANELS[: level + 1])
+            widest = level + 1 == len(machine.PANELS)
+            machines._compiled = SimpleNamespace(
+                run=machine.run, PANELS=machine.PANELS[: level + 1], BFLOAT16=widest and machine.BFLOAT16
+            )
             found = results(net, sizes, k)
             runs += 1
             assert found.keys() == expected.keys()
@@ -128,6 +132,11 @@ def compare(machine, first, shapes):
                     atol=tolerance * scale,
                     msg=partial("shape {} {}, level {}, {}: {}".format, k, sizes, level, name),
                 )
+        if machine.BFLOAT16 and dtype == torch.float32:  # test_recurrence_bfloat16.py has the values
+            torch.set_float32_matmul_precision("medium")
+            assert all(value.isfinite().all() for value in results(net, sizes, k).values())
+            torch.set_float32_matmul_precision("highest")
+            runs += 1
         torch.set_num_threads(1)
     return runs
 

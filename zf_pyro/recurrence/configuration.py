@@ -5,7 +5,7 @@ from typing import Any, Literal
 import torch
 
 from .engine import machines
-from .engine.fastest import SETTING, by_rule, fuses, measurements
+from .engine.fastest import SETTING, by_rule, fuses, measurements, multiplies_in_bfloat16
 
 
 def show_config(mode: Literal["stdout", "dict"] = "stdout") -> dict[str, Any] | None:
@@ -18,6 +18,8 @@ def show_config(mode: Literal["stdout", "dict"] = "stdout") -> dict[str, Any] | 
     - ``reason``, and ``advice`` for a faster one (None if there is none);
     - ``compiler``, ``instructions`` (the widest vectors of this processor) and ``openmp`` of the C loops; None if they
       were not built, or from older sources;
+    - ``products`` of C loops in float32: ``"bfloat16"`` if ``torch.set_float32_matmul_precision("medium")`` allows it
+      and the processor has them, else ``"float32"``;
     - ``threads`` of a loop, at most;
     - ``measured``: one dictionary for each class of sizes: dtype, width, rows, threads, and the seconds of a step in C
       and in PyTorch;
@@ -62,6 +64,7 @@ def _fields() -> dict[str, Any]:
         "compiler": getattr(compiled, "COMPILER", None),
         "instructions": getattr(compiled, "LEVELS", [None])[-1],
         "openmp": bool(compiled.THREADED) if hasattr(compiled, "THREADED") else None,
+        "products": "bfloat16" if multiplies_in_bfloat16() else "float32",
         "threads": threads if machine == "pytorch" or compiled.THREADED else 1,
         "measured": [dict(zip(names, (*key, *value), strict=True)) for key, value in measurements().items()],
         "gpu": "fused" if fused else "pytorch",

@@ -13,8 +13,10 @@ THREADED: int
 """1 if it had OpenMP. If 0, loops run on one thread."""
 OPTIMISED: int
 """1 if it optimised."""
+BFLOAT16: int
+"""1 if this processor multiplies in bfloat16 at its widest level, and the compiler knew how."""
 
-def run(program: bytes, first: int, steps: int, by: int, wide: int, threads: int, level: int, /) -> None:
+def run(program: bytes, first: int, steps: int, by: int, kind: int, threads: int, level: int, /) -> None:
     """Run a program.
 
     Args:
@@ -22,10 +24,10 @@ def run(program: bytes, first: int, steps: int, by: int, wide: int, threads: int
         first: the first step.
         steps: the number of steps.
         by: from one step to the next, 1 or -1.
-        wide: 1 for float64, 0 for float32.
+        kind: 0 for float32, 1 for float64, 2 for float32 with products in bfloat16.
         threads: the largest number of threads.
         level: an index of PANELS.
 
     Raises:
-        ValueError: the program is not whole instructions, or the processor lacks the level.
+        ValueError: the program is not whole instructions, or the processor lacks the level or the kind.
     """

@@ -101,7 +101,20 @@ def machine_for(tape: Tape, width: int, rows: int) -> Machine:
     choice = choose(block.dtype, width, rows)
     if choice.advice is not None:
         advise(choice)
-    return CompiledMachine(tape) if choice.compiled else PlainMachine(tape)
+    return CompiledMachine(tape, bfloat16=multiplies_in_bfloat16()) if choice.compiled else PlainMachine(tape)
+
+
+def multiplies_in_bfloat16() -> bool:
+    """Tell whether C loops in float32 multiply in bfloat16: where the user allows it, and the processor can.
+
+    The user's switch is PyTorch's: ``torch.set_float32_matmul_precision("medium")``, or "bf16" of oneDNN's products
+    alone. PyTorch's own products in float32 may not follow it on the same processor.
+    """
+    if not getattr(machines._compiled, "BFLOAT16", 0):
+        return False
+    products = getattr(torch.backends.mkldnn, "matmul", None)  # since PyTorch 2.9
+    allowed = torch.get_float32_matmul_precision() if products is None else products.fp32_precision
+    return allowed in ("medium", "bf16")
 
 
 def fuses(device: torch.device) -> bool:

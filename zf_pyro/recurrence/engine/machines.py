@@ -147,13 +147,15 @@ class CompiledMachine(Machine):
     Args:
         tape: memory for the loop's buffers.
         level: index of the set of vector instructions; None for the widest of the processor.
+        bfloat16: multiply float32 in bfloat16, and add in float32. Only some processors do, at their widest level.
     """
 
     blocks = 16  # up to 16 threads share a sum; its digits do not depend on their number
 
-    def __init__(self, tape: Tape, level: int | None = None) -> None:
+    def __init__(self, tape: Tape, level: int | None = None, bfloat16: bool = False) -> None:
         super().__init__(tape)
         self.level = len(_compiled.PANELS) - 1 if level is None else level
+        self.kind = 1 if tape.block.dtype == torch.float64 else 2 * bfloat16
 
     def weight(self, matrix: Tensor) -> Ring:
         """Pack ``matrix`` (out, in) into panels, (panels, in * rows of a panel); see :func:`operations.pack`.
@@ -170,7 +172,7 @@ class CompiledMachine(Machine):
         dtype = self.tape.block.dtype
         encoded = [encode(line, _CODES[line.operation.__name__], dtype, panel) for line in program]
         code, work = b"".join([line for line, _ in encoded]), sum([cost for _, cost in encoded])
-        threads, wide = max(1, min(torch.get_num_threads(), work // WORTH_A_THREAD)), dtype == torch.float64
+        threads = max(1, min(torch.get_num_threads(), work // WORTH_A_THREAD))
         size, one = max(1, PER_CALL // max(1, work)), INSTRUCTION.size
         # A single step of many rows is cut into its instructions.
         parts = [code] if work <= PER_CALL else [code[k : k + one] for k in range(0, len(code), one)]
@@ -182,7 +184,7 @@ class CompiledMachine(Machine):
             # the code points into.
             for done in range(0, steps if program else 0, size):
                 for part in parts:
-                    _compiled.run(part, first + done * by, min(size, steps - done), by, wide, threads, self.level)
+                    _compiled.run(part, first + done * by, min(size, steps - done), by, self.kind, threads, self.level)
 
         return run
 

@@ -36,6 +36,7 @@
     p = p * r + 1.0f / 2;
 #include "operations.h"
 
+#ifdef SUFFIX_DOUBLE
 #define SUFFIX SUFFIX_DOUBLE
 #define REAL double
 #define TYPE "pd"
@@ -66,9 +67,11 @@
     p = p * r + 1.0 / 6;                                                                                               \
     p = p * r + 1.0 / 2;
 #include "operations.h"
+#endif
 #undef BYTES
 #undef PANEL
 #undef STEPS
+#undef PAIR
 #undef SUFFIX_FLOAT
 #undef SUFFIX_DOUBLE
 #undef BOUND_FLOAT

@@ -1,7 +1,8 @@
 /* Copies into other layouts: weights into panels, and values between the engine's (features, rows), where the rows of a
    feature are contiguous, and PyTorch's (rows, features); included by operations.h. */
 
-/* Packs W into panels of PANEL rows. A panel stores its columns one after the other; zeros fill the last panel.
+/* Packs W into panels of PANEL rows. A panel stores its columns one after the other, or with products in bfloat16
+   (PAIR == 2, products.h) its pairs of columns; zeros fill the last panel.
    Operands: packed (panels, columns * PANEL), W (inner, columns). */
 OPERATION NAME(pack)(const Instruction *i, long t, long id, long threads) {
     const Operand *to = &i->operand[0], *from = &i->operand[1];
@@ -11,6 +12,14 @@ OPERATION NAME(pack)(const Instruction *i, long t, long id, long threads) {
         const REAL *rows = w + p * PANEL * from->feature;
         long real = i->inner - p * PANEL < PANEL ? i->inner - p * PANEL : PANEL;
         REAL *panel = packed + p * to->feature;
+#if PAIR == 2
+        for (long k = 0, columns = i->rows / PANEL; k < columns; k += 2, panel += PANEL) {
+            REAL values[2][LANES] = {{0}};
+            for (long r = 0; r < real; r++)
+                for (long n = 0; n < 2 && k + n < columns; n++) values[n][r] = rows[r * from->feature + (k + n) * from->row];
+            NAME(put)(panel, PAIRS(*(NAME(vector) *)values[0], *(NAME(vector) *)values[1]), PANEL);
+        }
+#else
         if (real == PANEL)
             for (long k = 0; k < i->rows / PANEL; k++)
                 for (long r = 0; r < PANEL; r++) panel[k * PANEL + r] = rows[r * from->feature + k * from->row];
@@ -18,6 +27,7 @@ OPERATION NAME(pack)(const Instruction *i, long t, long id, long threads) {
             for (long k = 0; k < i->rows / PANEL; k++)
                 for (long r = 0; r < PANEL; r++)
                     panel[k * PANEL + r] = r < real ? rows[r * from->feature + k * from->row] : 0;
+#endif
     }
 }
 

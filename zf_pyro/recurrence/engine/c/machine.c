@@ -48,27 +48,31 @@ static void run_together(
     runner(program, count, first, steps, by, 0, 1, &team);
 }
 
-/* run(program, first, steps, by, wide, threads, level) of _compiled.pyi. The GIL is released meanwhile. */
+/* run(program, first, steps, by, kind, threads, level) of _compiled.pyi. The GIL is released meanwhile. */
 static PyObject *run(PyObject *self, PyObject *args) {
     (void)self;
     Py_buffer program;
-    long first, steps, by, wide, threads, level;
-    if (!PyArg_ParseTuple(args, "y*llllll", &program, &first, &steps, &by, &wide, &threads, &level)) return NULL;
+    long first, steps, by, kind, threads, level;
+    if (!PyArg_ParseTuple(args, "y*llllll", &program, &first, &steps, &by, &kind, &threads, &level)) return NULL;
     long count = (long)(program.len / (Py_ssize_t)sizeof(Instruction));
     const Instruction *instructions = program.buf;
     if (program.len % (Py_ssize_t)sizeof(Instruction) || level < 0 || level >= supported()) {
         PyBuffer_Release(&program);
         return PyErr_Format(PyExc_ValueError, "program must be whole instructions and level below %ld", supported());
     }
+    if (kind < 0 || kind > 2 || !levels[level].runners[kind] || (kind == 2 && !pairs())) {
+        PyBuffer_Release(&program);
+        return PyErr_Format(PyExc_ValueError, "kind must be 0, 1, or 2 where there are products in bfloat16, got %ld", kind);
+    }
     Py_BEGIN_ALLOW_THREADS
-    run_together(levels[level].runners[wide ? 1 : 0], instructions, count, first, steps, by, threads);
+    run_together(levels[level].runners[kind], instructions, count, first, steps, by, threads);
     Py_END_ALLOW_THREADS
     PyBuffer_Release(&program);
     Py_RETURN_NONE;
 }
 
 static PyMethodDef methods[] = {
-    {"run", run, METH_VARARGS, "run(program, first, steps, by, wide, threads, level): see engine/machines.py."},
+    {"run", run, METH_VARARGS, "run(program, first, steps, by, kind, threads, level): see engine/machines.py."},
     {NULL, NULL, 0, NULL},
 };
 static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_compiled", NULL, 0, methods, NULL, NULL, NULL, NULL};
@@ -85,6 +89,7 @@ PyMODINIT_FUNC PyInit__compiled(void) {
                  PyModule_AddObjectRef(module, "PANELS", sizes) < 0 || PyModule_AddObjectRef(module, "LEVELS", kinds) < 0 ||
                  PyModule_AddStringConstant(module, "COMPILER", COMPILER) < 0 ||
                  PyModule_AddIntConstant(module, "THREADED", THREADED) < 0 ||
+                 PyModule_AddIntConstant(module, "BFLOAT16", pairs()) < 0 ||
                  PyModule_AddIntConstant(module, "OPTIMISED", OPTIMISED) < 0;
     Py_XDECREF(known);
     Py_XDECREF(sizes);

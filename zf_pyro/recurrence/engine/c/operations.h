@@ -66,6 +66,7 @@ static void NAME(run)(
 #undef LINE
 #undef FUSE
 #undef KIND
+#undef WIDTH_OF_G
 #undef AT
 #undef STARTS
 #undef RUNS

@@ -3,11 +3,16 @@
    In this file W is a matrix (features, inner) and x is (inner, columns); a column is one of the engine's rows. In sums
    of outer products G stands for W and x^T for x; a column is then an input feature. A tile is PANEL rows of W times at
    most TILE columns of x, with its sums in registers; a group is two tiles. W is packed into panels (layout.h), G is
-   read where it lies. `steps` in tiles are the columns of W in one turn of an unrolled loop. */
+   read where it lies. `steps` in tiles are the columns of W in one turn of an unrolled loop.
+
+   PAIR columns of W, and as many rows of x, share one element of what tiles read. PAIR is 1, or 2 with products in
+   bfloat16: then an element holds two numbers of 16 bits, and one instruction multiplies and adds both in float32. */
 
 /* sum += weight * x. `weight - {0}` spreads the scalar over a vector. In unrolled loops compilers move sums between
    registers and back, unless they are given the instruction. */
-#if STEPS > 1 && defined(__x86_64__)
+#if PAIR == 2
+#define FUSE(sum, weight, x) ((sum) = DOT(sum, weight, x))
+#elif STEPS > 1 && defined(__x86_64__)
 #define FUSE(sum, weight, x) \
     __asm__("vfmadd231" TYPE " %2, %1, %0" : "+x"(sum) : "x"((weight) - (NAME(vector)){0}), "x"(x))
 #else
@@ -125,14 +130,45 @@ static inline void NAME(tiles)(
     }
 }
 
+#if PAIR == 2
+/* Copies a group's part of a row of x, paired with that of the row `further` elements behind (zeros if there is
+   none, further < 0), to tiles that are `apart` elements apart, with zeros from `columns` on. */
+static inline void NAME(take)(REAL *to, long apart, const REAL *x, long further, long columns) {
+    for (; columns > 0; columns -= TILE, x += TILE, to += apart)
+        for (int v = 0; v < 2; v++) {
+            long left = columns - v * LANES, count = left < 0 ? 0 : left < LANES ? left : LANES;
+            NAME(vector) first = NAME(get)(x + v * LANES, count), second = {0};
+            if (further >= 0) second = NAME(get)(x + further + v * LANES, count);
+            ((NAME(vector) *)to)[v] = PAIRS(first, second);
+        }
+}
+
+#define WIDTH_OF_G (DEPTH + LANES) /* elements of a row of G in memory; vectors are stored whole */
+
+/* Copies PANEL rows of G, of which `rows` exist, and pairs neighbours in a row: `parts` parts of k numbers. */
+static inline void NAME(take_gradients)(
+    REAL *to, const REAL *g, long across, long step, long parts, long k, long rows) {
+    for (long r = 0; r < rows; r++, to += WIDTH_OF_G, g += across) {
+        REAL *element = to;
+        for (long part = 0; part < parts; part++, element += (k + 1) / 2)
+            for (long n = 0; n < k; n += 2 * LANES) {
+                const REAL *x = g + part * step + n;
+                long left = k - n, count = left < LANES ? left : LANES, others = left < 2 * LANES ? left - count : LANES;
+                *(NAME(vector) *)(element + n / 2) = NEIGHBOURS(NAME(get)(x, count), NAME(get)(x + LANES, others));
+            }
+    }
+}
+#else
 /* Copies a group's part of a row of x to tiles that are `apart` elements apart, with zeros from `columns` on. */
-static inline void NAME(take)(REAL *to, long apart, const REAL *x, long columns) {
+static inline void NAME(take)(REAL *to, long apart, const REAL *x, long further, long columns) {
+    (void)further;
     for (; columns > 0; columns -= TILE, x += TILE, to += apart)
         if (columns >= TILE)
             for (int v = 0; v < 2; v++) ((NAME(vector) *)to)[v] = ((const NAME(vector) *)x)[v];
         else
             for (long c = 0; c < TILE; c++) to[c] = c < columns ? x[c] : 0;
 }
+#endif
 
 /* out = W x + bias, or out += W x, for panels [begin, end) of W, DEPTH columns of W at a time. The first DEPTH columns
    start from the bias, later ones add to out. Operands: out, packed W, x, and the bias if there is one. */
@@ -144,17 +180,21 @@ static void NAME(multiply)(const Instruction *i, long t, long begin, long end, i
     for (long from = 0, k; from < i->inner; from += k) {
         k = i->inner - from < DEPTH ? i->inner - from : DEPTH;
         if (k > STEPS) k -= k % STEPS; /* only the last few columns take the slower `odd` tiles */
+        long elements = (k + PAIR - 1) / PAIR;
         for (long group = 0; group < i->rows; group += GROUP) {
             long columns = i->rows - group < GROUP ? i->rows - group : GROUP, seen_stride = x_stride, apart = TILE;
             const REAL *seen = x + from * x_stride + group;
-            if (columns % LANES || x_stride > 64) { /* copy x if its columns fill no vector or its rows are far apart */
-                for (long p = 0; p < k; p++) NAME(take)(room + p * TILE, DEPTH * TILE, seen + p * x_stride, columns);
+            /* copy x if its columns fill no vector, its rows are far apart, or they are to be paired */
+            if (columns % LANES || x_stride > 64 || PAIR == 2) {
+                for (long p = 0; p < k; p += PAIR)
+                    NAME(take)(
+                        room + p / PAIR * TILE, DEPTH * TILE, seen + p * x_stride, p + 1 < k ? x_stride : -1, columns);
                 seen = room, seen_stride = TILE, apart = DEPTH * TILE;
             }
-            NAME(Shape) shape = {1, k, 0, 0, seen_stride, stride, add || from};
+            NAME(Shape) shape = {1, elements, 0, 0, seen_stride, stride, add || from};
             for (long p = begin; p < end; p++) {
-                const REAL *w = weight + p * panel + from * PANEL, *start = bias && !from ? bias + p * PANEL : NULL;
-                const REAL *next = p + 1 < end ? w + panel : weight + begin * panel + (from + k) * PANEL;
+                const REAL *w = weight + p * panel + from / PAIR * PANEL, *start = bias && !from ? bias + p * PANEL : NULL;
+                const REAL *next = p + 1 < end ? w + panel : weight + begin * panel + (from + k) / PAIR * PANEL;
                 long rows = i->features - p * PANEL < PANEL ? i->features - p * PANEL : PANEL;
                 REAL *to = out + p * PANEL * stride + group;
                 NAME(tiles)(&shape, 1, w, next, seen, apart, to, rows, columns, start);
@@ -181,16 +221,25 @@ static void NAME(outer)(const Instruction *i, long t, long begin, long end) {
                 long ahead = rest > GROUP ? GROUP : (k < i->inner ? k * right->row : parts * right->part) - group;
                 REAL *to = room;
                 for (long part = 0; part < parts; part++)
-                    for (long p = 0; p < k; p++, to += TILE) {
+                    for (long p = 0; p < k; p += PAIR, to += TILE) {
                         const REAL *seen = x + part * right->part + p * right->row + group;
                         for (long n = 0; n < columns; n += LINE) __builtin_prefetch(seen + ahead + n, 0, 2);
-                        NAME(take)(to, DEPTH * TILE, seen, columns);
+                        NAME(take)(to, DEPTH * TILE, seen, p + 1 < k ? right->row : -1, columns);
                     }
+#if PAIR == 2
+                NAME(Shape) shape = {1, parts * ((k + 1) / 2), 0, WIDTH_OF_G, TILE, stride, 1};
+#else
                 NAME(Shape) shape = {parts, k, left->part, left->feature, TILE, stride, 1};
+#endif
                 for (long p = begin; p < end; p++) {
                     const REAL *w = g + p * panel, *next = p + 1 < end ? w + panel : g + begin * panel + whole * left->part;
                     long rows = i->features - p * PANEL < PANEL ? i->features - p * PANEL : PANEL;
                     REAL *sum = out + p * PANEL * stride + group;
+#if PAIR == 2
+                    REAL paired[PANEL * WIDTH_OF_G];
+                    NAME(take_gradients)(paired, w, left->feature, left->part, parts, k, rows);
+                    w = paired;
+#endif
                     NAME(tiles)(&shape, 0, w, next, room, DEPTH * TILE, sum, rows, columns, NULL);
                 }
             }
@@ -205,7 +254,7 @@ static void NAME(outer)(const Instruction *i, long t, long begin, long end) {
    ticket too many, which tells it that no shares are left. A product therefore uses shares + threads tickets; *taken
    counts those of the products before. */
 static void NAME(share)(const Instruction *i, long t, long threads, Team *team, long *taken) {
-    int copied = i->code == ADD_OUTER || i->rows > GROUP || i->rows % LANES || i->operand[2].feature > 64;
+    int copied = PAIR == 2 || i->code == ADD_OUTER || i->rows > GROUP || i->rows % LANES || i->operand[2].feature > 64;
     long panels = (i->features + PANEL - 1) / PANEL, few = (panels - 1) / (8 * threads) + 1, most = (panels - 1) / threads + 1;
     if (copied && few < ENOUGH) few = ENOUGH < most ? ENOUGH : most;
     long shares = (panels - 1) / few + 1;
