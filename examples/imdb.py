@@ -9,14 +9,17 @@ With the aclImdb folder, or any .txt, .csv or .tsv file of reviews:
     python examples/imdb.py --data /corpora/aclImdb --preset paper --device cuda --out runs/imdb
 
 ``--out`` then holds results.json (perplexity per word, end token included), figure.png, the model, and sentences.txt
-with new sentences and with interpolations between test sentences in latent space.
+with new sentences and with interpolations between test sentences in latent space. For the aclImdb tree results.json
+also says how well a linear classifier tells good reviews from bad ones by the latents of a single sentence.
 """
 
 import functools
 import tempfile
 from pathlib import Path
 
+from zf_pyro import to_arviz
 from zf_pyro.data import TextSets, collate, load_text, prepare_docstrings, prepare_imdb
+from zf_pyro.diagnostics import linear_probe
 from zf_pyro.emissions import Categorical
 from zf_pyro.evaluation import active_units, summarise
 from zf_pyro.experiments import (
@@ -103,6 +106,8 @@ def imdb(run: Run, data: Path | None = None, max_words: int = 16, vocabulary_siz
         x, lengths = collate([text.test[i] for i in range(min(256, len(text.test)))])
         device = fitted.model.emission_layer.weight.device
         more["active_units"] = active_units(fitted.model, x.to(device), lengths.to(device))
+        if text.labels("test") is not None:
+            more["sentiment"] = sentiment(fitted.model, text)
         (run.out / "sentences.txt").write_text(sentences(fitted.model, text), encoding="utf-8")
         save(fitted.model, run.out / "net")
     write_results(
@@ -114,6 +119,27 @@ def imdb(run: Run, data: Path | None = None, max_words: int = 16, vocabulary_siz
         value="word",
         **more,
     )
+
+
+def sentiment(net: StochasticRNN, text: TextSets, most: int = 2000, folds: int = 5) -> dict[str, float] | None:
+    """Whether a review is good or bad, read off the mean latents of single test sentences by a linear classifier.
+
+    Args:
+        net: the trained model.
+        text: its data, with labels of reviews.
+        most: sentences at most, spread over the test set.
+        folds: of the cross-validation.
+
+    Returns:
+        The fields of :class:`zf_pyro.diagnostics.Probe`; None if a label has fewer sentences than folds.
+    """
+    device, places = net.emission_layer.weight.device, range(0, len(text.test), -(-len(text.test) // most))
+    labels = [(text.labels("test") or [])[i] for i in places]
+    if min(map(labels.count, ("pos", "neg"))) < folds:
+        return None
+    x, lengths = collate([text.test[i] for i in places])
+    data = to_arviz(net.eval(), x.to(device), lengths.to(device), num_samples=50, groups=("posterior",))
+    return linear_probe(data, labels, folds=folds)._asdict()
 
 
 def sentences(net: StochasticRNN, text: TextSets, pairs: int = 3) -> str:

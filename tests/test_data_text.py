@@ -165,6 +165,26 @@ def test_reviews_without_ratings_are_read_when_asked_for(tmp_path):
     assert len(read_reviews(source, unsup=True).train) == 17
 
 
+def test_each_sentence_has_the_label_of_its_review(tmp_path):
+    source = tree(tmp_path / "aclImdb")
+    prepare_imdb(tmp_path / "out", source)
+    text = load_text(tmp_path / "out")
+    for part in ("train", "validation", "test"):
+        documents = split_reviews(read_reviews(source))[part]
+        expected = [review.label for review in documents for _ in sentences(review.text)]
+        assert text.labels(part) == expected, "all sentences here are short"
+        assert len(expected) == len(getattr(text, part))
+    assert set(text.labels("test")) == {"pos", "neg"}
+    with pytest.raises(ValueError, match=r"part must be one of \['test', 'train', 'validation'\], got 'dev'"):
+        text.labels("dev")
+
+
+def test_reviews_of_a_file_have_no_labels(tmp_path):
+    (tmp_path / "a.txt").write_text("A good film.\nI liked it. It was long.\nThe end.\n" * 10)
+    prepare_imdb(tmp_path / "out", tmp_path / "a.txt")
+    assert load_text(tmp_path / "out").labels("test") is None
+
+
 TABLES = {
     "a.txt": "A good film.\nI liked it.\n",
     "a.csv": 'id,review\n1,"A good film."\n2,I liked it.\n',

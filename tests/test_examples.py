@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from .test_data_text import tree
+
 EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.py"))
 
 
@@ -49,6 +51,19 @@ def test_every_model_goes_through_the_experiments(name: str, model: str, tmp_pat
     done = run(script, "--smoke", "--model", model, "--objective", "kl_annealing", "--out", str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "results.json").read_text())["model"] == model
+
+
+@pytest.mark.slow
+def test_feeling_is_read_off_the_latents_of_labelled_reviews(tmp_path: Path) -> None:
+    source, out = tree(tmp_path / "aclImdb", num_train=20, num_test=8), tmp_path / "out"
+    script = next(path for path in EXAMPLES if path.stem == "imdb")
+    flags = ("--preset", "small", "--max_steps", "2", "--options.frame_dropout", "0.3", "--out", str(out))
+    done = run(script, "--data", str(source), *flags)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((out / "results.json").read_text())
+    assert found["sentiment"].keys() == {"accuracy", "baseline", "error", "num_labels"}
+    assert found["sentiment"]["num_labels"] == 2
+    assert found["sentiment"]["baseline"] == pytest.approx(0.5, abs=0.1)
 
 
 @pytest.mark.slow

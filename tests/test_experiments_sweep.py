@@ -137,6 +137,13 @@ def test_a_density_without_latents_stands_in_every_column():
     assert planned_results.figure(result, "validation, 8 particles", "elbo") is None
 
 
+def test_other_groups_of_figures_are_read_by_name():
+    result = {"evaluations": {}, "sentiment": {"accuracy": 0.61, "baseline": None}}
+    assert planned_results.figure(result, "sentiment", "accuracy") == 0.61
+    assert planned_results.figure(result, "sentiment", "baseline") is None
+    assert planned_results.figure({"evaluations": {}, "sentiment": None}, "sentiment", "accuracy") is None
+
+
 def nats(value):
     """A figure as results.json has it."""
     return {"value": value, "standard_error": 0.1, "unit": "nats per frame"}

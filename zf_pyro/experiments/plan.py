@@ -71,9 +71,9 @@ class Column(NamedTuple):
 
     title: str
     evaluation: str
-    """Name of the evaluation in results.json, or "training"."""
+    """Name of the evaluation in results.json, or of another group of figures there; or "training"."""
     bound: str
-    """Name of the bound, or kl; of training, auxiliary or earned."""
+    """Name of the bound, or kl; of training, auxiliary or earned; of another group, the name of the figure."""
 
 
 COLUMNS = (

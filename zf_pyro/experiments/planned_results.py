@@ -41,15 +41,20 @@ def sequences_of(plan: Sweep, run: PlannedRun) -> Path:
 def figure(result: Results, evaluation: str, bound: str) -> float | None:
     """Nats per frame of a bound in an evaluation; of a density without latents, its log-likelihood.
 
+    Other groups of figures in results.json, such as sentiment of reviews, are read by their names, as they are.
+
     Args:
         result: of :func:`result_of`.
-        evaluation: name of the evaluation, such as "validation, 8 particles"; or "training", for what stands in the
-            logs, in nats per sequence: see :func:`.late_mean`.
+        evaluation: name of the evaluation, such as "validation, 8 particles", or of another group; or "training", for
+            what stands in the logs, in nats per sequence: see :func:`.late_mean`.
         bound: name of the bound, or kl; of training, auxiliary or earned.
     """
     if evaluation == TRAINING:
         return late_mean(result.get("curves", {}), bound)
     evaluations: Mapping[str, Any] = result["evaluations"]
+    group = result.get(evaluation)
+    if isinstance(group, Mapping):
+        return None if group.get(bound) is None else float(group[bound])
     found = evaluations.get(evaluation, evaluations.get(evaluation.partition(",")[0], {}))
     bounds = found.get("bounds", {})
     value = found.get("kl") if bound == "kl" else bounds.get("log_likelihood", bounds.get(bound))

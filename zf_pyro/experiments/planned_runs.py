@@ -21,7 +21,7 @@ TRAIN = Path("zf-pyro train")
 """In place of a script: the command, with the prepared folder as the flag ``data``."""
 KEPT = (
     *("command", "model", "objective", "parameters", "training_seconds", "steps", "best_step", "best_bound"),
-    *("active_units", "flags", "preset", "data", "versions"),
+    *("active_units", "sentiment", "flags", "preset", "data", "versions"),
 )
 """Fields of a run's results that its small copy has, beside the evaluations."""
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..checks import int64
 from ..emissions import Emission
-from ..networks import PosteriorScan, State, Transition, joined, with_fast_form
+from ..networks import PosteriorScan, State, Transition, joined, some_hidden, with_fast_form
 from ..paths import (
     check_frames,
     check_lengths,
@@ -55,6 +55,8 @@ class Equations(RegisteredNetwork):
     latent_dim: int
     covariate_dim: int = 0
     """K, covariates of a step."""
+    frame_dropout: float = 0.0
+    """Probability of hiding x_{t-1} from the recurrence, in training mode."""
     flag_dim: int = 0
     """Flags of a step, 1 for seen and 0 for unseen, that the network reads beside a frame."""
     emission_family: Emission
@@ -73,6 +75,8 @@ class Equations(RegisteredNetwork):
         observed: Tensor | None = None,
     ) -> Tensor:
         """u_t = x_{t-1}, with u_1 the context frame, or a start frame (zeros; for symbols, a token of its own).
+
+        With ``frame_dropout`` some frames before are hidden in training mode: u_t is a start frame there, too.
 
         With covariates u_t is (x_{t-1}, c_t), the elements of both in one tensor. A network of ``missing="fill"`` reads
         flags m_{t-1} after them, 1 where x_{t-1} was seen; the context and the start frame count as seen.
@@ -98,7 +102,7 @@ class Equations(RegisteredNetwork):
                     context = filled(context.unsqueeze(1), before, family).squeeze(1)
                 x, flags = filled(x, seen, family), flags_before(seen, before, 1)
         first = family.start(x[:, 0]) if context is None else context
-        u = torch.cat([first.unsqueeze(1), x[:, :-1]], dim=1)
+        u = torch.cat([first.unsqueeze(1), some_hidden(self, x[:, :-1])], dim=1)
         return joined(self, u, covariates, flags) if self.covariate_dim or self.flag_dim else u
 
     @property

@@ -27,7 +27,7 @@ def checked(**arguments: Any) -> dict[str, Any]:
     Raises:
         TypeError: a switch that is no bool, or a size that is no number.
         ValueError: a size or number of layers that is no positive integer, a negative number of flows or covariates,
-            dropout outside [0, 1), an unknown name, or a floor of a deviation that is fixed.
+            a dropout outside [0, 1), an unknown name, or a floor of a deviation that is fixed.
     """
     found: dict[str, Any] = {}
     for name, value in arguments.items():
@@ -35,7 +35,7 @@ def checked(**arguments: Any) -> dict[str, Any]:
             found[name] = require_count(name, value)
         elif name in ("num_flows", "covariate_dim"):
             found[name] = require_count(name, value, least=0)
-        elif name == "dropout":
+        elif name in ("dropout", "frame_dropout"):
             found[name] = require_number(name, value, "a probability in [0, 1)", 0.0, 1.0, "[)")
         elif name == "auxiliary_floor":
             found[name] = require_number(name, value, "a finite deviation of at least 0", 0.0)

@@ -66,6 +66,7 @@ class STORN(StochasticRNN):
         cell: recurrent units, ``"lstm"`` or ``"gru"``.
         num_layers: layers of f and of g, of which the other networks see the top one.
         dropout: probability of zeroing an element of an embedded frame, in training mode.
+        frame_dropout: probability of hiding x_{t-1} from the recurrence, in training mode; word dropout for text.
         covariate_dim: K, covariates of a step, read beside each frame; 0 for none.
         missing: what is done about gaps, ``"draw"`` or ``"fill"``; see :class:`.StochasticRNN`.
         recurrence: ``"deferred"`` (fast loops, for LSTM units of one layer) or ``"reference"`` (plain loops).
@@ -90,6 +91,7 @@ class STORN(StochasticRNN):
         cell: str = "lstm",
         num_layers: int = 1,
         dropout: float = 0.0,
+        frame_dropout: float = 0.0,
         covariate_dim: int = 0,
         missing: str = "draw",
         recurrence: str = "deferred",
@@ -104,11 +106,13 @@ class STORN(StochasticRNN):
             cell=cell,
             num_layers=num_layers,
             dropout=dropout,
+            frame_dropout=frame_dropout,
             covariate_dim=covariate_dim,
             missing=missing,
             recurrence=recurrence,
         )
         super().__init__(emission, settings, name)
+        self.frame_dropout = settings["frame_dropout"]
         embed_dim, hidden_dim, latent_dim, mlp_dim = (settings[size] for size in SIZES)
         num_layers = settings["num_layers"]
         self.hidden_dim, self.latent_dim = hidden_dim, latent_dim

@@ -69,6 +69,7 @@ class VRNN(StochasticRNN):
         num_layers: layers of the recurrence.
         feature_networks: phi_x and phi_z are nonlinear layers, as in the paper. Otherwise both are linear.
         dropout: probability of zeroing an element of an embedded frame, in training mode.
+        frame_dropout: probability of hiding x_{t-1} from the recurrence, in training mode; word dropout for text.
         covariate_dim: K, covariates of a step, read beside each frame; 0 for none.
         missing: what is done about gaps, ``"draw"`` or ``"fill"``; see :class:`.StochasticRNN`.
         recurrence: ``"deferred"`` (fast loops, for LSTM units of one layer) or ``"reference"`` (plain loops).
@@ -94,6 +95,7 @@ class VRNN(StochasticRNN):
         num_layers: int = 1,
         feature_networks: bool = True,
         dropout: float = 0.0,
+        frame_dropout: float = 0.0,
         covariate_dim: int = 0,
         missing: str = "draw",
         recurrence: str = "deferred",
@@ -108,11 +110,13 @@ class VRNN(StochasticRNN):
             num_layers=num_layers,
             feature_networks=feature_networks,
             dropout=dropout,
+            frame_dropout=frame_dropout,
             covariate_dim=covariate_dim,
             missing=missing,
             recurrence=recurrence,
         )
         super().__init__(emission, settings, name)
+        self.frame_dropout = settings["frame_dropout"]
         embed_dim, hidden_dim, latent_dim, mlp_dim = (settings[size] for size in SIZES)
         num_layers = settings["num_layers"]
         self.hidden_dim, self.latent_dim, self.embed_dim = hidden_dim, latent_dim, embed_dim

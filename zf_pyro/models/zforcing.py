@@ -65,6 +65,7 @@ class ZForcing(StochasticRNN):
             a constant: the L2 variant of the released code.
         auxiliary_floor: f, which makes the auxiliary's deviation sqrt(s^2 + f^2). At 0.4 no density is above 1.
         dropout: probability of zeroing an element of an embedded frame, in training mode.
+        frame_dropout: probability of hiding x_{t-1} from the recurrence, in training mode; word dropout for text.
         covariate_dim: K, covariates of a step, read beside each frame; 0 for none.
         missing: what is done about gaps, ``"draw"`` or ``"fill"``; see :class:`.StochasticRNN`.
         recurrence: ``"deferred"`` (fast loops, for one layer; weight gradients are formed once per loop) or
@@ -92,6 +93,7 @@ class ZForcing(StochasticRNN):
         auxiliary_l2: bool = False,
         auxiliary_floor: float = 0.0,
         dropout: float = 0.0,
+        frame_dropout: float = 0.0,
         covariate_dim: int = 0,
         missing: str = "draw",
         recurrence: str = "deferred",
@@ -109,11 +111,13 @@ class ZForcing(StochasticRNN):
             auxiliary_l2=auxiliary_l2,
             auxiliary_floor=auxiliary_floor,
             dropout=dropout,
+            frame_dropout=frame_dropout,
             covariate_dim=covariate_dim,
             missing=missing,
             recurrence=recurrence,
         )
         super().__init__(emission, settings, name)
+        self.frame_dropout = settings["frame_dropout"]
         embed_dim, hidden_dim, latent_dim, mlp_dim = (settings[size] for size in SIZES)
         num_layers = settings["num_layers"]
         self.hidden_dim, self.latent_dim, self.num_layers = hidden_dim, latent_dim, num_layers

@@ -21,6 +21,7 @@ from .dependencies import (
 from .drive import Drive, fused_drive
 from .feedforward import MLP, ClippedLeakyReLU, bounded, clipped_leaky_relu, loc_scale
 from .flows import AutoregressiveFlow, FlowLayer
+from .frame_dropout import some_hidden
 from .latent_distributions import Latent, base_of, latent_of, noise_of, normals_proposed, proposed, sampled, with_base
 from .layers import (
     RECURRENCES,
@@ -99,6 +100,7 @@ __all__ = [
     "proposed",
     "runs_eagerly",
     "sampled",
+    "some_hidden",
     "turned",
     "under",
     "versions",

@@ -40,6 +40,8 @@ class StepFunctions(Protocol):
     """K, covariates of a step."""
     flag_dim: int
     """Flags of a step, 1 for seen and 0 for unseen, that the network reads beside a frame."""
+    frame_dropout: float
+    """Probability of hiding x_{t-1} from the recurrence, in training mode."""
     changes: set[str]
     """Changes to parts that a warning has named."""
 

@@ -155,10 +155,11 @@ class ImportanceWeightedELBO(Objective):
         trace = replayed(guide, Trace(), *args, **kwargs)
         steps: list[Any] = [s["fn"] for s in trace.nodes.values() if isinstance(s.get("fn"), LatentStep)]
         for net in {id(step.path.net): step.path.net for step in steps}.values():
-            if any(isinstance(part, nn.Dropout) and part.training and part.p > 0.0 for part in net.modules()):
+            dropped = any(isinstance(part, nn.Dropout) and part.training and part.p > 0.0 for part in net.modules())
+            if dropped or (net.training and net.frame_dropout):
                 raise ValueError(
                     "doubly_reparameterised runs the guide twice and needs the same guide both times, which dropout "
-                    "prevents: build the net with dropout=0.0 or train it under net.eval()"
+                    "prevents: build the net with dropout=0.0 and frame_dropout=0.0, or train it under net.eval()"
                 )
         return trace
 

@@ -10,7 +10,7 @@ from pyro.infer.util import is_validation_enabled
 from torch import Tensor
 
 from ..checks import int64, require_count
-from ..networks import State, StepFunctions, joined, versions
+from ..networks import State, StepFunctions, joined, some_hidden, versions
 from .frame_checks import check_context, check_frames, check_values
 from .known import (
     check_covariates,
@@ -223,7 +223,8 @@ def _inputs(
         frames = filled(frames, seen, net.emission_family)
         flags = flags_before(seen, first_seen)
     first = net.emission_family.start(frames[0]) if context is None else context.to(frames.dtype)
-    return joined(net, torch.cat([first.unsqueeze(0), frames[:-1]]), covariates, flags), first
+    before = some_hidden(net, frames[:-1])
+    return joined(net, torch.cat([first.unsqueeze(0), before]), covariates, flags), first
 
 
 def check_sizes(num_steps: int | None, batch_shape: Any) -> tuple[int, torch.Size]:

@@ -22,6 +22,8 @@ class Review(NamedTuple):
     """Origin: the path below the source, or the file and line."""
     text: str
     """Text, unchanged from the file."""
+    label: str | None = None
+    """Its folder in the tree, such as pos or neg; None outside a tree."""
 
 
 class Reviews(NamedTuple):
@@ -151,7 +153,8 @@ def _read_tree(source: Path, unsup: bool) -> Reviews:
             text = read_text(path)
             if not text.strip():
                 raise ValueError(f"{path} is an empty review: delete the file, or restore it from the archive")
-            parts[folder.partition("/")[0]].append(Review(f"{folder}/{path.name}", text))
+            part, _, label = folder.partition("/")
+            parts[part].append(Review(f"{folder}/{path.name}", text, label))
         sources.append([folder, sum(path.stat().st_size for path in paths)])
     return Reviews(parts["train"], parts["test"], sources, tuple(left_out))
 

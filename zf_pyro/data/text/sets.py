@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...checks import require_integer, require_path
+from ...checks import require_choice, require_integer, require_path
 from ..folders.preparing import existing, preparing
 from ..folders.record import Record, read_record, versions_of
 from ..sequences import Sequences
@@ -30,6 +30,22 @@ class TextSets(NamedTuple):
     """Words by index; ``len(vocabulary)`` symbols."""
     record: Record
     """Settings of the preparation; its ``notes`` count documents, sentences and unknown words of each part."""
+
+    def labels(self, part: str) -> list[str] | None:
+        """The label of each sentence's document, such as pos or neg, in the order of a part.
+
+        Args:
+            part: train, validation or test.
+
+        Returns:
+            None if the documents have no labels, or the folder was prepared before labels were kept.
+
+        Raises:
+            ValueError: no such part.
+        """
+        require_choice("part", part, ("train", "validation", "test"))
+        runs = self.record.notes[part].get("labels")
+        return None if runs is None else [label for label, count in runs for _ in range(count)]
 
 
 def text_request(
@@ -130,12 +146,20 @@ def load_text(folder: Path | str) -> TextSets:
 
 
 def _take(documents: Sequence[Review], max_words: int, name: str) -> tuple[list[str], dict[str, Any]]:
-    """Select the sentences that are short enough and contain a word; count the others."""
+    """Select the sentences that are short enough and contain a word; count the others, and note documents' labels."""
     from tqdm import tqdm
 
-    taken, counts = [], {"documents": len(documents), "sentences": 0, "too_long": 0, "without_words": 0, "taken": 0}
+    taken: list[str] = []
+    labels: list[list[Any]] = []  # runs of (label, sentences), since documents of a label follow one another
+    counts: dict[str, Any] = {
+        "documents": len(documents),
+        "sentences": 0,
+        "too_long": 0,
+        "without_words": 0,
+        "taken": 0,
+    }
     for document in tqdm(documents, desc=f"sentences of {name}", unit="document", leave=False):
-        found = sentences(document.text)
+        found, before = sentences(document.text), len(taken)
         counts["sentences"] += len(found)
         for sentence, words in zip(found, split_words(found), strict=True):
             if len(words) > max_words:
@@ -144,7 +168,12 @@ def _take(documents: Sequence[Review], max_words: int, name: str) -> tuple[list[
                 counts["without_words"] += 1
             else:
                 taken.append(sentence)
+        if not labels or labels[-1][0] != document.label:
+            labels.append([document.label, 0])
+        labels[-1][1] += len(taken) - before
     counts["taken"] = len(taken)
+    if all(document.label is not None for document in documents):
+        counts["labels"] = labels
     return taken, counts
 
 
