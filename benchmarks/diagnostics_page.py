@@ -19,7 +19,7 @@ import pyro
 import torch
 
 from zf_pyro import diagnostics, pretrained, to_arviz
-from zf_pyro.data import load_vowels
+from zf_pyro.data import NUM_CEPSTRA, load_vowels
 from zf_pyro.diagnostics import plots
 from zf_pyro.experiments.table import replaced
 
@@ -30,6 +30,7 @@ ROOT = Path(__file__).parent.parent
 NUMBERS = Path(__file__).with_suffix(".json")
 NETS = {"vowels-elbo": "plain ELBO", "vowels-annealing": "KL annealing", "vowels": "Z-Forcing"}
 """Names of the networks, and of their objectives on the pages."""
+CEPSTRA = [f"cepstrum {number}" for number in range(1, NUM_CEPSTRA + 1)]
 STEP_UTTERANCES = 37
 """Utterances of the check by step, evenly spread: its work grows with the square of the length."""
 Numbers = dict[str, dict[str, float]]
@@ -88,12 +89,14 @@ def draw(num_utterances: int = 370, num_samples: int = 100, simulations: int = 4
     latents, rows = plt.subplots(3, 3, figsize=(13, 10.8), layout="constrained")
     for (name, title), (left, middle, right) in zip(NETS.items(), rows, strict=True):
         net = pretrained(name)
-        data = to_arviz(net, test.x, test.lengths, num_samples=num_samples, labels=test.speakers)
+        names = {"feature": CEPSTRA}
+        data = to_arviz(net, test.x, test.lengths, num_samples=num_samples, labels=test.speakers, coords=names)
         use = diagnostics.latent_use(net, test.x, test.lengths)
         strongest = use.kl.nanmean((0, 1)).argsort(descending=True).tolist()
         plots.plot_kl(use, left).set_title(f"{title}: KL {use.total_kl:.1f} nats a sequence")
         plots.plot_phase(data, (strongest[0], strongest[1]), ax=middle)
-        plots.plot_traversal(net, test.x[longest, None, : int(test.lengths[longest])], strongest[0], ax=right)
+        frames = test.x[longest, None, : int(test.lengths[longest])]
+        plots.plot_traversal(net, frames, strongest[0], ax=right, name=CEPSTRA[0])
     guide, ((khat, steps, ranks), (fan, lags, powers)) = plt.subplots(2, 3, figsize=(13, 7.2), layout="constrained")
     few = test.take(torch.linspace(0, len(test.x) - 1, min(STEP_UTTERANCES, len(test.x))).long())
     checked = diagnostics.check_steps(net, few.x, few.lengths, num_samples=num_samples)

@@ -239,7 +239,7 @@ def test_features_are_called_by_their_names():
     x, net = random_frames(), random_net().eval()
     data = to_arviz(net, x, num_samples=3, coords={"feature": [f"sensor {i}" for i in range(x.shape[-1])]})
     check = predictive_check(data, autocorrelation(2))
-    assert plots.plot_check(check, [1, 2], feature=1).get_title() == "feature sensor 1"
+    assert plots.plot_check(check, [1, 2], feature=1).get_title() == "sensor 1"
     assert plots.plot_traversal(net, x[:1], 0, name="sensor 0").get_ylabel() == "mean of sensor 0"
 
 

@@ -131,7 +131,7 @@ def plot_fan(
         ax.fill_between(steps, low, high, color="C0", alpha=alpha, lw=0, label=f"{100 * share:.0f} %")
     ax.plot(steps, truth[steps], "k.-", lw=1, ms=4, label="observed")
     ax.legend()
-    ax.set(xlabel="step", ylabel=f"feature {label}", title=f"sequence {called}, {name.replace('_', ' ')}")
+    ax.set(xlabel="step", ylabel=_called(label), title=f"sequence {called}, {name.replace('_', ' ')}")
     return ax
 
 
@@ -255,8 +255,13 @@ def plot_check(
     ax.plot(places, middle, lw=1)
     ax.plot(places, observed, "k.-", lw=1, label="observed")
     ax.legend()
-    ax.set(title=f"feature {check.features[feature] if check.features else feature}")
+    ax.set(title=_called(str(check.features[feature] if check.features else feature)))
     return ax
+
+
+def _called(feature: str) -> str:
+    """A feature's name; an index with the word before it."""
+    return f"feature {feature}" if feature.isdecimal() else feature
 
 
 def _mean(distribution: Any, feature: int) -> Tensor:
