@@ -53,6 +53,7 @@ OTHERS = {
 }
 """Modules of the scripts, and the script that has its own test."""
 SLOW = (
+    "bfloat16",
     "compilers",
     "ddp",
     "diagnostics",
@@ -112,6 +113,13 @@ def test_every_model_has_a_compiled_contender() -> None:
     printed = run("family", "--smoke", "--work", "music", "--model", "VRNN", "--compiled", "true")
     assert "(g) the whole time loop is compiled, in " in printed
     assert "(g) / (a) " in printed
+
+
+@pytest.mark.slow
+def test_networks_are_trained_in_both_precisions() -> None:
+    printed = run("bfloat16", "--smoke", "--work", "training")
+    assert printed.startswith("seed 0: ELBO -")
+    assert " in float32, -" in printed
 
 
 @pytest.mark.slow
