@@ -54,6 +54,10 @@ FIGURES = {
         f"-m zf_pyro.experiments.table {MECHANISM} --tables 'jsb, ZForcing, 32 units' --page docs/results.md",
         (MECHANISM, "docs/results/mechanism/m32_zforcing_*.*"),
     ),
+    "docs/results.md, auxiliary, SRNN": Made(
+        f"-m zf_pyro.experiments.table {MECHANISM} --tables 'jsb, SRNN, 32 units' --page docs/results.md",
+        (MECHANISM, "docs/results/mechanism/m32_srnn_*.*"),
+    ),
     "docs/mechanism.png": Made(
         f"-m zf_pyro.experiments.figure {MECHANISM} --table 'jsb, ZForcing, 32 units' --out docs/mechanism.png",
         (MECHANISM, "docs/results/mechanism/m32_zforcing_*.*"),
