@@ -7,6 +7,8 @@ from pyro import poutine
 from pyro.infer import SVI
 
 from zf_pyro import DMM, SRNN, STORN, VRNN, ZForcing, ZForcingELBO
+from zf_pyro.objectives import FIVO, ImportanceWeightedELBO, SegmentedELBO
+from zf_pyro.saving import load_net, save_net
 
 from .comparing import EXACT
 from .conftest import EMISSIONS, random_frames, random_net
@@ -83,6 +85,21 @@ def test_training_runs_and_evaluation_sees_all_frames(model):
     assert all(svi.step(x) != svi.evaluate_loss(x) for _ in range(3))
     latents = some_latents(net, x)
     assert torch.equal(torch.stack(log_probs(net, x, latents)), torch.stack(log_probs(net, x, latents)))
+
+
+@pytest.mark.parametrize("objective", [SegmentedELBO(segment=3), FIVO(3), ImportanceWeightedELBO(3)])
+@pytest.mark.parametrize("model", MODELS)
+def test_segments_particles_and_samples_train_with_hidden_frames(model, objective):
+    net, x = random_net(model=model, frame_dropout=0.5), random_frames(time=8)
+    before = [parameter.detach().clone() for parameter in net.parameters()]
+    assert SVI(net.model, net.guide, pyro.optim.Adam({"lr": 1e-3}), objective).step(x) > 0
+    assert not all(map(torch.equal, before, net.parameters()))
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_saved_network_keeps_the_probability(model, tmp_path):
+    save_net(random_net(model=model, frame_dropout=0.25), tmp_path / "net")
+    assert load_net(model, tmp_path / "net").frame_dropout == 0.25
 
 
 def test_bad_probabilities_and_models_that_read_no_frame_before_are_refused():

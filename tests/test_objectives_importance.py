@@ -313,11 +313,12 @@ def test_a_guide_that_is_not_reparameterised_is_refused():
 
 
 def test_the_doubly_reparameterised_gradient_refuses_dropout_and_unsupported_kl_weights():
-    net, x = random_net("gaussian", dropout=0.5), random_frames("gaussian")
-    elbo = ImportanceWeightedELBO(2, doubly_reparameterised=True, max_plate_nesting=1)
-    with pytest.raises(ValueError, match="dropout prevents"):
-        loss_of(elbo, net, x, LENGTHS)
-    loss_of(elbo, net.eval(), x, LENGTHS)
+    elbo, x = ImportanceWeightedELBO(2, doubly_reparameterised=True, max_plate_nesting=1), random_frames("gaussian")
+    for kind in ("dropout", "frame_dropout"):
+        net = random_net("gaussian", **{kind: 0.5})
+        with pytest.raises(ValueError, match="dropout prevents"):
+            loss_of(elbo, net, x, LENGTHS)
+        loss_of(elbo, net.eval(), x, LENGTHS)
     elbo = ImportanceWeightedELBO(2, doubly_reparameterised=True, kl_weight=0.5, max_plate_nesting=1)
     with pytest.raises(ValueError, match="kl_weight must be 1 with doubly_reparameterised"):
         loss_of(elbo, WithLabel(net), x, LENGTHS)

@@ -16,6 +16,7 @@ from zf_pyro.recurrence.engine.machines import CompiledMachine, PlainMachine
 from zf_pyro.recurrence.engine.operations import Instruction, single
 
 from .sanitised import network, results
+from .test_recurrence_machines import check_products, outer_operands
 
 aten = torch.ops.aten
 able = pytest.mark.skipif(
@@ -48,18 +49,7 @@ def test_a_product_is_that_of_rounded_numbers(out, inner, rows, seed):
     generator = torch.Generator().manual_seed(seed)
     shapes = (out, inner), (inner, rows), (out, 1), (out, rows)
     w, x, bias, y = (torch.randn(shape, generator=generator) for shape in shapes)
-    mine = machine()
-    found, more, alone = torch.empty_like(y), y.clone(), torch.empty_like(y)
-    weight = mine.weight(w)
-    program = [
-        Instruction(operations.product, (single(found), weight, single(x), single(bias))),
-        Instruction(operations.product, (single(alone), weight, single(x))),
-        Instruction(operations.add_product, (single(more), weight, single(x))),
-    ]
-    mine.prepare(program)(0, 1, 1)
-    exact = rounded(w) @ rounded(x)
-    for a, b in ((found, exact + bias), (alone, exact), (more, exact + y)):
-        torch.testing.assert_close(a.double(), b, rtol=0, atol=3e-6 * inner)
+    check_products(machine(), w, x, bias, y, rounded(w) @ rounded(x), 3e-6 * inner)
 
 
 @able
@@ -72,14 +62,23 @@ def test_a_product_is_that_of_rounded_numbers(out, inner, rows, seed):
     seed=st.integers(0, 99),
 )
 def test_a_sum_of_outer_products_is_that_of_rounded_numbers(out, inner, steps, rows, seed):
-    """Blocks of part of a step, one step and several steps; the first entries of the rings are left out."""
-    generator = torch.Generator().manual_seed(seed)
-    shapes = (steps + 2, out, rows), (steps + 1, rows, inner), (out, inner)
-    gradients, x, total = (torch.randn(shape, generator=generator) for shape in shapes)
-    operands = gradients[2:].transpose(0, 1), x[1:].permute(2, 0, 1)
+    """Blocks of part of a step, one step and several steps."""
+    total, *operands = outer_operands(out, inner, steps, rows, seed, torch.float32)
     exact = total.double() + rounded(operands[0].flatten(1)) @ rounded(operands[1].flatten(1)).t()
     machine().prepare([Instruction(operations.add_outer, tuple(map(single, (total, *operands))))])(0, 1, 1)
     torch.testing.assert_close(total.double(), exact, rtol=0, atol=3e-6 * steps * rows)
+
+
+@able
+def test_rows_that_are_all_the_same_memory_are_paired():
+    """An expanded tensor has stride 0, which is no missing row."""
+    w, x, y, bias = torch.randn(13, 5), torch.randn(1, 17).expand(5, 17), torch.randn(13, 17), torch.randn(13, 1)
+    check_products(machine(), w, x, bias, y, rounded(w) @ rounded(x), 1e-5)
+    total, gradients = torch.zeros(13, 5), torch.randn(13, 3, 7)
+    x = torch.randn(1, 1, 5).expand(3, 7, 5).permute(2, 0, 1)
+    expected = rounded(gradients.flatten(1)) @ rounded(x.flatten(1)).t()
+    machine().prepare([Instruction(operations.add_outer, tuple(map(single, (total, gradients, x))))])(0, 1, 1)
+    torch.testing.assert_close(total.double(), expected, rtol=0, atol=1e-5)
 
 
 @able

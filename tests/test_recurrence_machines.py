@@ -62,6 +62,28 @@ def after(machine, operation, tensors, number=None):
     return copies
 
 
+def check_products(mine, w, x, bias, y, exact, tolerance):
+    """A product with a bias, without, and added to y, on a machine, against W x in float64."""
+    found, more, alone = torch.empty_like(y), y.clone(), torch.empty_like(y)
+    weight = mine.weight(w)
+    program = [
+        Instruction(operations.product, (single(found), weight, single(x), single(bias))),
+        Instruction(operations.product, (single(alone), weight, single(x))),
+        Instruction(operations.add_product, (single(more), weight, single(x))),
+    ]
+    mine.prepare(program)(0, 1, 1)
+    for a, b in ((found, exact + bias), (alone, exact), (more, exact + y)):
+        torch.testing.assert_close(a.double(), b, rtol=0, atol=tolerance)
+
+
+def outer_operands(out, inner, steps, rows, seed, dtype):
+    """A sum, gradients and x of all steps; the first entries of the rings of the last two are left out."""
+    generator = torch.Generator().manual_seed(seed)
+    shapes = (steps + 2, out, rows), (steps + 1, rows, inner), (out, inner)
+    gradients, x, total = (torch.randn(shape, generator=generator, dtype=dtype) for shape in shapes)
+    return total, gradients[2:].transpose(0, 1), x[1:].permute(2, 0, 1)
+
+
 def assert_close(found, expected, dtype):
     tolerance = 2e-5 if dtype == torch.float32 else 1e-13
     for a, b in zip(found, expected, strict=True):
@@ -119,18 +141,8 @@ def test_a_compiled_product_equals_the_plain_one(level, dtype, out, inner, rows,
     """Sizes below and above one block of the product; with a bias, without, and added to the output."""
     dtype = DTYPES[dtype]
     w, x, bias, y = (torch.randn(*s, dtype=dtype) for s in ((out, inner), (inner, rows), (out, 1), (out, rows)))
-    mine = machine(CompiledMachine, dtype, level)
-    found, more, alone = torch.empty_like(y), y.clone(), torch.empty_like(y)
-    weight = mine.weight(w)
-    program = [
-        Instruction(operations.product, (single(found), weight, single(x), single(bias))),
-        Instruction(operations.product, (single(alone), weight, single(x))),
-        Instruction(operations.add_product, (single(more), weight, single(x))),
-    ]
-    mine.prepare(program)(0, 1, 1)
-    exact = w.double() @ x.double()
-    for a, b in ((found, exact + bias), (alone, exact), (more, exact + y)):
-        torch.testing.assert_close(a.double(), b, rtol=0, atol=(3e-6 if dtype == torch.float32 else 1e-14) * inner)
+    tolerance = (3e-6 if dtype == torch.float32 else 1e-14) * inner
+    check_products(machine(CompiledMachine, dtype, level), w, x, bias, y, w.double() @ x.double(), tolerance)
 
 
 @compiled
@@ -145,11 +157,9 @@ def test_a_compiled_product_equals_the_plain_one(level, dtype, out, inner, rows,
     seed=st.integers(0, 99),
 )
 def test_a_compiled_sum_of_outer_products_equals_the_plain_one(level, dtype, out, inner, steps, rows, seed):
-    """Blocks of part of a step, one step and several steps; the first entries of the rings are left out."""
-    dtype, generator = DTYPES[dtype], torch.Generator().manual_seed(seed)
-    shapes = (steps + 2, out, rows), (steps + 1, rows, inner), (out, inner)
-    gradients, x, total = (torch.randn(shape, generator=generator, dtype=dtype) for shape in shapes)
-    operands = gradients[2:].transpose(0, 1), x[1:].permute(2, 0, 1)
+    """Blocks of part of a step, one step and several steps."""
+    dtype = DTYPES[dtype]
+    total, *operands = outer_operands(out, inner, steps, rows, seed, dtype)
     exact = torch.addmm(total.double(), operands[0].flatten(1).double(), operands[1].flatten(1).double().t())
     for one in (machine(CompiledMachine, dtype, level), machine(PlainMachine, dtype)):
         found = total.clone()
