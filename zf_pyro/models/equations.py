@@ -102,7 +102,8 @@ class Equations(RegisteredNetwork):
                     context = filled(context.unsqueeze(1), before, family).squeeze(1)
                 x, flags = filled(x, seen, family), flags_before(seen, before, 1)
         first = family.start(x[:, 0]) if context is None else context
-        u = torch.cat([first.unsqueeze(1), some_hidden(self, x[:, :-1])], dim=1)
+        before = some_hidden(self, x[:, :-1]) if self.frame_dropout else x[:, :-1]
+        u = torch.cat([first.unsqueeze(1), before], dim=1)
         return joined(self, u, covariates, flags) if self.covariate_dim or self.flag_dim else u
 
     @property

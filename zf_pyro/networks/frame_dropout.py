@@ -28,7 +28,7 @@ def some_hidden(net: HidingNetwork, frames: Tensor) -> Tensor:
         net: the model.
         frames: (..., *frame).
     """
-    if not net.training or not net.frame_dropout:
+    if not net.training:
         return frames
     event_dim = len(net.emission_family.event_shape)
     hidden = torch.rand(frames.shape[: frames.dim() - event_dim], device=frames.device) < net.frame_dropout

@@ -223,7 +223,7 @@ def _inputs(
         frames = filled(frames, seen, net.emission_family)
         flags = flags_before(seen, first_seen)
     first = net.emission_family.start(frames[0]) if context is None else context.to(frames.dtype)
-    before = some_hidden(net, frames[:-1])
+    before = some_hidden(net, frames[:-1]) if net.frame_dropout else frames[:-1]
     return joined(net, torch.cat([first.unsqueeze(0), before]), covariates, flags), first
 
 
