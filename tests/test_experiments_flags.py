@@ -113,11 +113,11 @@ def test_the_backward_likelihood_is_annealed_with_the_auxiliary():
 
 def test_each_option_of_the_auxiliary_is_a_flag(monkeypatch, tmp_path):
     given = "--aux_steps 4 --aux_delay 2 --backward_weight [1.0,0.5] --backward_steps 20 --annealing_epochs 1.5"
-    more = "--aux_standardised true --aux_per_unit true --aux_budget 0.3 --options.auxiliary_floor 0.1"
+    more = "--aux_standardised true --aux_per_unit true --options.auxiliary_floor 0.1"
     run = parsed(monkeypatch, tmp_path, *given.split(), *more.split(), "--mechanism_every", "5")
     preset = run.choose({"small": PRESET})
     objective = preset.objective("zforcing", steps_per_epoch=6)
-    assert objective.auxiliary == Auxiliary(standardised=True, per_unit=True, budget=0.3)
+    assert objective.auxiliary == Auxiliary(standardised=True, per_unit=True)
     assert objective.kl_schedule == Linear(0.2, 1.0, 9)
     assert objective.aux_schedule == Delayed(Linear(0.5, 0.1, 4), 2)
     assert objective.backward_schedule == Linear(1.0, 0.5, 20)
@@ -141,7 +141,6 @@ def test_free_nats_are_a_flag_of_the_objectives_with_a_kl_of_each_step(monkeypat
 def test_bad_options_of_the_auxiliary_are_refused_before_a_run():
     for changes, match in (
         ({"aux_contrastive": True, "aux_per_unit": True}, "per_unit must be False with contrastive"),
-        ({"aux_budget": -1.0}, "budget must be a positive share"),
         ({"aux_steps": 0}, "aux_steps must be a positive integer"),
         ({"annealing_epochs": 0.0}, "annealing_epochs must be a positive number"),
     ):

@@ -1,20 +1,18 @@
 """Forms of the auxiliary against their definitions, and what no form may change."""
 
-import dataclasses
 import math
 
 import pyro
 import pyro.poutine as poutine
 import pytest
 import torch
-from pyro.infer import SVI
 from torch.distributions import Normal
 
 from zf_pyro import SRNN, VRNN, ZForcing, ZForcingELBO
 from zf_pyro.objectives import Auxiliary, GraphedELBO, SegmentedELBO
 from zf_pyro.objectives.auxiliary import BEST_CONSTANT, SCALE, Statistics, contrast
 
-from .comparing import EXACT, assert_same, gradients, parameter_grads
+from .comparing import EXACT, assert_same, parameter_grads
 from .conftest import random_frames, random_net
 from .test_objectives_graphed import Replay
 
@@ -25,11 +23,10 @@ FORMS = {
     "standardised": Auxiliary(standardised=True),
     "contrastive": Auxiliary(contrastive=True),
     "per unit": Auxiliary(per_unit=True),
-    "budget": Auxiliary(budget=0.2),
     "standardised per unit": Auxiliary(standardised=True, per_unit=True),
-    "standardised, contrastive, with a budget": Auxiliary(standardised=True, contrastive=True, budget=0.1),
+    "standardised, contrastive": Auxiliary(standardised=True, contrastive=True),
 }
-QUICK = ("standardised", "contrastive", "standardised, contrastive, with a budget")
+QUICK = ("standardised", "contrastive", "standardised, contrastive")
 each_form = pytest.mark.parametrize(
     "form",
     [pytest.param(form, marks=[] if name in QUICK else pytest.mark.slow, id=name) for name, form in FORMS.items()],
@@ -173,10 +170,6 @@ def test_particles_average_the_losses(form):
 @each_form
 def test_segments_give_the_same(form):
     net, x, lengths = random_net(), random_frames(time=11), torch.tensor([11, 4, 5])
-    if form.budget is not None:
-        with pytest.raises(ValueError, match="budget needs the gradient of the auxiliary apart"):
-            elbo_of(form, SegmentedELBO, segment=4)
-        return
     plain = outcome(net, elbo_of(form), x, lengths)
     assert_same(outcome(net, elbo_of(form, SegmentedELBO, segment=4), x, lengths), plain)
     whole = elbo_of(form, SegmentedELBO, segment=11, truncate=True)
@@ -211,66 +204,6 @@ def test_sites_scored_one_by_one_have_the_same_form(form):
         found.append({"loss": torch.tensor(loss), **parameter_grads(net)})
     assert elbo.terms is None
     assert_same(*found)
-
-
-# The budget -----------------------------------------------------------------------------------------------------------
-
-
-def split(net, x, weight):
-    """Gradients of the loss without the auxiliary, and of the auxiliary alone."""
-    found = []
-    for aux in (0.0, weight):
-        pyro.set_rng_seed(5)
-        found.append(gradients(net, ZForcingELBO(0.7, aux, 0.2).differentiable_loss(net.model, net.guide, x, LENGTHS)))
-    rest, whole = found
-    return rest, {name: whole[name] - rest[name] for name in rest}
-
-
-def norm(grads):
-    return torch.stack([grad.square().sum() for grad in grads.values()]).sum().sqrt()
-
-
-@pytest.mark.parametrize("weight", [1e-4, 0.3, 50.0])
-def test_the_auxiliarys_gradient_keeps_its_direction_and_its_budget(weight):
-    net, x, share = random_net(), random_frames(), 0.2
-    rest, auxiliary = split(net, x, weight)
-    elbo = ZForcingELBO(0.7, weight, 0.2, auxiliary=Auxiliary(budget=share))
-    pyro.set_rng_seed(5)
-    loss = elbo.loss_and_grads(net.model, net.guide, x, LENGTHS)
-    grads = parameter_grads(net)
-    added = {name: grads[name] - rest[name] for name in rest}
-    assert norm(added) <= share * norm(rest) * (1 + 1e-9)
-    factor = min(1.0, (share * norm(rest) / norm(auxiliary)).item())
-    assert (factor == 1.0) == (weight == 1e-4)
-    expected = {name: rest[name] + factor * auxiliary[name] for name in rest}
-    assert_same(grads, expected, rtol=1e-7, atol=1e-7)
-    pyro.set_rng_seed(5)
-    plain = ZForcingELBO(0.7, weight, 0.2)
-    assert loss == pytest.approx(plain.loss(net.model, net.guide, x, LENGTHS), rel=1e-12)
-    assert elbo.step == 1
-
-
-def test_gradients_under_a_budget_are_added_to_those_there():
-    net, x = random_net(), random_frames()
-    elbo = ZForcingELBO(0.7, 5.0, 0.2, auxiliary=Auxiliary(budget=0.1))
-    found = []
-    for times in (1, 2):
-        for _ in range(times):
-            pyro.set_rng_seed(5)
-            elbo.loss_and_grads(net.model, net.guide, x, LENGTHS)
-        found.append(parameter_grads(net))
-    assert_same(found[1], {name: 2.0 * grad for name, grad in found[0].items()})
-
-
-def test_svi_trains_within_a_budget_and_the_module_refuses_it():
-    net, x = random_net(), random_frames()
-    elbo = ZForcingELBO(0.7, 5.0, auxiliary=Auxiliary(budget=0.1))
-    svi = SVI(net.model, net.guide, pyro.optim.Adam({"lr": 1e-2}), elbo)
-    before = {name: p.detach().clone() for name, p in net.named_parameters()}
-    svi.step(x, LENGTHS)
-    assert any(not torch.equal(before[name], p) for name, p in net.named_parameters())
-    with pytest.raises(ValueError, match="autograd would not keep it in the module"):
-        elbo(net.model, net.guide)
 
 
 # The floor of the deviation -------------------------------------------------------------------------------------------
@@ -310,8 +243,6 @@ def test_a_floor_is_saved_with_the_network(tmp_path):
     ("make", "match"),
     [
         (lambda: Auxiliary(standardised=1), "standardised must be True or False"),
-        (lambda: Auxiliary(budget=0.0), "budget must be a positive share"),
-        (lambda: Auxiliary(budget=float("nan")), "budget must be a positive share"),
         (lambda: Auxiliary(contrastive=True, per_unit=True), "per_unit must be False with contrastive=True"),
         (lambda: ZForcingELBO(auxiliary=Auxiliary(contrastive=True)), "form of a term of weight 0"),
         (lambda: ZForcingELBO(aux_weight=1.0, auxiliary="contrastive"), "auxiliary must be a zf_pyro.objectives"),
@@ -337,4 +268,3 @@ def test_an_auxiliary_that_is_no_normal_has_the_plain_form_alone():
     for form in (FORMS["standardised"], FORMS["contrastive"]):
         with pytest.raises(TypeError, match=r"need net\.auxiliary to return Normal"):
             elbo_of(form).loss(net.model, net.guide, x)
-    assert dataclasses.replace(FORMS["budget"], budget=None) == Auxiliary()

@@ -50,7 +50,6 @@ class Preset:
         aux_standardised: Standardise the auxiliary's target by unit, so that a constant earns nothing.
         aux_contrastive: Measure the auxiliary against the targets of the other sequences of the batch.
         aux_per_unit: Apply the auxiliary's weight to the mean over the units of its target, not to their sum.
-        aux_budget: Bound on the auxiliary's gradient norm, as a share of that of the other terms; none if left out.
         kl_weight: First weight of the KL where it is annealed; the last is 1.
         free_nats: KL of each step, in nats, below which it has no gradient, under elbo, kl_annealing and zforcing.
         backward_weight: First and last weight of the backward RNN's likelihood under zforcing.
@@ -84,7 +83,6 @@ class Preset:
     aux_standardised: bool = False
     aux_contrastive: bool = False
     aux_per_unit: bool = False
-    aux_budget: float | None = None
     backward_steps: int | None = None
     transition: str = "conditional_layer_norm"
     dropout: float = 0.0
@@ -154,7 +152,7 @@ class Preset:
     @property
     def form(self) -> Auxiliary:
         """Form of the auxiliary."""
-        return Auxiliary(self.aux_standardised, self.aux_contrastive, self.aux_per_unit, self.aux_budget)
+        return Auxiliary(self.aux_standardised, self.aux_contrastive, self.aux_per_unit)
 
     def annealing(self, steps_per_epoch: int | None) -> int:
         """Steps of the annealing.

@@ -1,4 +1,4 @@
-"""Forms of the auxiliary: its target, what it is measured against, and bounds on its share of the objective.
+"""Forms of the auxiliary: its target, and what it is measured against.
 
 The plain auxiliary log p_xi(b_t | z_t, .) of a target that hardly varies earns thousands of nats by fitting a constant
 with a small variance, without z. Each option here takes that away in a way of its own. They can be combined.
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Independent, Normal
 
-from ..checks import require_flag, require_number
+from ..checks import require_flag
 from ..networks import State, StepFunctions
 from ..paths import PosteriorPath, align
 from ..recurrence import in_chunks, in_full_precision
@@ -57,26 +57,19 @@ class Auxiliary:
             bound: the head then learns to be wrong where the posterior is not.
         per_unit: the weight applies to the mean over the units of b_t, so that one weight means the same at every size.
             Steps need no such thing: the likelihood is a sum over them too.
-        budget: bound on the norm of the auxiliary's gradient, as a share of that of all other terms together. It acts
-            in ``backward`` and ``loss_and_grads``, hence in SVI and Training, and costs a second backward pass. None
-            for no bound. Each process and accumulated batch has its own.
 
     Raises:
         TypeError: a switch that is no bool.
-        ValueError: a budget that is not positive, or ``per_unit`` of the contrastive form, which has no size.
+        ValueError: ``per_unit`` of the contrastive form, which has no size.
     """
 
     standardised: bool = False
     contrastive: bool = False
     per_unit: bool = False
-    budget: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("standardised", "contrastive", "per_unit"):
             require_flag(name, getattr(self, name))
-        if self.budget is not None:
-            expected = "a positive share of the gradient of the other terms, or None"
-            object.__setattr__(self, "budget", require_number("budget", self.budget, expected, 0.0, ends="(]"))
         if self.contrastive and self.per_unit:
             raise ValueError(
                 "per_unit must be False with contrastive=True, whose nats per step do not depend on the size of b_t"

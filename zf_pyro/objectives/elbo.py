@@ -14,9 +14,8 @@ from torch.distributions import kl_divergence
 from ..checks import require_flag, require_number
 from ..paths import LatentStep, PosteriorPath, PriorPath
 from .auxiliary import Auxiliary, Statistics
-from .budget import limited_backward
-from .objective import Objective, ObjectiveModule
-from .programs import PyroProgram, check_programs
+from .objective import Objective
+from .programs import PyroProgram
 from .schedules import Constant, Schedule, as_schedule, weight_at
 from .terms import PLAIN, Terms, backward_log_prob, earned_log_prob, require_analytic_kl, step_terms
 from .traces import (
@@ -105,7 +104,6 @@ class ZForcingELBO(Objective):
         self.measure_earned = require_flag("measure_earned", measure_earned)
         self._scores_frames = True  # of a copy that measures one term alone, False
         self._statistics: Statistics | None = None  # of the target, where those of a segment would not do
-        self._apart: list[Tensor] | None = None  # the weighted auxiliary, while it is kept out of the loss
         self.other: Tensor | float = 0.0
 
     @property
@@ -117,41 +115,6 @@ class ZForcingELBO(Objective):
     def backward_weight(self) -> float:
         """gamma at the current step."""
         return weight_at("backward_weight", self.backward_schedule, self.step)
-
-    def __call__(self, model: PyroProgram, guide: PyroProgram) -> ObjectiveModule:
-        """The loss as a module, with each parameter once.
-
-        Raises:
-            ValueError: the auxiliary has a budget, and the gradient is left to autograd.
-        """
-        if self.auxiliary.budget is not None:
-            raise ValueError(
-                "budget bounds the auxiliary's gradient in loss_and_grads and backward, which SVI and Training call; "
-                "autograd would not keep it in the module: leave it out, or take SVI"
-            )
-        return super().__call__(model, guide)
-
-    def backward(self, model: PyroProgram, guide: PyroProgram, *args: Any, **kwargs: Any) -> Tensor:
-        if self.auxiliary.budget is None or not self.aux_weight > 0:
-            return super().backward(model, guide, *args, **kwargs)
-        check_programs(model, guide)
-        pairs = self.split_losses(model, guide, args, kwargs)
-        total = limited_backward(pairs, self.auxiliary.budget, self.retain_graph)
-        self.step += 1
-        return total
-
-    def split_losses(
-        self, model: PyroProgram, guide: PyroProgram, args: Any, kwargs: Any
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """The loss of each particle without the auxiliary, and the weighted auxiliary's part of it; scalars."""
-        apart: list[Tensor] = []
-        self._apart = apart
-        try:
-            for loss in self._losses(model, guide, args, kwargs):
-                yield loss, -torch.stack(apart).sum() / self.num_particles
-                apart.clear()
-        finally:
-            self._apart = None
 
     def _losses(self, model: PyroProgram, guide: PyroProgram, args: Any, kwargs: Any) -> Iterator[Tensor]:
         """The loss of each particle. Sets :attr:`terms` to the mean of their terms."""
@@ -221,11 +184,7 @@ class ZForcingELBO(Objective):
             kl = scale_and_mask(steps.kl.clamp(min=self.free_nats), mask=mask).sum(0)
         frames, latents = terms.log_likelihood, -(self.kl_weight * kl)
         if alpha > 0:
-            weighted = alpha * self.auxiliary.weighted(terms.auxiliary, run.guide.b.shape[2])
-            if self._apart is None:
-                latents = latents + weighted
-            else:
-                self._apart.append(scaled(weighted, run.posterior).sum())
+            latents = latents + alpha * self.auxiliary.weighted(terms.auxiliary, run.guide.b.shape[2])
         if gamma > 0:
             latents = latents + gamma * terms.backward
         reported = Terms(*(term.detach() for term in terms))
@@ -282,11 +241,7 @@ class ZForcingELBO(Objective):
         for path, steps in guide_steps.items():
             if self.aux_weight > 0:
                 auxiliary = self.auxiliary.weighted(self.auxiliary.log_prob(path), path.b.shape[2])
-                share = self.aux_weight * of_sites(path, auxiliary, steps)
-                if self._apart is None:
-                    objective = objective + share
-                else:
-                    self._apart.append(share)
+                objective = objective + self.aux_weight * of_sites(path, auxiliary, steps)
             if self.backward_weight > 0:
                 objective = objective + self.backward_weight * of_sites(path, backward_log_prob(path), steps)
         return objective

@@ -10,7 +10,7 @@ A graph replays the kernels that were launched during its capture, on the same m
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any
 
 import pyro
 import pyro.poutine as poutine
@@ -20,7 +20,6 @@ from torch import Tensor
 from ..checks import int64, require_count, require_tensor
 from ..models import StochasticRNN
 from ..networks import State, add_in_place, function_modes, handlers
-from .budget import within_budget
 from .capture import Capture, CudaCapture, Evaluated
 from .elbo import ZForcingELBO
 from .held import HeldELBO
@@ -138,7 +137,6 @@ class _Graph:
         kl, aux, backward = fixed
         form, free_nats = elbo.objective.auxiliary, elbo.objective.free_nats
         objective = ZForcingELBO(kl, aux, backward, auxiliary=form, free_nats=free_nats, max_plate_nesting=1)
-        limited = form.budget is not None and positive[1]
 
         def evaluate() -> Evaluated:
             x, lengths, context, hidden, cell, covariates, observed = self.inputs
@@ -146,16 +144,9 @@ class _Graph:
             given, found = (x, lengths, context, state), {"covariates": covariates, "observed": observed}
             named = {name: value for name, value in found.items() if value is not None}
             with pyro.validation_enabled(False), poutine.block(), _casts_not_cached():
-                if limited:
-                    ((rest, auxiliary),) = tuple(objective.split_losses(net.model, net.guide, given, named))
-                    loss = rest + auxiliary
-                else:
-                    loss = objective.differentiable_loss(net.model, net.guide, *given, **named)
+                loss = objective.differentiable_loss(net.model, net.guide, *given, **named)
                 with torch.autocast(loss.device.type, enabled=False):
-                    if limited:
-                        gradients = within_budget(rest, auxiliary, self.parameters, cast(float, form.budget))
-                    else:
-                        gradients = torch.autograd.grad(loss, self.parameters, allow_unused=True)
+                    gradients = torch.autograd.grad(loss, self.parameters, allow_unused=True)
             if objective.terms is None or isinstance(objective.other, Tensor):
                 raise RuntimeError("only a model and guide of one path, without other sites, are captured")
             return Evaluated(loss.detach(), objective.terms, gradients)

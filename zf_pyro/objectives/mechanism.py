@@ -1,7 +1,6 @@
 """Measurement of the auxiliary at work: what z earns of it, the spread of its target, gradient norms by term."""
 
 import copy
-import dataclasses
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -145,7 +144,6 @@ def _alone(objective: ZForcingELBO | HeldELBO, term: str) -> ZForcingELBO | Held
         return None
     kept = {name: Constant(weight if name == term else 0.0) for name, weight in weights.items()}
     plain.kl_schedule, plain.aux_schedule, plain.backward_schedule = kept.values()
-    plain.auxiliary = dataclasses.replace(plain.auxiliary, budget=None)
     plain._scores_frames = term == "log_likelihood"
     plain.measure_earned = False
     return made

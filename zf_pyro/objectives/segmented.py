@@ -45,17 +45,11 @@ class SegmentedELBO(HeldELBO):
         settings: as for :class:`~zf_pyro.ZForcingELBO`; one particle.
 
     Raises:
-        ValueError: a segment that is no positive integer, more than one particle, a budget of the auxiliary, or another
-            setting out of range.
+        ValueError: a segment that is no positive integer, more than one particle, or another setting out of range.
     """
 
     def __init__(self, *args: Any, segment: int, truncate: bool = False, **settings: Any) -> None:
         super().__init__(ZForcingELBO(*args, **settings), "in segments")
-        if self.objective.auxiliary.budget is not None:
-            raise ValueError(
-                "budget needs the gradient of the auxiliary apart from that of the other terms, and segments are "
-                "recomputed in one backward pass of both: leave it out, or take ZForcingELBO"
-            )
         self.segment, self.truncate = require_count("segment", segment), require_flag("truncate", truncate)
 
     def _losses(self, model: PyroProgram, guide: PyroProgram, args: Any, kwargs: Any) -> Iterator[Tensor]:
