@@ -55,12 +55,21 @@ FIGURES = {
         (MECHANISM, "docs/results/mechanism/m32_zforcing_*.*"),
     ),
     "docs/results.md, auxiliary, SRNN": Made(
-        f"-m zf_pyro.experiments.table {MECHANISM} --tables 'jsb, SRNN, 32 units' --page docs/results.md",
-        (MECHANISM, "docs/results/mechanism/m32_srnn_*.*"),
+        f"-m zf_pyro.experiments.table {MECHANISM} --tables 'jsb, SRNN*' --page docs/results.md",
+        (MECHANISM, "docs/results/mechanism/m32_srnn_*.*", "docs/results/mechanism/m32_unresidual_*.*"),
+    ),
+    "docs/results.md, auxiliary, Piano-midi": Made(
+        f"-m zf_pyro.experiments.table {MECHANISM} --tables 'piano-midi*' --page docs/results.md",
+        (MECHANISM, "docs/results/mechanism/piano_midi_*.*"),
     ),
     "docs/mechanism.png": Made(
         f"-m zf_pyro.experiments.figure {MECHANISM} --table 'jsb, ZForcing, 32 units' --out docs/mechanism.png",
         (MECHANISM, "docs/results/mechanism/m32_zforcing_*.*"),
+    ),
+    "docs/mechanism-piano-midi.png": Made(
+        f"-m zf_pyro.experiments.figure {MECHANISM} --table 'piano-midi, ZForcing, 64 units' --out "
+        "docs/mechanism-piano-midi.png",
+        (MECHANISM, "docs/results/mechanism/piano_midi_zforcing_*.*"),
     ),
     "docs/results.md, digits": Made(
         "-m zf_pyro.experiments.table benchmarks/digits/plan.json --tables 'digits by rows' --page docs/results.md",
