@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.distributions import Normal
 
-from zf_pyro import SRNN, VRNN, ZForcing, ZForcingELBO
+from zf_pyro import SRNN, ZForcing, ZForcingELBO
 from zf_pyro.objectives import Auxiliary, GraphedELBO, SegmentedELBO
 from zf_pyro.objectives.auxiliary import BEST_CONSTANT, SCALE, Statistics, contrast
 
@@ -206,36 +206,6 @@ def test_sites_scored_one_by_one_have_the_same_form(form):
     assert_same(*found)
 
 
-# The floor of the deviation -------------------------------------------------------------------------------------------
-
-
-def test_a_floor_adds_to_the_deviation(member):
-    if not random_net(**member).has_auxiliary:
-        with pytest.raises((TypeError, ValueError), match="auxiliary_floor"):
-            random_net(auxiliary_floor=0.5, **member)
-        return
-    plain, floored = random_net(**member), random_net(auxiliary_floor=0.5, **member)
-    assert_same(floored.state_dict(), plain.state_dict())
-    past = plain.past(plain.initial_state((3,)), random_frames()[:, 0])
-    z = torch.randn(3, 3, dtype=torch.float64)
-    ours, theirs = (net.auxiliary(z, past).base_dist for net in (floored, plain))
-    torch.testing.assert_close(ours.loc, theirs.loc)
-    torch.testing.assert_close(ours.scale, (theirs.scale.square() + 0.25).sqrt())
-    assert ours.log_prob(torch.randn_like(ours.loc)).max() <= -math.log(0.5 * math.sqrt(2 * math.pi))
-
-
-@each_model
-def test_fast_and_reference_recurrence_agree_on_a_floor(model):
-    nets = [random_net(model=model, recurrence=way, auxiliary_floor=0.3) for way in ("deferred", "reference")]
-    assert_same(*(outcome(net, elbo_of(FORMS["plain"]), random_frames(), LENGTHS) for net in nets))
-
-
-def test_a_floor_is_saved_with_the_network(tmp_path):
-    pytest.importorskip("safetensors")
-    random_net(auxiliary_floor=0.3).save(tmp_path)
-    assert ZForcing.load(tmp_path).auxiliary_floor == 0.3
-
-
 # Bad settings ---------------------------------------------------------------------------------------------------------
 
 
@@ -246,10 +216,6 @@ def test_a_floor_is_saved_with_the_network(tmp_path):
         (lambda: Auxiliary(contrastive=True, per_unit=True), "per_unit must be False with contrastive=True"),
         (lambda: ZForcingELBO(auxiliary=Auxiliary(contrastive=True)), "form of a term of weight 0"),
         (lambda: ZForcingELBO(aux_weight=1.0, auxiliary="contrastive"), "auxiliary must be a zf_pyro.objectives"),
-        (lambda: random_net(auxiliary_floor=-1.0), "auxiliary_floor must be a finite deviation of at least 0"),
-        (lambda: random_net(auxiliary_floor=0.1, auxiliary_l2=True), "auxiliary_floor must be 0 with auxiliary_l2"),
-        (lambda: random_net(model=SRNN, filtering=True, auxiliary_floor=0.1), "auxiliary_floor must be 0.0 with filt"),
-        (lambda: random_net(model=VRNN, auxiliary_floor=0.1), "auxiliary_floor"),
     ],
 )
 def test_bad_settings_are_refused_by_name(make, match):

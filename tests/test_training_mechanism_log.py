@@ -93,7 +93,7 @@ def test_a_run_with_every_form_of_the_auxiliary_in_two_parts_ends_with_the_same_
     found = []
     for stops in ((8,), (5, 8)):
         for stop in stops:
-            net = tiny_net(dropout=0.2, auxiliary_floor=0.1)
+            net = tiny_net(dropout=0.2)
             form = Auxiliary(standardised=True, contrastive=True)
             elbo = ZForcingELBO(Linear(0.2, 1.0, 9), Delayed(Linear(0.5, 0.1, 4), 2), 0.3, auxiliary=form)
             out, log = tmp_path / str(len(stops)), [MechanismLog(3)]

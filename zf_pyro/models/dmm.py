@@ -78,7 +78,6 @@ class DMM(StochasticRNN):
         flow_dim: hidden size of a layer of the flow; at least ``latent_dim``.
         z_force: the auxiliary sees z_t alone, not z_{t-1}.
         auxiliary_l2: fix the auxiliary's variance at 1/2.
-        auxiliary_floor: f, which makes the auxiliary's deviation sqrt(s^2 + f^2). At 0.4 no density is above 1.
         dropout: probability of zeroing an element of an embedded frame, in training mode.
         covariate_dim: K, covariates of a step, read beside each frame; 0 for none.
         missing: what is done about gaps, ``"draw"`` or ``"fill"``; see :class:`.StochasticRNN`.
@@ -108,7 +107,6 @@ class DMM(StochasticRNN):
         flow_dim: int = 256,
         z_force: bool = False,
         auxiliary_l2: bool = False,
-        auxiliary_floor: float = 0.0,
         dropout: float = 0.0,
         covariate_dim: int = 0,
         missing: str = "draw",
@@ -129,7 +127,6 @@ class DMM(StochasticRNN):
             flow_dim=flow_dim,
             z_force=z_force,
             auxiliary_l2=auxiliary_l2,
-            auxiliary_floor=auxiliary_floor,
             dropout=dropout,
             covariate_dim=covariate_dim,
             missing=missing,
@@ -141,7 +138,6 @@ class DMM(StochasticRNN):
         self.hidden_dim, self.latent_dim = hidden_dim, latent_dim
         self.gated, self.bidirectional = gated, bidirectional
         self.z_force, self.auxiliary_l2 = z_force, auxiliary_l2
-        self.auxiliary_floor = settings["auxiliary_floor"]
         self.combiner, self.recurrence = combiner, recurrence
         self.has_fast_loops = combiner == "mlp" and not settings["num_flows"]
 

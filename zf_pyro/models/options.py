@@ -27,7 +27,7 @@ def checked(**arguments: Any) -> dict[str, Any]:
     Raises:
         TypeError: a switch that is no bool, or a size that is no number.
         ValueError: a size or number of layers that is no positive integer, a negative number of flows or covariates,
-            a dropout outside [0, 1), an unknown name, or a floor of a deviation that is fixed.
+            a dropout outside [0, 1), or an unknown name.
     """
     found: dict[str, Any] = {}
     for name, value in arguments.items():
@@ -37,17 +37,10 @@ def checked(**arguments: Any) -> dict[str, Any]:
             found[name] = require_count(name, value, least=0)
         elif name in ("dropout", "frame_dropout"):
             found[name] = require_number(name, value, "a probability in [0, 1)", 0.0, 1.0, "[)")
-        elif name == "auxiliary_floor":
-            found[name] = require_number(name, value, "a finite deviation of at least 0", 0.0)
         elif name in CHOICES:
             found[name] = require_choice(name, value, CHOICES[name])
         elif name in SWITCHES:
             found[name] = require_flag(name, value)
         else:
             raise KeyError(f"no rule for the argument {name}: add it to zf_pyro/models/options.py")
-    if found.get("auxiliary_l2") and found.get("auxiliary_floor"):
-        raise ValueError(
-            "auxiliary_floor must be 0 with auxiliary_l2=True, which fixes the auxiliary's deviation, got "
-            f"{found['auxiliary_floor']}"
-        )
     return found

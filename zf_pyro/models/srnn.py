@@ -63,7 +63,6 @@ class SRNN(StochasticRNN):
         num_layers: layers of both RNNs.
         z_force: the auxiliary sees z_t alone, not z_{t-1} and d_t.
         auxiliary_l2: fix the auxiliary's variance at 1/2.
-        auxiliary_floor: f, which makes the auxiliary's deviation sqrt(s^2 + f^2). At 0.4 no density is above 1.
         dropout: probability of zeroing an element of an embedded frame, in training mode.
         frame_dropout: probability of hiding x_{t-1} from the recurrence, in training mode; word dropout for text.
         covariate_dim: K, covariates of a step, read beside each frame; 0 for none.
@@ -93,7 +92,6 @@ class SRNN(StochasticRNN):
         num_layers: int = 1,
         z_force: bool = False,
         auxiliary_l2: bool = False,
-        auxiliary_floor: float = 0.0,
         dropout: float = 0.0,
         frame_dropout: float = 0.0,
         covariate_dim: int = 0,
@@ -112,7 +110,6 @@ class SRNN(StochasticRNN):
             num_layers=num_layers,
             z_force=z_force,
             auxiliary_l2=auxiliary_l2,
-            auxiliary_floor=auxiliary_floor,
             dropout=dropout,
             frame_dropout=frame_dropout,
             covariate_dim=covariate_dim,
@@ -123,16 +120,12 @@ class SRNN(StochasticRNN):
         self.frame_dropout = settings["frame_dropout"]
         embed_dim, hidden_dim, latent_dim, mlp_dim = (settings[size] for size in SIZES)
         num_layers = settings["num_layers"]
-        for argument, default in (("z_force", False), ("auxiliary_l2", False), ("auxiliary_floor", 0.0)):
+        for argument in ("z_force", "auxiliary_l2"):
             if filtering and settings[argument]:
-                raise ValueError(
-                    f"{argument} must be {default} with filtering=True, which has no auxiliary, got "
-                    f"{settings[argument]}"
-                )
+                raise ValueError(f"{argument} must be False with filtering=True, which has no auxiliary, got True")
         self.hidden_dim, self.latent_dim, self.embed_dim = hidden_dim, latent_dim, embed_dim
         self.residual, self.filtering = residual, filtering
         self.z_force, self.auxiliary_l2 = z_force, auxiliary_l2
-        self.auxiliary_floor = settings["auxiliary_floor"]
         self.has_auxiliary, self.recurrence = not filtering, recurrence
 
         self.embedding = nn.Sequential(frame_embedding(emission, embed_dim, self.extra_dim), nn.Dropout(dropout))

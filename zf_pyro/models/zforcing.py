@@ -32,7 +32,6 @@ class AuxiliaryNetwork(Protocol):
     auxiliary_network: MLP
     z_force: bool
     auxiliary_l2: bool
-    auxiliary_floor: float
     emission_family: Emission
     backward_emission_layer: nn.Linear
     backward_emission_weights: nn.ModuleList
@@ -63,7 +62,6 @@ class ZForcing(StochasticRNN):
             VRNN's do, where h_{t-1} has read x_{t-2} at most.
         auxiliary_l2: fix the auxiliary's variance at 1/2, so that its log-density is minus the squared distance up to
             a constant: the L2 variant of the released code.
-        auxiliary_floor: f, which makes the auxiliary's deviation sqrt(s^2 + f^2). At 0.4 no density is above 1.
         dropout: probability of zeroing an element of an embedded frame, in training mode.
         frame_dropout: probability of hiding x_{t-1} from the recurrence, in training mode; word dropout for text.
         covariate_dim: K, covariates of a step, read beside each frame; 0 for none.
@@ -91,7 +89,6 @@ class ZForcing(StochasticRNN):
         latents_see_input: bool = False,
         z_force: bool = False,
         auxiliary_l2: bool = False,
-        auxiliary_floor: float = 0.0,
         dropout: float = 0.0,
         frame_dropout: float = 0.0,
         covariate_dim: int = 0,
@@ -109,7 +106,6 @@ class ZForcing(StochasticRNN):
             latents_see_input=latents_see_input,
             z_force=z_force,
             auxiliary_l2=auxiliary_l2,
-            auxiliary_floor=auxiliary_floor,
             dropout=dropout,
             frame_dropout=frame_dropout,
             covariate_dim=covariate_dim,
@@ -122,7 +118,6 @@ class ZForcing(StochasticRNN):
         num_layers = settings["num_layers"]
         self.hidden_dim, self.latent_dim, self.num_layers = hidden_dim, latent_dim, num_layers
         self.latents_see_input, self.z_force, self.auxiliary_l2 = latents_see_input, z_force, auxiliary_l2
-        self.auxiliary_floor = settings["auxiliary_floor"]
         self.recurrence, self.has_fast_loops = recurrence, num_layers == 1
 
         self.embedding = nn.Sequential(frame_embedding(emission, embed_dim, self.extra_dim), nn.Dropout(dropout))
@@ -200,8 +195,6 @@ class ZForcing(StochasticRNN):
         loc, scale = bounded(self.auxiliary_network(*inputs))
         if self.auxiliary_l2:
             scale = torch.full_like(scale, 0.5**0.5)
-        if self.auxiliary_floor:
-            scale = (scale.square() + self.auxiliary_floor**2).sqrt()
         return dist.Normal(loc.tanh(), scale).to_event(1)
 
     def backward_emission(self: AuxiliaryNetwork, b_t: Tensor) -> dist.TorchDistribution:

@@ -45,7 +45,6 @@ class BackwardNetwork(LoopingNetwork, Protocol):
     embedding: nn.Sequential
     auxiliary_network: MLP
     auxiliary_l2: bool
-    auxiliary_floor: float
     loop_memory: LoopMemory
 
     @property
@@ -148,8 +147,7 @@ def scan_auxiliary(net: BackwardNetwork, z: Tensor, before: State, b: Tensor) ->
         before: h_0..h_{T-1}; each field (time, ..., hidden).
         b: targets; (time, ..., hidden).
     """
-    free = not net.auxiliary_l2 and net.auxiliary_floor == 0.0
-    if has_fast_form(net, "auxiliary", z) and free:
+    if has_fast_form(net, "auxiliary", z) and not net.auxiliary_l2:
         return auxiliary_scan(net.auxiliary_network, z, before.hidden, b, net.loop_memory.auxiliary)
 
     def log_prob(z: Tensor, hidden: Tensor, cell: Tensor, b: Tensor) -> Tensor:
