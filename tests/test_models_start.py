@@ -3,6 +3,7 @@
 import copy
 import inspect
 import math
+import sys
 
 import pytest
 import torch
@@ -217,6 +218,27 @@ def test_a_shuffling_loader_leaves_the_random_state_alone():
     torch.manual_seed(1)
     assert net.initialise(shuffled) == 40
     assert torch.equal(torch.rand(3), expected)
+
+
+def test_the_work_of_a_start_grows_as_the_number_of_sequences():
+    def calls(count):
+        sequences = [torch.tensor([[float(i)]]) for i in range(count)]
+        net = ZForcing(emissions.Gaussian(1), embed_dim=2, hidden_dim=2, latent_dim=1, mlp_dim=2)
+        loader = Loader(sequences, LengthBatches([1] * count, 2))
+        seen = [0]
+
+        def see(*_):
+            seen[0] += 1
+
+        sys.setprofile(see)
+        try:
+            net.initialise(loader)
+        finally:
+            sys.setprofile(None)
+        return seen[0]
+
+    calls(10)
+    assert calls(800) < 2.1 * calls(400)
 
 
 def test_a_saved_model_keeps_its_start(tmp_path):

@@ -144,12 +144,14 @@ def _from_loader(net: StartingNetwork, loader: Iterable[Any]) -> StartData:
     """
     enough = max(1, MOST_VALUES // max(1, net.emission_family.event_shape.numel()))
     parts: list[StartData] = []
+    count = 0
     with torch.random.fork_rng(devices=[]):
         for batch in _batches(loader, enough):
             parts.append(_checked(net, *_arguments(batch, net.emission_layer.weight)))
-            if sum(len(part.frames) for part in parts) >= enough:
+            count += len(parts[-1].frames)
+            if count >= enough:
                 break
-    if not sum(len(part.frames) for part in parts):
+    if not count:
         raise ValueError("data must hold at least one batch to start from, got none")
     return StartData.joint(parts)
 
