@@ -72,8 +72,12 @@ FIGURES = {
         (MECHANISM, "docs/results/mechanism/piano_midi_zforcing_*.*"),
     ),
     "docs/results.md, digits": Made(
-        "-m zf_pyro.experiments.table benchmarks/digits/plan.json --tables 'digits by rows' --page docs/results.md",
+        "-m zf_pyro.experiments.table benchmarks/digits/plan.json --tables 'digits*' --page docs/results.md",
         ("benchmarks/digits/plan.json", "docs/results/digits/digits_*.*"),
+    ),
+    "docs/results.md, reviews": Made(
+        "-m zf_pyro.experiments.table benchmarks/reviews/plan.json --page docs/results.md",
+        ("benchmarks/reviews/plan.json", "docs/results/reviews/*.*"),
     ),
     "docs/inference.md, algorithms": Made(
         "examples/swap_inference.py --inference all --page docs/inference.md", ("examples/swap_inference.py",)
