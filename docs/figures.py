@@ -51,7 +51,7 @@ FIGURES = {
         ("benchmarks/polyphonic/plan.json", "docs/results/polyphonic/*.*"),
     ),
     "docs/results.md, auxiliary": Made(
-        f"-m zf_pyro.experiments.table {MECHANISM} --tables 'jsb, ZForcing, 32 units' --page docs/results.md",
+        f"-m zf_pyro.experiments.table {MECHANISM} --tables 'jsb, ZForcing*32 units*' --page docs/results.md",
         (MECHANISM, "docs/results/mechanism/m32_zforcing_*.*"),
     ),
     "docs/results.md, auxiliary, SRNN": Made(

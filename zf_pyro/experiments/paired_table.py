@@ -1,4 +1,4 @@
-"""Paired differences of a table's rows from one of them, in Markdown."""
+"""Paired differences of a table's rows from one row of the plan, in Markdown."""
 
 from collections.abc import Mapping, Sequence
 
@@ -15,11 +15,11 @@ def paired_table(plan: Sweep, table: PlannedTable) -> list[str]:
     differences over sequences. Then the difference of each pair. Nothing without two such rows.
     """
     rows = [row for row in table.rows if row.published is None]
-    base = next((row for row in rows if row.name == table.against), None)
+    base = next((row for row in plan.rows if row.name == table.against), None)
     if base is None:
         return []
     reference = sequences(plan, base)
-    cells = {row.label: _cells(sequences(plan, row), reference) for row in rows if row is not base}
+    cells = {row.label: _cells(sequences(plan, row), reference) for row in rows if row.name != base.name}
     bounds = list(dict.fromkeys(title for each in cells.values() for title in each))
     if not bounds:
         return []

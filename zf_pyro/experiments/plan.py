@@ -14,7 +14,7 @@ seeds, and is the one that tables show. Flags of the plan, a table, a row and a 
 plan or a table may have ``columns``, such as ``[["ELBO", "test", "elbo"]]``: a title, an evaluation and a bound; in
 place of an evaluation ``training``, of ``auxiliary`` or ``earned``, for means of the logs in nats per sequence. A
 table may have ``reach``, validation bounds in nats per sequence: its table then shows when each run reached them. A
-table may have ``against``, the name of one of its rows: paired differences from it then stand below the table. A
+table may have ``against``, the name of a row of any table: paired differences from it then stand below the table. A
 row's ``grid``, such as ``{"dropout": [0.0, 0.3]}``, is joined with each of its settings. Folders are relative to the
 working directory.
 """
@@ -131,6 +131,10 @@ def read_plan(path: Path) -> Sweep:
     _known(found, what, {"script", "runs", "results", "tables"}, {"flags", "select", "columns"})
     tables = [_table(table, f"{path}: table {i}", found) for i, table in enumerate(_list(found["tables"], what))]
     plan = Sweep(Path(found["script"]), Path(found["runs"]), Path(found["results"]), tables)
+    known = [row.name for row in plan.rows]
+    for table in tables:
+        if table.against is not None and table.against not in known:
+            raise ValueError(f"{path}: table {table.name!r} must be against the name of a row, got {table.against!r}")
     names = [row.run(setting, seed).name for row in plan.rows for setting in row.settings for seed in row.seeds]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -163,9 +167,6 @@ def _table(found: Any, what: str, plan: Mapping[str, Any]) -> PlannedTable:
     reach = found.get("reach", [])
     if not isinstance(reach, list) or any(isinstance(bound, bool | str) for bound in reach):
         raise ValueError(f"{what} must have numbers of nats per sequence to reach, got {reach!r}")
-    against = found.get("against")
-    if against is not None and against not in [row.name for row in planned if row.published is None]:
-        raise ValueError(f"{what} must be against the name of one of its rows, got {against!r}")
     columns = found.get("columns", plan.get("columns", [list(column) for column in COLUMNS]))
     if not isinstance(columns, list) or any(not isinstance(each, list) or len(each) != 3 for each in columns):
         raise ValueError(f"{what} must have columns of a title, an evaluation and a bound, got {columns!r}")
@@ -173,7 +174,7 @@ def _table(found: Any, what: str, plan: Mapping[str, Any]) -> PlannedTable:
     for column in shown:
         if column.evaluation == TRAINING and column.bound not in LATE:
             raise ValueError(f"{what} must have columns of training of {' or '.join(LATE)}, got {column.bound!r}")
-    return PlannedTable(str(found["name"]), planned, [float(bound) for bound in reach], shown, against)
+    return PlannedTable(str(found["name"]), planned, [float(bound) for bound in reach], shown, found.get("against"))
 
 
 def _row(found: Any, what: str, flags: Flags, select: Any) -> PlannedRow:

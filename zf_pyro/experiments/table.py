@@ -21,24 +21,28 @@ MISSING = ""
 def table_of(plan: Sweep, table: PlannedTable) -> str:
     """A table in Markdown: for each row the mean over its seeds, then each seed; quoted figures as they are.
 
-    Rows whose runs are not finished are left out, and named below the table.
+    Rows whose runs are not finished are left out, and named below the table. The runs' commands stand last, folded.
     """
     titles, times = [column.title for column in table.columns], [f"steps, seconds to {b:g}" for b in table.reach]
-    header = ("model", "seed", "validation", *titles, "parameters", "seconds", *times, "command")
-    lines, unfinished = [header, ("---",) * len(header)], []
+    header = ("model", "seed", "validation", *titles, "parameters", "seconds", *times)
+    lines, unfinished, commands = [header, ("---",) * len(header)], [], []
     for row in table.rows:
         if row.published is not None:
             figures = [_shown(row.published.get(column.title)) for column in table.columns]
-            lines.append((row.label, "", "", *figures, "", "", *("",) * len(table.reach), "as published"))
+            lines.append((row.label, "published", "", *figures, "", "", *("",) * len(table.reach)))
             continue
         found = finished(plan, row)
         lines += _lines(row, found, table)
+        commands += _commands(row, found)
         if len(found) < len(row.seeds):
             unfinished.append(f"{row.label} ({len(found)} of {len(row.seeds)} seeds)")
     parts = [markdown(lines)]
     if unfinished:
         parts.append("Not finished:\n\n" + "\n".join(f"- {row}" for row in unfinished))
-    return "\n\n".join(parts + paired_table(plan, table))
+    parts += paired_table(plan, table)
+    if commands:
+        parts += ["<details>\n<summary>Commands of the runs</summary>", "\n".join(commands), "</details>"]
+    return "\n\n".join(parts)
 
 
 def replaced(page: str, name: str, text: str) -> str:
@@ -66,16 +70,24 @@ def _lines(row: PlannedRow, found: dict[int, Results], table: PlannedTable) -> l
     if len(found) > 1:
         lines.append(
             (label, "mean", *map(_shown, map(_mean, zip(*values.values(), strict=True)), digits), "", "")
-            + ("",) * (len(table.reach) + 1)
+            + ("",) * len(table.reach)
         )
         label = ""
     for seed, result in found.items():
         figures = list(map(_shown, values[seed], digits))
         size, seconds = f"{result['parameters']:,}", f"{result['training_seconds']:,.0f}"
         times = [_time(result, bound) for bound in table.reach]
-        lines.append((label, str(seed), *figures, size, seconds, *times, f"`{result['command']}`"))
+        lines.append((label, str(seed), *figures, size, seconds, *times))
         label = ""
     return lines
+
+
+def _commands(row: PlannedRow, found: dict[int, Results]) -> list[str]:
+    """A line for each command of a row, with the seeds that it ran under."""
+    seeds: dict[str, list[str]] = {}
+    for seed, result in found.items():
+        seeds.setdefault(str(result["command"]).removesuffix(f" --seed {seed}"), []).append(str(seed))
+    return [f"- {row.label}, `--seed` {', '.join(under)}: `{command}`" for command, under in seeds.items()]
 
 
 def _time(result: Results, bound: float) -> str:
