@@ -286,7 +286,11 @@ def test_results_keep_the_curves_and_the_table_says_when_a_bound_was_reached(pla
     lines = table.table_of(read, read.tables[0]).splitlines()
     assert "steps, seconds to 3 | steps, seconds to 100 |" in lines[0]
     seeds = lines[4:7]
-    assert [line.removesuffix(" |").split(" | ")[-2:] for line in seeds] == [["40, 2", "never"], ["30, 2", "never"], ["20, 1", "never"]]
+    assert [line.removesuffix(" |").split(" | ")[-2:] for line in seeds] == [
+        ["40, 2", "never"],
+        ["30, 2", "never"],
+        ["20, 1", "never"],
+    ]
     assert len({line.count(" | ") for line in lines[:6]}) == 1
 
 
