@@ -9,6 +9,7 @@
 
 import argparse
 import ast
+import gzip
 import hashlib
 import json
 import shlex
@@ -102,6 +103,8 @@ def fingerprint(made: Made) -> str:
 
 def meaning(path: Path) -> str:
     """What a file does: code without comments and docstrings, a notebook's code cells, other files as they are."""
+    if path.suffix == ".gz":
+        return gzip.decompress(path.read_bytes()).decode()
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".ipynb":
         cells = json.loads(text)["cells"]

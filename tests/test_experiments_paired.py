@@ -96,10 +96,10 @@ def test_bounds_of_different_numbers_of_particles_are_refused(tmp_path):
 def test_the_small_table_has_the_test_sequences_to_seven_digits(tmp_path):
     both = {"test": scores(elbo=[1.0 / 3.0, -2e5 / 3.0, 0.0]), "validation": scores(elbo=[1.0, 2.0, 3.0])}
     write_sequences(tmp_path / TABLE, both)
-    shorten_sequences(tmp_path / TABLE, tmp_path / "small.csv")
-    assert read_sequences(tmp_path / "small.csv", "test")["elbo"].tolist() == [0.3333333, -66666.67, 0.0]
+    shorten_sequences(tmp_path / TABLE, tmp_path / "small.csv.gz")
+    assert read_sequences(tmp_path / "small.csv.gz", "test")["elbo"].tolist() == [0.333333, -66666.7, 0.0]
     with pytest.raises(ValueError, match="no sequences of split 'validation'"):
-        read_sequences(tmp_path / "small.csv", "validation")
+        read_sequences(tmp_path / "small.csv.gz", "validation")
 
 
 def test_the_command_line_tells_the_mean_and_each_pair(tmp_path, capsys):

@@ -1,5 +1,6 @@
 """Sweeps and tables: the setting is chosen on validation, finished runs are skipped, the page gets the figures."""
 
+import gzip
 import json
 import sys
 from pathlib import Path
@@ -81,7 +82,7 @@ def test_all_settings_run_under_the_first_seed_and_the_best_on_validation_under_
     assert names == [f"vrnn.dropout-{value}.seed0" for value in ("0.0", "0.75", "0.5")]
     assert sweep.sweep(read) == []
     finished = [*names, *(f"vrnn.dropout-0.75.seed{seed}" for seed in (1, 2))]
-    kept = {f"{name}.{ending}" for name in finished for ending in ("json", "csv")}
+    kept = {f"{name}.{ending}" for name in finished for ending in ("json", "csv.gz")}
     assert {path.name for path in Path("results").iterdir()} == kept
     assert planned_results.pending(read) == []
 
@@ -339,7 +340,7 @@ def test_a_table_has_paired_differences_from_a_row_after_its_figures(plan):
     plan["tables"][0]["against"] = "srnn"
     read = write(plan)
     sweep.sweep(read)
-    assert Path("results/srnn.seed1.csv").read_text() == (
+    assert gzip.decompress(Path("results/srnn.seed1.csv.gz").read_bytes()).decode() == (
         "split,num_frames,particle,kl,filter_particles\ntest,2,-3.48,7,8\ntest,3,-8.22,7,8\n"
     )
     lines = table.table_of(read, read.tables[0]).splitlines()

@@ -35,7 +35,7 @@ def result_of(plan: Sweep, run: PlannedRun) -> Results | None:
 
 def sequences_of(plan: Sweep, run: PlannedRun) -> Path:
     """The file with the nats of each test sequence of a run, beside its results."""
-    return plan.results / f"{run.name}.csv"
+    return plan.results / f"{run.name}.csv.gz"
 
 
 def figure(result: Results, evaluation: str, bound: str) -> float | None:
