@@ -93,7 +93,7 @@ def test_bounds_of_different_numbers_of_particles_are_refused(tmp_path):
         differences(found[:1], found[1:])
 
 
-def test_the_small_table_has_the_test_sequences_to_seven_digits(tmp_path):
+def test_the_small_table_has_the_test_sequences_to_six_digits(tmp_path):
     both = {"test": scores(elbo=[1.0 / 3.0, -2e5 / 3.0, 0.0]), "validation": scores(elbo=[1.0, 2.0, 3.0])}
     write_sequences(tmp_path / TABLE, both)
     shorten_sequences(tmp_path / TABLE, tmp_path / "small.csv.gz")
