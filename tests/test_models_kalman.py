@@ -69,7 +69,10 @@ def test_without_gaps_the_density_is_the_same():
 
 def test_bad_flags_are_refused_by_name():
     x = torch.randn(3, 6, 2, dtype=torch.float64)
-    with pytest.raises(ValueError, match=r"observed must have shape \(3, 6\) or \(3, 6, 2\), got \(3, 5\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"observed must have shape \(3, 6\), one value a frame, or \(3, 6, 2\), one an element, got \(3, 5\)",
+    ):
         baseline().log_prob(x, observed=torch.ones(3, 5).bool())
     with pytest.raises(TypeError, match="observed must hold bools"):
         baseline().smoothed(x, observed=torch.ones(3, 6))

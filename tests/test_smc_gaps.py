@@ -214,7 +214,7 @@ BAD = {
     "another shape": (
         torch.ones(3, 3, dtype=torch.bool),
         ValueError,
-        r"observed must have shape \(3, 4\) or \(3, 4, 2\)",
+        r"observed must have shape \(3, 4\), one value a frame, or \(3, 4, 2\)",
     ),
 }
 

@@ -350,7 +350,7 @@ def zeros(*shape):
             ValueError,
             "x_t must hold finite numbers .* sequence 0: mark what is",
         ),
-        ({"observed": torch.ones(3)}, TypeError, "observed must hold bools, True where seen, got torch.float32"),
+        ({"observed": torch.ones(3)}, TypeError, "observed must hold bools, True where x was seen, got torch.float32"),
         ({"observed": torch.ones(2).bool()}, ValueError, r"observed must have shape \(3,\), one value a frame, or"),
         ({"observed": [True] * 3}, TypeError, "observed must be a torch.Tensor"),
         (

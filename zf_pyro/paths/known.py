@@ -151,7 +151,10 @@ def check_observed(
         )
     steps, frame = tuple(steps), tuple(emission.event_shape)
     if tuple(observed.shape) not in (steps, (*steps, *frame)):
-        raise ValueError(f"observed must have shape {steps} or {(*steps, *frame)}, got {tuple(observed.shape)}")
+        raise ValueError(
+            f"observed must have shape {steps}, one value a frame, or {(*steps, *frame)}, one an element, got "
+            f"{tuple(observed.shape)}"
+        )
     if device is not None and observed.device != device:
         raise ValueError(f"observed must be on {device}, where x is, got {observed.device}")
     if observed.dim() > 2 and not emission.factorises:

@@ -2,7 +2,6 @@
 
 from typing import Any, NamedTuple
 
-import torch
 from pyro.infer.util import is_validation_enabled
 from torch import Tensor
 
@@ -53,8 +52,7 @@ def require_frame(net: StochasticRNN, x_t: Any, observed: Any, batch_size: int) 
     check_frames(x_t.unsqueeze(1), family, net.emission_layer.weight, "x_t")
     frame = Frame(x_t.long() if family.integer else x_t, None, None)
     if observed is not None:
-        require_bools(observed)
-        if observed.shape not in ((batch_size,), expected):
+        if require_tensor("observed", observed).shape not in ((batch_size,), expected):
             raise ValueError(
                 f"observed must have shape {(batch_size,)}, one value a frame, or {expected}, one an element, got "
                 f"{tuple(observed.shape)}"
@@ -108,28 +106,9 @@ def require_observed(net: StochasticRNN, observed: Any, x: Tensor) -> Tensor | N
 
     Raises:
         TypeError: no tensor of bools.
-        ValueError: another shape or device.
+        ValueError: another shape or device, or elements missing from a frame whose density is of the whole.
     """
     if observed is None:
         return None
-    require_bools(observed)
-    if observed.shape not in (x.shape[:2], x.shape):
-        raise ValueError(
-            f"observed must have shape {tuple(x.shape[:2])}, one value a frame, or {tuple(x.shape)}, one an element, "
-            f"got {tuple(observed.shape)}"
-        )
-    if observed.device != x.device:
-        raise ValueError(f"observed must be on {x.device}, where x is, got {observed.device}")
+    check_observed(observed, x.shape[:2], net.emission_family, x.device)
     return None if bool(observed.all()) else observed
-
-
-def require_bools(observed: Any) -> None:
-    """Refuse what is no tensor of bools, of any shape.
-
-    Raises:
-        TypeError: it is none.
-    """
-    if require_tensor("observed", observed).dtype != torch.bool:
-        raise TypeError(
-            f"observed must hold bools, True where seen, got {observed.dtype}: convert it with observed.bool()"
-        )
