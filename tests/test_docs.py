@@ -200,8 +200,9 @@ WORDS, MOST_WORDS = 22, 40
 def sentences(text: str) -> list[str]:
     """Sentences of a page's prose: parts that end in . ! ? or :, paragraphs and list items.
 
-    Code blocks, comments, tables, headings, images and the URLs of links are left out.
+    Code blocks, comments, tables, headings, images, the URLs of links and the folded commands of runs are left out.
     """
+    text = re.sub(r"<details>\n<summary>Commands of the runs</summary>.*?</details>", "", text, flags=re.DOTALL)
     text = re.sub(r"^ *```.*?^ *```$", "", text, flags=re.DOTALL | re.MULTILINE)
     text = re.sub(r"<!--.*?-->|!\[[^\]]*\]\([^)]*\)", "", text, flags=re.DOTALL)
     text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", text)
@@ -212,8 +213,15 @@ def sentences(text: str) -> list[str]:
     return [part.strip() for part in parts if re.search(r"\w", part)]
 
 
+FOLDED = "\n<details>\n<summary>Commands of the runs</summary>\n\n- `a b`\n\n</details>\n"
+
+
 def test_sentences_are_split_at_stops_paragraphs_and_list_items():
-    text = "# Title\n\nOne *two*. [Three](a.b) four:\n\n- five\n  six\n- seven `a.b`\n\n| a |\n\n    b\n\n```\nx\n```\n"
+    text = (
+        "# Title\n\nOne *two*. [Three](a.b) four:\n\n- five\n  six\n- seven `a.b`\n\n| a |\n"
+        + FOLDED
+        + "\n\n    b\n\n```\nx\n```\n"
+    )
     assert sentences(text) == ["One two.", "Three four:", "five\n  six", "seven `a.b`"]
 
 
