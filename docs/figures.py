@@ -72,6 +72,11 @@ FIGURES = {
         "docs/mechanism-piano-midi.png",
         (MECHANISM, "docs/results/mechanism/piano_midi_zforcing_*.*"),
     ),
+    "docs/mechanism-timit.png": Made(
+        "-m zf_pyro.experiments.figure benchmarks/speech/plan.json --table 'TIMIT sample, mixtures' --out "
+        "docs/mechanism-timit.png",
+        ("benchmarks/speech/plan.json", "docs/results/speech/timit_gmm*.*"),
+    ),
     "docs/results.md, digits": Made(
         "-m zf_pyro.experiments.table benchmarks/digits/plan.json --tables 'digits*' --page docs/results.md",
         ("benchmarks/digits/plan.json", "docs/results/digits/digits_*.*"),

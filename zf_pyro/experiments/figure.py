@@ -45,7 +45,7 @@ def draw(plan: Sweep, table: str) -> "Figure":
     found: dict[str, Mapping[str, list[Curve]]] = {}
     for row in tables[table].rows:
         results = [] if row.published is not None else finished(plan, row).values()
-        curves = [result["curves"] for result in results if "curves" in result]
+        curves = [result["curves"] for result in results if result.get("curves")]
         if curves:
             found[row.label] = {name: [each[name] for each in curves if name in each] for name in LOGGED}
     if not found:
