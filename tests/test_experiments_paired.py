@@ -1,6 +1,8 @@
 """Paired differences between runs on the same sequences."""
 
+import gzip
 import math
+import re
 
 import pytest
 import torch
@@ -91,6 +93,29 @@ def test_bounds_of_different_numbers_of_particles_are_refused(tmp_path):
     assert list(differences(found[:1], found[:1])) == ["elbo", "particle"]
     with pytest.raises(ValueError, match="as many particles behind particle, got 5 and 8"):
         differences(found[:1], found[1:])
+
+
+WHOLE = gzip.compress(b"split,num_frames,elbo\ntest,3,-1.5\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("empty.csv", b""),
+        ("blank.csv", b"split,elbo\n\n"),
+        ("words.csv", b"split,elbo\ntest,x\n"),
+        ("short.csv", b"split,num_frames,elbo\ntest,3\n"),
+        ("no_text.csv", b"\xff\xfe"),
+        ("empty.csv.gz", b""),
+        ("cut.csv.gz", WHOLE[:-6]),
+        ("spoiled.csv.gz", WHOLE[:20] + b"\xff\xff" + WHOLE[22:]),
+        ("plain.csv.gz", b"split,elbo\ntest,1\n"),
+    ],
+)
+def test_what_is_no_table_of_sequences_is_named(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=rf"{re.escape(name)} is no table of sequences .*run the experiment again"):
+        read_sequences(tmp_path / name, "test")
 
 
 def test_the_small_table_has_the_test_sequences_to_six_digits(tmp_path):

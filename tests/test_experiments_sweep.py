@@ -130,6 +130,15 @@ def test_results_of_other_flags_are_not_taken_for_these(plan):
         planned_results.pending(write(plan))
 
 
+@pytest.mark.parametrize(("text", "message"), [("", "is no JSON"), ('{"a": ', "is no JSON"), ("[1]", "got a list")])
+def test_a_file_that_holds_no_results_is_named(plan, text, message):
+    sweep.sweep(write(plan))
+    Path("results/vrnn.dropout-0.75.seed1.json").write_text(text)
+    read = read_plan(Path("plan.json"))
+    with pytest.raises(ValueError, match=rf"vrnn\.dropout-0\.75\.seed1\.json .*{message}.*remove it"):
+        table.table_of(read, read.tables[0])
+
+
 def test_a_density_without_latents_stands_in_every_column():
     result = {"evaluations": {"test": {"bounds": {"log_likelihood": nats(-5.0)}, "kl": None}}}
     assert planned_results.figure(result, "test, 8 particles", "particle") == -5.0

@@ -18,13 +18,17 @@ def result_of(plan: Sweep, run: PlannedRun) -> Results | None:
     """The small copy of a run's results; None if the run is not finished.
 
     Raises:
-        ValueError: the file is of a run with other flags.
+        ValueError: the file is of a run with other flags, or no results.
     """
     path = plan.results / f"{run.name}.json"
     try:
         found: Results = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON ({error}): remove it, and run the sweep again") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} must hold the results of a run, got a {type(found).__name__}: remove it")
     if found.get("arguments") != run.arguments:
         raise ValueError(
             f"{path} is of a run with other flags, {shlex.join(found.get('arguments', []))}, the plan has "

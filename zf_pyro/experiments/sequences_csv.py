@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -69,12 +70,17 @@ def read_sequences(path: Path, split: str) -> Nats:
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it has no sequences of that split.
+        ValueError: it is no such table, or has no sequences of that split.
     """
-    text = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    names, *rows = csv.reader(text.decode().splitlines())
-    rows = [row[1:] for row in rows if names[0] == "split" and row[0] == split]
-    if not rows:
+    data = path.read_bytes()
+    try:
+        text = gzip.decompress(data) if path.suffix == ".gz" else data
+        names, *lines = csv.reader(text.decode().splitlines())
+        rows = [line[1:] for line in lines if names[0] == "split" and line[0] == split]
+        values = torch.tensor([[float(value) for value in row] for row in rows], dtype=torch.float64)
+        found = dict(zip(names[1:], values.T, strict=True)) if rows else {}
+    except (EOFError, OSError, ValueError, IndexError, zlib.error) as error:
+        raise ValueError(f"{path} is no table of sequences ({error}): run the experiment again to write it") from error
+    if not found:
         raise ValueError(f"{path} has no sequences of split {split!r}: run the experiment again to write them")
-    values = torch.tensor([[float(value) for value in row] for row in rows], dtype=torch.float64)
-    return dict(zip(names[1:], values.T, strict=True))
+    return found
