@@ -99,17 +99,18 @@ def imdb(run: Run, data: Path | None = None, max_words: int = 16, vocabulary_siz
     scores = {
         split: scores_of(run, fitted.model, evaluation_loader(data, preset.batch_size, count))
         for split, data, count in (("test", text.test, run.test_sequences), ("validation", checks, None))
+        if split in run.splits
     }
     more = fitted.facts
     more["out_of_vocabulary"] = text.record.notes["test"]["out_of_vocabulary"]
-    if isinstance(fitted.model, StochasticRNN):
+    if isinstance(fitted.model, StochasticRNN) and "test" in run.splits:
         x, lengths = collate([text.test[i] for i in range(min(256, len(text.test)))])
         device = fitted.model.emission_layer.weight.device
         more["active_units"] = active_units(fitted.model, x.to(device), lengths.to(device))
         if text.labels("test") is not None:
             more["sentiment"] = sentiment(fitted.model, text)
         (run.out / "sentences.txt").write_text(sentences(fitted.model, text), encoding="utf-8")
-        save(fitted.model, run.out / "net")
+    save(fitted.model, run.out / "net")
     write_results(
         run,
         preset,

@@ -121,14 +121,14 @@ def polyphonic(
     )
     evaluations, scores = bounds_of(run, fitted, sets)
     more = fitted.facts
-    if isinstance(fitted.model, StochasticRNN):
+    if isinstance(fitted.model, StochasticRNN) and "test" in run.splits:
         shown = spread(sets.test, 32)
         x, lengths = collate([shown[i] for i in range(len(shown))])
         device = fitted.model.emission_layer.weight.device
         more["active_units"] = active_units(fitted.model, x.to(device), lengths.to(device))
         per_quarter = STEPS_PER_QUARTER.get(corpus, sets.record.settings.get("steps_per_quarter") or 4)
         write_samples(fitted.model, sets, run.out / "samples", per_quarter)
-        save(fitted.model, run.out / "net")
+    save(fitted.model, run.out / "net")
     write_results(run, preset, sets.record, evaluations, scores, value="note", **more)
 
 
@@ -162,6 +162,8 @@ def bounds_of(run: Run, fitted: Fitted, sets: PolyphonicSets) -> tuple[dict[str,
         ("test", sets.test, 4 if run.smoke else run.test_sequences),
         ("validation", sets.validation, 4 if run.smoke else run.validation_sequences),
     ):
+        if split not in run.splits:
+            continue
         for number in numbers[:1] if exact else numbers:
             scores = scores_of(run, fitted.model, evaluation_loader(pieces, 32, count), particles=number)
             if exact or number == kept:

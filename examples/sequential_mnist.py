@@ -101,14 +101,15 @@ def sequential_mnist(
     scores = {
         split: scores_of(run, fitted.model, evaluation_loader(data, preset.batch_size, count))
         for split, data, count in (("test", images.test, count), ("validation", checks, 8 if run.smoke else None))
+        if split in run.splits
     }
     more = fitted.facts
-    if isinstance(fitted.model, StochasticRNN):
+    if isinstance(fitted.model, StochasticRNN) and "test" in run.splits:
         shown = spread(images.test, 10)  # in sets sorted by digit, the first are all zeros
         x = collate([shown[i] for i in range(10)]).x.to(fitted.model.emission_layer.weight.device)
         more["active_units"] = active_units(fitted.model, x)
         draw(fitted.model, x, run.out)
-        save(fitted.model, run.out / "net")
+    save(fitted.model, run.out / "net")
     write_results(
         run,
         preset,

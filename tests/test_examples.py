@@ -54,6 +54,31 @@ def test_every_model_goes_through_the_experiments(name: str, model: str, tmp_pat
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["sequential_mnist", "timit", "imdb", "polyphonic"])
+def test_the_test_set_can_wait_until_the_setting_is_chosen(name: str, tmp_path: Path) -> None:
+    """Scoring it later, from the weights of the finished run, gives what scoring it at once gives."""
+    script, found = next(path for path in EXAMPLES if path.stem == name), {}
+    for folder, flags in (("at_once", []), ("later", ["--test_sequences", "0"]), ("later", ["--resume"])):
+        out = tmp_path / folder
+        done = run(script, "--smoke", "--objective", "kl_annealing", *flags, "--out", str(out))
+        assert done.returncode == 0, done.stderr
+        results = json.loads((out / "results.json").read_text())
+        found[(folder, *flags)] = results["evaluations"]
+        left_alone = "0" in flags
+        assert any(evaluation.startswith("test") for evaluation in results["evaluations"]) is not left_alone
+        assert ("active_units" in results) is not left_alone
+    later = found["later", "--resume"]
+    assert later.keys() == found["at_once",].keys()
+    assert found["later", "--test_sequences", "0"].keys() == {part for part in later if part.startswith("validation")}
+    for evaluation, bounds in found["at_once",].items():
+        prior = [
+            each[evaluation]["bounds"]["prior_mean"]["nats_per_frame"]["value"]
+            for each in (later, {evaluation: bounds})
+        ]
+        assert prior[0] == pytest.approx(prior[1], rel=1e-6), "no samples: the same weights"
+
+
+@pytest.mark.slow
 def test_feeling_is_read_off_the_latents_of_labelled_reviews(tmp_path: Path) -> None:
     source, out = tree(tmp_path / "aclImdb", num_train=20, num_test=8), tmp_path / "out"
     script = next(path for path in EXAMPLES if path.stem == "imdb")

@@ -77,9 +77,16 @@ def test_flags_choose_the_preset():
     tiny = Run(preset="paper", smoke=True).choose(presets)
     assert (tiny.hidden_dim, tiny.max_steps, tiny.annealing_steps) == (8, 3, 10)
     assert (Run().name, Run(baseline="rnn").name) == ("zforcing", "rnn")
-    for name in ("devices", "max_steps", "particles", "evaluation_particles", "validation_sequences", "test_sequences"):
+    for name in ("devices", "max_steps", "particles", "evaluation_particles", "validation_sequences"):
         with pytest.raises(ValueError, match=f"{name} must be a positive integer, got 0"):
             Run(**{name: 0})
+    with pytest.raises(ValueError, match="test_sequences must be an integer of at least 0, got -1"):
+        Run(test_sequences=-1)
+
+
+def test_the_test_set_is_scored_unless_it_is_left_alone():
+    assert Run().splits == Run(test_sequences=1).splits == ("validation", "test")
+    assert Run(test_sequences=0).splits == ("validation",)
 
 
 def test_the_rnn_has_as_many_parameters_as_the_net():

@@ -26,7 +26,8 @@ evaluation = lambda value: {
     "num_sequences": 3, "num_frames": 9, "num_particles": 8, "filter_particles": 8,
 }
 results = {"parameters": 1234, "training_seconds": 5.5, "model": "vrnn", "command": "python", "evaluations": {
-    "test, 8 particles": evaluation(-quality), "validation, 8 particles": evaluation(quality)}}
+    **({"test, 8 particles": evaluation(-quality)} if flags.get("--test_sequences") != "0" else {}),
+    "validation, 8 particles": evaluation(quality)}}
 (out / "results.json").write_text(json.dumps(results | {"steps": 100}))
 worth = quality + 0.01 * int(flags["--seed"])
 lines = [f"{split},{n},{n * worth - n * n},7.0,8" for split in ("test", "validation") for n in (2, 3)]
@@ -110,7 +111,27 @@ def test_finished_runs_are_skipped_and_broken_ones_go_on(plan):
     sweep.sweep(read)
     calls = {path.parent.name: len(path.read_text().split()) for path in Path("runs").glob("*/calls")}
     assert calls.pop("vrnn.dropout-0.75.seed1") == 2
+    assert calls.pop("vrnn.dropout-0.75.seed0") == 2, "without the test set, then with it"
     assert set(calls.values()) == {1}
+
+
+def test_the_test_set_is_scored_for_the_chosen_setting_alone(plan):
+    read = write(plan)
+    sweep.sweep(read)
+    kept = {path.name: json.loads(path.read_text()) for path in Path("results").glob("*.json")}
+    tested = {name for name, result in kept.items() if "test, 8 particles" in result["evaluations"]}
+    assert tested == {f"vrnn.dropout-0.75.seed{seed}.json" for seed in (0, 1, 2)}
+    commands = {name: result["command"] for name, result in kept.items()}
+    assert {
+        name for name, command in commands.items() if command.endswith("--test_sequences 0")
+    } == kept.keys() - tested
+    assert all("validation, 8 particles" in result["evaluations"] for result in kept.values())
+
+
+def test_a_row_of_one_setting_is_scored_at_once(plan):
+    plan["tables"][0]["rows"][1]["grid"] = {"dropout": [0.5]}
+    sweep.sweep(write(plan))
+    assert {len(path.read_text().split()) for path in Path("runs").glob("*/calls")} == {1}
 
 
 def test_a_run_that_fails_is_told_of_and_the_others_run(plan, capsys):
@@ -312,8 +333,21 @@ def test_the_figure_has_a_line_a_row_in_each_panel_with_curves(plan):
     titles = [axis.get_title() for axis in found.axes if axis.lines]
     assert titles == ["validation bound", "KL(q || p)"]
     assert found.axes[0].lines[0].get_ydata().tolist() == [0.75 * i + 1.0 for i in range(11)]
+    assert found.axes[0].get_ylim() == pytest.approx((0.75 * 3 + 1 - 0.2625, 0.75 * 10 + 1 + 0.2625)), "from 30 % on"
     figure.main(["plan.json", "--table", "jsb", "--out", "figure.png"])
     assert Path("figure.png").stat().st_size > 1000
+
+
+def test_the_figure_can_have_some_rows_alone(plan):
+    pytest.importorskip("matplotlib")
+    plan["tables"][0]["rows"].append(plan["tables"][0]["rows"][1] | {"name": "srnn", "label": "SRNN"})
+    sweep.sweep(write(plan))
+    read = read_plan(Path("plan.json"))
+    for patterns, labels in ((["*"], ["VRNN", "SRNN"]), (["sr*"], ["SRNN"]), (["vrnn", "s?nn"], ["VRNN", "SRNN"])):
+        found = figure.draw(read, "jsb", patterns)
+        assert [line.get_label() for line in found.axes[0].lines] == labels
+    with pytest.raises(ValueError, match="rows must match one of vrnn, srnn, got dmm"):
+        figure.draw(read, "jsb", ["dmm"])
 
 
 def test_a_figure_of_nothing_is_refused(plan):

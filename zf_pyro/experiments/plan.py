@@ -9,8 +9,9 @@ A plan is one JSON object::
           "settings": [{}, {"dropout": 0.3}]},
          {"label": "VRNN, as published", "published": {"ELBO": -8.69}}]}]}
 
-Every setting of a row runs under its first seed. The setting with the best validation figure then runs under the other
-seeds, and is the one that tables show. Flags of the plan, a table, a row and a setting are joined in this order. A
+Every setting of a row runs under its first seed, without the test set (``--test_sequences 0``) where there are several.
+The setting with the best validation figure is then scored on the test set, runs under the other seeds, and is the one
+that tables show. Flags of the plan, a table, a row and a setting are joined in this order. A
 plan or a table may have ``columns``, such as ``[["ELBO", "test", "elbo"]]``: a title, an evaluation and a bound; in
 place of an evaluation ``training``, of ``auxiliary`` or ``earned``, for means of the logs in nats per sequence. A
 table may have ``reach``, validation bounds in nats per sequence: its table then shows when each run reached them. A
@@ -40,6 +41,8 @@ class PlannedRun(NamedTuple):
     """Name of its folder and of its result."""
     arguments: list[str]
     """Arguments of the script, without ``--out``."""
+    scored: bool = True
+    """Whether the test set is scored: not while the setting is still to be chosen."""
 
 
 class PlannedRow(NamedTuple):
@@ -55,11 +58,11 @@ class PlannedRow(NamedTuple):
     published: dict[str, float | None] | None
     """Figures by column, of a line that is quoted and not run."""
 
-    def run(self, setting: Flags, seed: int) -> PlannedRun:
-        """The run of a setting under a seed."""
+    def run(self, setting: Flags, seed: int, scored: bool = True) -> PlannedRun:
+        """The run of a setting under a seed, with or without the test set."""
         chosen = "_".join(f"{flag}-{_plain(value)}" for flag, value in setting.items())
         name = ".".join(part for part in (self.name, re.sub(r"[^\w.-]", "", chosen), f"seed{seed}") if part)
-        return PlannedRun(name, arguments_of({**self.flags, **setting, "seed": seed}))
+        return PlannedRun(name, arguments_of({**self.flags, **setting, "seed": seed}), scored)
 
 
 TRAINING = "training"

@@ -85,12 +85,17 @@ def chosen_setting(plan: Sweep, row: PlannedRow) -> Flags | None:
 
 
 def finished(plan: Sweep, row: PlannedRow) -> dict[int, Results]:
-    """Results of the chosen setting by seed; none before it is chosen."""
+    """Results of the chosen setting by seed, test set included; none before it is chosen."""
     chosen = chosen_setting(plan, row)
     if chosen is None:
         return {}
     results = {seed: result_of(plan, row.run(chosen, seed)) for seed in row.seeds}
-    return {seed: result for seed, result in results.items() if result is not None}
+    return {seed: result for seed, result in results.items() if result is not None and is_scored(result)}
+
+
+def is_scored(result: Results) -> bool:
+    """Whether a run was scored on the test set too, where its data have one."""
+    return bool(result.get("scored", True))
 
 
 def sequences(plan: Sweep, row: PlannedRow) -> dict[int, Nats]:
@@ -98,12 +103,12 @@ def sequences(plan: Sweep, row: PlannedRow) -> dict[int, Nats]:
     chosen = chosen_setting(plan, row)
     if chosen is None:
         return {}
-    paths = {seed: sequences_of(plan, row.run(chosen, seed)) for seed in row.seeds}
+    paths = {seed: sequences_of(plan, row.run(chosen, seed)) for seed in finished(plan, row)}
     return {seed: read_sequences(path, "test") for seed, path in paths.items() if path.is_file()}
 
 
 def pending(plan: Sweep, pattern: str = "*") -> list[PlannedRun]:
-    """Runs that can start now: all settings under the first seed, then the best one under the others.
+    """Runs that can start now: all settings under the first seed, then the best one with the test set under each.
 
     Args:
         plan: the plan.
@@ -115,7 +120,8 @@ def pending(plan: Sweep, pattern: str = "*") -> list[PlannedRun]:
             continue
         chosen = chosen_setting(plan, row)
         if chosen is None:
-            found += [row.run(setting, row.seeds[0]) for setting in row.settings]
+            found += [row.run(setting, row.seeds[0], scored=len(row.settings) == 1) for setting in row.settings]
         else:
-            found += [row.run(chosen, seed) for seed in row.seeds[1:]]
-    return [run for run in found if result_of(plan, run) is None]
+            found += [row.run(chosen, seed) for seed in row.seeds]
+    results = [(run, result_of(plan, run)) for run in found]
+    return [run for run, result in results if result is None or (run.scored and not is_scored(result))]

@@ -29,12 +29,15 @@ KEPT = (
 def execute(plan: Sweep, run: PlannedRun) -> str | None:
     """Run the script in one thread, going on with what is in its folder, and keep its results.
 
+    A finished run that lacks the test set is only scored.
+
     Returns:
         None, or a sentence about the failure. The output is in ``output.log`` of the run's folder.
     """
     out = plan.runs / run.name
     out.mkdir(parents=True, exist_ok=True)
-    command = [*program(plan, run), "--out", str(out)]
+    arguments = [*run.arguments, *([] if run.scored else ["--test_sequences", "0"])]
+    command = [*program(plan, arguments), "--out", str(out)]
     if (out / RUN).is_file():
         command.append("--resume")
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
@@ -43,8 +46,8 @@ def execute(plan: Sweep, run: PlannedRun) -> str | None:
     if done.returncode:
         return f"{run.name} ended with code {done.returncode}: see {out / 'output.log'}"
     results = json.loads((out / RESULTS).read_text(encoding="utf-8"))
-    small = shortened(results) | {"arguments": run.arguments}
-    small["command"] = shlex.join(["python", str(plan.script), *run.arguments])
+    small = shortened(results) | {"arguments": run.arguments, "scored": run.scored}
+    small["command"] = shlex.join(["python", str(plan.script), *arguments])
     curves = {name: thinned(curve) for name, curve in logged(out).items() if name in LOGGED}
     text = f'{json.dumps(small, indent=1)[:-2]},\n "curves": {json.dumps(curves)}\n}}\n'  # a line for all curves
     plan.results.mkdir(parents=True, exist_ok=True)
@@ -53,12 +56,12 @@ def execute(plan: Sweep, run: PlannedRun) -> str | None:
     return None
 
 
-def program(plan: Sweep, run: PlannedRun) -> list[str]:
+def program(plan: Sweep, arguments: list[str]) -> list[str]:
     """Command of a run: its script, or ``zf-pyro train``, whose data are no flag."""
     if plan.script != TRAIN:
-        return [sys.executable, str(plan.script), *run.arguments]
-    place = run.arguments.index("--data")
-    data, rest = run.arguments[place + 1], [*run.arguments[:place], *run.arguments[place + 2 :]]
+        return [sys.executable, str(plan.script), *arguments]
+    place = arguments.index("--data")
+    data, rest = arguments[place + 1], [*arguments[:place], *arguments[place + 2 :]]
     return [sys.executable, "-m", "zf_pyro", "train", data, *rest]
 
 

@@ -146,7 +146,7 @@ def series_experiment(
         ("test", sets.test, run.test_sequences),
         ("validation", sets.validation, run.validation_sequences),
     ):
-        if part is None:
+        if part is None or name not in run.splits:
             continue
         scores[name] = scores_of(run, fitted.model, evaluation_loader(part, preset.batch_size, count))
         evaluations[name] = summarise(scores[name])

@@ -11,7 +11,7 @@ from .choices import CHOICES, NONE_ALLOWED, OF_PARTICLES
 from .presets import CHANGEABLE, TINY, Preset
 
 COUNTS = (
-    *("devices", "max_steps", "particles", "evaluation_particles", "validation_sequences", "test_sequences"),
+    *("devices", "max_steps", "particles", "evaluation_particles", "validation_sequences"),
     "mechanism_every",
 )
 
@@ -40,7 +40,8 @@ class Run:
         resume: Continue from the latest checkpoint in out.
         evaluation_particles: Samples of the latents of each sequence, and particles of the filter, for the bounds.
         validation_sequences: Number of validation sequences (of speech, windows), evenly spread; all if left out.
-        test_sequences: Number of test sequences, evenly spread over the test set; all if left out.
+        test_sequences: Number of test sequences, evenly spread over the test set; all if left out. 0 leaves the test
+            set alone: no bound, sample or picture of it.
         mechanism_every: Steps between two measurements of gradient norms by term; none if left out.
         logger: The table of logs/ alone (csv), or TensorBoard's files beside it; those too if installed, if left out.
         smoke: Test run in seconds, with tiny sizes and meaningless results.
@@ -78,6 +79,8 @@ class Run:
             count = getattr(self, name)
             if count is not None:
                 setattr(self, name, require_count(name, count))
+        if self.test_sequences is not None:
+            self.test_sequences = require_count("test_sequences", self.test_sequences, least=0)
         self.out, self.seed = require_path("out", self.out), require_seed("seed", self.seed)
         for name in ("resume", "smoke", "anneal"):
             require_flag(name, getattr(self, name))
@@ -109,6 +112,11 @@ class Run:
         if "options" in changes:
             changes["options"] = {**preset.options, **changes["options"]}
         return replace(preset, **changes)
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Parts of the data that are scored after training: the validation set, and the test set unless left alone."""
+        return ("validation",) if self.test_sequences == 0 else ("validation", "test")
 
     @property
     def name(self) -> str:

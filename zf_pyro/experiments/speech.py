@@ -88,6 +88,8 @@ def speech_experiment(
         ("test", other, None),
         ("validation", protocol, None),
     ):
+        if split not in run.splits:
+            continue
         data, count = (test, run.test_sequences) if split == "test" else (validation, run.validation_sequences)
         batches = evaluation_loader(Scored(data, scored), preset.batch_size, count)
         scores = scores_of(run, fitted.model, batches, protocol=scored, reset_every=reset_every)
@@ -97,12 +99,12 @@ def speech_experiment(
         if (split, scored, reset_every) == ("test", protocol, None):
             evaluations[f"{name}, raw waveform"] = summarise(scores, scale=None if levels else test.scale)
     more = fitted.facts
-    if isinstance(fitted.model, StochasticRNN):
+    if isinstance(fitted.model, StochasticRNN) and "test" in run.splits:
         x, lengths = collate([test[i] for i in range(min(len(test), 32))])
         device = fitted.model.emission_layer.weight.device
         more["active_units"] = active_units(fitted.model, x.to(device), lengths.to(device))
         write_samples(fitted.model, test, run.out / "samples", protocol)
-        save(fitted.model, run.out / "net", mean=test.mean, scale=test.scale)
+    save(fitted.model, run.out / "net", mean=test.mean, scale=test.scale)
     write_results(run, preset, test.record, evaluations, kept, value="audio sample", **more)
 
 
