@@ -126,7 +126,18 @@ def test_what_z_earns_of_the_auxiliary_is_told():
     assert without.auxiliary > 20.0
     assert without.earned == 0.0
     assert not without.auxiliary_by_z
-    assert without.verdict().endswith("of which z earns 0.0: the auxiliary is earned without z")
+    told = "of which z earns 0.0: the auxiliary is earned without z; b_t deviates by 0.000 between sequences"
+    assert without.verdict().endswith(told)
+
+
+def test_the_spread_of_the_backward_states_is_theirs_over_sequences():
+    x = simulated(60, 4)
+    b = LinearGaussian().backward_states(x)
+    found = latent_use(Telling(True), x)
+    assert found.spread == pytest.approx(b.std(1, correction=0).mean().item(), rel=1e-5)
+    parts = [b[:, rows].std(1, correction=0).mean().item() for rows in (slice(0, 30), slice(30, 60))]
+    assert latent_use(Telling(True), x, batch_size=30).spread == pytest.approx(sum(parts) / 2, rel=1e-5)
+    assert latent_use(Telling(False), x).spread == 0.0
 
 
 @pytest.mark.parametrize("model", [VRNN, STORN, SRNN, DMM, ZForcing])

@@ -17,7 +17,7 @@ from ..evaluation import (
 )
 from ..models import StochasticRNN
 from ..networks import State, latent_of, noise_of, sampled
-from ..objectives import Auxiliary
+from ..objectives import Auxiliary, spread_of
 from .per_step import Step, StepValues, draw, score
 
 PLAIN = Auxiliary()
@@ -49,6 +49,9 @@ class LatentUse(NamedTuple):
     earned: float
     """What z earns of it: the same less that with a sample of the prior's z_t, at the same h_{t-1}. An auxiliary that
     was not trained earns what chance gives it."""
+    spread: float
+    """Standard deviation of b_t over the sequences of a part of ``batch_size``, averaged over units and real frames.
+    Where it is small a density of b_t is earned by a constant, whatever z says. NaN without the auxiliary."""
     threshold: float
     """Least KL, and least loss of log-likelihood, of latents that count as used; nats per sequence."""
 
@@ -97,7 +100,7 @@ class LatentUse(NamedTuple):
             if self.auxiliary_r2 <= 0:
                 how = "which was not trained"
             elif not self.auxiliary_by_z:
-                how += ": the auxiliary is earned without z"
+                how += f": the auxiliary is earned without z; b_t deviates by {self.spread:.3f} between sequences"
             auxiliary = f"; auxiliary R2 {self.auxiliary_r2:.2f}; auxiliary {self.auxiliary:.1f} nats, {how}"
         return (
             f"{'used' if self.used else 'collapsed'}: KL {self.total_kl:.1f} nats a sequence; "
@@ -143,7 +146,7 @@ def latent_use(
         raise ValueError("x must hold at least 2 sequences, whose latents can be exchanged; got 1")
     threshold = require_number("threshold", threshold, "positive, in nats a sequence", 0.0, ends="(]")
     kl = torch.full((*x.shape[:2], net.latent_dim), torch.nan, device=x.device, dtype=net.emission_layer.weight.dtype)
-    sums, means, residuals, targets = torch.zeros(5, dtype=torch.float64), [], [], []
+    sums, means, residuals, targets = torch.zeros(6, dtype=torch.float64), [], [], []
     for batch in encoded_parts(net, x, lengths, batch_size, at_least=2, **given.named):
         values = draw(net, batch, 1, [Step.z, Step.past_hidden, Step.past_cell, Step.log_likelihood, Step.kl_by_latent])
         real = batch.real.T
@@ -152,14 +155,15 @@ def latent_use(
         at_prior_mean = prior_mean_steps(net, batch.run).unsqueeze(1)
         likelihoods = [values[Step.log_likelihood], at_prior_mean, _shuffled(net, batch, values[Step.z])]
         likelihoods += _auxiliary(net, batch, values, auxiliary)
-        sums += torch.stack([batch.sum(value).sum() for value in likelihoods]).cpu()
+        spread = spread_of(batch.b, batch.real) * batch.real.sum()
+        sums += torch.stack([*(batch.sum(value).sum() for value in likelihoods), spread]).cpu()
         mean, residual, target = _per_frame(net, batch, values, auxiliary)
         means.append(mean)
         residuals.append(residual)
         targets.append(target)
     target = torch.cat(targets)
     explained = torch.cat(residuals).square().sum() / (target - target.mean(0)).square().sum()
-    drawn, at_mean, shuffled, scored, earned = (sums / len(x)).tolist()
+    drawn, at_mean, shuffled, scored, earned, _ = (sums / len(x)).tolist()
     return LatentUse(
         kl=kl.cpu(),
         log_likelihood=drawn,
@@ -169,6 +173,7 @@ def latent_use(
         auxiliary_r2=float(1 - explained),
         auxiliary=scored,
         earned=earned,
+        spread=float(sums[-1]) / len(target) if net.has_auxiliary else math.nan,
         threshold=threshold,
     )
 
