@@ -36,6 +36,8 @@ class Made(NamedTuple):
 
 NOTEBOOKS = sorted(path.stem for path in (ROOT / "docs" / "tutorials").glob("*.ipynb"))
 MECHANISM = "benchmarks/polyphonic/mechanism.json"
+DRAWN = "'*_plain' '*_annealed' '*_zforcing' '*_std_bwd' '*_contr_bwd'"
+"""Rows of the figures of music: the plain net, annealing alone, the paper's form, and the two that z earns."""
 FIGURES = {
     "docs/quickstart.png": Made(
         "examples/quickstart.py --out runs/quickstart", ("examples/quickstart.py",), "runs/quickstart/figure.png"
@@ -64,17 +66,18 @@ FIGURES = {
         (MECHANISM, "docs/results/mechanism/piano_midi_*.*"),
     ),
     "docs/mechanism.png": Made(
-        f"-m zf_pyro.experiments.figure {MECHANISM} --table 'jsb, ZForcing, 32 units' --out docs/mechanism.png",
+        f"-m zf_pyro.experiments.figure {MECHANISM} --table 'jsb, ZForcing, 32 units' --rows {DRAWN} "
+        "--out docs/mechanism.png",
         (MECHANISM, "docs/results/mechanism/m32_zforcing_*.*"),
     ),
     "docs/mechanism-piano-midi.png": Made(
-        f"-m zf_pyro.experiments.figure {MECHANISM} --table 'piano-midi, ZForcing, 64 units' --out "
-        "docs/mechanism-piano-midi.png",
+        f"-m zf_pyro.experiments.figure {MECHANISM} --table 'piano-midi, ZForcing, 64 units' "
+        f"--rows {DRAWN} --out docs/mechanism-piano-midi.png",
         (MECHANISM, "docs/results/mechanism/piano_midi_zforcing_*.*"),
     ),
     "docs/mechanism-timit.png": Made(
-        "-m zf_pyro.experiments.figure benchmarks/speech/plan.json --table 'TIMIT sample, mixtures' --out "
-        "docs/mechanism-timit.png",
+        "-m zf_pyro.experiments.figure benchmarks/speech/plan.json --table 'TIMIT sample, mixtures' --rows "
+        "'timit_gmm_zf_elbo' 'timit_gmm_zf_*annealed' 'timit_gmm_zf_*zforcing' --out docs/mechanism-timit.png",
         ("benchmarks/speech/plan.json", "docs/results/speech/timit_gmm*.*"),
     ),
     "docs/results.md, digits": Made(

@@ -42,8 +42,8 @@ PRESETS = {
         batch_size=32,
         learning_rate=2e-3,
         # Schedules that last until the latents carry something, and a weight that z earns: see docs/results.md.
-        max_steps=1500,
-        annealing_steps=1200,
+        max_steps=3000,
+        annealing_steps=2400,
         aux_weight=(0.05, 0.0),
         validate_every=50,
     ),

@@ -21,7 +21,7 @@ from zf_pyro.experiments.presets import CHANGEABLE
 from zf_pyro.experiments.results import logged
 from zf_pyro.models import DeterministicRNN
 from zf_pyro.models.deterministic_rnn import LayerNormLSTM
-from zf_pyro.objectives import Auxiliary, Delayed
+from zf_pyro.objectives import Auxiliary
 from zf_pyro.training import SafeCheckpointIO, latest
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -112,14 +112,14 @@ def test_the_backward_likelihood_is_annealed_with_the_auxiliary():
 
 
 def test_each_option_of_the_auxiliary_is_a_flag(monkeypatch, tmp_path):
-    given = "--aux_steps 4 --aux_delay 2 --backward_weight [1.0,0.5] --backward_steps 20 --annealing_epochs 1.5"
+    given = "--aux_steps 4 --backward_weight [1.0,0.5] --backward_steps 20 --annealing_epochs 1.5"
     more = "--aux_standardised true --aux_per_unit true --options.auxiliary_l2 true"
     run = parsed(monkeypatch, tmp_path, *given.split(), *more.split(), "--mechanism_every", "5")
     preset = run.choose({"small": PRESET})
     objective = preset.objective("zforcing", steps_per_epoch=6)
     assert objective.auxiliary == Auxiliary(standardised=True, per_unit=True)
     assert objective.kl_schedule == Linear(0.2, 1.0, 9)
-    assert objective.aux_schedule == Delayed(Linear(0.5, 0.1, 4), 2)
+    assert objective.aux_schedule == Linear(0.5, 0.1, 4)
     assert objective.backward_schedule == Linear(1.0, 0.5, 20)
     assert build(run, preset, Bernoulli(3)).auxiliary_l2
     assert run.mechanism_every == 5

@@ -30,7 +30,8 @@ results = {"parameters": 1234, "training_seconds": 5.5, "model": "vrnn", "comman
     "validation, 8 particles": evaluation(quality)}}
 (out / "results.json").write_text(json.dumps(results | {"steps": 100}))
 worth = quality + 0.01 * int(flags["--seed"])
-lines = [f"{split},{n},{n * worth - n * n},7.0,8" for split in ("test", "validation") for n in (2, 3)]
+splits = ("validation",) if flags.get("--test_sequences") == "0" else ("test", "validation")
+lines = [f"{split},{n},{n * worth - n * n},7.0,8" for split in splits for n in (2, 3)]
 header = "split,num_frames,particle,kl,filter_particles"
 (out / "sequences.csv").write_text("\\n".join([header, *lines]) + "\\n")
 log = out / "logs" / "version_0" / "metrics.csv"
@@ -82,8 +83,8 @@ def test_all_settings_run_under_the_first_seed_and_the_best_on_validation_under_
     names = [run.name for run in planned_results.pending(read)]
     assert names == [f"vrnn.dropout-{value}.seed0" for value in ("0.0", "0.75", "0.5")]
     assert sweep.sweep(read) == []
-    finished = [*names, *(f"vrnn.dropout-0.75.seed{seed}" for seed in (1, 2))]
-    kept = {f"{name}.{ending}" for name in finished for ending in ("json", "csv.gz")}
+    chosen = [f"vrnn.dropout-0.75.seed{seed}" for seed in (0, 1, 2)]
+    kept = {f"{name}.json" for name in (*names, *chosen)} | {f"{name}.csv.gz" for name in chosen}
     assert {path.name for path in Path("results").iterdir()} == kept
     assert planned_results.pending(read) == []
 
@@ -437,6 +438,16 @@ def test_figures_of_training_are_means_of_the_later_half_of_what_was_measured():
     assert planned_results.figure({"evaluations": {}, "curves": {"train/kl": [(1, 2.0)]}}, "training", "earned") is None
 
 
+def test_the_ratio_of_gradient_norms_is_the_geometric_mean_of_the_earlier_half():
+    curves = {
+        "mechanism/grad_norm_auxiliary": [(0, 100.0), (10, 40.0), (20, 10.0), (30, 1e9), (40, 1e9)],
+        "mechanism/grad_norm_log_likelihood": [(0, 1.0), (10, 20.0), (20, 20.0), (30, 1.0), (40, 1.0), (50, 1.0)],
+    }
+    result = {"evaluations": {}, "curves": curves}
+    assert planned_results.figure(result, "training", "gradient") == pytest.approx((2.0 * 0.5) ** 0.5)
+    assert planned_results.figure({"evaluations": {}, "curves": {}}, "training", "gradient") is None
+
+
 def test_the_table_shows_what_z_earns_in_whole_nats_and_nothing_for_a_run_without_an_auxiliary(plan):
     plan["columns"] = [["ELBO", "test, 8 particles", "elbo"], ["earned by z", "training", "earned"]]
     read = write(plan)
@@ -452,5 +463,5 @@ def test_the_table_shows_what_z_earns_in_whole_nats_and_nothing_for_a_run_withou
 
 def test_a_column_of_training_that_is_not_logged_is_refused(plan):
     plan["tables"][0]["columns"] = [["KL", "training", "kl"]]
-    with pytest.raises(ValueError, match="must have columns of training of auxiliary or earned, got 'kl'"):
+    with pytest.raises(ValueError, match="must have columns of training of auxiliary, earned, gradient, got 'kl'"):
         write(plan)

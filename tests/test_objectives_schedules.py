@@ -5,7 +5,6 @@ import pickle
 import pytest
 
 from zf_pyro import Constant, Linear
-from zf_pyro.objectives import Delayed
 from zf_pyro.objectives.schedules import as_schedule
 
 
@@ -37,17 +36,6 @@ def test_epochs_are_as_many_steps_as_they_have():
             ValueError, match=r"num_epochs must be a positive number|steps_per_epoch must be a positive"
         ):
             Linear.of_epochs(0.2, 1.0, epochs, steps)
-
-
-def test_a_delayed_schedule_starts_where_it_would_have_started():
-    schedule = Delayed(Linear(0.5, 0.0, 5), 3)
-    assert [schedule(step) for step in range(9)] == [0.0, 0.0, 0.0, *(Linear(0.5, 0.0, 5)(step) for step in range(6))]
-    assert [Delayed(0.3, 2)(step) for step in (1, 2)] == [0.0, 0.3]
-    assert pickle.loads(pickle.dumps(schedule)) == schedule
-    with pytest.raises(ValueError, match="num_steps must be a positive integer"):
-        Delayed(0.3, 0)
-    with pytest.raises(TypeError, match="schedule must be a number or a schedule"):
-        Delayed("late", 3)
 
 
 def test_constant_is_constant():

@@ -12,7 +12,7 @@ import torch
 pytest.importorskip("lightning")
 
 from zf_pyro import Linear, ZForcingELBO
-from zf_pyro.objectives import Auxiliary, Delayed, mechanism
+from zf_pyro.objectives import Auxiliary, mechanism
 from zf_pyro.training import Batches, MechanismLog, Training, UnearnedAuxiliaryWarning, fit
 
 from .comparing import assert_same
@@ -95,7 +95,7 @@ def test_a_run_with_every_form_of_the_auxiliary_in_two_parts_ends_with_the_same_
         for stop in stops:
             net = tiny_net(dropout=0.2)
             form = Auxiliary(standardised=True, contrastive=True)
-            elbo = ZForcingELBO(Linear(0.2, 1.0, 9), Delayed(Linear(0.5, 0.1, 4), 2), 0.3, auxiliary=form)
+            elbo = ZForcingELBO(Linear(0.2, 1.0, 9), Linear(0.5, 0.1, 4), 0.3, auxiliary=form)
             out, log = tmp_path / str(len(stops)), [MechanismLog(3)]
             train(out, stop, net=net, module=module_of(net, elbo), callbacks=log, resume=stop != stops[0])
         found.append((weights(net), lines(out)))

@@ -36,7 +36,32 @@ def mean_curve(curves: Sequence[Curve]) -> Curve:
 
 
 LATE = {"auxiliary": "train/auxiliary", "earned": "mechanism/earned"}
-"""Names in the logs of the figures of training that a table can show: the auxiliary, and what z earns of it."""
+"""Names in the logs of the auxiliary, and of what z earns of it."""
+OF_TRAINING = (*LATE, "gradient")
+"""Names of the figures of training that a table can show."""
+
+
+def of_training(curves: Mapping[str, Curve], name: str) -> float | None:
+    """A figure of training: :func:`gradient_ratio` for "gradient", else :func:`late_mean`."""
+    return gradient_ratio(curves) if name == "gradient" else late_mean(curves, name)
+
+
+def gradient_ratio(curves: Mapping[str, Curve]) -> float | None:
+    """Norm of the auxiliary's gradient over that of the likelihood's.
+
+    The geometric mean of the measurements in the earlier half of the steps at which the auxiliary has a weight, but for
+    the first step. Far above 1 the auxiliary crowds out the likelihood while the network learns to read z.
+
+    Args:
+        curves: of a run, by name in the logs.
+
+    Returns:
+        None for a run without an auxiliary.
+    """
+    norms = [dict(curves.get(f"mechanism/grad_norm_{term}", [])) for term in ("auxiliary", "log_likelihood")]
+    steps = sorted(step for step in norms[0].keys() & norms[1].keys() if step > 0)
+    early = [norms[0][step] / norms[1][step] for step in steps if step <= steps[-1] / 2]
+    return float(np.exp(np.log(early).mean())) if early else None
 
 
 def late_mean(curves: Mapping[str, Curve], name: str) -> float | None:

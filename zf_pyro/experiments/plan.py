@@ -13,7 +13,8 @@ Every setting of a row runs under its first seed, without the test set (``--test
 The setting with the best validation figure is then scored on the test set, runs under the other seeds, and is the one
 that tables show. Flags of the plan, a table, a row and a setting are joined in this order. A
 plan or a table may have ``columns``, such as ``[["ELBO", "test", "elbo"]]``: a title, an evaluation and a bound; in
-place of an evaluation ``training``, of ``auxiliary`` or ``earned``, for means of the logs in nats per sequence. A
+place of an evaluation ``training``, of ``auxiliary`` or ``earned``, for means of the logs in nats per sequence, or of
+``gradient``, for the norm of the auxiliary's gradient over that of the likelihood's. A
 table may have ``reach``, validation bounds in nats per sequence: its table then shows when each run reached them. A
 table may have ``against``, the name of a row of any table: paired differences from it then stand below the table. A
 row's ``grid``, such as ``{"dropout": [0.0, 0.3]}``, is joined with each of its settings. Folders are relative to the
@@ -28,7 +29,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .command import SWITCHES
-from .curves import LATE
+from .curves import OF_TRAINING
 
 NAME = re.compile(r"\w[\w.-]*")
 Flags = dict[str, Any]
@@ -76,7 +77,7 @@ class Column(NamedTuple):
     evaluation: str
     """Name of the evaluation in results.json, or of another group of figures there; or "training"."""
     bound: str
-    """Name of the bound, or kl; of training, auxiliary or earned; of another group, the name of the figure."""
+    """Name of the bound, or kl; of training, auxiliary, earned or gradient; of another group, that of the figure."""
 
 
 COLUMNS = (
@@ -175,8 +176,8 @@ def _table(found: Any, what: str, plan: Mapping[str, Any]) -> PlannedTable:
         raise ValueError(f"{what} must have columns of a title, an evaluation and a bound, got {columns!r}")
     shown = tuple(Column(*map(str, each)) for each in columns)
     for column in shown:
-        if column.evaluation == TRAINING and column.bound not in LATE:
-            raise ValueError(f"{what} must have columns of training of {' or '.join(LATE)}, got {column.bound!r}")
+        if column.evaluation == TRAINING and column.bound not in OF_TRAINING:
+            raise ValueError(f"{what} must have columns of training of {', '.join(OF_TRAINING)}, got {column.bound!r}")
     return PlannedTable(str(found["name"]), planned, [float(bound) for bound in reach], shown, found.get("against"))
 
 

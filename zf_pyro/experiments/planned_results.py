@@ -7,7 +7,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from .curves import late_mean
+from .curves import of_training
 from .plan import TRAINING, Flags, PlannedRow, PlannedRun, Sweep
 from .sequences_csv import Nats, read_sequences
 
@@ -50,11 +50,11 @@ def figure(result: Results, evaluation: str, bound: str) -> float | None:
     Args:
         result: of :func:`result_of`.
         evaluation: name of the evaluation, such as "validation, 8 particles", or of another group; or "training", for
-            what stands in the logs, in nats per sequence: see :func:`.late_mean`.
-        bound: name of the bound, or kl; of training, auxiliary or earned.
+            what the logs say: see :func:`.of_training`.
+        bound: name of the bound, or kl; of training, auxiliary, earned or gradient.
     """
     if evaluation == TRAINING:
-        return late_mean(result.get("curves", {}), bound)
+        return of_training(result.get("curves", {}), bound)
     evaluations: Mapping[str, Any] = result["evaluations"]
     group = result.get(evaluation)
     if isinstance(group, Mapping):

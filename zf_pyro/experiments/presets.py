@@ -11,11 +11,9 @@ from ..models import StochasticRNN
 from ..objectives import (
     FIVO,
     Auxiliary,
-    Delayed,
     ImportanceWeightedELBO,
     Linear,
     Objective,
-    Schedule,
     ZForcingELBO,
 )
 from .choices import CHOICES, MODELS, OF_PARTICLES
@@ -23,7 +21,7 @@ from .choices import CHOICES, MODELS, OF_PARTICLES
 OF_NETWORKS = ("embed_dim", "hidden_dim", "latent_dim", "mlp_dim", "transition", "dropout")
 """Fields of a preset that are arguments of a network's constructor, where it has them."""
 COUNTS = (
-    *("batch_size", "max_steps", "annealing_steps", "aux_steps", "aux_delay", "backward_steps", "decay_steps"),
+    *("batch_size", "max_steps", "annealing_steps", "aux_steps", "backward_steps", "decay_steps"),
     *("plateau", "patience", "validate_every"),
 )
 POSITIVE = "a positive number"
@@ -46,7 +44,6 @@ class Preset:
         annealing_epochs: Epochs in place of annealing_steps; annealing_steps hold if left out.
         aux_weight: First and last weight of the auxiliary term under zforcing.
         aux_steps: Steps from the first to the last weight of the auxiliary; those of the annealing if left out.
-        aux_delay: Steps without the auxiliary before its first weight; none if left out.
         aux_standardised: Standardise the auxiliary's target by unit, so that a constant earns nothing.
         aux_contrastive: Measure the auxiliary against the targets of the other sequences of the batch.
         aux_per_unit: Apply the auxiliary's weight to the mean over the units of its target, not to their sum.
@@ -79,7 +76,6 @@ class Preset:
     backward_weight: tuple[float, float] = (0.0, 0.0)
     annealing_epochs: float | None = None
     aux_steps: int | None = None
-    aux_delay: int | None = None
     aux_standardised: bool = False
     aux_contrastive: bool = False
     aux_per_unit: bool = False
@@ -194,9 +190,7 @@ class Preset:
             case "kl_annealing":
                 return ZForcingELBO(annealed, free_nats=self.free_nats)
             case "zforcing":
-                auxiliary: Schedule = Linear(*self.aux_weight, self.aux_steps or steps)
-                if self.aux_delay is not None:
-                    auxiliary = Delayed(auxiliary, self.aux_delay)
+                auxiliary = Linear(*self.aux_weight, self.aux_steps or steps)
                 backward = Linear(*self.backward_weight, self.backward_steps or steps)
                 return ZForcingELBO(annealed, auxiliary, backward, auxiliary=self.form, free_nats=self.free_nats)
             case "iwae":

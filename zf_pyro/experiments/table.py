@@ -63,7 +63,7 @@ def replaced(page: str, name: str, text: str) -> str:
 def _lines(row: PlannedRow, found: dict[int, Results], table: PlannedTable) -> list[tuple[str, ...]]:
     """The mean over the seeds, if there are several, and a line per seed."""
     wanted = [row.select, *((column.evaluation, column.bound) for column in table.columns)]
-    digits = [0 if evaluation == TRAINING else 3 for evaluation, _ in wanted]
+    digits = [(2 if bound == "gradient" else 0) if evaluation == TRAINING else 3 for evaluation, bound in wanted]
     values = {seed: [figure(result, *names) for names in wanted] for seed, result in found.items()}
     lines: list[tuple[str, ...]] = []
     label = f"**{row.label}**"

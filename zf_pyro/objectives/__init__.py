@@ -11,7 +11,7 @@ from .log_weights import PathDensities, path_densities
 from .mechanism import Mechanism, mechanism, spread_of
 from .objective import Objective, ObjectiveModule, networks_of
 from .programs import PyroProgram, check_programs, check_roles, owner_of, require_program
-from .schedules import Constant, Delayed, Linear, Schedule, as_schedule
+from .schedules import Constant, Linear, Schedule, as_schedule
 from .segmented import SegmentedELBO
 from .sixo import SIXO
 from .terms import Terms, step_terms
@@ -24,7 +24,6 @@ __all__ = [
     "Auxiliary",
     "Capture",
     "Constant",
-    "Delayed",
     "GraphedELBO",
     "HeldELBO",
     "ImportanceWeightedELBO",

@@ -63,24 +63,6 @@ class Linear:
         return cls(start, end, max(1, round(epochs * steps)))
 
 
-@dataclass(frozen=True)
-class Delayed:
-    """Weight 0 for ``num_steps`` steps, then ``schedule`` from its start.
-
-    With a backward likelihood from the first step on, b_t means something before the auxiliary asks for it.
-    """
-
-    schedule: Schedule
-    num_steps: int
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "schedule", as_schedule("schedule", self.schedule))
-        object.__setattr__(self, "num_steps", require_count("num_steps", self.num_steps))
-
-    def __call__(self, step: int) -> float:
-        return 0.0 if step < self.num_steps else weight_at("schedule", self.schedule, step - self.num_steps)
-
-
 class WeightInMemory:
     """A weight of the objective as a scalar in memory, which a CUDA graph reads at each replay.
 
