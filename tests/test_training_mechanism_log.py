@@ -1,4 +1,4 @@
-"""The log of the auxiliary at work: its values, its lack of effect, and its one warning."""
+"""The log of the auxiliary at work: its values, its lack of effect, and its two warnings."""
 
 import csv
 import logging
@@ -13,7 +13,7 @@ pytest.importorskip("lightning")
 
 from zf_pyro import Linear, ZForcingELBO
 from zf_pyro.objectives import Auxiliary, mechanism
-from zf_pyro.training import Batches, MechanismLog, Training, UnearnedAuxiliaryWarning, fit
+from zf_pyro.training import Batches, CrowdingAuxiliaryWarning, MechanismLog, Training, UnearnedAuxiliaryWarning, fit
 
 from .comparing import assert_same
 from .training_runs import loader, objective, tiny_net, train, weights
@@ -144,6 +144,38 @@ def test_an_auxiliary_that_z_earns_is_no_matter():
         log._judge(10, 950.0, 100.0)  # a tenth of 1000
     with pytest.warns(UnearnedAuxiliaryWarning, match="rose by 1000 nats per sequence from step 0 to 15, .* 99.9"):
         log._judge(15, 950.0, 99.9)
+
+
+def test_an_auxiliary_that_crowds_out_the_likelihood_is_told_once_and_a_resumed_run_remembers(tmp_path):
+    def warned(steps, resume):
+        net = tiny_net()
+        module = module_of(net, ZForcingELBO(1.0, 1e4))
+        with warnings.catch_warnings(record=True) as found:
+            warnings.simplefilter("always", CrowdingAuxiliaryWarning)
+            log = [MechanismLog(1, rise=1e9)]
+            settings = {"progress": False, "accelerator": "cpu", "callbacks": log, "resume": resume}
+            fit(module, loader(), out=tmp_path, max_steps=steps, **settings)
+        return [str(each.message) for each in found if each.category is CrowdingAuxiliaryWarning]
+
+    assert warned(3, False) == [], "two measurements after the first step"
+    (message,) = warned(6, True)
+    assert (
+        "at step 3, and was above 5 at 3 measurements in a row: it crowds out the likelihood. Lower aux_weight"
+        in message
+    )
+    assert warned(9, True) == []
+
+
+def test_a_gradient_that_is_large_now_and_then_is_no_matter():
+    log = MechanismLog()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for step, ratio in enumerate((9.0, 9.0, 5.0, 9.0, 9.0, 0.1)):
+            log._compare(step, ratio * 7.0, 7.0)
+    log._compare(6, 50.0, 5.0)
+    log._compare(7, 50.0, 5.0)
+    with pytest.warns(CrowdingAuxiliaryWarning, match="is 12 times that of the likelihood at step 8"):
+        log._compare(8, 60.0, 5.0)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from ..saving import FolderInUseError
 from .callbacks import CosineDecay, Stopwatch
 from .checkpoints import CheckpointError, SafeCheckpointIO, latest
-from .mechanism_log import MechanismLog, UnearnedAuxiliaryWarning
+from .mechanism_log import CrowdingAuxiliaryWarning, MechanismLog, UnearnedAuxiliaryWarning
 from .module import Training, adam
 from .nonfinite import NonFiniteError
 from .position import Batches
@@ -13,6 +13,7 @@ __all__ = [
     "Batches",
     "CheckpointError",
     "CosineDecay",
+    "CrowdingAuxiliaryWarning",
     "FolderInUseError",
     "MechanismLog",
     "NonFiniteError",

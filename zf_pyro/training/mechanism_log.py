@@ -1,4 +1,4 @@
-"""Log of the auxiliary at work, and the warning where it is earned without the latents."""
+"""Log of the auxiliary at work, and warnings where it is earned without the latents or crowds out the likelihood."""
 
 import functools
 import warnings
@@ -15,12 +15,26 @@ LEAST_SHARE = 0.1
 """Share of a rise of the auxiliary that z is to earn."""
 
 
+MOST_PULL, IN_A_ROW = 5.0, 3
+"""Norm of the auxiliary's gradient over that of the likelihood's, and measurements in a row above it, of which
+training warns. In docs/results.md all runs above 15 are behind annealing; what is ahead on each seed has at most 1."""
+
+COMPARED = ("auxiliary", "log_likelihood")
+TINY = 1e-30
+"""In place of a gradient of zero, in what the warning says."""
+
+
 class UnearnedAuxiliaryWarning(UserWarning):
     """The auxiliary rose, and z earned less than a tenth of it."""
 
 
+class CrowdingAuxiliaryWarning(UserWarning):
+    """The gradient of the auxiliary was several times that of the likelihood."""
+
+
 class MechanismLog(Callback):
-    """Logs the auxiliary at work every so many steps, and warns once where it is earned without z.
+    """Logs the auxiliary at work every so many steps, and warns once where it is earned without z, and once where its
+    gradient is several times that of the likelihood.
 
     Logged, for a :class:`~zf_pyro.ZForcingELBO`, on the training batch before its step:
 
@@ -49,15 +63,18 @@ class MechanismLog(Callback):
         self.rise = require_number("rise", rise, "a positive number of nats", 0.0, ends="(]")
         self.first: tuple[int, float] | None = None
         self.warned = False
+        self.crowded = 0
 
     def state_dict(self) -> dict[str, Any]:
-        """Step and auxiliary of the first measurement, and whether the warning was given."""
-        return {"first": self.first, "warned": self.warned}
+        """Step and auxiliary of the first measurement, whether that warning was given, and how often in a row the
+        auxiliary's gradient was too large."""
+        return {"first": self.first, "warned": self.warned, "crowded": self.crowded}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue from :meth:`state_dict`."""
         first = state_dict["first"]
         self.first, self.warned = None if first is None else (int(first[0]), float(first[1])), state_dict["warned"]
+        self.crowded = state_dict.get("crowded", 0)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Measure before the first batch of every so many steps."""
@@ -78,11 +95,27 @@ class MechanismLog(Callback):
         if auxiliary:
             values |= {"earned": found.terms.earned.mean(), "spread": found.spread}
             self._judge(trainer.global_step, float(found.terms.auxiliary.mean()), float(values["earned"]))
+            if self.gradient_norms and trainer.global_step > 0:
+                self._compare(trainer.global_step, *(float(values[f"grad_norm_{term}"]) for term in COMPARED))
         plain = {f"mechanism/{name}": float(value) for name, value in values.items()}
         for logger in trainer.loggers:  # a line of its own: Lightning would repeat the values at every step
             logger.log_metrics(plain, step=trainer.global_step)
         for name, number in plain.items():
             module.log(name, number, logger=False, rank_zero_only=True)
+
+    def _compare(self, step: int, auxiliary: float, likelihood: float) -> None:
+        """Warn once where the auxiliary's gradient was too large at several measurements in a row."""
+        if self.crowded >= IN_A_ROW:
+            return
+        self.crowded = self.crowded + 1 if auxiliary > MOST_PULL * likelihood else 0
+        if self.crowded == IN_A_ROW:
+            warnings.warn(
+                f"the auxiliary's gradient is {auxiliary / max(likelihood, TINY):.0f} times that of the likelihood at "
+                f"step {step}, and was above {MOST_PULL:g} at {IN_A_ROW} measurements in a row: it crowds out the "
+                "likelihood. Lower aux_weight until it is below 1 (docs/training.md)",
+                CrowdingAuxiliaryWarning,
+                stacklevel=2,
+            )
 
     def _judge(self, step: int, auxiliary: float, earned: float) -> None:
         """Warn once where z earns less than a tenth of a rise of more than ``rise`` nats."""
