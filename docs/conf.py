@@ -39,7 +39,8 @@ html_theme_options = {
     "footer_start": ["copyright"],
     "footer_end": [],
 }
-html_sidebars = {"index": [], "start": [], "changes": [], "speed": [], "results": [], "reliability": []}
+_WHOLE_WIDTH = ("index", "start", "changes", "speed", "results", "reliability", "glossary")
+html_sidebars = {page: [] for page in _WHOLE_WIDTH}
 html_show_sourcelink = False
 html_context = {"default_mode": "auto"}  # by the reader's system
 
