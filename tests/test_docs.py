@@ -45,6 +45,7 @@ SMALLER = {
     "docs/start.md": {"range(200)": "range(3)", ".test[:2]": ".test.take(torch.arange(20))[:2]"},
     "docs/diagnostics.md": {"num_samples=200": "num_samples=30"},
     "docs/training.md": {"max_steps=1000": "max_steps=2"},
+    "docs/how-to/cluster.md": {"max_steps=1000": "max_steps=2"},
 }
 """Settings that the test makes smaller, by page."""
 
@@ -114,7 +115,9 @@ def test_settings_made_smaller_are_on_their_pages():
 def test_the_ten_lines_of_the_readme_print_ten_lines(capsys):
     pyro.set_rng_seed(0)
     names: dict[str, object] = {}
-    exec(EXAMPLE.search(text_of("README.md"))[1], names)
+    code = EXAMPLE.search(text_of("README.md"))[1]
+    assert len([line for line in code.splitlines() if line]) == 10
+    exec(code, names)
     assert names["frames"].shape == (4, 20, 12)
     assert len(capsys.readouterr().out.splitlines()) == 10
 
