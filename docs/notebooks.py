@@ -5,7 +5,7 @@
     python docs/notebooks.py --small              # all, at small size; writes nothing
 
 Fails with the error of the cell that raised one. Warnings count as errors, and so do paths of this machine in an
-output. Needs ``pip install zf-pyro[docs,examples]``.
+output. Needs ``pip install "zf-pyro[docs,examples]"``.
 """
 
 import argparse

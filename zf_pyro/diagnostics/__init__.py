@@ -1,6 +1,6 @@
 """Diagnostics of the guide, of the use of the latents, and of competing models, with ArviZ and without.
 
-Start with :func:`to_arviz`. Plots need matplotlib, the probe scikit-learn: ``pip install zf-pyro[diagnostics]``.
+Start with :func:`to_arviz`. Plots need matplotlib, the probe scikit-learn: ``pip install "zf-pyro[diagnostics]"``.
 """
 
 from .calibration import Calibration, calibrate

@@ -178,7 +178,7 @@ def export_step(
         ``program.save(file)``.
 
     Raises:
-        ImportError: onnx or onnxscript is not installed (``pip install zf-pyro[export]``).
+        ImportError: onnx or onnxscript is not installed (``pip install "zf-pyro[export]"``).
         TypeError: ``net`` is no model; or an operation of the model or its emission has no form in the format, such as
             the sampling of a Dirichlet. The message names it.
         ValueError: an unknown kind or format, or a setting out of range.
