@@ -1,11 +1,14 @@
 """README and docs: Python blocks run, links and names resolve, sentences are short."""
 
+import ast
 import functools
 import importlib
+import json
 import re
 import textwrap
 import tomllib
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pyro
@@ -175,6 +178,78 @@ def resolved(name: str) -> bool:
             continue
         return functools.reduce(lambda owner, part: getattr(owner, part, None), parts[size:], found) is not None
     return False
+
+
+@functools.cache
+def documented() -> tuple[object, ...]:
+    """What has an entry in the reference."""
+    found = []
+    for page in (ROOT / "docs" / "reference").glob("*.md"):
+        for kind, name in re.findall(r"^\.\. (currentmodule|auto\w+|py:data):: (\S+)$", page.read_text(), re.MULTILINE):
+            if kind == "currentmodule":
+                module = importlib.import_module(name)
+            else:
+                found.append(getattr(module, name))
+    return tuple(found)
+
+
+def names_used(code: str) -> dict[str, object]:
+    """Names of the package that code imports, or takes from its modules. Modules themselves are left out."""
+    modules: dict[str, ModuleType] = {}
+    used: dict[str, object] = {}
+    tree = ast.parse(code)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name.partition(".")[0] == "zf_pyro":
+                    name = alias.name if alias.asname else "zf_pyro"
+                    modules[alias.asname or name] = importlib.import_module(name)
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "zf_pyro":
+            module = importlib.import_module(node.module)
+            for alias in node.names:
+                if not hasattr(module, alias.name):
+                    importlib.import_module(f"{node.module}.{alias.name}")
+                found = getattr(module, alias.name)
+                if isinstance(found, ModuleType):
+                    modules[alias.asname or alias.name] = found
+                else:
+                    used[f"{node.module}.{alias.name}"] = found
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in modules:
+            found = getattr(modules[node.value.id], node.attr, None)
+            if not isinstance(found, ModuleType):
+                used[f"{modules[node.value.id].__name__}.{node.attr}"] = found
+    return used
+
+
+def test_names_used_by_code_are_those_imported_and_those_of_modules():
+    imports = "import zf_pyro\nfrom zf_pyro import VRNN, emissions as e\n"
+    code = imports + "net = VRNN(e.Gaussian(2))\nzf_pyro.pretrained('vowels')\n"
+    assert list(names_used(code)) == ["zf_pyro.VRNN", "zf_pyro.pretrained", "zf_pyro.emissions.Gaussian"]
+
+
+def code_of(page: str) -> str:
+    """All Python of a page or of a notebook."""
+    if not page.endswith(".ipynb"):
+        return "\n".join(blocks_of(page))
+    cells = json.loads(text_of(page))["cells"]
+    return "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+
+
+NOTEBOOKS = [str(path.relative_to(ROOT)) for path in sorted((ROOT / "docs" / "tutorials").glob("*.ipynb"))]
+
+
+@pytest.mark.parametrize("page", [*PAGES, *NOTEBOOKS])
+def test_names_used_by_a_page_are_in_the_reference(page):
+    """By identity, since a name may be imported from several modules."""
+    entries = {id(found) for found in documented()}
+    missing = [name for name, found in names_used(code_of(page)).items() if id(found) not in entries]
+    assert not missing, f"{page} uses {missing}, which docs/reference lacks"
+
+
+def test_the_command_line_has_an_entry_for_each_corpus():
+    shown = re.findall(r"zf_pyro\.data\.prepare (\w+)\n", text_of("docs/reference/command-line.md"))
+    assert shown == list(importlib.import_module("zf_pyro.data.prepare").CORPORA)
 
 
 @of_the_sources

@@ -42,7 +42,8 @@ class Evaluation(NamedTuple):
     """KL(q || p); None without latents."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return JSON types. An estimate becomes [value, standard error], with null for values that are not finite."""
+        """Return JSON types. An estimate becomes a dictionary of ``value``, ``standard_error`` and ``unit``, with null
+        for numbers that are not finite."""
         fields = _plain({**self._asdict(), "bounds": None})
         fields["bounds"] = {name: _plain(value._asdict()) for name, value in self.bounds.items()}
         return {**fields, "standard_errors": "over sequences; of ratios by the delta method"}
@@ -148,7 +149,14 @@ def summarise(scores: Scores, *, scale: float | None = None) -> Evaluation:
 
 
 def report(evaluations: Mapping[str, Evaluation]) -> str:
-    """Text table, one line per model and bound: nats per frame, bits per value or perplexity, and the KL."""
+    """Text table, one line per model and bound: nats per frame, bits per value or perplexity, and the KL.
+
+    Args:
+        evaluations: results of :func:`evaluate` or :func:`summarise` by the names of the models.
+
+    Raises:
+        TypeError: no dictionary of such results.
+    """
     if not isinstance(evaluations, Mapping) or not all(isinstance(e, Evaluation) for e in evaluations.values()):
         raise TypeError(
             "evaluations must be a dictionary of results of zf_pyro.evaluation.evaluate, by the names of the models, "

@@ -91,7 +91,22 @@ def score(
 ) -> Scores:
     """Bound log p(x) of every sequence of ``data``, for example x (batch, time, *frame) with lengths (batch,).
 
-    Arguments and errors are those of :func:`zf_pyro.evaluation.evaluate`.
+    Args:
+        net: the model; evaluated in evaluation mode, and its mode is restored afterwards.
+        data: as for :func:`zf_pyro.evaluation.evaluate`.
+        lengths: real frames of each sequence of x, (batch,); all of them if None.
+        covariates: c_1..c_T, (batch, time, K), where data is x.
+        observed: True where x was seen, (batch, time) or (batch, time, *frame), where data is x.
+        protocol: the scored frames.
+        reset_every: scored frames per chunk; states are reset after each. None for whole sequences.
+        num_particles: K samples of the latents for ELBO and importance-weighted bound.
+        filter_particles: particles of the filter for the particle bound; 0 for none.
+        guide: ``net.guide``, or a guide of :func:`zf_pyro.inference.refine` for these sequences.
+        batch_size: pieces of sequences processed at once.
+        chunk_particles: samples processed at once.
+
+    Raises:
+        TypeError, ValueError: as for :func:`zf_pyro.evaluation.evaluate`.
     """
     require_model(net)
     filter_particles = require_count("filter_particles", filter_particles, least=0)

@@ -29,7 +29,11 @@ WEIGHTS = ("kl_weight", "aux_weight", "backward_weight")
 
 
 def adam(parameters: Any) -> torch.optim.Optimizer:
-    """The released code's Adam: learning rate 1e-3, eps 1e-5."""
+    """The released code's Adam: learning rate 1e-3, eps 1e-5.
+
+    Args:
+        parameters: an iterable of parameters, or of groups of them, as for :class:`torch.optim.Adam`.
+    """
     return torch.optim.Adam(parameters, lr=1e-3, eps=1e-5)
 
 
