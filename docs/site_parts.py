@@ -40,7 +40,9 @@ def inline(self, node: nodes.math) -> None:
 
 
 def as_written(app: Sphinx, what: str, name: str, thing: object, options: object, lines: list[str]) -> None:
-    """Keep asterisks and bars of a docstring as they are: ``(..., *shape)``, ``|x|``."""
+    """Keep asterisks and bars of a docstring as they are: ``(..., *shape)``, ``|x|``. Drop those of fields that have none."""
+    if lines and lines[0].startswith("Alias for field number"):
+        lines.clear()
     for k, line in enumerate(lines):
         parts = re.split(r"(``.*?``|`[^`]*`)", line)
         parts[::2] = [re.sub(r"(?<![\\\w])([*|])(?=[\w(|])", r"\\\1", part) for part in parts[::2]]
@@ -99,7 +101,8 @@ def _has(start: object, names: list[str]) -> bool:
 @functools.cache
 def _words() -> frozenset[str]:
     """Type variables, and names of other packages that annotations give in short form."""
-    return frozenset({"DataArray", "Dataset", "DataTree", "InferenceData", "Tensor", "Size", "Path", "Callable"})
+    arrays = {"DataArray", "Dataset", "DataTree", "InferenceData", "Tensor", "Size"}
+    return frozenset(arrays | {"Path", "Callable", "Axes", "Figure"})
 
 
 # Help of programs -----------------------------------------------------------------------------------------------------
