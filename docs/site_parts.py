@@ -40,7 +40,7 @@ def inline(self, node: nodes.math) -> None:
 
 
 def as_written(app: Sphinx, what: str, name: str, thing: object, options: object, lines: list[str]) -> None:
-    """Keep asterisks and bars of a docstring as they are: ``(..., *shape)``, ``|x|``. Drop those of fields that have none."""
+    """Keep asterisks and bars as they are: ``(..., *shape)``, ``|x|``. Drop what Python says of bare fields."""
     if lines and lines[0].startswith("Alias for field number"):
         lines.clear()
     for k, line in enumerate(lines):
