@@ -3,9 +3,11 @@
 import importlib.metadata
 import importlib.util
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -36,6 +38,20 @@ def test_extras_that_the_documentation_names_exist():
     sources = [*(ROOT / "zf_pyro").rglob("*.py"), *pages]
     named = {name for path in sources for name in re.findall(r"zf[-_]pyro\[([\w,]+)\]", path.read_text())}
     assert {extra for names in named for extra in names.split(",")} <= PROJECT["optional-dependencies"].keys()
+
+
+def test_the_source_distribution_holds_every_file_that_tests_read():
+    """MANIFEST.in names kinds of files, so that a new kind would be left out without a word."""
+    if not (ROOT / ".git").exists() or shutil.which("git") is None:
+        pytest.skip("git knows the files of the repository; there is none here")
+    folders = ("docs", "tests", "examples", "benchmarks", ".ci", ".github")
+    listed = subprocess.run(["git", "ls-files", "-z", *folders], cwd=ROOT, capture_output=True, text=True, check=True)
+    files = [Path(name) for name in listed.stdout.split("\0") if name]
+    rules = [line.split() for line in (ROOT / "MANIFEST.in").read_text().splitlines()]
+    kinds = {rule[1]: rule[2:] for rule in rules if rule[:1] == ["recursive-include"]}
+    assert {file.parts[0] for file in files} == set(folders)
+    left_out = [file for file in files if not any(fnmatch(file.name, kind) for kind in kinds.get(file.parts[0], ()))]
+    assert left_out == []
 
 
 def test_constraints_leave_to_torch_what_its_cuda_builds_pin_themselves():
