@@ -3,6 +3,7 @@
 import importlib.metadata
 import importlib.util
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -14,9 +15,11 @@ import pytest
 import yaml
 
 import zf_pyro
+from zf_pyro.recurrence.engine import machines
 
 ROOT = Path(__file__).parent.parent
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+DECLARED = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT, TOOLS = DECLARED["project"], DECLARED["tool"]
 
 
 def test_every_file_names_one_version():
@@ -52,6 +55,29 @@ def test_the_source_distribution_holds_every_file_that_tests_read():
     assert {file.parts[0] for file in files} == set(folders)
     left_out = [file for file in files if not any(fnmatch(file.name, kind) for kind in kinds.get(file.parts[0], ()))]
     assert left_out == []
+
+
+def test_the_wheel_of_this_machine_passes_the_command_that_tries_it():
+    """A wheel without its C loops would install, and be slow without a word."""
+    if machines._compiled is None or sys.platform == "win32":
+        pytest.skip("the C loops are not built here, which they must be for the command to pass")
+    command = TOOLS["cibuildwheel"]["test-command"].replace("python", shlex.quote(sys.executable), 1)
+    without = command.replace(
+        "import", "import sys; sys.modules['zf_pyro.recurrence.engine._compiled'] = None; import", 1
+    )
+    whole, bare = (
+        subprocess.run(shlex.split(one), capture_output=True, text=True, cwd=ROOT) for one in (command, without)
+    )
+    assert whole.returncode == 0, whole.stderr
+    assert "the wheel has no C loops" in bare.stderr
+
+
+def test_wheels_are_built_only_where_pytorch_has_builds():
+    """The commands that try a wheel import torch, which no longer has builds for Macs with Intel's processors."""
+    jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "wheels.yml").read_text())["jobs"]
+    built = {(row["os"].partition("-")[0], row["archs"]) for row in jobs["wheels"]["strategy"]["matrix"]["include"]}
+    assert built == {("ubuntu", "x86_64"), ("ubuntu", "aarch64"), ("macos", "arm64"), ("windows", "AMD64")}
+    assert TOOLS["cibuildwheel"]["test-skip"] == "*-musllinux_*"
 
 
 def test_constraints_leave_to_torch_what_its_cuda_builds_pin_themselves():
