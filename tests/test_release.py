@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.version import Version
 
 import zf_pyro
 from zf_pyro.recurrence.engine import machines
@@ -90,6 +92,32 @@ def test_constraints_leave_to_torch_what_its_cuda_builds_pin_themselves():
     }
     assert "torch" in named
     assert {name for name in named if name == "triton" or name.startswith(("nvidia", "cuda"))} == set()
+
+
+def test_the_oldest_versions_that_are_allowed_are_those_that_are_tested():
+    """The bounds of what ``.ci/run`` installs with constraints-lowest.txt are its pins. It excepts torch."""
+    (asked,) = re.findall(r"-c constraints-lowest\.txt (.*)", (ROOT / ".ci" / "run").read_text())
+    extras, tools = re.fullmatch(r'"\.\[([\w,]+)\]" (.*)', asked).groups()
+    bounds = {}
+    for line in [*PROJECT["dependencies"], *required(extras.split(","))]:
+        bounds.setdefault(Requirement(line).name, set()).add(str(Requirement(line).specifier))
+    testing = map(Requirement, PROJECT["optional-dependencies"]["test"])
+    bounds |= {one.name: {str(one.specifier)} for one in testing if one.name in tools.split()}
+    del bounds["torch"]
+    lines = (ROOT / "constraints-lowest.txt").read_text().splitlines()
+    pins = dict(line.split("==") for line in lines if not line.startswith("#"))
+    assert set(tools.split()) <= bounds.keys() <= pins.keys()
+    for name, found in bounds.items():
+        assert {Version(one.removeprefix(">=")) for one in found} == {Version(pins[name])}, name
+
+
+def required(extras):
+    """Requirements of extras, those of the extras that they name included."""
+    for line in (line for extra in extras for line in PROJECT["optional-dependencies"][extra]):
+        if Requirement(line).name == "zf-pyro":
+            yield from required(Requirement(line).extras)
+        else:
+            yield line
 
 
 def test_the_readme_has_only_whole_addresses():
