@@ -4,12 +4,15 @@ import importlib.metadata
 import re
 import subprocess
 import sys
+import textwrap
+import tomllib
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PROGRAMS = {
     "": """
         import pyro, torch
@@ -75,9 +78,61 @@ PROGRAMS = {
         net.eval().forecast(batch.x, batch.lengths, horizon=3, num_samples=4)
         table.to_parquet("table.parquet")
         """,
-    "search": "import optuna\n",
+    "search": """
+        import pandas as pd
+        from zf_pyro.experiments import main
+
+        table = pd.DataFrame({"id": [i // 9 for i in range(90)], "load": [float(i % 7) for i in range(90)]})
+        table.to_csv("table.csv", index=False)
+        main(["prepare", "table.csv", "--sequence", "id", "--values", "load", "--out", "prepared"])
+        main(["train", "prepared", "--smoke", "--device", "cpu", "--out", "run"])
+        space, flags = '{"hidden_dim":[4,6]}', '{"smoke":true,"device":"cpu"}'
+        main(["search", "prepared", "--space", space, "--flags", flags, "--trials", "1", "--out", "search"])
+        """,
+    "tensorboard": """
+        from pathlib import Path
+        import pyro, torch
+        from zf_pyro import ZForcing, ZForcingELBO, emissions
+        from zf_pyro.data import LengthBatches, Loader
+        from zf_pyro.training import Training, fit
+
+        frames = [torch.randn(6, 3) for _ in range(4)]
+        net = ZForcing(emissions.Gaussian(3), embed_dim=8, hidden_dim=8, latent_dim=2, mlp_dim=8)
+        module = Training(net.model, net.guide, ZForcingELBO(), pyro.optim.Adam({"lr": 1e-3}))
+        loader = Loader(frames, LengthBatches([6] * 4, 2))
+        fit(module, loader, out="run", max_steps=2, progress=False, logger="tensorboard")
+        assert list(Path("run").rglob("events.out.tfevents.*"))
+        """,
+    "export": """
+        import numpy as np
+        from onnxruntime import InferenceSession
+        from zf_pyro import ZForcing, emissions, export_step
+
+        net = ZForcing(emissions.Gaussian(3), embed_dim=8, hidden_dim=8, latent_dim=2, mlp_dim=8).eval()
+        export_step(net, "generation", format="onnx").save("step.onnx")
+        assert InferenceSession("step.onnx", providers=["CPUExecutionProvider"]).get_inputs()
+        """,
+    "examples": """
+        import importlib, sys
+        from pathlib import Path
+
+        sys.path.insert(0, f"{ROOT}/examples")
+        names = [script.stem for script in Path(ROOT, "examples").glob("*.py")]
+        assert "quickstart" in names
+        for name in names:
+            importlib.import_module(name)
+        """,
+    "docs": """
+        import importlib, runpy, sys
+
+        site = runpy.run_path(f"{ROOT}/docs/conf.py")
+        for name in (*site["extensions"], site["html_theme"], "notebooks"):
+            importlib.import_module(name)
+        """,
 }
 """What the page of an extra shows, in short, by the extra; "" for the core alone."""
+UNSHOWN = {"benchmarks", "gpu-test", "test"}
+"""Extras of measurements and tests, which these themselves need."""
 BLOCKER = """
 import importlib.machinery, sys
 
@@ -118,23 +173,58 @@ def canonical(name):
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("extra", PROGRAMS, ids=lambda extra: extra or "core")
-def test_an_extra_alone_suffices_for_its_page(extra, tmp_path):
+def run_with(extra, program, folder):
+    """Run a program in a folder, as if the core and this extra alone were installed; returns what ended."""
     needed = needed_by(extra)
     brought = importlib.metadata.packages_distributions()
     blocked = {top for top, names in brought.items() if not needed & {canonical(name) for name in names}}
     blocked -= {"setuptools", "pkg_resources", "_distutils_hack", "pip"}  # of every environment
-    lines = PROGRAMS[extra].splitlines()
-    program = "\n".join(line.removeprefix(" " * 8) for line in lines)
-    run = subprocess.run(
-        [sys.executable, "-c", f"BLOCKED = {sorted(blocked)!r}\n{BLOCKER}\n{program}"],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        check=False,
-    )
+    start = f"BLOCKED = {sorted(blocked)!r}\nROOT = {str(ROOT)!r}\n{BLOCKER}\n"
+    command = [sys.executable, "-c", start + textwrap.dedent(program)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder, check=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("extra", PROGRAMS, ids=lambda extra: extra or "core")
+def test_an_extra_alone_suffices_for_its_page(extra, tmp_path):
+    installed = {canonical(one.name) for one in importlib.metadata.distributions()}
+    asked = {Requirement(line).name for line in PROJECT["optional-dependencies"].get(extra, ())}
+    if missing := sorted(name for name in asked if canonical(name) not in installed):
+        pytest.skip(f"{', '.join(missing)} not installed: pip install zf-pyro[{extra}]")
+    run = run_with(extra, PROGRAMS[extra], tmp_path)
     assert run.returncode == 0, run.stderr[-2000:]
+
+
+def test_every_extra_that_users_install_has_a_program():
+    assert PROGRAMS.keys() - {""} == PROJECT["optional-dependencies"].keys() - UNSHOWN
+
+
+def test_the_command_line_of_the_core_shows_what_is_installed_and_says_what_else_it_needs(tmp_path):
+    """Each of the others ends with one line and the status of a wrong command line."""
+    program = """
+        import importlib
+        from zf_pyro.experiments import commands
+
+        commands.main(["info"])
+        others = [[name] for name in commands.COMMANDS if name != "info"]
+        refused = [("commands", words) for words in ([], ["--help"], ["info", "--help"], ["prepare", "timit"], *others)]
+        refused += [(name, []) for name in ("figure", "paired", "sweep", "table")]
+        for name, words in refused:
+            try:
+                importlib.import_module(f"zf_pyro.experiments.{name}").main(words)
+            except SystemExit as ended:
+                assert ended.code == 2, words
+            else:
+                raise AssertionError(f"{name} {words} ended well")
+        print(len(refused), "refused")
+        """
+    run = run_with("", program, tmp_path)
+    assert run.returncode == 0, run.stderr[-2000:]
+    assert "time loops" in run.stdout
+    refused = run.stderr.splitlines()
+    assert run.stdout.splitlines()[-1] == f"{len(refused)} refused"
+    words = r"error: the command line needs jsonargparse: pip install zf-pyro\[(series|data|examples)\]"
+    assert [line for line in refused if not re.fullmatch(words, line)] == []
 
 
 def test_the_core_is_what_training_needs():

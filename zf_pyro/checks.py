@@ -1,7 +1,8 @@
-"""Checks of arguments that every wing shares: numbers, choices, tensors, and particles that fit in memory."""
+"""Checks that every wing shares: numbers, choices, tensors, particles that fit in memory, and the reader of flags."""
 
 import math
 import os
+import sys
 from collections.abc import Collection
 from numbers import Integral, Real
 from pathlib import Path
@@ -265,3 +266,20 @@ def _shown(value: object) -> str:
         return f"{type(value).__name__} of shape {tuple(value.shape)}"
     text = repr(value)
     return text if len(text) <= 200 and "\n" not in text else type(value).__name__
+
+
+def require_jsonargparse(extra: str) -> Any:
+    """The module jsonargparse, which makes flags of the parameters of functions.
+
+    Args:
+        extra: the extra of this package that brings it, for the message.
+
+    Raises:
+        SystemExit: it is not installed; of status 2, after a line on stderr that says what to install.
+    """
+    try:
+        import jsonargparse
+    except ImportError:
+        print(f"error: the command line needs jsonargparse: pip install zf-pyro[{extra}]", file=sys.stderr)
+        sys.exit(2)
+    return jsonargparse

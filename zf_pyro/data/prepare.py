@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from ..checks import require_jsonargparse
 from .folders.files import summary
 from .folders.record import Record
 from .images.digits import prepare_digits
@@ -27,11 +28,13 @@ CORPORA: dict[str, Callable[..., Record]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Prepare the corpus that the command line names, and print a summary."""
-    try:
-        import jsonargparse
-    except ImportError as error:
-        raise ImportError("the command line needs jsonargparse: pip install zf-pyro[data]") from error
+    """Prepare the corpus that the command line names, and print a summary.
+
+    Raises:
+        SystemExit: with a sentence, where a file or a value cannot be used; of status 2, where a flag cannot be read,
+            or jsonargparse is not installed.
+    """
+    jsonargparse = require_jsonargparse("data")
     parser = jsonargparse.ArgumentParser(prog="python -m zf_pyro.data.prepare", description="Prepare a corpus.")
     commands = parser.add_subcommands(dest="corpus")
     for name, prepare in CORPORA.items():

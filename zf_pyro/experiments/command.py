@@ -10,6 +10,7 @@ from typing import Any, get_type_hints
 
 import torch
 
+from ..checks import require_jsonargparse
 from ..data import RECORD, Record, read_record
 from ..saving import hold, plain, read_run, require_new, require_same
 from .presets import CHANGEABLE, Preset
@@ -32,7 +33,7 @@ def command_line(experiment: Callable[..., None]) -> None:
     Raises:
         FileExistsError: ``out`` holds a run, and ``--resume`` is off.
         FolderInUseError: another run is writing to ``out``.
-        ImportError: jsonargparse is not installed.
+        SystemExit: jsonargparse is not installed, or a flag cannot be read; of status 2.
         ValueError: a resumed run with other flags.
     """
     run_experiment(experiment, experiment_parser(experiment).parse_args(underscored(sys.argv[1:])).as_dict())
@@ -42,12 +43,9 @@ def experiment_parser(experiment: Callable[..., None]) -> Any:
     """Parser of the flags of an experiment: its own, those of a run, and those of its preset.
 
     Raises:
-        ImportError: jsonargparse is not installed.
+        SystemExit: jsonargparse is not installed; of status 2.
     """
-    try:
-        import jsonargparse
-    except ImportError as error:
-        raise ImportError("the command line needs jsonargparse: pip install zf-pyro[examples]") from error
+    jsonargparse = require_jsonargparse("examples")
     parser = jsonargparse.ArgumentParser(description=(experiment.__doc__ or "").split("\n\n")[0])
     parser.add_function_arguments(experiment, skip={"run"}, as_positional=True)
     parser.add_class_arguments(Run, skip={*SWITCHES, "changes"})

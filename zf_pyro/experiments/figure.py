@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..checks import require_jsonargparse
 from .curves import LOGGED, Curve, mean_curve
 from .plan import Sweep, read_plan
 from .planned_results import finished
@@ -96,10 +97,7 @@ def _panel(axis: "Axes", title: str, curves: Mapping[str, Curve]) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Draw the figure of the command line."""
-    try:
-        import jsonargparse
-    except ImportError as error:
-        raise ImportError("the command line needs jsonargparse: pip install zf-pyro[examples]") from error
+    jsonargparse = require_jsonargparse("examples")
     parser = jsonargparse.ArgumentParser(prog="python -m zf_pyro.experiments.figure", description=__doc__)
     parser.add_argument("plan", type=Path, help="JSON file of the runs.")
     parser.add_argument("--table", type=str, required=True, help="Name of the table.")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from ..checks import require_jsonargparse
 from ..evaluation import Estimate, ratio
 from .sequences_csv import PARTICLES, SPLITS, TABLE, Nats, read_sequences
 
@@ -80,10 +81,7 @@ def _mean(tables: Sequence[Nats]) -> Nats:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the differences between the runs of the command line: of their means, and of each pair."""
-    try:
-        import jsonargparse
-    except ImportError as error:
-        raise ImportError("the command line needs jsonargparse: pip install zf-pyro[examples]") from error
+    jsonargparse = require_jsonargparse("examples")
     parser = jsonargparse.ArgumentParser(prog="python -m zf_pyro.experiments.paired", description=__doc__)
     parser.add_argument("--of", type=Path, nargs="+", required=True, help="Folders of runs, one a seed.")
     parser.add_argument("--against", type=Path, nargs="+", required=True, help="Folders to compare them with.")

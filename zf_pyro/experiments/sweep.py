@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from ..checks import require_jsonargparse
 from .plan import PlannedRun, Sweep, read_plan
 from .planned_results import pending
 from .planned_runs import execute
@@ -49,10 +50,7 @@ def sweep(plan: Sweep, jobs: int = 2, pattern: str = "*") -> list[str]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the plan of the command line."""
-    try:
-        import jsonargparse
-    except ImportError as error:
-        raise ImportError("the command line needs jsonargparse: pip install zf-pyro[examples]") from error
+    jsonargparse = require_jsonargparse("examples")
     parser = jsonargparse.ArgumentParser(prog="python -m zf_pyro.experiments.sweep", description=__doc__)
     parser.add_argument("plan", type=Path, help="JSON file of the runs.")
     parser.add_argument("--jobs", type=int, default=2, help="Runs at a time, each in one thread.")

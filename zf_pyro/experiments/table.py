@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
+from ..checks import require_jsonargparse
 from ..saving import write_atomically
 from .curves import steps_to
 from .paired_table import markdown, paired_table
@@ -109,10 +110,7 @@ def _shown(value: float | None, digits: int = 3) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the tables of the plan of the command line, or write them into a page."""
-    try:
-        import jsonargparse
-    except ImportError as error:
-        raise ImportError("the command line needs jsonargparse: pip install zf-pyro[examples]") from error
+    jsonargparse = require_jsonargparse("examples")
     parser = jsonargparse.ArgumentParser(prog="python -m zf_pyro.experiments.table", description=__doc__)
     parser.add_argument("plan", type=Path, help="JSON file of the runs.")
     parser.add_argument("--page", type=Path, default=None, help="Page to write the tables into.")

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, get_args, get_type_hints
 
+from ...checks import require_jsonargparse
 from ..command import SWITCHES, experiment_parser, run_experiment, underscored
 from ..settings import Run
 from .diagnose_run import diagnose
@@ -36,17 +37,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the subcommand of the command line. Names of flags may have - in place of _.
 
     Raises:
-        ImportError: jsonargparse is not installed.
-        SystemExit: with a sentence, where a file or a value cannot be used.
+        SystemExit: with a sentence, where a file or a value cannot be used; of status 2, where a flag cannot be read,
+            or jsonargparse is not installed. ``info`` does without it.
     """
     words = underscored(list(sys.argv[1:] if arguments is None else arguments))
     if words[:1] == ["prepare"] and words[1:2] and words[1] in CORPORA:
         prepare_corpus(words[1:])
         return
+    name, given = ("info", {}) if words == ["info"] else parsed(words)
+    function = COMMANDS[name]
     try:
-        import jsonargparse
-    except ImportError as error:
-        raise ImportError("the command line needs jsonargparse: pip install zf-pyro[series]") from error
+        run_experiment(function, given) if is_experiment(function) else function(**given)
+    except (OSError, ValueError, TypeError, ImportError, MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not type(error).__module__.startswith("zf_pyro"):
+            raise
+        sys.exit(f"error: {error}")
+
+
+def parsed(words: list[str]) -> tuple[str, dict[str, Any]]:
+    """The subcommand of the words of the command line, and its flags by name.
+
+    Raises:
+        SystemExit: help was asked for; or, of status 2, a flag cannot be read, or jsonargparse is not installed.
+    """
+    jsonargparse = require_jsonargparse("series")
     parser = jsonargparse.ArgumentParser(
         prog="zf-pyro", description="Forecasts of series by stochastic recurrent networks, step by step."
     )
@@ -62,13 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if words and words[0] in COMMANDS:
         words = [words[0], *completed(words[1:], COMMANDS[words[0]])]
     flags: dict[str, Any] = parser.parse_args(words).as_dict()
-    function, given = COMMANDS[flags["command"]], flags[flags["command"]]
-    try:
-        run_experiment(function, given) if is_experiment(function) else function(**given)
-    except (OSError, ValueError, TypeError, ImportError, MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not type(error).__module__.startswith("zf_pyro"):
-            raise
-        sys.exit(f"error: {error}")
+    return flags["command"], flags[flags["command"]]
 
 
 def is_experiment(function: Callable[..., None]) -> bool:
