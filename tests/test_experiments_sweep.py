@@ -11,6 +11,7 @@ from zf_pyro.experiments import figure, planned_results, planned_runs, sweep, ta
 from zf_pyro.experiments.curves import mean_curve, steps_to, thinned
 from zf_pyro.experiments.plan import arguments_of, read_plan
 
+ROOT = Path(__file__).parent.parent
 SCRIPT = """
 import json, pathlib, sys
 flags = dict(zip(sys.argv[1::2], sys.argv[2::2]))
@@ -222,10 +223,35 @@ def test_the_command_line_lists_and_runs(plan, capsys):
     write(plan)
     sweep.main(["plan.json", "--list", "--rows", "vr*"])
     assert capsys.readouterr().out.splitlines()[1].startswith("vrnn.dropout-0.75.seed0: --corpus jsb --model vrnn")
-    sweep.main(["plan.json", "--list", "--rows", "other*"])
-    assert capsys.readouterr().out.strip() == ""
+    sweep.main(["plan.json", "--rows", "vr*", "--jobs", "1"])
+    assert capsys.readouterr().out.startswith("3 runs to go\nvrnn.dropout-0.0.seed0, 0.0 min\n")
+    assert len(list(Path("results").glob("*.json"))) == 5
+    sweep.main(["plan.json"])
+    assert capsys.readouterr().out == ""
     with pytest.raises(SystemExit, match=r"error: .*missing.json"):
         sweep.main(["missing.json"])
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--rows", "typo*"], r"error: --rows must be a pattern of 'vrnn', got 'typo\*'"),
+        (["--list", "--rows", "typo*"], r"error: --rows must be a pattern of 'vrnn', got 'typo\*'"),
+        (["--jobs", "0"], "error: --jobs must be a positive integer, got 0"),
+    ],
+)
+def test_flags_under_which_nothing_would_run_are_refused(plan, flags, message):
+    write(plan)
+    with pytest.raises(SystemExit, match=message):
+        sweep.main(["plan.json", *flags])
+    assert not Path("runs").exists()
+
+
+def test_a_run_that_fails_ends_the_command_with_its_sentence(plan):
+    plan["tables"][0]["rows"][1]["seeds"] = [13]
+    write(plan)
+    with pytest.raises(SystemExit, match=r"vrnn\.dropout-0\.0\.seed13 ended with code 1: see "):
+        sweep.main(["plan.json"])
 
 
 def test_flags_become_arguments():
@@ -282,9 +308,15 @@ def test_runs_use_the_interpreter_of_the_sweep(plan, monkeypatch):
     assert "--resume" not in command
 
 
-def test_the_plan_of_the_repository_is_one():
-    plan = read_plan(Path(__file__).parent.parent / "benchmarks" / "polyphonic" / "plan.json")
+PLANS = sorted(ROOT.glob("benchmarks/*/*.json"))
+
+
+@pytest.mark.parametrize("path", PLANS, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_the_plans_of_the_repository_are_plans_of_its_scripts(path):
+    plan = read_plan(path)
     assert plan.rows
+    assert (ROOT / plan.script).is_file()
+    assert (ROOT / plan.results).is_dir()
 
 
 # Curves ---------------------------------------------------------------------------------------------------------------

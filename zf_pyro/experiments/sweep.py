@@ -6,9 +6,10 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from fnmatch import fnmatch
 from pathlib import Path
 
-from ..checks import require_jsonargparse
+from ..checks import require_count, require_jsonargparse
 from .plan import PlannedRun, Sweep, read_plan
 from .planned_results import pending
 from .planned_runs import execute
@@ -24,7 +25,12 @@ def sweep(plan: Sweep, jobs: int = 2, pattern: str = "*") -> list[str]:
 
     Returns:
         A sentence for each run that failed.
+
+    Raises:
+        ValueError: ``jobs`` is no positive integer, or no row that runs has such a name.
     """
+    jobs = require_count("--jobs", jobs)
+    require_rows(plan, pattern)
     failed: dict[str, str] = {}
     lock = threading.Lock()
 
@@ -48,6 +54,21 @@ def sweep(plan: Sweep, jobs: int = 2, pattern: str = "*") -> list[str]:
     return list(failed.values())
 
 
+def require_rows(plan: Sweep, pattern: str) -> None:
+    """Refuse a pattern that no row matches, which would run nothing.
+
+    Args:
+        plan: the plan.
+        pattern: names of rows, with * and ?.
+
+    Raises:
+        ValueError: no row that runs has such a name.
+    """
+    names = [row.name for row in plan.rows]
+    if not any(fnmatch(name, pattern) for name in names):
+        raise ValueError(f"--rows must be a pattern of {', '.join(map(repr, names))}, got {pattern!r}")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the plan of the command line."""
     jsonargparse = require_jsonargparse("examples")
@@ -59,6 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     flags = parser.parse_args(arguments)
     try:
         plan = read_plan(flags.plan)
+        require_rows(plan, flags.rows)
         if flags.list:
             print("\n".join(f"{run.name}: {shlex.join(run.arguments)}" for run in pending(plan, flags.rows)))
             return
