@@ -153,7 +153,7 @@ def test_products_have_the_precision_of_pytorch(monkeypatch):
 
 
 def test_it_is_chosen_by_the_setting_alone(monkeypatch):
-    """On a CPU without the interpreter the setting says nothing. Without Triton it is refused."""
+    """On a CPU without the interpreter the setting says nothing. Without Triton it is refused where kernels would run."""
     tape = Tape(Arena(), torch.empty(0))
     monkeypatch.delenv("ZF_PYRO_MACHINE", raising=False)
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
@@ -171,7 +171,14 @@ def test_it_is_chosen_by_the_setting_alone(monkeypatch):
     fields = zf_pyro.show_config("dict")
     assert (fields["gpu"], fields["gpu_reason"]) == ("fused", "ZF_PYRO_MACHINE is fused")
     monkeypatch.setattr(fastest, "installed", lambda: False)
-    with pytest.raises(RuntimeError, match="ZF_PYRO_MACHINE=fused, but Triton is not installed: it comes with PyTorch"):
+    assert type(fastest.machine_for(tape, 8, 2)) is before
+    net = random_net()
+    ZForcingELBO().loss_and_grads(net.model, net.guide, random_frames())
+    refusal = "ZF_PYRO_MACHINE=fused needs Triton, .*: pip install triton, or unset ZF_PYRO_MACHINE"
+    with pytest.raises(RuntimeError, match=refusal):
+        fastest.fuses(cuda)
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    with pytest.raises(RuntimeError, match=refusal):
         fastest.machine_for(tape, 8, 2)
 
 

@@ -118,16 +118,18 @@ def multiplies_in_bfloat16() -> bool:
 
 
 def fuses(device: torch.device) -> bool:
-    """Tell whether loops on a device run on the fused machine: where the environment variable is ``fused``.
+    """Tell whether loops on a device run on the fused machine: on CUDA, where the environment variable is ``fused``.
 
     Raises:
-        RuntimeError: it is, but Triton is not installed.
+        RuntimeError: they would, but Triton is not installed.
     """
-    if setting() != "fused":
+    if setting() != "fused" or not runs_on(device):
         return False
     if not installed():
-        raise RuntimeError(f"{SETTING}=fused, but Triton is not installed: it comes with PyTorch for CUDA")
-    return runs_on(device)
+        raise RuntimeError(
+            f"{SETTING}=fused needs Triton, which is not installed: pip install triton, or unset {SETTING}"
+        )
+    return True
 
 
 def setting() -> str:
