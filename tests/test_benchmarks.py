@@ -1,8 +1,10 @@
 """Every benchmark runs from its command line, and one training step crosses few borders between wings."""
 
 import importlib
+import inspect
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -143,3 +145,16 @@ def test_a_training_step_changes_wing_at_most_250_times(tmp_path: Path) -> None:
     counts = json.loads((tmp_path / "counts.json").read_text())
     assert all(f"  {name} " in printed for name in counts)
     assert 0 < counts["changes of wing"] <= 250
+
+
+def test_the_check_on_a_gpu_asks_for_flags_that_there_are_and_waits_for_no_compiler(monkeypatch) -> None:
+    """Each of its sizes may wait for two forms under torch.compile."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    text = (BENCHMARKS / "gpu_check.sh").read_text()
+    (words,) = re.findall(r"benchmarks/train_step\.py (.*)", text)
+    flags = dict(re.findall(r"--(\w+) (\S+)", words))
+    module = importlib.import_module("train_step")
+    assert flags.keys() <= inspect.signature(module.main).parameters.keys()
+    (works,) = re.findall(r"for work in (.*); do", text)
+    assert set(works.split()) == set(module.WORKS)
+    assert 2 * len(module.WORKS) * float(flags["limit"]) <= 10
