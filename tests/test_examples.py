@@ -101,7 +101,22 @@ def test_densities_of_speech_are_comparable_between_emissions(tmp_path: Path) ->
         found = json.loads((out / "results.json").read_text())["evaluations"]
         bound = found["test, first_frame_given, whole, raw waveform"]["bounds"]["log_likelihood"]
         bits.append(bound["bits_per_value"]["value"])
+        assert_speech_is_scored_three_times(found)
     assert max(bits) - min(bits) < 0.5  # bits of a sample, after three steps from the same marginals
+
+
+def assert_speech_is_scored_three_times(found: dict) -> None:
+    """Assert the two definitions of the released scripts, which score the same frames, and the other protocol."""
+    whole, reset, other = (
+        found[f"test, {name}"]
+        for name in ("first_frame_given, whole", "first_frame_given, reset every 40", "full_density, whole")
+    )
+    assert [one["reset_every"] for one in (whole, reset, other)] == [None, 40, None]
+    assert [one["protocol"] for one in (whole, reset, other)] == ["first_frame_given"] * 2 + ["full_density"]
+    assert whole["num_sequences"] == reset["num_sequences"] == other["num_sequences"]
+    assert whole["num_frames"] == reset["num_frames"] == other["num_frames"] - whole["num_sequences"]
+    nats = [one["bounds"]["log_likelihood"]["nats_per_frame"]["value"] for one in (whole, reset, other)]
+    assert len(set(nats)) == 3
 
 
 @BY_NAME
