@@ -209,7 +209,9 @@ def test_train_refuses_with_a_sentence(plain, tmp_path):
 def test_evaluate_scores_the_network_and_what_is_simple(plain, capsys):
     given = ["evaluate", str(plain / "run"), "--horizon", "4", "--first", "30", "--every", "7", "--season", "12"]
     commands.main([*given, "--samples", "20", "--particles", "4", "--out", str(plain / "scores.json")])
-    said = capsys.readouterr().out
+    said, shown = capsys.readouterr()
+    bars = ("backtest of FilterForecaster", "backtest of Naive", "backtest of SeasonalNaive", "backtest of ETS")
+    assert all(f"{bar}: 100%" in shown for bar in (*bars, "evaluation"))
     assert "6 forecasts of 4 steps, of 2 sequences" in said
     assert all(
         head in said for head in ("CRPS, sold", "log score, nats", "coverage 90 %", "width 90 %, sold", "energy")
@@ -232,9 +234,10 @@ def test_a_baseline_that_cannot_forecast_is_named_with_its_reason(plain, capsys)
     assert "left out: ets, ETS cannot be fitted" in capsys.readouterr().out
 
 
-def test_forecasts_have_names_ids_and_times_in_original_units(plain):
+def test_forecasts_have_names_ids_and_times_in_original_units(plain, capsys):
     given = ["forecast", str(plain / "run"), "--horizon", "3", "--quantiles", "0.1,0.9", "--samples", "40"]
     commands.main([*given, "--particles", "8", "--out", str(plain / "forecasts.csv")])
+    assert "forecasts: 100%" in capsys.readouterr().err
     import pandas as pd
 
     found = pd.read_csv(plain / "forecasts.csv")
@@ -323,4 +326,6 @@ def test_diagnose_writes_one_page(plain, capsys):
     assert "is the guide right?" in page
     assert "sold of the longest sequence" in page
     assert 'src="http' not in page
-    assert "nats a sequence" in capsys.readouterr().out
+    said, shown = capsys.readouterr()
+    assert "nats a sequence" in said
+    assert all(f"{bar}: 100%" in shown for bar in ("posterior draws", "step check", "calibration"))

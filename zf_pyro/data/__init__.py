@@ -25,6 +25,7 @@ from .music.rolls import Rolls
 from .music.sets import PolyphonicSets, load_polyphonic
 from .music.transposition import Transposed
 from .padding import Batch, collate
+from .progress import progress_bar
 from .sequences import Sequences, Windows
 from .series.arrays import from_arrays
 from .series.batch import SeriesBatch, SeriesItem, collate_series, require_horizon
@@ -100,6 +101,7 @@ __all__ = [
     "prepare_polyphonic",
     "prepare_timit",
     "preparing",
+    "progress_bar",
     "read_midi",
     "read_record",
     "require_horizon",

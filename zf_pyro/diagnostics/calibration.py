@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..checks import require_count, require_flag, require_tensor
+from ..data import progress_bar
 from ..evaluation import EncodedPart, encoded_parts, require_evaluation
 from ..models import StochasticRNN
 from ..paths import check_covariates
@@ -108,6 +109,7 @@ def calibrate(
     covariates: Tensor | None = None,
     given_past: bool = False,
     batch_size: int = 64,
+    progress: bool = False,
 ) -> Calibration:
     """Simulation-based calibration of the guide, or of any other posterior.
 
@@ -123,6 +125,7 @@ def calibrate(
             uniform if the guide is right at this step, whatever it does at others. Without it, samples of a step follow
             samples of the steps before, and a wrong step shows at later ones, too.
         batch_size: simulations processed at once.
+        progress: whether to show a progress bar.
 
     Raises:
         ValueError: a count that is not a positive integer, a model in training mode, or a posterior whose samples have
@@ -144,20 +147,22 @@ def calibrate(
     known = None if known is None else known.transpose(0, 1)
     z, x = (value[:, 0].transpose(0, 1) for value in generate(net, num_steps, 1, num_simulations, known))
     ranks = []
-    for batch in encoded_parts(net, x, None, batch_size, covariates=covariates):
-        truth = z[batch.rows]
-        if given_past:
-            truth = _noise_given_past(net, batch, truth)
-            draws = torch.randn(num_draws, *truth.shape, dtype=truth.dtype, device=truth.device)
-        elif posterior is None:
-            draws = draw(net, batch, num_draws, [Step.z])[Step.z].movedim(0, 2)
-        else:
-            draws = require_tensor("posterior's result", posterior(batch.x, num_draws))
-        if draws.shape != (num_draws, *truth.shape):
-            raise ValueError(
-                f"posterior must return draws of shape {(num_draws, *truth.shape)}, got {tuple(draws.shape)}"
-            )
-        ranks.append((draws < truth).sum(0).cpu())
+    with progress_bar("calibration", "simulation", num_simulations, progress) as bar:
+        for batch in encoded_parts(net, x, None, batch_size, covariates=covariates):
+            truth = z[batch.rows]
+            if given_past:
+                truth = _noise_given_past(net, batch, truth)
+                draws = torch.randn(num_draws, *truth.shape, dtype=truth.dtype, device=truth.device)
+            elif posterior is None:
+                draws = draw(net, batch, num_draws, [Step.z])[Step.z].movedim(0, 2)
+            else:
+                draws = require_tensor("posterior's result", posterior(batch.x, num_draws))
+            if draws.shape != (num_draws, *truth.shape):
+                raise ValueError(
+                    f"posterior must return draws of shape {(num_draws, *truth.shape)}, got {tuple(draws.shape)}"
+                )
+            ranks.append((draws < truth).sum(0).cpu())
+            bar.update(len(batch.rows))
     return Calibration(torch.cat(ranks).numpy(), num_draws)
 
 

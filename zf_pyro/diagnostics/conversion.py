@@ -12,6 +12,7 @@ from pyro.infer import MCMC
 from torch import Tensor
 
 from ..checks import require_count, require_flag
+from ..data import progress_bar
 from ..evaluation import EncodedPart, encoded_parts, require_evaluation, require_given
 from ..models import RefinedGuide, StochasticRNN, guided
 from ..networks import chain_diagnostics
@@ -117,8 +118,6 @@ def to_arviz(
             that do not fit.
         ImportError: ArviZ is older than 0.21.
     """
-    from tqdm import tqdm
-
     require_arviz()
     require_evaluation(net)
     refined = isinstance(posterior, RefinedGuide)
@@ -143,7 +142,7 @@ def to_arviz(
     table = Table(sizes, _with_gaps(net, x, given.observed), real, names)
     weights = LooValues(sizes.total, len(x))
     total = x.shape[0] * sizes.total
-    with tqdm(total=total, desc="posterior draws", disable=not progress) as bar:
+    with progress_bar("posterior draws", "draw", total, progress) as bar:
         for batch in encoded_parts(net, x, lengths, batch_size, **given.named):
             with pyro.validation_enabled(False):  # encoded_parts has validated the inputs
                 _fill(table, weights, net, batch, sizes, wanted, hidden)

@@ -89,6 +89,7 @@ def model_sections(
     sizes: ReportSizes = ReportSizes(),  # noqa: B008  # never changed
     feature: str = "feature 0",
     probe: bool = False,
+    progress: bool = False,
 ) -> ModelReport:
     """Sections on one model, with figures of matplotlib, and all their measurements.
 
@@ -103,6 +104,7 @@ def model_sections(
         sizes: sizes of the computations.
         feature: name of the first feature, which the plots show.
         probe: whether to read the labels in ``data`` off the latents.
+        progress: whether to show progress bars of the checks of the guide.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -115,7 +117,7 @@ def model_sections(
     first = [one for result in found for one in measurements(result)]
     longest = int(given.lengths.argmax())
     parts = [_of_latents(name, net, data, given, use, first, longest, feature)]
-    second_part, second = _of_guide(name, net, data, given, sizes)
+    second_part, second = _of_guide(name, net, data, given, sizes, progress)
     parts += [second_part, _of_samples(name, data, longest, feature, gaps=given.observed is not None)]
     return ModelReport(name, parts, first + second, use)
 
@@ -150,20 +152,20 @@ def _of_latents(
 
 
 def _of_guide(
-    name: str, net: StochasticRNN, data: Any, given: Given, sizes: ReportSizes
+    name: str, net: StochasticRNN, data: Any, given: Given, sizes: ReportSizes, progress: bool
 ) -> tuple[Section, list[Measurement]]:
     import matplotlib.pyplot as plt
 
     check = check_weights(data)
     count = min(sizes.by_step, len(given.x))
     few = given.taken(torch.linspace(0, len(given.x) - 1, count).long())
-    steps = check_steps(net, few.x, few.lengths, num_samples=sizes.draws, **few.named)
+    steps = check_steps(net, few.x, few.lengths, num_samples=sizes.draws, progress=progress, **few.named)
     num_steps, known = min(sizes.steps, int(given.lengths.max())), None
     if given.covariates is not None:  # those of real sequences, again and again
         long = (given.lengths >= num_steps).nonzero().flatten()
         rows = long[torch.arange(sizes.simulations) % len(long)]
         known = given.covariates[rows, :num_steps]
-    calibration = calibrate(net, sizes.simulations, num_steps=num_steps, covariates=known)
+    calibration = calibrate(net, sizes.simulations, num_steps=num_steps, covariates=known, progress=progress)
     figure, axes = plt.subplots(1, 3, figsize=(13, 3.6), layout="constrained")
     plot_khat(check, axes[0])
     plot_steps(steps, "efficiency", ax=axes[1])

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..checks import require_count
+from ..data import progress_bar
 from ..evaluation import EncodedPart, encoded_parts, require_evaluation, require_given
 from ..models import StochasticRNN, guided
 from ..networks import State
@@ -71,6 +72,7 @@ def check_steps(
     num_futures: int = 4,
     batch_size: int = 16,
     guide: Callable[..., Any] | None = None,
+    progress: bool = False,
 ) -> StepCheck:
     """Check the guide step by step: a filter whose weights look ahead to the end of the sequence.
 
@@ -93,6 +95,7 @@ def check_steps(
             judge a guide that is to know no later frames, as that of :class:`~zf_pyro.VRNN`.
         batch_size: sequences processed at once.
         guide: ``net.guide``, or a guide of :func:`zf_pyro.inference.refine` for these sequences.
+        progress: whether to show a progress bar.
 
     Raises:
         TypeError, ValueError: x or lengths that ``net`` refuses, a model in training mode, a bad count, or another
@@ -110,11 +113,13 @@ def check_steps(
         require_count("batch_size", batch_size),
     )
     tails = np.full((2, *x.shape[:2]), np.nan)
-    for batch in encoded_parts(net, x, lengths, batch_size, **given.named):
-        log_weights, real = _step_weights(net, batch, num_samples, num_futures), batch.real.T.cpu().numpy()
-        share = effective_sample_size(log_weights, dim=-1).cpu().numpy() / num_samples
-        values = np.stack([pareto_k(log_weights.cpu().numpy()), share])
-        tails[:, batch.rows.cpu().numpy(), : values.shape[2]] = np.where(real, values, np.nan)
+    with progress_bar("step check", "sequence", len(x), progress) as bar:
+        for batch in encoded_parts(net, x, lengths, batch_size, **given.named):
+            log_weights, real = _step_weights(net, batch, num_samples, num_futures), batch.real.T.cpu().numpy()
+            share = effective_sample_size(log_weights, dim=-1).cpu().numpy() / num_samples
+            values = np.stack([pareto_k(log_weights.cpu().numpy()), share])
+            tails[:, batch.rows.cpu().numpy(), : values.shape[2]] = np.where(real, values, np.nan)
+            bar.update(len(batch.rows))
     coords = {"sequence": np.arange(x.shape[0]), "step": np.arange(x.shape[1])}
     k, efficiency = (
         xarray.DataArray(array, coords, ("sequence", "step"), name)

@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..checks import require_count, require_flag
+from ..checks import require_count
+from ..data import progress_bar
 from ..inference import ParticleFilter
 from ..models import StochasticRNN
 from ..networks import evaluating
@@ -62,14 +63,12 @@ def anomaly_scores(
           has one of at most a.
 
     Raises:
-        ImportError: xarray or tqdm is not installed.
+        ImportError: xarray is not installed.
         TypeError, ValueError: an argument that ``net`` refuses, or a count out of range.
         MemoryError: the particles do not fit; says how many would.
     """
-    from tqdm import tqdm
     from xarray import Dataset
 
-    require_flag("progress", progress)
     num_samples = require_count("num_samples", num_samples, least=0)
     num_particles, batch_size = require_count("num_particles", num_particles), require_count("batch_size", batch_size)
     x, lengths, covariates, observed = require_given(net, x, lengths, context, covariates=covariates, observed=observed)
@@ -78,7 +77,7 @@ def anomaly_scores(
     filter = ParticleFilter(net, num_particles, proposal="prior")
     names = ("score", "tail_probability") if num_samples else ("score",)
     values = {name: np.full(x.shape[:2], np.nan) for name in names}
-    with evaluating(net), tqdm(total=len(x), desc="anomaly scores", unit="sequence", disable=not progress) as bar:
+    with evaluating(net), progress_bar("anomaly scores", "sequence", len(x), progress) as bar:
         for part in parts(x, lengths, context, batch_size, covariates=covariates, observed=observed):
             seen, known = _seen(part), _covariates(part)
             rows, online = numpy_of(part.rows), filter.start(len(part.x), context=part.context)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..checks import require_choice, require_count, require_flag
-from ..data import Series, SeriesItem, arguments_of
+from ..data import Series, SeriesItem, arguments_of, progress_bar
 from .estimates import Estimate, ratio
 from .forecast_scores import crps, energy_score, interval, log_score, pit
 
@@ -133,7 +133,7 @@ def backtest(
         units: ``original``, where the data have a scaling, or ``scaled``.
         batch_size: sequences that are forecast at once. All have the same origin.
         seed: seed of the randomised probability integral transform.
-        progress: show a progress bar (tqdm).
+        progress: whether to show a progress bar.
 
     Raises:
         TypeError: data of another form, or missing values for a forecaster without a parameter ``observed``.
@@ -154,7 +154,7 @@ def backtest(
     wanted = _wanted(forecaster, given.has_gaps)
     plan = _plan(given.lengths, given.ids, horizon, first, every, batch_size)
     found: dict[str, list[Tensor]] = {}
-    for number, (origin, rows) in enumerate(_shown(plan, progress)):
+    for number, (origin, rows) in enumerate(_shown(plan, forecaster, progress)):
         items = [given.read(row, 0, origin + horizon) for row in rows]
         x, covariates, observed = (_stacked([item[field] for item in items]) for field in range(3))
         known = {"covariates": covariates, "observed": None if observed is None else observed[:, :origin]}
@@ -260,12 +260,15 @@ def _plan(
     ]
 
 
-def _shown(plan: list[Any], progress: bool) -> Iterator[Any]:
-    if not progress:
-        return iter(plan)
-    from tqdm.auto import tqdm
-
-    return iter(tqdm(plan, desc="backtest"))
+def _shown(
+    plan: list[tuple[int, list[int]]], forecaster: Callable[..., Tensor], progress: bool
+) -> Iterator[tuple[int, list[int]]]:
+    """The origins of a plan, under a bar that counts forecasts."""
+    name = getattr(forecaster, "__name__", type(forecaster).__name__)
+    with progress_bar(f"backtest of {name}", "forecast", sum(len(rows) for _, rows in plan), progress) as bar:
+        for origin, rows in plan:
+            yield origin, rows
+            bar.update(len(rows))
 
 
 def _stacked(parts: list[Any]) -> Any:

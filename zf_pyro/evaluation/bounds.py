@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..checks import require_count
+from ..data import progress_bar
 from ..inference import ParticleFilter
 from ..models import StochasticRNN, guided
 from ..networks import State, evaluating, latent_of
@@ -42,6 +43,7 @@ def bounds(
     observed: Tensor | None = None,
     batch_size: int = 64,
     chunk_particles: int = 8,
+    progress: bool = False,
 ) -> Bounds:
     """Bounds on log p(x) of each sequence under ``net`` in evaluation mode.
 
@@ -58,6 +60,7 @@ def bounds(
         batch_size: sequences processed at once.
         chunk_particles: samples processed at once. With ``batch_size`` it bounds the memory; it does not change the
             bounds.
+        progress: whether to show a progress bar.
 
     Raises:
         TypeError, ValueError: a count that is not a positive integer; or x, lengths or context that ``net`` refuses.
@@ -67,7 +70,7 @@ def bounds(
     given = require_given(net, x, lengths, context, covariates=covariates, observed=observed)
     x, lengths, covariates, observed = given
     rows, found = [], []
-    with evaluating(net):
+    with evaluating(net), progress_bar("bounds", "sequence", len(x), progress) as bar:
         for part in parts(x, lengths, context, batch_size, covariates=covariates, observed=observed):
             left, chunks, b = num_particles, [], None
             while left > 0:
@@ -78,6 +81,7 @@ def bounds(
             tightest = log_weight.logsumexp(0) - math.log(num_particles)
             rows.append(part.rows)
             found.append(Bounds((log_likelihood - kl).mean(0), tightest, kl.mean(0)))
+            bar.update(len(part.rows))
     back = torch.cat(rows).argsort()
     return Bounds(*(torch.cat(field)[back] for field in zip(*found, strict=True)))
 
@@ -94,6 +98,7 @@ def particle_bound(
     covariates: Tensor | None = None,
     observed: Tensor | None = None,
     batch_size: int = 64,
+    progress: bool = False,
 ) -> Tensor:
     """Log of the particle filter's estimate of p(x), a lower bound on log p(x) in expectation.
 
@@ -112,6 +117,7 @@ def particle_bound(
         observed: True where x was seen, (batch, time) or (batch, time, *frame), for a model of ``missing="fill"``. What
             was not seen is not scored.
         batch_size: sequences filtered at once.
+        progress: whether to show a progress bar.
 
     Returns:
         (batch,) nats.
@@ -126,9 +132,10 @@ def particle_bound(
     x, lengths, covariates, observed = given
     particles = ParticleFilter(net, num_particles, guide=guide)
     result = torch.empty(len(x), dtype=net.emission_layer.weight.dtype, device=x.device)
-    with evaluating(net):
+    with evaluating(net), progress_bar("particle bound", "sequence", len(x), progress) as bar:
         for part in parts(x, lengths, context, batch_size, covariates=covariates, observed=observed):
             result[part.rows] = particles.run(part.x, part.lengths, part.context, **part.named).log_evidence
+            bar.update(len(part.rows))
     return result
 
 
@@ -142,6 +149,7 @@ def prior_mean_log_likelihood(
     covariates: Tensor | None = None,
     observed: Tensor | None = None,
     batch_size: int = 64,
+    progress: bool = False,
 ) -> Tensor:
     """sum_t log p(x_t | h_t) where each z_t is the mean of its prior p(z_t | h_{t-1}).
 
@@ -157,6 +165,7 @@ def prior_mean_log_likelihood(
         observed: True where x was seen, (batch, time) or (batch, time, *frame), for a model of ``missing="fill"``. What
             was not seen is not scored.
         batch_size: sequences processed at once.
+        progress: whether to show a progress bar.
 
     Returns:
         (batch,) nats.
@@ -168,11 +177,12 @@ def prior_mean_log_likelihood(
     given = require_given(net, x, lengths, context, covariates=covariates, observed=observed)
     x, lengths, covariates, observed = given
     result = torch.empty(len(x), dtype=net.emission_layer.weight.dtype, device=x.device)
-    with evaluating(net):
+    with evaluating(net), progress_bar("prior means", "sequence", len(x), progress) as bar:
         for part in parts(x, lengths, context, batch_size, covariates=covariates, observed=observed):
             run = prepare_inputs(net, part.x, part.lengths, part.context, None, **part.named)
             steps = prior_mean_steps(net, run)
             result[part.rows] = (steps if run.mask is None else steps.where(run.mask, 0.0)).sum(0)
+            bar.update(len(part.rows))
     return result
 
 

@@ -64,6 +64,7 @@ def evaluate(
     guide: Callable[..., Any] | None = None,
     batch_size: int = 64,
     chunk_particles: int = 8,
+    progress: bool = False,
 ) -> Evaluation:
     """Bound the log-likelihood of a data set under ``net``, with standard errors over sequences.
 
@@ -91,6 +92,7 @@ def evaluate(
         batch_size: pieces of sequences processed at once. With ``chunk_particles`` it bounds the memory; it does not
             change the bounds.
         chunk_particles: samples processed at once. The filter takes all its particles at once, but stores less of each.
+        progress: whether to show progress bars: of one batch one for each bound, of many one that counts them.
 
     Raises:
         TypeError, ValueError: an argument out of range, data that ``net`` refuses, or a sequence with nothing to score.
@@ -108,6 +110,7 @@ def evaluate(
         guide=guide,
         batch_size=batch_size,
         chunk_particles=chunk_particles,
+        progress=progress,
     )
     return summarise(scores, scale=scale)
 

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..checks import require_choice, require_count, require_flag, require_room
-from ..data import given_of
+from ..checks import require_choice, require_count, require_room
+from ..data import given_of, progress_bar
 from ..inference import ParticleFilter, effective_sample_size
 from ..models import StochasticRNN
 from ..networks import evaluating
@@ -71,14 +71,12 @@ def forecast(
         particles, both (sequence). Its ``mean("sample")`` and ``quantile([0.05, 0.95], "sample")`` give intervals.
 
     Raises:
-        ImportError: xarray or tqdm is not installed.
+        ImportError: xarray is not installed.
         TypeError, ValueError: an argument that ``net`` refuses, or a count that is not a positive integer.
         MemoryError: samples or particles do not fit; says how many would.
     """
-    from tqdm import tqdm
     from xarray import DataArray
 
-    require_flag("progress", progress)
     horizon, num_samples = require_count("horizon", horizon), require_count("num_samples", num_samples)
     num_particles, batch_size = require_count("num_particles", num_particles), require_count("batch_size", batch_size)
     require_choice("proposal", proposal, PROPOSALS)
@@ -103,7 +101,7 @@ def forecast(
     filter = ParticleFilter(net, num_particles, proposal=proposal)
     values: np.ndarray | None = None
     ess = np.zeros(len(x))
-    with evaluating(net), tqdm(total=len(x), desc="forecasts", unit="sequence", disable=not progress) as bar:
+    with evaluating(net), progress_bar("forecasts", "sequence", len(x), progress) as bar:
         for part in parts(x, lengths, context, batch_size, covariates=before, observed=observed):
             batch = part.x if part.lengths is None else (part.x, part.lengths)
             online = filter.start(batch, context=part.context, **part.named)

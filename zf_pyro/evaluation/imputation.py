@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..checks import require_choice, require_count, require_flag, require_room
+from ..checks import require_choice, require_count, require_room
+from ..data import progress_bar
 from ..inference import FilterResult, ParticleFilter
 from ..models import StochasticRNN
 from ..networks import State, evaluating
@@ -61,14 +62,12 @@ def impute(
         sample. Floats are NaN beyond a length, symbols -1. The coordinate ``length`` (sequence) has the real frames.
 
     Raises:
-        ImportError: xarray or tqdm is not installed.
+        ImportError: xarray is not installed.
         TypeError, ValueError: an argument that ``net`` refuses, or a count that is not a positive integer.
         MemoryError: samples or particles do not fit; says how many would.
     """
-    from tqdm import tqdm
     from xarray import DataArray
 
-    require_flag("progress", progress)
     num_samples, batch_size = require_count("num_samples", num_samples), require_count("batch_size", batch_size)
     num_particles = require_count("num_particles", num_particles)
     require_choice("proposal", proposal, PROPOSALS)
@@ -83,7 +82,7 @@ def impute(
     filter = ParticleFilter(net, num_particles, proposal=proposal)
     values = np.full(shape, -1 if family.integer else np.nan, dtype=numpy_of(given.x[:0]).dtype)
     ends = np.full(len(given.x), steps) if given.lengths is None else numpy_of(given.lengths)
-    with evaluating(net), tqdm(total=len(given.x), desc="imputations", unit="sequence", disable=not progress) as bar:
+    with evaluating(net), progress_bar("imputations", "sequence", len(given.x), progress) as bar:
         for part in parts(given.x, given.lengths, context, batch_size, **given.named):
             found = filter.run(part.x, part.lengths, part.context, **part.named)
             frames, rows = _completed(net, part, found, num_samples), numpy_of(part.rows)

@@ -1,6 +1,6 @@
 """Log-likelihood bounds of every sequence of a data set in nats, batch by batch, under one protocol."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import nullcontext
 from typing import Any, NamedTuple
 from typing import Protocol as Interface
@@ -8,8 +8,8 @@ from typing import Protocol as Interface
 import torch
 from torch import Tensor, nn
 
-from ..checks import require_count, require_tensor
-from ..data import givens_of
+from ..checks import require_count, require_flag, require_tensor
+from ..data import GivenSequences, givens_of, is_batch, progress_bar
 from ..emissions import Emission
 from ..models import StochasticRNN, require_model
 from ..networks import evaluating
@@ -88,6 +88,7 @@ def score(
     guide: Callable[..., Any] | None = None,
     batch_size: int = 64,
     chunk_particles: int = 8,
+    progress: bool = False,
 ) -> Scores:
     """Bound log p(x) of every sequence of ``data``, for example x (batch, time, *frame) with lengths (batch,).
 
@@ -111,11 +112,13 @@ def score(
     require_model(net)
     filter_particles = require_count("filter_particles", filter_particles, least=0)
     num_particles = require_count("num_particles", num_particles)
+    whole = is_batch(data)  # shows how far each bound is; of many batches, the bar counts these
+    inner = require_flag("progress", progress) and whole
 
     def nats(pieces: Pieces) -> Nats:
         x, lengths = pieces.x, pieces.lengths
         more: dict[str, Any] = {"covariates": pieces.covariates, "observed": pieces.observed}
-        more |= {"context": pieces.context, "batch_size": batch_size}
+        more |= {"context": pieces.context, "batch_size": batch_size, "progress": inner}
         found = bounds(net, x, lengths, num_particles, guide=guide, chunk_particles=chunk_particles, **more)
         scored = found._asdict()
         if filter_particles:
@@ -124,7 +127,9 @@ def score(
         return scored
 
     weight, rest = net.emission_layer.weight, (lengths, covariates, observed)
-    num_frames, found = _collect(data, rest, protocol, reset_every, net.emission_family, weight.device, nats)
+    num_frames, found = _collect(
+        data, rest, protocol, reset_every, net.emission_family, weight.device, nats, progress and not whole
+    )
     kl = found.pop("kl")
     return Scores(
         protocol, reset_every, net.emission_family, num_frames, found, kl, num_particles, filter_particles or None
@@ -190,11 +195,12 @@ def _collect(
     emission: Emission,
     device: torch.device,
     nats: Callable[[Pieces], Nats],
+    progress: bool = False,
 ) -> tuple[Tensor, Nats]:
     """Scored frames and nats of every sequence, summed over its pieces; nothing else is kept of a batch."""
     frames: list[Tensor] = []
     found: dict[str, list[Tensor]] = {}
-    for given in givens_of(data, *rest):
+    for given in _counted(data, rest, progress):
         if require_tensor("x", given.x).is_meta:
             raise ValueError(f"x must be on {device}, where the net's parameters are, got meta, which holds no data")
         x, real, covariates, observed = given.to(device)
@@ -216,3 +222,13 @@ def _collect(
     if not frames:
         raise ValueError("data must hold at least one sequence, got no batches")
     return torch.cat(frames), {name: torch.cat(totals) for name, totals in found.items()}
+
+
+def _counted(
+    data: Data, rest: tuple[Tensor | None, Tensor | None, Tensor | None], progress: bool
+) -> Iterator[GivenSequences]:
+    """The batches of data, under a bar that counts them."""
+    with progress_bar("evaluation", "batch", len(data) if isinstance(data, Sized) else None, progress) as bar:
+        for given in givens_of(data, *rest):
+            yield given
+            bar.update()

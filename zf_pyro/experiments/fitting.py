@@ -241,6 +241,7 @@ def scores_of(
         filter_particles=particles,
         batch_size=32,
         chunk_particles=4,
+        progress=True,
     )
 
 

@@ -8,7 +8,7 @@ import pyro
 import torch
 
 from ..checks import require_count, require_number, require_seed
-from ..data import Series, collate_series
+from ..data import Series, collate_series, progress_bar
 from ..evaluation import FilterForecaster
 from ..models import StochasticRNN
 
@@ -24,6 +24,7 @@ def forecast_table(
     num_samples: int = 500,
     num_particles: int = 256,
     seed: int = 0,
+    progress: bool = False,
 ) -> Any:
     """Mean and quantiles of forecasts, a row per sequence and step.
 
@@ -35,6 +36,7 @@ def forecast_table(
         num_samples: samples of each forecast.
         num_particles: particles of the filter.
         seed: random seed of the samples.
+        progress: whether to show a progress bar.
 
     Returns:
         A table of pandas: the column of identifiers, that of times (or ``step``), and for each feature ``NAME_mean``
@@ -51,14 +53,16 @@ def forecast_table(
     pyro.set_rng_seed(require_seed("seed", seed))
     ends = series.lengths - horizon
     found: list[np.ndarray] = []
-    for first in range(0, len(series), AT_ONCE):
-        rows = range(first, min(first + AT_ONCE, len(series)))
-        past = collate_series([series.read(index, 0, int(ends[index])) for index in rows])
-        whole = collate_series([series[index] for index in rows])
-        observed = past.observed if net.flag_dim or _has_gaps(past.observed, past.lengths) else None
-        samples = forecaster(past.x, past.lengths, horizon, covariates=whole.covariates, observed=observed)
-        values = np.asarray(series.inverse(samples.double()))
-        found.append(np.stack([values.mean(0), *np.quantile(values, levels, axis=0)]))
+    with progress_bar("forecasts", "sequence", len(series), progress) as bar:
+        for first in range(0, len(series), AT_ONCE):
+            rows = range(first, min(first + AT_ONCE, len(series)))
+            past = collate_series([series.read(index, 0, int(ends[index])) for index in rows])
+            whole = collate_series([series[index] for index in rows])
+            observed = past.observed if net.flag_dim or _has_gaps(past.observed, past.lengths) else None
+            samples = forecaster(past.x, past.lengths, horizon, covariates=whole.covariates, observed=observed)
+            values = np.asarray(series.inverse(samples.double()))
+            found.append(np.stack([values.mean(0), *np.quantile(values, levels, axis=0)]))
+            bar.update(len(rows))
     summary = np.concatenate(found, axis=1)  # (1 + quantiles, sequence, horizon, feature)
     axis, columns = series.layout.axis, dict[str, Any]()
     columns[series.layout.sequence] = np.repeat(np.array(series.ids, object), horizon)

@@ -7,8 +7,8 @@ import pyro
 import torch
 from torch import Tensor
 
-from ..checks import require_choice, require_count, require_number
-from ..data import GivenSequences, given_of, givens_of, is_batch
+from ..checks import require_choice, require_count, require_flag, require_number
+from ..data import GivenSequences, given_of, givens_of, is_batch, progress_bar
 from ..models import RefinedNetwork, StochasticRNN, require_model
 from ..objectives import FIVO, ImportanceWeightedELBO, Objective, WakePhi, ZForcingELBO
 from ..paths import prepare_inputs
@@ -58,6 +58,7 @@ def fit_guide(
     num_particles: int = 8,
     learning_rate: float = 1e-3,
     batch_size: int = 32,
+    progress: bool = False,
 ) -> GuideFit:
     """Train the guide of a network in place, with its model fixed.
 
@@ -88,6 +89,7 @@ def fit_guide(
         num_particles: K, where the objective is given by name.
         learning_rate: Adam's.
         batch_size: sequences of a step, where ``data`` is one batch; chosen at random without replacement.
+        progress: whether to show a progress bar, over the steps.
 
     Raises:
         TypeError: ``net`` is no model, or a refined one; another form of data; or an objective that is none.
@@ -100,6 +102,7 @@ def fit_guide(
     steps, num_particles = require_count("steps", steps), require_count("num_particles", num_particles)
     learning_rate = require_number("learning_rate", learning_rate, "a positive number", 0.0, ends="(]")
     batch_size = require_count("batch_size", batch_size)
+    require_flag("progress", progress)
     loss = _objective(objective, num_particles)
     given = (lengths, covariates, observed)
     batches = _batches(net, data, given, batch_size)
@@ -113,7 +116,7 @@ def fit_guide(
         )
     seed = new_seed()
     before = _bound(net, chosen, seed)
-    with only(net, own.values()):
+    with only(net, own.values()), progress_bar("fit of the guide", "step", steps, progress) as bar:
         optimiser = torch.optim.Adam(own.values(), lr=learning_rate)
         for _ in range(steps):
             optimiser.zero_grad()
@@ -121,6 +124,7 @@ def fit_guide(
                 batch = next(batches)
                 loss.loss_and_grads(net.model, net.guide, batch.x, batch.lengths, **batch.named)
             optimiser.step()
+            bar.update()
     after = _bound(net, chosen, seed)
     count = sum(len(part.x) for part in chosen)
     return GuideFit(before, after, steps, count, tuple(own))

@@ -4,12 +4,14 @@ Kim et al. 2018, "Semi-amortized variational autoencoders", https://arxiv.org/ab
 the start, and the posterior of each sequence has corrections of its own, which are optimised.
 """
 
+from collections.abc import Callable
+
 import pyro
 import torch
 from torch import Tensor
 
 from ..checks import int64, require_count, require_number, require_room, require_tensor
-from ..data import GivenSequences
+from ..data import GivenSequences, progress_bar
 from ..models import BoundGain, Corrections, RefinedGuide, RefinedNetwork, StochasticRNN, require_model
 from ..networks import State
 from ..paths import prepare_inputs, run_bytes
@@ -35,6 +37,7 @@ def refine(
     num_particles: int = 4,
     learning_rate: float = 0.1,
     batch_size: int = 64,
+    progress: bool = False,
 ) -> RefinedGuide:
     """Improve the posterior of given sequences, with model and guide fixed.
 
@@ -68,6 +71,7 @@ def refine(
         num_particles: K, samples of each sequence in a step; with 1 the bound is the ELBO throughout.
         learning_rate: Adam's, in units of the posterior's standard deviation.
         batch_size: sequences optimised at once.
+        progress: whether to show a progress bar, over the steps of all batches.
 
     Returns:
         A guide, called as ``net.guide`` on these sequences or on some of them. Its ``bounds`` has the bounds before and
@@ -100,11 +104,17 @@ def refine(
     result = Corrections(like.new_zeros(shape), like.new_zeros(shape))
     bounds = like.new_empty(4, len(x))
     num_samples = num_particles * -(-JUDGED // num_particles)
-    with fixed(net), pyro.validation_enabled(False), torch.autocast(x.device.type, enabled=False):
-        for rows in _by_length(lengths, len(x)).to(x.device).split(batch_size):
+    batches = _by_length(lengths, len(x)).to(x.device).split(batch_size)
+    with (
+        fixed(net),
+        pyro.validation_enabled(False),
+        torch.autocast(x.device.type, enabled=False),
+        progress_bar("refinement", "step", steps * len(batches), progress) as bar,
+    ):
+        for rows in batches:
             known = GivenSequences(x, lengths, covariates, observed).taken(rows)
             part = SequenceBound(net, *_taken(rows, x, lengths, context, initial_state), **known.named)
-            corrections = _optimised(part, steps, num_particles, learning_rate)
+            corrections = _optimised(part, steps, num_particles, learning_rate, bar.update)
             for whole, own in zip(result, corrections, strict=True):
                 whole[: len(own), rows] = own
             seed = new_seed()
@@ -152,8 +162,10 @@ def _taken(
     return cut.detach(), real, None if context is None else context[rows], state
 
 
-def _optimised(part: SequenceBound, steps: int, num_particles: int, learning_rate: float) -> Corrections:
-    """The best corrections seen of each sequence; each (time, batch, latent)."""
+def _optimised(
+    part: SequenceBound, steps: int, num_particles: int, learning_rate: float, done: Callable[[], object]
+) -> Corrections:
+    """The best corrections seen of each sequence; each (time, batch, latent). ``done`` is called after each step."""
     best = part.zeros()
     if not steps:
         return best
@@ -184,6 +196,7 @@ def _optimised(part: SequenceBound, steps: int, num_particles: int, learning_rat
             highest = torch.where(better, found, highest)
             kept = (torch.where(better[:, None], *pair) for pair in zip(current, best, strict=True))
             best = Corrections(*(correction.detach() for correction in kept))
+        done()
     return best
 
 

@@ -57,10 +57,11 @@ def diagnose(
             num_samples=draws,
             coords={**coords, "feature": list(series.features)},
             batch_size=32,
+            progress=True,
             **given.named,
         )
         sizes = ReportSizes(draws=draws, simulations=simulations, by_step=by_step)
-        found = model_sections(run.name, net, samples, given, sizes=sizes, feature=series.features[0])
+        found = model_sections(run.name, net, samples, given, sizes=sizes, feature=series.features[0], progress=True)
     out = run / "report.html" if out is None else out
     out.parent.mkdir(parents=True, exist_ok=True)
     title = f"Diagnosis of {run.name}"

@@ -55,9 +55,12 @@ def evaluate(
         num_samples=samples,
         num_particles=particles,
         units=units,
+        progress=True,
     )
     batches = series.batches(32, shuffle=False)
-    bounds = bounds_of(trained.net, batches, filter_particles=particles, chunk_particles=4, batch_size=32)
+    bounds = bounds_of(
+        trained.net, batches, filter_particles=particles, chunk_particles=4, batch_size=32, progress=True
+    )
     print(report({part if data is None else str(data): bounds}))
     print()
     print(scores.report())

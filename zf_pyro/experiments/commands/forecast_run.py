@@ -49,7 +49,7 @@ def forecast(
     table = None if future is None else read_table(future, csv or trained.names.layout.columns.get("csv"))
     ends = table is None and series.layout.varying
     reaching = with_ends(series, horizon) if ends else continued(series, horizon, table)
-    found = forecast_table(trained.net, reaching, horizon, quantiles, samples, particles, seed)
+    found = forecast_table(trained.net, reaching, horizon, quantiles, samples, particles, seed, progress=True)
     out.parent.mkdir(parents=True, exist_ok=True)
     found.to_csv(out, index=False) if out.suffix == ".csv" else found.to_parquet(out, index=False)
     print(found.head(6).to_string(index=False))
