@@ -120,6 +120,19 @@ def required(extras):
             yield line
 
 
+def test_continuous_integration_names_tests_that_exist_and_says_what_it_skips():
+    """On another Python a test file that was renamed would be missed after twenty minutes."""
+    path = ROOT / ".ci" / "run"
+    text = path.read_text()
+    named = " ".join(re.findall(r"tests/\S+", text))
+    listed = subprocess.run(["bash", "-euc", f"ls -d {named}"], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert listed.returncode == 0, listed.stderr
+    assert len(listed.stdout.split()) > 20
+    subprocess.run(["bash", "-n", path], check=True)
+    said = " ".join(re.findall(r'echo "\.ci/run: (.*)"', text))
+    assert all(f"no {what} here" in said for what in ("$program", "Python 3.12", "Python 3.13"))
+
+
 def test_the_readme_has_only_whole_addresses():
     """A package index shows it, where no address is relative."""
     targets = re.findall(r"\]\(([^)\s]+)\)", (ROOT / "README.md").read_text())
