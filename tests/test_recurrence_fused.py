@@ -153,7 +153,7 @@ def test_products_have_the_precision_of_pytorch(monkeypatch):
 
 
 def test_it_is_chosen_by_the_setting_alone(monkeypatch):
-    """On a CPU without the interpreter the setting says nothing. Without Triton it is refused where kernels would run."""
+    """On a CPU without the interpreter the setting says nothing. Without Triton it is refused on CUDA."""
     tape = Tape(Arena(), torch.empty(0))
     monkeypatch.delenv("ZF_PYRO_MACHINE", raising=False)
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
