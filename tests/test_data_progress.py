@@ -81,6 +81,19 @@ def test_a_bar_of_unknown_length_counts(capsys):
     assert "evaluation: 3batch [" in capsys.readouterr().err
 
 
+def test_batches_whose_number_nobody_knows_are_counted(capsys):
+    """A loader of PyTorch over a stream has a length that raises."""
+
+    class Stream(torch.utils.data.IterableDataset):
+        def __iter__(self):
+            yield from PARTS
+
+    loader = torch.utils.data.DataLoader(Stream(), batch_size=None)
+    assert evaluate(random_net(), loader, **SMALL, progress=True).num_sequences == 5
+    assert "evaluation: 2batch [" in capsys.readouterr().err
+    assert evaluate(random_net(), iter(PARTS), **SMALL).num_sequences == 5
+
+
 def test_a_bar_takes_no_random_numbers():
     """Numbers under a seed are the same with it."""
     found = []

@@ -1,7 +1,8 @@
 """Log-likelihood bounds of every sequence of a data set in nats, batch by batch, under one protocol."""
 
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
+from operator import length_hint
 from typing import Any, NamedTuple
 from typing import Protocol as Interface
 
@@ -228,7 +229,7 @@ def _counted(
     data: Data, rest: tuple[Tensor | None, Tensor | None, Tensor | None], progress: bool
 ) -> Iterator[GivenSequences]:
     """The batches of data, under a bar that counts them."""
-    with progress_bar("evaluation", "batch", len(data) if isinstance(data, Sized) else None, progress) as bar:
+    with progress_bar("evaluation", "batch", length_hint(data) or None, progress) as bar:
         for given in givens_of(data, *rest):
             yield given
             bar.update()
