@@ -94,7 +94,7 @@ def draw(num_utterances: int = 370, num_samples: int = 100, simulations: int = 4
         use = diagnostics.latent_use(net, test.x, test.lengths)
         strongest = use.kl.nanmean((0, 1)).argsort(descending=True).tolist()
         plots.plot_kl(use, left).set_title(f"{title}: KL {use.total_kl:.1f} nats a sequence")
-        plots.plot_phase(data, (strongest[0], strongest[1]), ax=middle)
+        plots.plot_phase(data, (strongest[0], strongest[1]), ax=middle, labels_of="speaker")
         frames = test.x[longest, None, : int(test.lengths[longest])]
         plots.plot_traversal(net, frames, strongest[0], ax=right, name=CEPSTRA[0])
     guide, ((khat, steps, ranks), (fan, lags, powers)) = plt.subplots(2, 3, figsize=(13, 7.2), layout="constrained")

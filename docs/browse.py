@@ -1,8 +1,9 @@
 """Open every page of the built site in a browser: ``python docs/browse.py SITE [--out FOLDER]``.
 
 Each page is opened at the widths of a desktop and of a phone. Reported are errors in the console, requests that failed,
-pages wider than the phone, pictures without a description, and links inside that lead nowhere. Screenshots go to
-``--out``. Needs ``pip install playwright`` and Chromium (``--browser`` names its program).
+pages wider than the phone, pictures without a description, links inside that lead nowhere, and a search without
+results. Screenshots go to ``--out``. Needs ``pip install "zf-pyro[browser]"`` and Chromium (``--browser`` names its
+program).
 """
 
 import argparse
@@ -15,10 +16,12 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urldefrag, urljoin, urlparse
 
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page, TimeoutError, sync_playwright
 
 WIDTHS = {"desktop": 1280, "phone": 390}
 """Pixels. 390 is the width of a common phone."""
+WORD = "annealing"
+"""What is searched for."""
 TALLEST = 8_000
 """Pixels of a screenshot: browsers refuse those of the longest pages."""
 BARE = "[...document.querySelectorAll('main img')].filter(i => !i.alt || i.alt == i.getAttribute('src')).length"
@@ -77,12 +80,20 @@ def looked_at(page: Page, address: str, phone: bool) -> list[str]:
     wide = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
     if phone and wide > 0:
         faults.append(f"{wide} pixels wider than a phone")
-    bare = page.evaluate(
-        "[...document.querySelectorAll('main img')].filter(i => !i.alt || i.alt == i.getAttribute('src')).length"
-    )
+    bare = page.evaluate(BARE)
     if bare:
         faults.append(f"{bare} pictures without a description")
     return faults
+
+
+def searched(page: Page, address: str, word: str) -> list[str]:
+    """Search the site for a word, without a network; a fault where nothing is found."""
+    page.goto(f"{address}/search.html?q={word}", wait_until="load")
+    try:
+        page.wait_for_selector("ul.search li a", timeout=20_000)
+    except TimeoutError:
+        return [f"search: nothing is found for {word!r}"]
+    return []
 
 
 def main() -> None:
@@ -113,6 +124,7 @@ def main() -> None:
                     name_of = f"{str(name).replace('/', '.')}.{kind}.png"
                     page.screenshot(path=given.out / name_of, full_page=True, clip=part)
                 page.close()
+        faults += searched(browser.new_page(), f"http://127.0.0.1:{server.server_port}", WORD)
         browser.close()
     print("\n".join(faults))
     print(f"{len(pages)} pages at {len(WIDTHS)} widths, {len(faults)} faults")

@@ -215,7 +215,7 @@ def draw(
     first.plot(times[-60:], values[-60:], "k-", lw=1, label="observed")
     first.fill_between(future, ahead[:, 0], ahead[:, 2], color="C0", alpha=0.25, lw=0, label="90 % of samples")
     first.plot(future, ahead[:, 1], "C0-", label="median")
-    first.set(title="Forecast of twelve months", ylabel="degrees Celsius")
+    first.set(title="Forecast of twelve months", xlabel="year", ylabel="degrees Celsius")
     first.legend(loc="lower left")
     for name, test in tests.items():
         second.plot(range(1, HORIZON + 1), test.crps.nanmean((0, 2)), ".-", label=name)
@@ -230,12 +230,12 @@ def draw(
     error = np.stack([middle - low, high - middle])
     third.errorbar(filled["times"][gaps], middle, error, fmt="none", ecolor="C0", label="filled in, 90 %")
     third.plot(filled["times"][gaps], filled["truth"][gaps], "x", color="C1", ms=5, label="hidden")
-    third.set(title="Months that were hidden", ylabel="degrees Celsius")
+    third.set(title="Months that were hidden", xlabel="year", ylabel="degrees Celsius")
     third.legend(loc="lower left")
     fourth.plot(unusual.sort_index(), color="C0", lw=0.8)
     for time in unusual.index[:3]:
         fourth.annotate(time.strftime("%b %Y"), (time, unusual[time]), fontsize="small")
-    fourth.set(title="Months that were not to be expected", ylabel="nats: -log p(month | months before)")
+    fourth.set(title="Unlikely months", xlabel="year", ylabel="nats: -log p(month | months before)")
     return figure
 
 

@@ -96,7 +96,7 @@ def test_plots_show_names(data):
     fan, phase = plots.plot_fan(data, 1, feature=1), plots.plot_phase(data, (0, 2))
     assert fan.get_title().startswith("sequence ben")
     assert fan.get_ylabel() == "c2"
-    assert (phase.get_xlabel(), phase.get_ylabel()) == ("z[pace]", "z[noise]")
+    assert (phase.get_xlabel(), phase.get_ylabel()) == ("posterior mean of z[pace]", "posterior mean of z[noise]")
     assert [text.get_text() for text in phase.get_legend().get_texts()] == ["f", "m"]
     plt.close("all")
 

@@ -224,6 +224,9 @@ def test_a_traversal_without_means_is_refused_before_anything_is_drawn():
 def test_phase_plots_are_coloured_by_label(data):
     ax = plots.plot_phase(data)
     assert {text.get_text() for text in ax.get_legend().get_texts()} == {"0", "1"}
+    assert ax.get_legend().get_title().get_text() == "label"
+    named = plots.plot_phase(data, labels_of="speaker")
+    assert named.get_legend().get_title().get_text() == "speaker"
     without = to_arviz(random_net().eval(), random_frames(), num_samples=3)
     assert plots.plot_phase(without).get_legend() is None
 

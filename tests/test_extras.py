@@ -131,7 +131,7 @@ PROGRAMS = {
         """,
 }
 """What the page of an extra shows, in short, by the extra; "" for the core alone."""
-UNSHOWN = {"benchmarks", "gpu-test", "test"}
+UNSHOWN = {"benchmarks", "browser", "gpu-test", "test"}
 """Extras of measurements and tests, which these themselves need."""
 BLOCKER = """
 import importlib.machinery, sys

@@ -152,13 +152,29 @@ def test_pages_of_the_site_are_each_in_a_table_of_contents():
     assert pages - {(docs / "index").resolve()} <= listed
 
 
-@pytest.mark.slow
-def test_the_site_builds_without_a_warning(tmp_path):
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The built site, and the run of the command that built it."""
     for needed in ("sphinx", "myst_nb", "pydata_sphinx_theme", "latex2mathml"):
         if importlib.util.find_spec(needed) is None:
             pytest.skip(f"{needed} is not installed: pip install zf-pyro[docs]")
-    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-n", ROOT / "docs", tmp_path / "site"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    out = tmp_path_factory.mktemp("docs") / "site"
+    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-n", ROOT / "docs", out]
+    return out, subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_a_warning(site):
+    out, done = site
     assert done.returncode == 0, done.stderr
-    searched = (tmp_path / "site" / "searchindex.js").read_text()
+    searched = (out / "searchindex.js").read_text()
     assert "particlefilter" in searched.lower()
+
+
+@pytest.mark.slow
+def test_every_page_of_the_site_opens_in_a_browser_without_a_fault(site):
+    if importlib.util.find_spec("playwright") is None or not any(map(shutil.which, ("chromium", "google-chrome"))):
+        pytest.skip("a browser is needed: pip install zf-pyro[browser], and Chromium")
+    command = [sys.executable, ROOT / "docs" / "browse.py", site[0]]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr

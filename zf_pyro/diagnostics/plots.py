@@ -191,10 +191,12 @@ def plot_traversal(
     return ax
 
 
-def plot_phase(data: Any, latents: tuple[int, int] = (0, 1), ax: "Axes | None" = None) -> "Axes":
+def plot_phase(
+    data: Any, latents: tuple[int, int] = (0, 1), ax: "Axes | None" = None, *, labels_of: str = "label"
+) -> "Axes":
     """Plot the posterior means of two latents over time, one line per sequence, coloured by label if there are labels.
 
-    At most :data:`MOST_PATHS` sequences are shown.
+    At most :data:`MOST_PATHS` sequences are shown. The legend's title is ``labels_of``, such as "speaker".
     """
     ax = axes(ax)
     mean = group(data, "posterior")["z"].mean(("chain", "draw")).transpose("sequence", "step", ...)
@@ -215,10 +217,10 @@ def plot_phase(data: Any, latents: tuple[int, int] = (0, 1), ax: "Axes | None" =
         ax.plot(*path.T, "-", color=f"C{code % 10}", lw=0.8, alpha=0.6, label=label)
         ax.plot(*path[0], ".", color=f"C{code % 10}", ms=4)
     if len(names) > 1:
-        ax.legend(title="label", fontsize="small", ncols=2)
+        ax.legend(title=labels_of, fontsize="small", ncols=2)
     ax.set(
-        xlabel=f"z[{called[latents[0]]}]",
-        ylabel=f"z[{called[latents[1]]}]",
+        xlabel=f"posterior mean of z[{called[latents[0]]}]",
+        ylabel=f"posterior mean of z[{called[latents[1]]}]",
         title="paths of two latents (dot: first step)",
     )
     return ax
