@@ -65,6 +65,10 @@ FIGURES = {
         f"-m zf_pyro.experiments.table {MECHANISM} --tables 'piano-midi*' --page docs/results.md",
         (MECHANISM, "docs/results/mechanism/piano_midi_*.*"),
     ),
+    "docs/results.md, auxiliary, Nottingham": Made(
+        f"-m zf_pyro.experiments.table {MECHANISM} --tables 'nottingham, ZForcing*' --page docs/results.md",
+        (MECHANISM, "docs/results/mechanism/nottingham_*.*"),
+    ),
     "docs/mechanism.png": Made(
         f"-m zf_pyro.experiments.figure {MECHANISM} --table 'jsb, ZForcing, 32 units' --rows {DRAWN} "
         "--out docs/mechanism.png",
