@@ -70,7 +70,7 @@ def test_what_is_no_space_is_refused(space):
 
 def test_runs_of_the_command_have_their_data_as_its_argument():
     row = series_row(Path("prepared/x"), {"model": "vrnn"}, 1)
-    command = program(Sweep(TRAIN, Path("runs"), Path("results"), []), row.run({"hidden_dim": 8}, 1))
+    command = program(Sweep(TRAIN, Path("runs"), Path("results"), []), row.run({"hidden_dim": 8}, 1).arguments)
     assert command[1:5] == ["-m", "zf_pyro", "train", "prepared/x"]
     assert command[5:] == ["--model", "vrnn", "--hidden_dim", "8", "--seed", "1"]
 

@@ -301,7 +301,7 @@ UNIMPORTED = {
         "ipykernel",
         "jupyter_client",
     ),
-    *("jax", "pytest", "pytest-xdist", "hypothesis", "ruff", "mypy", "triton"),
+    *("jax", "playwright", "pytest", "pytest-xdist", "hypothesis", "ruff", "mypy", "triton"),
 }
 """Declared for files that ArviZ and pandas read and write, for Lightning's logger, for PyTorch's ONNX exporter, for
 benchmarks, for the site, and for tests. The texts of kernels import Triton, and no file does."""
