@@ -8,6 +8,10 @@ MNIST, 784 steps, in Larochelle's fixed binarisation (downloaded without ``--dat
 
     python examples/sequential_mnist.py --corpus mnist --preset paper --device cuda --out runs/mnist
 
+Row by row, 8 or 28 steps, the latents are worth keeping, and take a slow schedule for that (docs/results.md):
+
+    python examples/sequential_mnist.py --frame 8 --annealing_steps 1200 --kl_weight 0 --out runs/rows
+
 ``--out`` then holds results.json, figure.png, grids of completed and of new digits, and the model.
 """
 
