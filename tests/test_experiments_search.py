@@ -22,18 +22,21 @@ def worth(flags):
 
 @pytest.fixture
 def searched(tmp_path, monkeypatch):
-    """A plan, whose runs write a made-up figure; and the arguments of those that ran."""
+    """A plan, whose runs write a made-up figure; and the arguments of the trials, which leave the test set alone."""
     pytest.importorskip("optuna", reason="the search is by Optuna")
     ran = []
 
     def execute(plan, run):
-        ran.append(run.arguments)
+        if not run.scored:
+            ran.append(run.arguments)
         flags = dict(zip([word[2:] for word in run.arguments[::2]], run.arguments[1::2], strict=True))
         if flags["model"] == "dmm":
             return f"{run.name} ended with code 1"
         bounds = {"importance_weighted": {"value": worth(flags), "standard_error": 0.1}}
         plan.results.mkdir(parents=True, exist_ok=True)
-        found = {"arguments": run.arguments, "evaluations": {"validation": {"bounds": bounds}}}
+        found = {"arguments": run.arguments, "scored": run.scored}
+        parts = ("validation", "test") if run.scored else ("validation",)
+        found["evaluations"] = {part: {"bounds": bounds} for part in parts}
         (plan.results / f"{run.name}.json").write_text(json.dumps(found))
         return None
 
@@ -50,6 +53,15 @@ def test_the_best_validation_figure_is_chosen(searched):
     assert found["best"]["value"] == max(values) == pytest.approx(worth(best))
     assert all(arguments[:4] == ["--data", "data", "--objective", "elbo"] for arguments in ran)
     assert all(one["value"] is None and one["failure"] for one in found["trials"] if one["setting"]["model"] == "dmm")
+
+
+def test_the_best_trial_alone_is_scored_on_the_test_set(searched):
+    plan, _ = searched
+    module.search(plan, series_row(Path("data"), {}, 0), {**SPACE, "model": ["vrnn", "srnn"]}, trials=5)
+    best = json.loads((plan.results / "search.json").read_text())["best"]["run"]
+    kept = {path.stem: json.loads(path.read_text()) for path in plan.results.glob("trial*.json")}
+    assert len(kept) == 5
+    assert [name for name, result in kept.items() if "test" in result["evaluations"]] == [best]
 
 
 def test_a_search_goes_on_where_it_was(searched):

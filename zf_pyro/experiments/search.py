@@ -8,7 +8,7 @@ from typing import Any
 from ..checks import require_count, require_seed
 from ..saving import write_atomically
 from .plan import Flags, PlannedRow, Sweep
-from .planned_results import figure, result_of
+from .planned_results import figure, is_scored, result_of
 from .planned_runs import execute
 
 LOG = "log"
@@ -20,8 +20,9 @@ FOUND = "search.json"
 def search(plan: Sweep, row: PlannedRow, space: Mapping[str, Sequence[Any]], trials: int = 20, seed: int = 0) -> Flags:
     """The setting with the best validation figure among those that Optuna proposes.
 
-    No test figure is looked at. The same space and seed propose the same settings for the same figures, so that a
-    search that was cut off goes on where it was. All trials are in ``search.json`` in the plan's folder of results.
+    Trials leave the test set alone; the best one is scored on it at the end. The same space and seed propose the same
+    settings for the same figures, so that a search that was cut off goes on where it was. All trials are in
+    ``search.json`` in the plan's folder of results.
 
     Args:
         plan: the plan, for the script and the folders.
@@ -47,7 +48,7 @@ def search(plan: Sweep, row: PlannedRow, space: Mapping[str, Sequence[Any]], tri
     for number in range(trials):
         trial = study.ask()
         setting = {flag: _proposed(trial, flag, values) for flag, values in space.items()}
-        run = row.run(setting, row.seeds[0])
+        run = row.run(setting, row.seeds[0], scored=False)
         failure = execute(plan, run) if result_of(plan, run) is None else None
         result = result_of(plan, run)
         value = None if result is None else figure(result, *row.select)
@@ -65,6 +66,10 @@ def search(plan: Sweep, row: PlannedRow, space: Mapping[str, Sequence[Any]], tri
     plan.results.mkdir(parents=True, exist_ok=True)
     text = json.dumps(found, indent=1) + "\n"
     write_atomically(plan.results / FOUND, lambda file: file.write(text.encode()))
+    chosen = row.run(best["setting"], row.seeds[0])
+    result = result_of(plan, chosen)
+    if result is not None and not is_scored(result) and (failure := execute(plan, chosen)) is not None:
+        raise ValueError(f"the best trial could not be scored on the test set: {failure}")
     return dict(best["setting"])
 
 
