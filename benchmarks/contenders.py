@@ -9,7 +9,7 @@ import pyro
 import torch
 from careful import ZFORCING
 from compiled import compiled_loss
-from fused_machine import on_the_fused_machine
+from fused_machine import on_machine
 from hand_written import loss_of
 from pyro.infer import TraceMeanField_ELBO
 from released_form import released_form_loss
@@ -82,9 +82,11 @@ def contenders(work: Work, device: str, peer: Peer) -> dict[str, Callable[[], ob
         "clear": lambda: (net.zero_grad(), pyro.clear_param_store()),
     }
     if device == "cuda":
-        graphed, fused = (GraphedELBO(full, bucket=1) for _ in range(2))
+        graphed, fused, whole = (GraphedELBO(full, bucket=1) for _ in range(3))
         steps["e"] = lambda: graphed.loss_and_grads(net.model, net.guide, x)
-        steps["i"] = on_the_fused_machine(lambda: fused.loss_and_grads(net.model, net.guide, x))
+        steps["i"] = on_machine("fused", lambda: fused.loss_and_grads(net.model, net.guide, x))
+        steps["j"] = on_machine("persistent", lambda: whole.loss_and_grads(net.model, net.guide, x))
+        steps["k"] = on_machine("persistent", steps["d"])
     if peer.form is not None:
         steps["g"] = later(partial(compiled_step, work, device, peer.backend, peer.form))
     if has_jax(device):
@@ -118,5 +120,5 @@ def has_jax(device: str) -> bool:
 
 def keys(device: str, peer: Peer) -> str:
     """Contenders on a device."""
-    graphs, compiled = "ei" if device == "cuda" else "", "g" if peer.form is not None else ""
+    graphs, compiled = "eijk" if device == "cuda" else "", "g" if peer.form is not None else ""
     return f"abcd{graphs}f{compiled}{'h' if has_jax(device) else ''}"

@@ -1,4 +1,4 @@
-"""Contender (i) of ``train_step.py``: a training step whose loops run on the fused machine, which a setting chooses."""
+"""Contenders (i) to (k) of ``train_step.py``: a training step whose loops run in Triton's kernels by a setting."""
 
 import os
 from collections.abc import Callable
@@ -7,12 +7,12 @@ SETTING = "ZF_PYRO_MACHINE"
 """The environment variable that chooses a machine."""
 
 
-def on_the_fused_machine(step: Callable[[], object]) -> Callable[[], object]:
-    """A step that captures its graph, at the first call, with the loops on the fused machine."""
+def on_machine(name: str, step: Callable[[], object]) -> Callable[[], object]:
+    """A step with its loops on a machine, ``fused`` or ``persistent``; a graph is captured at the first call."""
 
     def run() -> object:
         before = os.environ.get(SETTING)
-        os.environ[SETTING] = "fused"
+        os.environ[SETTING] = name
         try:
             return step()
         finally:

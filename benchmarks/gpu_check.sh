@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# On a machine with a GPU: the tests of the fused machine, then a training step in CUDA graphs on PyTorch's machine, (e),
-# against the same on the fused machine, (i), paired by round in one process. Then the other tests that need a GPU.
+# On a machine with a GPU: the tests of the fused kernels, then a training step in CUDA graphs on PyTorch's machine, (e),
+# against the same in a few kernels for each step, (i), and in one for each loop, (j) and without graphs (k), paired by
+# round in one process. Then the other tests that need a GPU.
 #
 #     benchmarks/gpu_check.sh [PYTHON] [ROUNDS]      # from anywhere; python3 and 3 rounds by default
 #
@@ -19,7 +20,7 @@ assert torch.cuda.is_available(), "no CUDA device"
 print(torch.cuda.get_device_name(), "torch", torch.__version__, "triton", triton.__version__)
 zf_pyro.show_config()
 '
-echo "+ tests of the fused machine"  # most of their time is that of compiling kernels, on one core each
+echo "+ tests of the fused kernels"  # most of their time is that of compiling kernels, on one core each
 jobs=()
 if "$python" -c 'import xdist' 2>/dev/null; then jobs=(-n 8); fi
 "$python" -m pytest -q -p no:cacheprovider "${jobs[@]}" tests/gpu/test_fused.py
@@ -29,5 +30,7 @@ for work in timit mnist_128 mnist_512; do
 done
 echo "+ the other tests on a GPU"
 "$python" -m pytest -q -p no:cacheprovider tests/gpu --ignore tests/gpu/test_fused.py
-echo "+ the same with the fused machine"
-ZF_PYRO_MACHINE=fused "$python" -m pytest -q -p no:cacheprovider tests/gpu/test_recurrence.py tests/gpu/test_graphs.py
+for machine in fused persistent; do
+  echo "+ the same on the machine $machine"
+  ZF_PYRO_MACHINE=$machine "$python" -m pytest -q -p no:cacheprovider tests/gpu/test_recurrence.py tests/gpu/test_graphs.py
+done

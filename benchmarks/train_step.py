@@ -16,6 +16,8 @@ Contenders are interleaved and paired by round:
     (g) the same under torch.compile (compiled.py)                       full objective
     (h) the same in JAX, lax.scan with deferred weight gradients         full objective
     (i) graphs with the loops on the fused machine (Triton), on a GPU    full objective
+    (j) graphs with each loop in one kernel, on a GPU                    full objective
+    (k) the same without graphs                                          full objective
 
 (g) compiles the whole time loop if that ends within ``--limit`` seconds in a process of its own, else one step of it;
 the table says which. (h) needs the extra ``benchmarks`` and a CPU.
@@ -52,8 +54,8 @@ GOALS = {
 }
 """Goals of ratios on two cores of a CPU."""
 FUSED_GOALS = {"timit": 2.0, "mnist_128": 4.0, "mnist_512": 3.0}
-"""Goals of e / i on an H100."""
-PAIRS = ("fd", "gd", "hd", "ad", "ae", "fe", "ge", "ei", "bc")
+"""Goals of e / i and of e / j on an H100."""
+PAIRS = ("fd", "gd", "hd", "ad", "ae", "fe", "ge", "ei", "ej", "ek", "bc")
 """Ratios that are printed: those of the careful loops first."""
 
 
@@ -140,7 +142,7 @@ def compare(
             continue
         ratios = sorted(s / f for s, f in zip(times[slow], times[fast], strict=True))
         low, middle, high = statistics.quantiles(ratios, n=4) if rounds > 1 else ratios * 3
-        goals = GOALS[name] if device == "cpu" else {"ei": FUSED_GOALS[name]}
+        goals = GOALS[name] if device == "cpu" else dict.fromkeys(("ei", "ej"), FUSED_GOALS[name])
         goal = goals.get(slow + fast)
         print(f"  ({slow}) / ({fast})       {middle:.2f}  [{low:.2f}, {high:.2f}]  {f'goal {goal}' if goal else ''}")
     floors = [operations(work) / rate for rate in rates]

@@ -12,22 +12,27 @@ import torch
 
 from zf_pyro import ZForcing, ZForcingELBO, emissions
 from zf_pyro.recurrence.engine.fused import fused_machine
+from zf_pyro.recurrence.engine.fused.kernels import Kernel, launch_kernel, loop_kernel
 from zf_pyro.recurrence.engine.fused.phases import launches
-from zf_pyro.recurrence.engine.fused.source import Kernel, kernel
 from zf_pyro.recurrence.engine.operations import draw, draw_back
 
 from .fused_programs import programs_of
 
 
 def kernels(hidden: int, rows: int) -> list[Kernel]:
-    """The kernels of a step, forward and backward; embedding and MLP have half the hidden size, latents a quarter."""
+    """Kernels of a step and of a whole loop, forward and backward.
+
+    Embedding and MLP have half the hidden size, latents a quarter.
+    """
     net = ZForcing(
         emissions.Gaussian(4), embed_dim=hidden // 2, hidden_dim=hidden, latent_dim=hidden // 4, mlp_dim=hidden // 2
     )
     x = torch.randn(rows, 2, 4)
     programs = programs_of(lambda: ZForcingELBO().loss_and_grads(net.model, net.guide, x))
     loops = [program for program in programs if any(i.operation in (draw, draw_back) for i in program)]
-    return [kernel(launch, rows, torch.float32, "ieee") for program in loops for launch in launches(program)]
+    settings = rows, torch.float32, "ieee"
+    launched = [launch_kernel(launch, *settings) for program in loops for launch in launches(program)]
+    return launched + [loop_kernel(launches(program), *settings) for program in loops]
 
 
 def compiled(found: Kernel) -> bytes:
@@ -36,8 +41,9 @@ def compiled(found: Kernel) -> bytes:
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    function = fused_machine._compiled(found.text)
-    kinds, fixed = {"t": "i32", "rows": "i32"}, {}
+    whole = "def loop" in found.text
+    function = fused_machine.compiled(found.text, "loop" if whole else "step")
+    kinds, fixed = dict.fromkeys(("t", "first", "steps", "by", "rows"), "i32") | {"arrived": "*i64"}, {}
     for k, (tensor, _) in enumerate(found.rings):
         kinds |= {f"p{k}": "*fp32", f"n{k}": "i32", f"o{k}": "i32"}
         for name, stride in zip("sfr", tensor.stride(), strict=True):
@@ -45,7 +51,8 @@ def compiled(found: Kernel) -> bytes:
             fixed |= {f"{name}{k}": 1} if stride == 1 else {}
     ordered = {name: kinds[name] for name in function.arg_names}
     source = ASTSource(fn=function, signature=ordered, constexprs=fixed)
-    return triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"enable_fp_fusion": True}).asm["cubin"]
+    options = {"enable_fp_fusion": True} | ({"launch_cooperative_grid": True} if whole else {})
+    return triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options).asm["cubin"]
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Random programs, and the programs of the models' loops, for tests of the fused machine."""
+"""Random programs, and the programs of the models' loops, for tests of fused kernels."""
 
 import random
 from contextlib import ExitStack, contextmanager
@@ -42,7 +42,7 @@ COUNTS = {
 """Operands of operations on elements."""
 KNOWN = (*FORMULAS, *PRODUCTS)
 PARTS = 64
-"""Partial sums of the fused machine."""
+"""Partial sums of the machines of fused kernels."""
 
 
 def kinds_of(operation):

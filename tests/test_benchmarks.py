@@ -98,14 +98,15 @@ def test_a_benchmark_prints_its_table(name: str) -> None:
     assert [part for part in TABLES[name] if part not in printed] == []
 
 
-def test_the_fused_contender_chooses_the_machine_for_its_step_alone(monkeypatch) -> None:
+@pytest.mark.parametrize("machine", ["fused", "persistent"])
+def test_a_contender_chooses_its_machine_for_its_step_alone(machine, monkeypatch) -> None:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    step = importlib.import_module("fused_machine").on_the_fused_machine(lambda: os.environ["ZF_PYRO_MACHINE"])
+    step = importlib.import_module("fused_machine").on_machine(machine, lambda: os.environ["ZF_PYRO_MACHINE"])
     for before in (None, "pytorch"):
         monkeypatch.delenv("ZF_PYRO_MACHINE", raising=False)
         if before is not None:
             monkeypatch.setenv("ZF_PYRO_MACHINE", before)
-        assert step() == "fused"
+        assert step() == machine
         assert os.environ.get("ZF_PYRO_MACHINE") == before
 
 

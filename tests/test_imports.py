@@ -34,7 +34,8 @@ WINGS = tuple(wing for floor in FLOORS for wing in floor)
 TOP = {"__init__", "__main__", "checks"}
 RECURRENCE = (
     *(f"engine.{name}" for name in ("building", "operations", "shapes", "buffers", "encoding", "machines")),
-    *(f"engine.fused.{name}" for name in ("formulas", "accesses", "phases", "source", "plans", "fused_machine")),
+    *(f"engine.fused.{name}" for name in ("formulas", "accesses", "phases", "source", "kernels", "plans")),
+    *(f"engine.fused.{name}" for name in ("fused_machine", "persistent_machine")),
     *(f"engine.{name}" for name in ("fastest", "linear", "mlp", "lstm", "loops", "backward_loop")),
     *(f"engine.{name}" for name in ("latent_loop", "gru", "heads")),
     *("reference", "fast", "chunks", "precision", "scans", "configuration"),

@@ -115,7 +115,7 @@ def test_the_environment_fixes_the_machine(built, timed, monkeypatch, setting, k
 
 def test_settings_that_cannot_be_are_refused(monkeypatch):
     monkeypatch.setenv("ZF_PYRO_MACHINE", "fast")
-    with pytest.raises(ValueError, match="ZF_PYRO_MACHINE must be c, pytorch, fused or unset, got 'fast'"):
+    with pytest.raises(ValueError, match="ZF_PYRO_MACHINE must be c, pytorch, fused, persistent or unset, got 'fast'"):
         zf_pyro.show_config("dict")
     monkeypatch.setenv("ZF_PYRO_MACHINE", "c")
     monkeypatch.setattr(machines, "_compiled", None)

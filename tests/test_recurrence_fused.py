@@ -1,4 +1,4 @@
-"""The fused machine: its formulas, plans and setting, and its kernels, interpreted by Triton on a CPU.
+"""The machines of fused kernels: their formulas, plans and settings, and their kernels, interpreted by Triton on a CPU.
 
 The values of the kernels are tested in ``tests/gpu/test_fused.py``, on a CUDA device or in Triton's interpreter. The
 interpreter has to be chosen before Triton is imported, so that it runs in a process of its own.
@@ -21,9 +21,10 @@ from zf_pyro.recurrence.engine.buffers import Arena, Tape
 from zf_pyro.recurrence.engine.fused import plans
 from zf_pyro.recurrence.engine.fused.formulas import FORMULAS, FUNCTIONS, PRODUCTS, assignments, names, parameters
 from zf_pyro.recurrence.engine.fused.fused_machine import FusedMachine, installed, precision
+from zf_pyro.recurrence.engine.fused.kernels import launch_kernel, loop_kernel
+from zf_pyro.recurrence.engine.fused.persistent_machine import PersistentMachine
 from zf_pyro.recurrence.engine.fused.phases import launches
 from zf_pyro.recurrence.engine.fused.plans import fusible, plan
-from zf_pyro.recurrence.engine.fused.source import kernel
 from zf_pyro.recurrence.engine.operations import Instruction, Ring, single
 
 from .conftest import random_frames, random_net
@@ -71,8 +72,10 @@ NOT_FUSED = {
 def test_a_program_without_kernels_runs_in_pytorch(name, monkeypatch):
     program = NOT_FUSED[name]
     assert not fusible(program)
-    monkeypatch.setattr(plans, "kernel", None)  # nothing is generated
-    FusedMachine(Tape(Arena(), torch.empty(0, dtype=torch.float64))).prepare(program)(0, 1, 1)
+    monkeypatch.setattr(plans, "launch_kernel", None)  # nothing is generated
+    monkeypatch.setattr(plans, "loop_kernel", None)
+    for kind in (FusedMachine, PersistentMachine):
+        kind(Tape(Arena(), torch.empty(0, dtype=torch.float64))).prepare(program)(0, 1, 1)
 
 
 def test_wrong_shapes_are_refused():
@@ -89,8 +92,10 @@ def test_a_text_holds_for_every_number_of_steps_and_rows():
         x = random_frames(time=time, batch=batch)
         found = programs_of(lambda: ZForcingELBO().loss_and_grads(net.model, net.guide, x))
         fit = [program for program in found if fusible(program)]
-        rows = batch
-        return [kernel(one, rows, torch.float64, "ieee").text for program in fit for one in launches(program)]
+        settings = batch, torch.float64, "ieee"
+        launched = [launch_kernel(one, *settings) for program in fit for one in launches(program)]
+        whole = [loop_kernel(launches(program), *settings) for program in fit]
+        return [kernel.text for kernel in (*launched, *whole)]
 
     assert texts(3, 2) == texts(6, 7)
 
@@ -100,7 +105,7 @@ def test_what_is_loaded_and_overwritten_waits_for_all_threads():
 
     def text(*program):
         (launch,) = launches(program)
-        return kernel(launch, 3, torch.float64, "ieee").text
+        return launch_kernel(launch, 3, torch.float64, "ieee").text
 
     x, y, z = value(), value(), value()
     move = Instruction(operations.copy, (x, y)), Instruction(operations.copy, (y, z))
@@ -152,8 +157,9 @@ def test_products_have_the_precision_of_pytorch(monkeypatch):
         assert precision() == ("tf32" if rounded else "ieee")
 
 
-def test_it_is_chosen_by_the_setting_alone(monkeypatch):
-    """On a CPU without the interpreter the setting says nothing. Without Triton it is refused on CUDA."""
+@pytest.mark.parametrize("name", fastest.FUSED)
+def test_it_is_chosen_by_the_setting_alone(name, monkeypatch):
+    """On a CPU without the interpreter the settings say nothing. Without Triton they are refused on CUDA."""
     tape = Tape(Arena(), torch.empty(0))
     monkeypatch.delenv("ZF_PYRO_MACHINE", raising=False)
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
@@ -161,20 +167,21 @@ def test_it_is_chosen_by_the_setting_alone(monkeypatch):
     assert not fastest.fuses(cuda)
     fields = zf_pyro.show_config("dict")
     assert fields["gpu"] == "pytorch"
-    assert fields["gpu_reason"] == "the fused machine was not measured on a GPU yet; ZF_PYRO_MACHINE=fused chooses it"
+    reason = "fused kernels were not measured on a GPU yet; ZF_PYRO_MACHINE=fused or persistent chooses them"
+    assert fields["gpu_reason"] == reason
     before = type(fastest.machine_for(tape, 8, 2))
-    monkeypatch.setenv("ZF_PYRO_MACHINE", "fused")
+    monkeypatch.setenv("ZF_PYRO_MACHINE", name)
     monkeypatch.setattr(fastest, "installed", lambda: True)
     assert fastest.fuses(cuda)
     assert not fastest.fuses(torch.device("mps"))
     assert type(fastest.machine_for(tape, 8, 2)) is before
     fields = zf_pyro.show_config("dict")
-    assert (fields["gpu"], fields["gpu_reason"]) == ("fused", "ZF_PYRO_MACHINE is fused")
+    assert (fields["gpu"], fields["gpu_reason"]) == (name, f"ZF_PYRO_MACHINE is {name}")
     monkeypatch.setattr(fastest, "installed", lambda: False)
     assert type(fastest.machine_for(tape, 8, 2)) is before
     net = random_net()
     ZForcingELBO().loss_and_grads(net.model, net.guide, random_frames())
-    refusal = "ZF_PYRO_MACHINE=fused needs Triton, .*: pip install triton, or unset ZF_PYRO_MACHINE"
+    refusal = f"ZF_PYRO_MACHINE={name} needs Triton, .*: pip install triton, or unset ZF_PYRO_MACHINE"
     with pytest.raises(RuntimeError, match=refusal):
         fastest.fuses(cuda)
     monkeypatch.setenv("TRITON_INTERPRET", "1")
@@ -204,7 +211,7 @@ def interpreted(*options):
 def test_the_kernels_have_the_values_and_gradients_of_pytorch():
     summary = interpreted()
     assert " passed" in summary
-    assert "3 skipped" in summary, "those that need a CUDA device, and no others"
+    assert "6 skipped" in summary, "those that need a CUDA device, and no others"
 
 
 @TRITON
@@ -223,4 +230,4 @@ def test_the_kernels_compile_for_a_gpu():
         [sys.executable, "-m", "tests.fused_kernels"], capture_output=True, text=True, cwd=ROOT, check=False
     )
     assert run.returncode == 0, run.stderr[-3000:]
-    assert run.stdout.splitlines()[-1] == "9 kernels"
+    assert run.stdout.splitlines()[-1] == "11 kernels"

@@ -1,4 +1,4 @@
-"""Grouping of a program's operations into launches of the fused machine: how many, in which order, on which memory."""
+"""Grouping of a program's operations into launches of fused kernels: how many, in which order, on which memory."""
 
 import pytest
 import torch

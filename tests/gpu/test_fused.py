@@ -1,10 +1,12 @@
-"""The fused machine against PyTorch's: operations, random programs, and every model's loss and gradients.
+"""The machines of fused kernels against PyTorch's: operations, random programs, and every model's loss and gradients.
 
 On a CUDA device its kernels are compiled. With ``TRITON_INTERPRET=1`` Triton interprets them on a CPU;
 ``tests/test_recurrence_fused.py`` runs this file so.
 """
 
+import multiprocessing
 import os
+from unittest.mock import patch
 
 import pyro
 import pytest
@@ -16,6 +18,7 @@ from zf_pyro.objectives import GraphedELBO
 from zf_pyro.recurrence.engine import fastest, operations
 from zf_pyro.recurrence.engine.buffers import Arena, Tape
 from zf_pyro.recurrence.engine.fused.fused_machine import FusedMachine, installed
+from zf_pyro.recurrence.engine.fused.persistent_machine import PersistentMachine
 from zf_pyro.recurrence.engine.machines import PlainMachine
 from zf_pyro.recurrence.engine.operations import Instruction, Ring, single
 
@@ -43,6 +46,8 @@ pytestmark = [
 ]
 TOLERANCE = {torch.float32: {"rtol": 2e-5, "atol": 2e-5}, torch.float64: {"rtol": 1e-11, "atol": 1e-11}}
 DTYPES = [torch.float32, torch.float64]
+zeros = torch.zeros
+FUSED = FusedMachine, PersistentMachine
 CASES = {
     "ZForcing": (zf_pyro.ZForcing, {}),
     "ZForcing, concatenate": (zf_pyro.ZForcing, {"transition": "concatenate"}),
@@ -115,11 +120,47 @@ def same_program(seed, features, rows, dtype):
     """Compare a random program on both machines, forwards and backwards in time."""
     program, memory = random_program(seed, features, rows, dtype, device=DEVICE)
     partial = {k for k, value in memory.items() if value.shape[1] == PARTS}
-    runs = [machine(kind, dtype).prepare(program) for kind in (FusedMachine, Blocked)]
+    runs = [machine(kind, dtype).prepare(program) for kind in (*FUSED, Blocked)]
     for steps in ((0, 2, 1), (4, 2, -1)):
         found = [after(run, memory, *steps) for run in runs]
         found = [{k: v.sum(1) if k in partial else v for k, v in values.items()} for values in found]
-        assert_same(*found, rtol=1e-7, atol=1e-7, equal_nan=True)
+        for kind in found[:-1]:
+            assert_same(kind, found[-1], rtol=1e-7, atol=1e-7, equal_nan=True)
+
+
+@pytest.mark.skipif(not INTERPRETED, reason="on a device programs run side by side in every test")
+@pytest.mark.parametrize("programs", [2, 3])
+def test_the_programs_of_a_whole_loop_wait_for_one_another(programs):
+    """Processes that share the memory are its programs. Alone, none of them has all blocks."""
+    program, memory = random_program(4, 40, 3, torch.float64, length=9)
+    for value in memory.values():
+        value.share_memory_()
+    with patch.object(torch, "zeros", lambda *args, **kwargs: zeros(*args, **kwargs).share_memory_()):
+        run = machine(PersistentMachine, torch.float64).prepare(program)
+    alone = after(run, memory, 0, 6, 1)
+
+    def together(*steps):
+        fork = multiprocessing.get_context("fork")
+        started = [fork.Process(target=as_program, args=(k, programs, run, *steps)) for k in range(programs)]
+        for process in started:
+            process.start()
+        for process in started:
+            process.join(120)
+            assert process.exitcode == 0
+
+    assert_same(after(together, memory, 0, 6, 1), alone)
+
+
+def as_program(number, programs, run, *steps):
+    """Run a kernel in the interpreter as one of several programs."""
+    from triton.runtime.interpreter import interpreter_builder as builder
+
+    place, size = builder.set_grid_idx, builder.set_grid_dim
+    with (
+        patch.object(builder, "set_grid_idx", lambda *_: place(number, 0, 0)),
+        patch.object(builder, "set_grid_dim", lambda *_: size(programs, 1, 1)),
+    ):
+        run(*steps)
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -147,11 +188,12 @@ def same_model(model, settings, dtype, batch=5, time=3, modules=LOOPS, **sizes):
     net = random_net(model=model, dtype=dtype, **settings, **sizes).to(DEVICE)
     x = random_frames(batch=batch, time=time, dtype=dtype).to(DEVICE)
     lengths = (torch.arange(batch) % time + 1).to(DEVICE)
-    found = [evaluated(kind, net, x, lengths, modules) for kind in (FusedMachine, Blocked)]
-    scale = max(value.abs().max().item() for value in found[1].values())
+    found = [evaluated(kind, net, x, lengths, modules) for kind in (*FUSED, Blocked)]
+    scale = max(value.abs().max().item() for value in found[-1].values())
     assert scale > 1.0, "no gradients"
     tolerance = 3e-5 if dtype == torch.float32 else 1e-11
-    assert_same(*found, rtol=tolerance, atol=tolerance * scale)
+    for kind in found[:-1]:
+        assert_same(kind, found[-1], rtol=tolerance, atol=tolerance * scale)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -187,29 +229,31 @@ def test_sizes_beyond_a_block_have_the_gradients_of_pytorch(transition):
     )
 
 
-def test_the_setting_chooses_it(monkeypatch):
+@pytest.mark.parametrize("name", fastest.FUSED)
+def test_the_setting_chooses_it(name, monkeypatch):
     tape, others = (Tape(Arena(), torch.empty(0, dtype=dtype, device=DEVICE)) for dtype in (torch.float32, torch.half))
-    monkeypatch.setenv("ZF_PYRO_MACHINE", "fused")
-    assert isinstance(fastest.machine_for(tape, 8, 2), FusedMachine)
+    monkeypatch.setenv("ZF_PYRO_MACHINE", name)
+    assert type(fastest.machine_for(tape, 8, 2)) is fastest.FUSED[name]
     assert type(fastest.machine_for(others, 8, 2)) is PlainMachine
-    assert zf_pyro.show_config("dict")["gpu"] == "fused"
+    assert zf_pyro.show_config("dict")["gpu"] == name
     for setting in ("", "pytorch"):
         monkeypatch.setenv("ZF_PYRO_MACHINE", setting)
         assert not isinstance(fastest.machine_for(tape, 8, 2), FusedMachine)
 
 
 @on_cuda
+@pytest.mark.parametrize("name", fastest.FUSED)
 @pytest.mark.parametrize("transition", TRANSITIONS)
-def test_a_graph_replays_the_kernels(transition, monkeypatch):
-    """Captured on the fused machine, the objective has the values of one evaluated in PyTorch, at each replay."""
+def test_a_graph_replays_the_kernels(transition, name, monkeypatch):
+    """Captured with fused kernels, the objective has the values of one evaluated in PyTorch, at each replay."""
     net = random_net(transition=transition).to(DEVICE)
     x = random_frames(time=6).to(DEVICE)
     pytorch = ZForcingELBO(0.7, 0.3)
-    monkeypatch.setenv("ZF_PYRO_MACHINE", "fused")
+    monkeypatch.setenv("ZF_PYRO_MACHINE", name)
     graphed = GraphedELBO(ZForcingELBO(0.7, 0.3), bucket=1)
     for seed in range(3):
         found = []
-        for elbo, setting in ((graphed, "fused"), (pytorch, "pytorch")):
+        for elbo, setting in ((graphed, name), (pytorch, "pytorch")):
             monkeypatch.setenv("ZF_PYRO_MACHINE", setting)
             pyro.set_rng_seed(seed)
             loss = elbo.loss_and_grads(net.model, net.guide, x)
@@ -218,9 +262,10 @@ def test_a_graph_replays_the_kernels(transition, monkeypatch):
 
 
 @on_cuda
-def test_a_run_allocates_nothing_and_waits_for_nothing():
+@pytest.mark.parametrize("kind", FUSED)
+def test_a_run_allocates_nothing_and_waits_for_nothing(kind):
     program, _ = random_program(0, device=DEVICE)
-    run = machine(FusedMachine, torch.float64).prepare(program)
+    run = machine(kind, torch.float64).prepare(program)
     run(0, 2, 1)
     before = torch.cuda.memory_stats()["allocation.all.allocated"]
     torch.cuda.set_sync_debug_mode("error")
@@ -233,11 +278,11 @@ def test_a_run_allocates_nothing_and_waits_for_nothing():
 
 def test_a_program_with_another_operation_runs_in_pytorch():
     found = []
-    for kind in (FusedMachine, Blocked):
+    for kind in (*FUSED, Blocked):
         out = torch.zeros(1, 3, device=DEVICE, dtype=torch.float64)
         given = operands_of(operations.activate_back, 4, 3, torch.float64, device=DEVICE)
         program = [Instruction(operations.log_density, (Ring(out.unsqueeze(0)), *map(single, given)))]
         machine(kind, torch.float64).prepare(program)(0, 1, 1)
         found.append(out)
-    assert torch.equal(*found)
+    assert all(torch.equal(out, found[-1]) for out in found)
     assert found[0].abs().min() > 0.0

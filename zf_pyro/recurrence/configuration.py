@@ -5,7 +5,7 @@ from typing import Any, Literal
 import torch
 
 from .engine import machines
-from .engine.fastest import SETTING, by_rule, fuses, measurements, multiplies_in_bfloat16
+from .engine.fastest import SETTING, by_rule, fuses, measurements, multiplies_in_bfloat16, setting
 
 
 def show_config(mode: Literal["stdout", "dict"] = "stdout") -> dict[str, Any] | None:
@@ -23,8 +23,8 @@ def show_config(mode: Literal["stdout", "dict"] = "stdout") -> dict[str, Any] | 
     - ``threads`` of a loop, at most;
     - ``measured``: one dictionary for each class of sizes: dtype, width, rows, threads, and the seconds of a step in C
       and in PyTorch;
-    - ``gpu``: the machine on CUDA devices, ``"pytorch"`` or ``"fused"``, and ``gpu_reason``; a loop with an operation
-      that the fused machine does not know runs in PyTorch;
+    - ``gpu``: the machine on CUDA devices, ``"pytorch"``, ``"fused"`` or ``"persistent"``, and ``gpu_reason``; a loop
+      with an operation that the latter two do not know runs in PyTorch;
     - ``torch``: the version of PyTorch.
 
     On other devices and in other precisions loops run in PyTorch.
@@ -33,8 +33,8 @@ def show_config(mode: Literal["stdout", "dict"] = "stdout") -> dict[str, Any] | 
         mode: ``"stdout"`` to print the fields, ``"dict"`` to return them.
 
     Raises:
-        ValueError: another mode, or another value of the environment variable ``ZF_PYRO_MACHINE`` than c, pytorch or
-            fused.
+        ValueError: another mode, or another value of the environment variable ``ZF_PYRO_MACHINE`` than c, pytorch,
+            fused or persistent.
         RuntimeError: the variable asks for a machine that is not there.
     """
     if mode not in ("stdout", "dict"):
@@ -54,7 +54,7 @@ def _fields() -> dict[str, Any]:
     machine, advice = "measured", None
     reason = f"no rule for this processor and this build of the C loops; {SETTING}=c or pytorch turns measurements off"
     fused = fuses(torch.device("cuda"))
-    unmeasured = f"the fused machine was not measured on a GPU yet; {SETTING}=fused chooses it"
+    unmeasured = f"fused kernels were not measured on a GPU yet; {SETTING}=fused or persistent chooses them"
     if choice is not None:
         machine, reason, advice = "c" if choice.compiled else "pytorch", choice.reason, choice.advice
     return {
@@ -67,7 +67,7 @@ def _fields() -> dict[str, Any]:
         "products": "bfloat16" if multiplies_in_bfloat16() else "float32",
         "threads": threads if machine == "pytorch" or compiled.THREADED else 1,
         "measured": [dict(zip(names, (*key, *value), strict=True)) for key, value in measurements().items()],
-        "gpu": "fused" if fused else "pytorch",
-        "gpu_reason": f"{SETTING} is fused" if fused else unmeasured,
+        "gpu": setting() if fused else "pytorch",
+        "gpu_reason": f"{SETTING} is {setting()}" if fused else unmeasured,
         "torch": torch.__version__,
     }

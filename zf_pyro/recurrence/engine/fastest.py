@@ -16,13 +16,16 @@ from torch import Tensor
 from . import machines
 from .buffers import Arena, Tape
 from .fused.fused_machine import FusedMachine, installed, runs_on
+from .fused.persistent_machine import PersistentMachine
 from .machines import CompiledMachine, Machine, PlainMachine
 from .operations import Instruction, lstm, product, single
 
 log = logging.getLogger(__name__)
 SETTING = "ZF_PYRO_MACHINE"
-"""Environment variable that fixes the machine: ``c`` or ``pytorch``, which also turns measurements off, or ``fused``,
-which says nothing of CPUs."""
+"""Environment variable that fixes the machine: ``c`` or ``pytorch``, which also turns measurements off; or ``fused`` or
+``persistent``, which say nothing of CPUs."""
+FUSED: dict[str, type[FusedMachine]] = {"fused": FusedMachine, "persistent": PersistentMachine}
+"""Machines of Triton's kernels: a few for each step, or one for each loop."""
 WIDEST, MOST_ROWS = 1024, 256
 """Sizes above these count as these in a measurement, which then takes some 30 ms. Below, it takes a few."""
 NARROW = 1024
@@ -70,7 +73,7 @@ def choose(dtype: torch.dtype, width: int, rows: int) -> Choice:
         rows: sequences times particles.
 
     Raises:
-        ValueError: the environment variable has another value than ``c``, ``pytorch`` and ``fused``.
+        ValueError: the environment variable has another value than ``c``, ``pytorch``, ``fused`` and ``persistent``.
         RuntimeError: it asks for the C loops, which were not built.
     """
     known = by_rule(dtype, width, rows)
@@ -95,7 +98,7 @@ def machine_for(tape: Tape, width: int, rows: int) -> Machine:
     """Return the fastest machine for the dtype and device of a tape; ``width`` and ``rows`` as for :func:`choose`."""
     block = tape.block
     if fuses(block.device) and block.dtype in machines.DTYPES:
-        return FusedMachine(tape)
+        return FUSED[setting()](tape)
     if block.device.type != "cpu" or block.dtype not in machines.DTYPES:
         return PlainMachine(tape)
     choice = choose(block.dtype, width, rows)
@@ -118,16 +121,16 @@ def multiplies_in_bfloat16() -> bool:
 
 
 def fuses(device: torch.device) -> bool:
-    """Tell whether loops on a device run on the fused machine: on CUDA, where the environment variable is ``fused``.
+    """Tell whether loops on a device run in Triton's kernels: on CUDA, where the environment variable asks for them.
 
     Raises:
         RuntimeError: they would, but Triton is not installed.
     """
-    if setting() != "fused" or not runs_on(device):
+    if setting() not in FUSED or not runs_on(device):
         return False
     if not installed():
         raise RuntimeError(
-            f"{SETTING}=fused needs Triton, which is not installed: pip install triton, or unset {SETTING}"
+            f"{SETTING}={setting()} needs Triton, which is not installed: pip install triton, or unset {SETTING}"
         )
     return True
 
@@ -136,11 +139,11 @@ def setting() -> str:
     """Return the environment variable in lower case, empty if unset.
 
     Raises:
-        ValueError: another value than ``c``, ``pytorch`` and ``fused``.
+        ValueError: another value than ``c``, ``pytorch``, ``fused`` and ``persistent``.
     """
     found = os.environ.get(SETTING, "").lower()
-    if found not in ("", "c", "pytorch", "fused"):
-        raise ValueError(f"{SETTING} must be c, pytorch, fused or unset, got {found!r}")
+    if found not in ("", "c", "pytorch", *FUSED):
+        raise ValueError(f"{SETTING} must be c, pytorch, {', '.join(FUSED)} or unset, got {found!r}")
     return found
 
 

@@ -1,1 +1,1 @@
-"""A machine for GPUs: the operations of a step, fused into a few kernels that Triton compiles."""
+"""Machines for GPUs: the operations of a step or of a whole loop, fused into kernels that Triton compiles."""

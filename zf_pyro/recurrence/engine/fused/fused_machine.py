@@ -56,7 +56,7 @@ class FusedMachine(PlainMachine):
         for (text, _, blocks, block_rows), places in planned:
             rings = [program[i].operands[k] for i, k in places]
             arguments = [value for ring, offset in rings for value in (ring, len(ring), offset, *ring.stride())]
-            calls.append((_compiled(text)[(blocks * -(-rows // block_rows),)], arguments))
+            calls.append((compiled(text, "step")[(blocks * -(-rows // block_rows),)], arguments))
 
         def run(first_step: int, steps: int, by: int) -> None:
             with torch.cuda.device_of(first):
@@ -68,10 +68,10 @@ class FusedMachine(PlainMachine):
 
 
 @functools.cache
-def _compiled(text: str) -> Any:
-    """The kernel of a text, which Triton compiles when it is first called."""
-    name = f"<fused step {hashlib.sha256(text.encode()).hexdigest()[:16]}>"
+def compiled(text: str, function: str) -> Any:
+    """Return the kernel of a text, a function of this name, which Triton compiles when it is first called."""
+    name = f"<fused {function} {hashlib.sha256(text.encode()).hexdigest()[:16]}>"
     linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)  # Triton reads its source
-    names: dict[str, Any] = {"__name__": f"{__name__}.steps"}
+    names: dict[str, Any] = {"__name__": f"{__name__}.kernels"}
     exec(compile(text, name, "exec"), names)
-    return names["step"]
+    return names[function]

@@ -7,8 +7,8 @@ from ..machines import DTYPES
 from ..operations import Instructions, Ring
 from ..shapes import check_shapes
 from .formulas import FORMULAS, PRODUCTS
+from .kernels import Kernel, launch_kernel, loop_kernel
 from .phases import launches
-from .source import Kernel, kernel
 
 MOST_ELEMENTS = 2**31
 """Elements of an entry up to which kernels count in 32 bits."""
@@ -27,21 +27,22 @@ class Planned(NamedTuple):
 _plans: dict[Hashable, list[Planned] | None] = {}
 
 
-def plan(program: Instructions, precision: str) -> list[Planned] | None:
+def plan(program: Instructions, precision: str, whole: bool = False) -> list[Planned] | None:
     """Return the kernels of a step in their order; None if the program is not :func:`fusible`.
 
     Args:
         program: the instructions.
-        precision: that of products; see :func:`.source.kernel`.
+        precision: that of products; see :func:`.kernels.launch_kernel`.
+        whole: one kernel for the whole loop.
 
     Raises:
         ValueError: operands of wrong shapes.
     """
-    key = precision, _structure(program)
+    key = precision, whole, _structure(program)
     if key not in _plans:
         if len(_plans) >= KEPT:
             _plans.clear()
-        _plans[key] = _planned(program, precision) if fusible(program) else None
+        _plans[key] = _planned(program, precision, whole) if fusible(program) else None
     return _plans[key]
 
 
@@ -64,14 +65,18 @@ def fusible(program: Instructions) -> bool:
     return True
 
 
-def _planned(program: Instructions, precision: str) -> list[Planned]:
+def _planned(program: Instructions, precision: str, whole: bool) -> list[Planned]:
     """Generate the kernels of a program."""
     places: dict[int, tuple[int, int]] = {}
     for i, (operation, operands, _) in enumerate(program):
         check_shapes(operation, [tuple(ring.tensor.shape) for ring in operands], 1)
         places.update((id(ring), (i, k)) for k, ring in enumerate(operands))
     tensor = program[0].operands[0].tensor
-    kernels = (kernel(launch, tensor.shape[2], tensor.dtype, precision) for launch in launches(program))
+    settings = tensor.shape[2], tensor.dtype, precision
+    if whole:
+        kernels = [loop_kernel(launches(program), *settings)]
+    else:
+        kernels = [launch_kernel(launch, *settings) for launch in launches(program)]
     return [Planned(found._replace(rings=()), tuple(places[id(ring)] for ring in found.rings)) for found in kernels]
 
 

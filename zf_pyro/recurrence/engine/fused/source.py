@@ -1,17 +1,15 @@
-"""The text of a launch's kernel in Triton's language.
+"""The text of phases in Triton's language.
 
-A kernel runs blocks of features x rows of all its phases. Its text depends on the sizes of features, not on the number
-of steps or rows: these are arguments, so that few kernels are compiled.
+The text depends on the sizes of features, not on the number of steps or rows: these are arguments, so that few kernels
+are compiled.
 """
-
-from typing import NamedTuple
 
 import torch
 
 from ..operations import Instruction, Ring
 from .accesses import tiles
-from .formulas import FORMULAS, FUNCTIONS, PRODUCTS, assignments, parameters, replaced
-from .phases import Launch, Phase
+from .formulas import FORMULAS, PRODUCTS, assignments, parameters, replaced
+from .phases import Phase
 
 LEAST = 16
 """Least size of a block in each dimension: a product in Triton needs as much."""
@@ -20,58 +18,25 @@ MOST_ROWS = 64
 INNER = 32
 """Features of a product's factor that are read at a time."""
 
-HEAD = """import triton
-import triton.language as tl
-"""
 Place = tuple[int, ...]
 """Identity of a block of features within a step: the address of its first element, strides, ring and entry."""
 
 
-class Kernel(NamedTuple):
-    """A kernel's text and its arguments."""
+class PhaseText:
+    """The text of a kernel's phases while it is written.
 
-    text: str
-    rings: tuple[Ring, ...]
-    """The rings whose addresses, lengths, offsets and strides are arguments."""
-    blocks: int
-    """Blocks of features of all phases. Each runs once for each block of rows."""
-    block_rows: int
-    """Rows of a block."""
-
-
-def kernel(launch: Launch, rows: int, dtype: torch.dtype, precision: str) -> Kernel:
-    """Write the kernel of a launch.
+    It uses the names ``block`` (of features, counted over the phases of a launch), ``row`` (1, rows), ``rows``, ``t``,
+    and for ring k its arguments ``p, n, o, s, f, r``: address, entries, offset and strides.
 
     Args:
-        launch: its phases.
         rows: sequences times particles.
         dtype: float32 or float64.
         precision: Triton's ``input_precision`` of products, ``"ieee"`` or ``"tf32"``.
     """
-    text = _Text(min(MOST_ROWS, max(LEAST, _power_of_two(rows))), str(dtype).replace("torch.", "tl."), precision)
-    blocks = 0
-    for phase in launch:
-        blocks = text.phase(phase, blocks)
-    names = ", ".join(f"p{k}, n{k}, o{k}, s{k}, f{k}, r{k}" for k in range(len(text.rings)))
-    varying = ["t", "rows", *(f"{letter}{k}" for k in range(len(text.rings)) for letter in "no")]
-    lines = [
-        *(HEAD + FUNCTIONS).splitlines(),
-        "",
-        f"@triton.jit(do_not_specialize={varying})",
-        f"def step(t, rows, {names}):",
-        "    width = tl.cdiv(rows, R)".replace("R", str(text.block_rows)),
-        "    block = tl.program_id(0) // width",
-        f"    row = (tl.program_id(0) % width) * {text.block_rows} + tl.arange(0, {text.block_rows})[None, :]",
-        *text.lines,
-    ]
-    return Kernel("\n".join(lines) + "\n", tuple(text.rings.values()), blocks, text.block_rows)
 
-
-class _Text:
-    """The text of a kernel while it is written."""
-
-    def __init__(self, block_rows: int, dtype: str, precision: str) -> None:
-        self.block_rows, self.dtype, self.precision = block_rows, dtype, precision
+    def __init__(self, rows: int, dtype: torch.dtype, precision: str) -> None:
+        self.block_rows = min(MOST_ROWS, max(LEAST, _power_of_two(rows)))
+        self.dtype, self.precision = str(dtype).replace("torch.", "tl."), precision
         self.rings: dict[Place, Ring] = {}
         self.lines: list[str] = []
         self.count = 0
