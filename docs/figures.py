@@ -107,6 +107,7 @@ FIGURES = {
     "docs/inference.md, algorithms": Made(
         "examples/swap_inference.py --inference all --page docs/inference.md", ("examples/swap_inference.py",)
     ),
+    "docs/online.md, proposals": Made("benchmarks/proposals.py --page docs/online.md", ("benchmarks/proposals.py",)),
     "docs/inference.md, repairs": Made("benchmarks/refine.py --page docs/inference.md", ("benchmarks/refine.py",)),
     **{
         f"docs/tutorials/{name}.ipynb": Made(f"docs/notebooks.py --only {name}", (f"docs/tutorials/{name}.ipynb",))
