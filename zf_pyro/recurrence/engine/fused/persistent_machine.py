@@ -15,8 +15,7 @@ class PersistentMachine(FusedMachine):
     """Runs a loop over steps in one kernel, whose programs wait for one another between launches.
 
     The programs must all run at the same time: there is at most one for each multiprocessor, and the launch is
-    cooperative. A program that is not :func:`~.plans.fusible` runs as on :class:`~zf_pyro.recurrence.engine.machines.
-    PlainMachine`.
+    cooperative. What is not :func:`~.plans.fusible` runs in PyTorch, as on the fused machine.
     """
 
     def prepare(self, program: Instructions) -> RunProgram:
