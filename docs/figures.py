@@ -86,7 +86,7 @@ FIGURES = {
     ),
     "docs/results.md, digits": Made(
         "-m zf_pyro.experiments.table benchmarks/digits/plan.json --tables 'digits*' --page docs/results.md",
-        ("benchmarks/digits/plan.json", "docs/results/digits/digits_*.*"),
+        ("benchmarks/digits/plan.json", "docs/results/digits/digits_*.*", "docs/results/digits/pixels_*.*"),
     ),
     "docs/results.md, MNIST": Made(
         "-m zf_pyro.experiments.table benchmarks/digits/plan.json --tables 'MNIST*' --page docs/results.md",
