@@ -1,9 +1,13 @@
 """Figures and tables of the documentation: each has a command, and none is older than what makes it."""
 
 import importlib.util
+import shlex
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
+
+from zf_pyro.experiments.plan import read_plan
 
 ROOT = Path(__file__).parent.parent
 
@@ -31,6 +35,24 @@ def test_every_command_names_a_program_and_data_that_exist(figures):
         assert all(list(ROOT.glob(pattern)) for pattern in made.sources), made
         first = made.command.split()[0]
         assert first == "-m" or (ROOT / first).exists(), made
+
+
+def test_every_result_that_a_table_reads_makes_it_stale(figures):
+    """Files of all rows of the tables that a command writes; the plan itself too."""
+    checked = 0
+    for name, made in figures.FIGURES.items():
+        words = shlex.split(made.command)
+        if "zf_pyro.experiments.table" not in words:
+            continue
+        plan = ROOT / words[words.index("zf_pyro.experiments.table") + 1]
+        pattern = words[words.index("--tables") + 1] if "--tables" in words else "*"
+        known = {path for source in made.sources for path in ROOT.glob(source)}
+        sweep = read_plan(plan)
+        rows = [row.name for table in sweep.tables if fnmatch(table.name, pattern) for row in table.rows]
+        read = {plan, *(path for row in rows for path in (ROOT / sweep.results).glob(f"{row}.*"))}
+        assert read <= known, f"{name} does not name {sorted(path.name for path in read - known)[:3]}"
+        checked += 1
+    assert checked > 5
 
 
 @pytest.mark.parametrize(
