@@ -5,6 +5,7 @@ import hashlib
 import importlib.util
 import linecache
 import os
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -54,9 +55,7 @@ class FusedMachine(PlainMachine):
         first = program[0].operands[0].tensor
         rows, calls = first.shape[2], []
         for (text, _, blocks, block_rows), places in planned:
-            rings = [program[i].operands[k] for i, k in places]
-            arguments = [value for ring, offset in rings for value in (ring, len(ring), offset, *ring.stride())]
-            calls.append((compiled(text, "step")[(blocks * -(-rows // block_rows),)], arguments))
+            calls.append((compiled(text, "step")[(blocks * -(-rows // block_rows),)], arguments_of(program, places)))
 
         def run(first_step: int, steps: int, by: int) -> None:
             with torch.cuda.device_of(first):
@@ -65,6 +64,12 @@ class FusedMachine(PlainMachine):
                         call(t, rows, *arguments, enable_fp_fusion=True)
 
         return run
+
+
+def arguments_of(program: Instructions, places: Iterable[tuple[int, int]]) -> list[Any]:
+    """Return a kernel's arguments for its rings, which are operands of the program by instruction and operand."""
+    rings = [program[i].operands[k] for i, k in places]
+    return [value for ring, offset in rings for value in (ring, len(ring), offset, *ring.stride())]
 
 
 @functools.cache

@@ -4,7 +4,7 @@ import torch
 
 from ..machines import RunProgram
 from ..operations import Instructions
-from .fused_machine import FusedMachine, compiled, precision
+from .fused_machine import FusedMachine, arguments_of, compiled, precision
 from .plans import plan
 
 WARPS = 8
@@ -25,8 +25,7 @@ class PersistentMachine(FusedMachine):
         ((text, _, blocks, block_rows), places) = planned[0]
         first = program[0].operands[0].tensor
         rows = first.shape[2]
-        rings = [program[i].operands[k] for i, k in places]
-        arguments = [value for ring, offset in rings for value in (ring, len(ring), offset, *ring.stride())]
+        arguments = arguments_of(program, places)
         arrived = torch.zeros(1, dtype=torch.int64, device=first.device)
         call = compiled(text, "loop")[(min(blocks * -(-rows // block_rows), most_programs(first.device)),)]
         settings = {"num_warps": WARPS, "enable_fp_fusion": True}
